@@ -1,0 +1,141 @@
+"""The contract of a dataset: splits of aligned views, held in memory as integers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from harness.api.modalities import DataSpec
+from harness.api.settings import Settings
+
+Views = dict[str, Tensor]
+"""Images `[B, C, H, W]` float32 in [0, 1], texts `[B, L]` int64, by modality name."""
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where data lie.
+
+    Attributes:
+        data: The user's data root (`SHALA_DATA`, `--data-root`); only ever read, except by `prepare --download`.
+        cache: Where generated data are kept between runs (`SHALA_CACHE`).
+    """
+
+    data: Path
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some tuples of a split.
+
+    Attributes:
+        split: Where they come from.
+        index: `[B]` int64, their numbers in the split, on the split's device.
+    """
+
+    split: Split
+    index: Tensor
+
+    @cached_property
+    def views(self) -> Views:
+        """The tuples' views, converted on the device; images are in channels-last memory order."""
+        return {name: _convert(x[self.index]) for name, x in self.split.tensors.items()}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Split:
+    """All tuples of one split.
+
+    Attributes:
+        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`.
+        labels: `[N]` int64, or None where the data have no label. Models never see them.
+    """
+
+    tensors: dict[str, Tensor]
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    @property
+    def device(self) -> torch.device:
+        """The device that all tensors are on."""
+        return next(iter(self.tensors.values())).device
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split on another device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Split({name: x.to(device) for name, x in self.tensors.items()}, labels)
+
+    def head(self, n: int) -> Split:
+        """The first `n` tuples."""
+        labels = None if self.labels is None else self.labels[:n]
+        return Split({name: x[:n] for name, x in self.tensors.items()}, labels)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The tuples of the given numbers, converted only when their views are read."""
+        return Batch(self, index)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All tuples in order, `size` at a time, the last batch smaller where it must be."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield self.batch(torch.arange(start, stop, device=self.device))
+
+
+def _convert(x: Tensor) -> Tensor:
+    if x.dim() == 4:
+        return x.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return x.long()
+
+
+class Dataset(ABC):
+    """Aligned views of the same thing, in three splits.
+
+    A subclass is one file in `data/`, decorated with `register_dataset`. Validation is cut from the training
+    data by a fixed seed; the test split chooses nothing.
+
+    Args:
+        config: An instance of the class's `Config`.
+    """
+
+    Config: ClassVar[type[Settings]] = Settings
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def __init__(self, config: Settings):
+        self.config = config
+
+    @abstractmethod
+    def prepare(self, places: Places, *, download: bool = False) -> None:
+        """Make the splits ready to be read; do nothing where they are.
+
+        Args:
+            places: Where sources lie and where generated data are kept.
+            download: Whether missing sources may be fetched (with checksum and resume).
+
+        Raises:
+            DataError: Sources are missing or damaged; the message names the file and the next step.
+        """
+
+    @property
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """What the data consist of; known once prepared."""
+
+    @abstractmethod
+    def split(self, name: SplitName) -> Split:
+        """One split, on the CPU; known once prepared."""

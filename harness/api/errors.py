@@ -1,0 +1,61 @@
+"""Errors that a user can act on, and the nearest-name search behind their messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """A mistake in input or surroundings, told in whole sentences; the command line prints it bare."""
+
+    exit_code = 2
+
+
+class DataError(BenchError):
+    """Data are missing, half-downloaded, damaged, or of the wrong kind."""
+
+
+class ConfigErrors(BenchError):
+    """Several configuration mistakes, found before any work and told together."""
+
+    def __init__(self, messages: Iterable[str]):
+        self.messages = list(messages)
+        super().__init__("\n".join(self.messages))
+
+
+class Diverged(BenchError):
+    """A loss term was not finite.
+
+    Args:
+        stage: Name of the stage.
+        step: Update at which the non-finite value was read.
+        term: Name of the loss term.
+    """
+
+    exit_code = 1
+
+    def __init__(self, stage: str, step: int, term: str):
+        self.stage, self.step, self.term = stage, step, term
+        super().__init__(
+            f"The loss term '{term}' of stage '{stage}' was not finite by step {step}. "
+            "Lower the learning rate, or run with --set train.precision=float32."
+        )
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """Say that `name` is no known `kind`, with the nearest allowed name and the whole list.
+
+    Args:
+        kind: What was looked for, as a noun ("model", "preset", "setting").
+        name: The name that was given.
+        allowed: Every name that would have been right.
+
+    Returns:
+        One message of two or three sentences.
+    """
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    listing = f" Known: {', '.join(allowed)}." if allowed else f" No {kind} is known here."
+    return f"Unknown {kind} '{name}'.{hint}{listing}"

@@ -1,0 +1,118 @@
+"""The contract of an evaluator: it measures a trained model and says how well it knows the figure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from harness.api.dataset import Split
+from harness.api.modalities import DataSpec
+from harness.api.model import Model
+from harness.api.random import Rng, derive_seed
+from harness.api.records import Metric, Score
+from harness.api.settings import Settings
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A modality's trained classifier, in eval mode, on the evaluation's device.
+
+    Attributes:
+        network: Maps views `[B, ...]` of the modality (images in [0, 1]) to logits `[B, classes]`.
+        accuracy: On real test views, in [0, 1]: the ceiling of any coherence measured with it.
+        digest: SHA-256 of its weights.
+        source: Where the weights come from, for people.
+    """
+
+    network: nn.Module
+    accuracy: float
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the driver lends an evaluator.
+
+    Attributes:
+        device: Where to compute.
+        seed: Seed of this evaluation.
+        classifiers: By modality; empty unless the evaluator asked for them.
+        report: Called with (done, total) items, for the progress display.
+    """
+
+    device: torch.device
+    seed: int
+    classifiers: Mapping[str, Classifier] = field(default_factory=dict)
+    report: Callable[[int, int], None] = lambda done, total: None
+
+    def rng(self, *names: object, first: int = 0) -> Rng:
+        """Random numbers for the items from `first` on, named by what they are for."""
+        return Rng(derive_seed(self.seed, *names), first=first, device=self.device)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found.
+
+    Attributes:
+        scores: Summaries and their parts.
+        details: Further plain values for the record, such as a histogram.
+        pictures: uint8 `[H, W, 3]` by file stem.
+    """
+
+    scores: list[Score]
+    details: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Evaluator(ABC):
+    """Measures one family of metrics. A subclass is one file in `evaluators/`, decorated with `register_evaluator`.
+
+    Attributes:
+        metrics: What it gives, with direction and digits.
+        needs: Abilities without which it has nothing to do; where a model has some of several, see `skip`.
+        uses_classifiers: Whether `Tools.classifiers` must be filled.
+    """
+
+    Config: ClassVar[type[Settings]] = Settings
+    name: ClassVar[str]
+    version: ClassVar[int]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    needs: ClassVar[tuple[type, ...]] = ()
+    uses_classifiers: ClassVar[bool] = False
+
+    def __init__(self, config: Settings):
+        self.config = config
+
+    def skip(self, model: type[Model], spec: DataSpec) -> str | None:
+        """Why it cannot measure such a model on such data, as a sentence, or None where it can."""
+        missing = [need.__name__ for need in self.needs if not has_ability(model, need)]
+        return f"The model lacks the ability {' and '.join(missing)}." if missing else None
+
+    @abstractmethod
+    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+        """Measure.
+
+        Args:
+            model: Trained, in eval mode, on `tools.device`; gradients are off.
+            spec: What the data consist of.
+            split: The test split (or the validation split, for a choice), on `tools.device`.
+            tools: Randomness, classifiers, progress.
+        """
+
+
+def has_ability(model: type[Model], ability: type) -> bool:
+    """Whether a model class has every method of an ability protocol."""
+    return all(
+        callable(getattr(model, name, None)) for name in vars(ability) if _is_method(ability, name)
+    )
+
+
+def _is_method(ability: type, name: str) -> bool:
+    return not name.startswith("_") and callable(getattr(ability, name))

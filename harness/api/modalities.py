@@ -1,0 +1,68 @@
+"""What a dataset consists of: its modalities, sizes and identity. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One view of the data: an image or a text.
+
+    Attributes:
+        name: Unique within its dataset.
+        kind: "image" (float `[B, C, H, W]` in [0, 1]) or "text" (int64 `[B, L]` token ids).
+        shape: `(C, H, W)` of an image, `(L,)` of a text.
+        likelihood: Observation model, a name in `nets.likelihoods`: "laplace", "normal", "categorical", ...
+        scale: Scale of a location-scale likelihood, in units of the data range.
+        weight: Factor of this modality's log-likelihood in every objective (lambda_m).
+        vocabulary: The tokens of a text in the order of their ids; empty for images.
+        camera: Where a viewpoint was taken from, for multi-view data; None elsewhere.
+    """
+
+    name: str
+    kind: Literal["image", "text"]
+    shape: tuple[int, ...]
+    likelihood: str = "laplace"
+    scale: float = 0.75
+    weight: float = 1.0
+    vocabulary: tuple[str, ...] = ()
+    camera: object | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Everything a model or an evaluator may know of a dataset before it sees a sample.
+
+    Attributes:
+        name: Registered name of the dataset.
+        version: Raised when the same settings give other tensors.
+        modalities: In the order in which tables and pictures show them.
+        classes: Number of label classes, or 0 where the data have no label.
+        sizes: Number of tuples of "train", "validation" and "test".
+        fingerprint: SHA-256 over the content of all splits.
+        source: Which of the possible sources was used, for people ("generated from MNIST ...").
+    """
+
+    name: str
+    version: int
+    modalities: tuple[Modality, ...]
+    classes: int
+    sizes: dict[str, int]
+    fingerprint: str
+    source: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(m.name for m in self.modalities)
+
+    def __getitem__(self, name: str) -> Modality:
+        """The modality of that name; KeyError with the known names where there is none."""
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        raise KeyError(
+            f"Dataset '{self.name}' has no modality '{name}'. Its modalities: {', '.join(self.names)}."
+        )

@@ -1,0 +1,58 @@
+"""What an evaluation leaves behind. Free of torch, so that tables are read in no time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure that an evaluator gives.
+
+    Attributes:
+        name: As in records and tables, such as "coherence/joint".
+        direction: Whether more or less of it is better.
+        digits: Decimals worth showing.
+        meaning: One sentence: the protocol.
+    """
+
+    name: str
+    direction: Literal["higher", "lower"]
+    digits: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured value.
+
+    Attributes:
+        metric: Name of the metric.
+        value: What was measured.
+        n: Number of test items behind it.
+        stderr: Standard error over those items, or None where there is no such thing.
+        given: Modalities that were given; empty for joint generation and for summaries.
+        target: Modality that was scored; None for summaries over targets.
+    """
+
+    metric: str
+    value: float
+    n: int
+    stderr: float | None = None
+    given: tuple[str, ...] = ()
+    target: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain values."""
+        return asdict(self) | {"given": list(self.given)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Score:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "given": tuple(data["given"])})
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether it sums up the whole evaluation rather than one (given, target) pair."""
+        return not self.given and self.target is None
