@@ -1,0 +1,1 @@
+"""Datasets: one file each, and the readers and recipes they share."""

@@ -1,0 +1,1 @@
+"""Parts that methods share, so that capacity is equal across them."""

@@ -1,0 +1,1 @@
+"""Readers and recipes that several datasets share."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 _HOMES = {
     "errors": ("BenchError", "ConfigErrors", "DataError", "Diverged", "unknown"),
@@ -28,16 +28,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'harness.api' has no attribute '{name}'")
     return getattr(importlib.import_module(f"harness.api.{_HOME[name]}"), name)
-
-
-if TYPE_CHECKING:
-    from harness.api.dataset import Batch, Dataset, Places, Split, Views
-    from harness.api.errors import BenchError, ConfigErrors, DataError, Diverged, unknown
-    from harness.api.evaluator import Classifier, Evaluator, Outcome, Tools, has_ability
-    from harness.api.modalities import DataSpec, Modality
-    from harness.api.model import ABILITIES, Joint, Latent, Model, Reconstruct, Transfer, Translate
-    from harness.api.random import Rng, derive_seed
-    from harness.api.records import Metric, Score
-    from harness.api.registry import register_dataset, register_evaluator, register_model
-    from harness.api.settings import Settings, setting
-    from harness.api.stage import GradientStage, Optimiser, Stage

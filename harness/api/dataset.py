@@ -26,7 +26,8 @@ class Places:
     """Where data lie.
 
     Attributes:
-        data: The user's data root (`SHALA_DATA`, `--data-root`); only ever read, except by `prepare --download`.
+        data: The user's data root (`SHALA_DATA`, `--data-root`); only ever read, except by `prepare
+            --download`.
         cache: Where generated data are kept between runs (`SHALA_CACHE`).
     """
 
@@ -105,7 +106,8 @@ def _convert(x: Tensor) -> Tensor:
 class Dataset(ABC):
     """Aligned views of the same thing, in three splits.
 
-    A subclass is one file in `data/`, decorated with `register_dataset`. Validation is cut from the training
+    A subclass is one file in `data/`, decorated with `register_dataset`. Validation is cut from the
+    training
     data by a fixed seed; the test split chooses nothing.
 
     Args:

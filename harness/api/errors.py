@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """A mistake in input or surroundings, told in whole sentences; the command line prints it bare."""
+    """A mistake in input or surroundings, told in sentences; the command line prints it bare."""
 
     exit_code = 2
 

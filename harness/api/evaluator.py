@@ -1,4 +1,4 @@
-"""The contract of an evaluator: it measures a trained model and says how well it knows the figure."""
+"""The contract of an evaluator: it measures a trained model and gives its error."""
 
 from __future__ import annotations
 
@@ -72,11 +72,14 @@ class Outcome:
 
 
 class Evaluator(ABC):
-    """Measures one family of metrics. A subclass is one file in `evaluators/`, decorated with `register_evaluator`.
+    """Measures one family of metrics.
+
+    A subclass is one file in `evaluators/`, decorated with `register_evaluator`.
 
     Attributes:
         metrics: What it gives, with direction and digits.
-        needs: Abilities without which it has nothing to do; where a model has some of several, see `skip`.
+        needs: Abilities without which it has nothing to do; where a model has some of several, see
+            `skip`.
         uses_classifiers: Whether `Tools.classifiers` must be filled.
     """
 

@@ -14,7 +14,8 @@ class Modality:
         name: Unique within its dataset.
         kind: "image" (float `[B, C, H, W]` in [0, 1]) or "text" (int64 `[B, L]` token ids).
         shape: `(C, H, W)` of an image, `(L,)` of a text.
-        likelihood: Observation model, a name in `nets.likelihoods`: "laplace", "normal", "categorical", ...
+        likelihood: Observation model, a name in `nets.likelihoods`: "laplace", "normal",
+            "categorical", ...
         scale: Scale of a location-scale likelihood, in units of the data range.
         weight: Factor of this modality's log-likelihood in every objective (lambda_m).
         vocabulary: The tokens of a text in the order of their ids; empty for images.
@@ -64,5 +65,6 @@ class DataSpec:
             if modality.name == name:
                 return modality
         raise KeyError(
-            f"Dataset '{self.name}' has no modality '{name}'. Its modalities: {', '.join(self.names)}."
+            f"Dataset '{self.name}' has no modality '{name}'. "
+            f"Its modalities: {', '.join(self.names)}."
         )

@@ -18,8 +18,10 @@ from harness.api.stage import Stage
 class Model(nn.Module):
     """A generative model of several modalities.
 
-    A subclass is one file in `baselines/`, decorated with `register_model`. It takes from the dataset only its
-    `DataSpec`, trains through its stages, and shows what it can do by the abilities below that it has.
+    A subclass is one file in `baselines/`, decorated with `register_model`. It takes from the
+    dataset only its
+    `DataSpec`, trains through its stages, and shows what it can do by the abilities below that it
+    has.
 
     Args:
         spec: The data's modalities.
@@ -54,7 +56,8 @@ class Joint(Protocol):
             rng: Randomness; item i of it makes tuple i.
 
         Returns:
-            Decoder means: images `[n, C, H, W]` in the data's range but unclamped, texts `[n, L]` token ids.
+            Decoder means: images `[n, C, H, W]` in the data's range but unclamped, texts `[n, L]`
+            token ids.
         """
         ...
 

@@ -1,8 +1,8 @@
 """Random numbers that depend on what they are for, and on nothing else.
 
-Every draw is a hash of (seed, number of the call, item, element). So a sample is the same in a batch
-of one and in a batch of a thousand, on the CPU and on the GPU, in a fresh and in a resumed run, and
-no generator state has to be stored.
+Every draw is a hash of (seed, number of the call, item, element). So a sample is the same in a
+batch of one and in a batch of a thousand, on the CPU and on the GPU, in a fresh and in a resumed
+run, and no generator state has to be stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def derive_seed(*parts: object) -> int:
-    """Derive a seed in [0, 2^63) from named parts, such as ``derive_seed(seed, "prior", epoch)``."""
+    """Derive a seed in [0, 2^63) from named parts: ``derive_seed(seed, "prior", epoch)``."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

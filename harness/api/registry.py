@@ -1,4 +1,4 @@
-"""One registry for models, datasets and evaluators, filled by importing the files that hold them."""
+"""One registry for models, datasets and evaluators, filled by importing their files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the component's code (its file, or its package) without comments and docstrings."""
+        """SHA-256 over the component's code, without comments and docstrings."""
         file = Path(inspect.getfile(self.cls))
         files = (
             sorted(file.parent.glob("*.py")) if self.cls.__module__.startswith("shala.") else [file]
@@ -91,8 +91,8 @@ def _register(kind: Kind, name: str, paper: str, version: int) -> Callable[[T], 
         held = _entries.get((kind, name))
         if held is not None and held.cls.__qualname__ != cls.__qualname__:
             raise BenchError(
-                f"Two {kind}s are called '{name}': {held.cls.__module__}.{held.cls.__qualname__} and "
-                f"{cls.__module__}.{cls.__qualname__}. Rename one of them."
+                f"Two {kind}s are called '{name}': {held.cls.__module__}.{held.cls.__qualname__} "
+                f"and {cls.__module__}.{cls.__qualname__}. Rename one of them."
             )
         cls.name, cls.version = name, version
         _entries[kind, name] = Entry(kind, name, cls, paper, version)
@@ -145,13 +145,13 @@ def _import_files(kind: Kind, package: str) -> None:
 
 
 def source_digest(files: list[Path]) -> str:
-    """SHA-256 over the syntax of Python files, so that comments, docstrings and layout do not count."""
+    """SHA-256 over the syntax of Python files: comments, docstrings and layout do not count."""
     digest = hashlib.sha256()
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef):
-                if ast.get_docstring(node, clean=False) is not None:
-                    node.body = node.body[1:]
+            documented = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+            if documented and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
         digest.update(file.name.encode() + b"\0" + ast.dump(tree).encode() + b"\0")
     return digest.hexdigest()

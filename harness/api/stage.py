@@ -33,7 +33,7 @@ class Stage(ABC):
     batch_size: int
 
     def begin(self, data: Split) -> None:  # noqa: B027 - optional by design
-        """Prepare; called before the first update and again after each resume, so it must be repeatable.
+        """Prepare; called before the first update and after each resume, so it must be repeatable.
 
         Args:
             data: The training split, on the training device.
@@ -49,7 +49,8 @@ class Stage(ABC):
                 so that dropout layers resume exactly.
 
         Returns:
-            Loss terms as 0-d tensors on the device; reading them (a synchronisation) is the caller's.
+            Loss terms as 0-d tensors on the device; reading them (a synchronisation) is the
+            caller's.
         """
 
     def finish(self, data: Split) -> None:  # noqa: B027 - optional by design
@@ -57,7 +58,7 @@ class Stage(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything beyond the model's own weights that the next update depends on, as tensors and plain values."""
+        """All that the next update depends on beyond the model's own weights."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,11 +122,13 @@ class GradientStage(Stage):
     Args:
         name: Unique within the model.
         loss: Gives the scalar to descend and the terms to log.
-        module: The part of the model that is trained; only its parameters that require gradients are.
+        module: The part of the model that is trained; only its parameters that require gradients
+            are.
         optimiser: How to descend.
         steps: Number of updates.
         batch_size: Tuples an update.
-        ema: Decay of an exponential moving average of the weights, which replaces them at the stage's end; 0 keeps none.
+        ema: Decay of an exponential moving average of the weights, which replaces them at the
+            stage's end; 0 keeps none.
         begin: Called with the training split before the first update and after each resume.
         finish: Called with the training split after the last update.
     """

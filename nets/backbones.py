@@ -1,0 +1,242 @@
+"""Encoder and decoder families, one pair for each kind of modality, used alike by every method.
+
+Both image families are PolyMNIST's (recipes.md section 0), written for any image size:
+"conv" is that of MoPoE and MVTCAE, "resnet" that of MMVAE+ and CMVAE.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.api import Modality, Settings, setting
+
+
+class Network(Settings):
+    """Which family of networks, and how wide."""
+
+    family: Literal["conv", "resnet"] = setting(
+        "resnet", "Family of the image networks.", "MMVAE+ and CMVAE code (recipes.md section 0)"
+    )
+    width: float = setting(1.0, "Multiple of the published channel counts.", "published", gt=0)
+    hidden: int = setting(
+        512, "Units between convolutions and posterior, conv family.", "MoPoE code: class_dim", ge=1
+    )
+
+
+def encoder(modality: Modality, network: Network) -> nn.Module:
+    """Network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F."""
+    if modality.kind == "text":
+        return TextEncoder(modality)
+    return {"conv": ConvEncoder, "resnet": ResnetEncoder}[network.family](modality, network)
+
+
+def decoder(modality: Modality, inputs: int, network: Network) -> nn.Module:
+    """Network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`."""
+    if modality.kind == "text":
+        return TextDecoder(modality, inputs)
+    kind = {"conv": ConvDecoder, "resnet": ResnetDecoder}[network.family]
+    return kind(modality, inputs, network)
+
+
+def _sides(modality: Modality, halvings: int) -> list[int]:
+    """Image side after 0, 1, ... halvings, rounded up: 28, 14, 7, 4."""
+    _, height, width = modality.shape
+    if height != width:
+        raise ValueError(
+            f"Modality '{modality.name}' is {height} x {width}; the image networks take squares. "
+            "Pad the images to a square in the dataset."
+        )
+    return [math.ceil(height / 2**k) for k in range(halvings + 1)]
+
+
+def _channels(network: Network, *counts: int) -> list[int]:
+    return [max(1, round(count * network.width)) for count in counts]
+
+
+class ConvEncoder(nn.Module):
+    """Three strided convolutions and one linear layer (MoPoE code, ConvNetworksImgCMNIST)."""
+
+    def __init__(self, modality: Modality, network: Network):
+        super().__init__()
+        a, b, c = _channels(network, 32, 64, 128)
+        last = _sides(modality, 3)[-1]
+        self.features = network.hidden
+        self.layers = nn.Sequential(
+            nn.Conv2d(modality.shape[0], a, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(a, b, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(b, c, 3, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(c * last * last, network.hidden),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class ConvDecoder(nn.Module):
+    """One linear layer and three transposed convolutions, no output activation (MoPoE code)."""
+
+    def __init__(self, modality: Modality, inputs: int, network: Network):
+        super().__init__()
+        c, b, a = _channels(network, 128, 64, 32)
+        s0, s1, s2, s3 = _sides(modality, 3)
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, c * s3 * s3),
+            nn.Unflatten(1, (c, s3, s3)),
+            nn.ReLU(),
+            _enlarge(c, b, s3, s2),
+            nn.ReLU(),
+            _enlarge(b, a, s2, s1),
+            nn.ReLU(),
+            _enlarge(a, modality.shape[0], s1, s0),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+def _enlarge(inputs: int, outputs: int, side: int, target: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=target - (2 * side - 1))
+
+
+class ResnetEncoder(nn.Module):
+    """Pre-activation residual blocks with average pooling between (MMVAE+ code)."""
+
+    def __init__(self, modality: Modality, network: Network):
+        super().__init__()
+        a, b, c = _channels(network, 64, 128, 256)
+        last = _sides(modality, 2)[-1]
+        self.features = c * last * last
+        self.layers = nn.Sequential(
+            nn.Conv2d(modality.shape[0], a, 3, 1, 1),
+            Block(a, a),
+            nn.AvgPool2d(3, 2, 1),
+            Block(a, b),
+            nn.AvgPool2d(3, 2, 1),
+            Block(b, c),
+            nn.Flatten(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class ResnetDecoder(nn.Module):
+    """The mirror, with nearest-neighbour enlargement, no output activation (MMVAE+ code)."""
+
+    def __init__(self, modality: Modality, inputs: int, network: Network):
+        super().__init__()
+        c, b, a = _channels(network, 256, 128, 64)
+        s0, s1, s2 = _sides(modality, 2)
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, c * s2 * s2),
+            nn.Unflatten(1, (c, s2, s2)),
+            Block(c, b),
+            nn.Upsample(size=(s1, s1)),
+            Block(b, a),
+            nn.Upsample(size=(s0, s0)),
+            Block(a, a),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(a, modality.shape[0], 3, 1, 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+class Block(nn.Module):
+    """Pre-activation residual block `[B, C, H, W]` whose branch counts a tenth (MMVAE+ code)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        hidden = min(inputs, outputs)
+        self.first = nn.Conv2d(inputs, hidden, 3, 1, 1)
+        self.second = nn.Conv2d(hidden, outputs, 3, 1, 1)
+        same = inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.second(functional.leaky_relu(self.first(functional.leaky_relu(x, 0.2)), 0.2))
+        return self.shortcut(x) + 0.1 * branch
+
+
+_TEXT_WIDTH = 128  # MST's text network (mmJSD code, recipes.md section 10)
+
+
+class TextEncoder(nn.Module):
+    """Token embedding and strided convolutions over positions, down to two of them."""
+
+    def __init__(self, modality: Modality):
+        super().__init__()
+        halvings = _text_halvings(modality)
+        self.features = _TEXT_WIDTH * math.ceil(modality.shape[0] / 2**halvings)
+        self.embedding = nn.Embedding(len(modality.vocabulary), _TEXT_WIDTH)
+        self.layers = nn.Sequential(
+            *(
+                layer
+                for _ in range(halvings)
+                for layer in (nn.ReLU(), nn.Conv1d(_TEXT_WIDTH, _TEXT_WIDTH, 3, 2, 1))
+            ),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(self.embedding(x).transpose(1, 2))
+
+
+class TextDecoder(nn.Module):
+    """Latents to logits `[N, L, V]`, the encoder's mirror."""
+
+    def __init__(self, modality: Modality, inputs: int):
+        super().__init__()
+        halvings = _text_halvings(modality)
+        lengths = [math.ceil(modality.shape[0] / 2**k) for k in range(halvings, -1, -1)]
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, _TEXT_WIDTH * lengths[0]),
+            nn.Unflatten(1, (_TEXT_WIDTH, lengths[0])),
+            *(
+                layer
+                for short, long in pairwise(lengths)
+                for layer in (
+                    nn.ReLU(),
+                    nn.ConvTranspose1d(
+                        _TEXT_WIDTH, _TEXT_WIDTH, 3, 2, 1, output_padding=long - (2 * short - 1)
+                    ),
+                )
+            ),
+            nn.ReLU(),
+            nn.Conv1d(_TEXT_WIDTH, len(modality.vocabulary), 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z).transpose(1, 2)
+
+
+def _text_halvings(modality: Modality) -> int:
+    return max(1, math.ceil(math.log2(modality.shape[0])) - 1)
+
+
+def decode_many(net: nn.Module, z: Tensor) -> Tensor:
+    """Decode latents with any leading axes in one call: `[..., D]` to `[..., *event]`."""
+    output = net(z.reshape(-1, z.shape[-1]))
+    return output.unflatten(0, z.shape[:-1]) if z.dim() != 2 else output
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Stop training a module; returns it in eval mode."""
+    return module.requires_grad_(False).eval()

@@ -1,0 +1,76 @@
+"""The architectural inference model (section 3.3): features fused into one posterior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from harness.api import DataSpec, Rng, Views
+from nets.backbones import Network, decoder, encoder
+from nets.likelihoods import log_likelihood, view_of
+from nets.posteriors import NormalHead, draw, kl_to_standard
+
+
+class Inference(nn.Module):
+    """Stage 1: h_i = I_i(x_i), h = fuse(h_1..h_M), q(z|X) = N(mu(h), V(h)) (eq. 2), p(x_i|z).
+
+    Args:
+        spec: The data's modalities.
+        network: Family of the encoders and decoders.
+        latent: D, size of the shared latent.
+        feature: Size of each h_i.
+        fusion: Units of the two layers of the fusion.
+    """
+
+    def __init__(self, spec: DataSpec, network: Network, latent: int, feature: int, fusion: int):
+        super().__init__()
+        self.spec = spec
+        self.encoders = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        for modality in spec.modalities:
+            trunk = encoder(modality, network)
+            self.encoders[modality.name] = nn.Sequential(trunk, nn.Linear(trunk.features, feature))
+            self.decoders[modality.name] = decoder(modality, latent, network)
+        self.fuse = nn.Sequential(
+            nn.Linear(feature * len(spec.modalities), fusion),
+            nn.SiLU(),
+            nn.Linear(fusion, fusion),
+            nn.SiLU(),
+        )
+        self.head = NormalHead(fusion, latent)
+
+    def features(self, views: Views) -> dict[str, Tensor]:
+        """The deterministic features h_i `[B, F]` of the given modalities."""
+        return {name: self.encoders[self.spec[name].name](x) for name, x in views.items()}
+
+    def posterior(self, features: dict[str, Tensor]) -> Normal:
+        """q(z|X) with batch shape `[B, D]` from the features of all modalities."""
+        stacked = torch.cat([features[name] for name in self.spec.names], dim=-1)
+        return self.head(self.fuse(stacked))
+
+    def decode(self, z: Tensor, targets: tuple[str, ...]) -> Views:
+        """Decoder means of the targets at latents `[B, D]`."""
+        return {n: view_of(self.spec[n], self.decoders[n](z)) for n in targets}
+
+    def elbo(self, views: Views, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the evidence lower bound with one posterior sample, mean over the batch.
+
+        Args:
+            views: All modalities, `[B, ...]` each.
+            beta: Factor of the divergence.
+            rng: Noise of the posterior sample.
+
+        Returns:
+            The scalar to descend, and minus the weighted log-likelihood of each modality and the
+            divergence, in nats.
+        """
+        posterior = self.posterior(self.features(views))
+        z = draw(posterior, rng)[0]  # [B, D]
+        terms = {
+            f"nll_{m.name}": -m.weight
+            * log_likelihood(m, self.decoders[m.name](z), views[m.name]).mean()
+            for m in self.spec.modalities
+        }
+        divergence = kl_to_standard(posterior).mean()
+        return sum(terms.values()) + beta * divergence, terms | {"kl": divergence}

@@ -1,0 +1,180 @@
+"""ShaLa as a benchmark model: its settings, its two stages, and what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import (
+    Batch,
+    DataSpec,
+    GradientStage,
+    Model,
+    Optimiser,
+    Rng,
+    Settings,
+    Split,
+    Stage,
+    Views,
+    register_model,
+    setting,
+)
+from nets.backbones import Network, encoder
+from nets.posteriors import draw
+from shala.inference import Inference
+from shala.prior import DiffusionPrior, PriorConfig
+from shala.transfer import transfer_latent
+
+_OPEN = "not given in the paper: our choice"
+_ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
+
+
+class ShaLaConfig(Settings):
+    """Settings of both stages."""
+
+    network: Network = Network()
+    latent_dim: int = setting(
+        64, "D, size of the shared latent.", f"{_OPEN} (recipes.md section 9)", ge=1
+    )
+    feature_dim: int = setting(64, "Size of each h_i.", f"{_OPEN}: a bottleneck", ge=1)
+    fusion_width: int = setting(
+        512, "Units of the fusion's two layers.", f"{_OPEN}: 'several linear layers'", ge=1
+    )
+    beta: float = setting(1.0, "Factor of the KL divergence.", "section 3.2: the ELBO", ge=0)
+    kl_warmup: float = setting(
+        0.0, "Part of stage 1 over which beta rises linearly.", _OPEN, ge=0, le=1
+    )
+    steps: int = setting(
+        117_000, "Updates of stage 1.", "MMVAE+ code: 250 epochs of 60,000 at 128", ge=1
+    )
+    batch_size: int = setting(128, "Tuples an update of stage 1.", "MMVAE+ code", ge=1)
+    optimiser: Optimiser = Optimiser(lr=1e-3, amsgrad=True)
+    prior: PriorConfig = PriorConfig()
+
+
+@register_model("shala", paper="Cui, Chen, Zhang, Klenk: ShaLa (AAAI 2026)", version=1)
+class ShaLa(Model):
+    """Deterministic encoders fused into one posterior, and a diffusion prior over its latent."""
+
+    Config = ShaLaConfig
+    max_given = None
+
+    def __init__(self, spec: DataSpec, config: ShaLaConfig):
+        super().__init__(spec, config)
+        self.inference = Inference(
+            spec, config.network, config.latent_dim, config.feature_dim, config.fusion_width
+        )
+        self.prior_net = DiffusionPrior(spec, config.prior, config.latent_dim, config.feature_dim)
+        if (
+            config.prior.condition == "view"
+        ):  # Table 5: condition on x_j, through encoders of its own
+            self.prior_net.encoders = nn.ModuleDict()
+            for modality in spec.modalities:
+                trunk = encoder(modality, config.network)
+                self.prior_net.encoders[modality.name] = nn.Sequential(
+                    trunk, nn.Linear(trunk.features, config.feature_dim)
+                )
+
+    def stages(self) -> list[Stage]:
+        c = self.config
+        return [
+            GradientStage(
+                "inference",
+                self._inference_loss,
+                self.inference,
+                c.optimiser,
+                steps=c.steps,
+                batch_size=c.batch_size,
+            ),
+            GradientStage(
+                "prior",
+                self._prior_loss,
+                self.prior_net,
+                c.prior.optimiser,
+                steps=c.prior.steps,
+                batch_size=c.prior.batch_size,
+                ema=c.prior.ema,
+                begin=self._encode_training_data,
+                finish=self._forget_training_data,
+            ),
+        ]
+
+    def _inference_loss(
+        self, batch: Batch, rng: Rng, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rise = self.config.kl_warmup * self.config.steps
+        beta = self.config.beta * min(1.0, (step + 1) / rise if rise else 1.0)
+        return self.inference.elbo(batch.views, beta, rng)
+
+    @torch.no_grad()
+    def _encode_training_data(self, data: Split) -> None:
+        was_training = self.inference.training
+        self.inference.eval()
+        means, stds, features = [], [], []
+        for batch in data.batches(_ENCODING_BATCH):
+            h = self.inference.features(batch.views)
+            posterior = self.inference.posterior(h)
+            means.append(posterior.mean)
+            stds.append(posterior.stddev)
+            features.append(torch.stack([h[name] for name in self.spec.names]))
+        self._latents = torch.cat(means), torch.cat(stds), torch.cat(features, dim=1)
+        learned = self.config.prior.condition == "view"
+        self.prior_net.fit_scale(*self._latents[:2], None if learned else self._latents[2])
+        self.inference.train(was_training)
+
+    def _forget_training_data(self, data: Split) -> None:
+        del self._latents
+
+    def _prior_loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        means, stds, features = self._latents
+        index = batch.index
+        z0 = means[index] + stds[index] * rng.normal(len(index), means.shape[1])
+        which = rng.integers(len(self.spec.modalities), len(index))
+        if self.config.prior.condition == "view":
+            encoded = self._conditions(batch.views)
+            h = torch.stack([encoded[name] for name in self.spec.names])
+            h = h[which, torch.arange(len(index), device=which.device)]
+        else:
+            h = features[which, index]
+        return self.prior_net.loss(z0, h, which, rng), {}
+
+    def _conditions(self, given: Views) -> dict[str, Tensor]:
+        if self.config.prior.condition == "view":
+            return {n: self.prior_net.encoders[self.spec[n].name](x) for n, x in given.items()}
+        return self.inference.features(given)
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, D]` of q(z|X) given all modalities, else of the conditioned prior."""
+        if set(given) == set(self.spec.names):
+            return draw(self.inference.posterior(self.inference.features(given)), rng)[0]
+        n = len(next(iter(given.values())))
+        start = self.prior_net.noise(n, rng.fork("start"))
+        return self.prior_net.generate(start, self._conditions(given), rng.fork("reverse"))
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Latents `[n, D]` of the unconditional diffusion prior."""
+        return self.prior_net.generate(
+            self.prior_net.noise(n, rng.fork("start")), {}, rng.fork("reverse")
+        )
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.inference.decode(self.prior(n, rng), self.spec.names)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        for name in [*given, *targets]:
+            self.spec[name]  # a KeyError names an unknown modality
+        n = len(next(iter(given.values())))
+        start = self.prior_net.noise(n, rng.fork("start"))
+        z = self.prior_net.generate(start, self._conditions(given), rng.fork("reverse"))
+        return self.inference.decode(z, tuple(targets))
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.inference.decode(self.encode(views, rng), self.spec.names)
+
+    def transfer(self, source: Views, reference: Views, strength: float, rng: Rng) -> Views:
+        z = self.encode(source, rng.fork("source"))
+        features = self._conditions(reference)
+        z = transfer_latent(self.prior_net, z, features, strength, rng)
+        return self.inference.decode(z, self.spec.names)

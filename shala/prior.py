@@ -1,0 +1,197 @@
+"""The diffusion prior over the shared latent, conditioned on one feature (section 3.4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import DataSpec, Optimiser, Rng, Settings, setting
+from nets.diffusion import (
+    Denoiser,
+    Schedule,
+    VectorDenoiser,
+    denoising_loss,
+    make_schedule,
+    sample_ancestral,
+    sample_ddim,
+)
+
+_OPEN = "not given in the paper: our choice"
+
+
+class PriorConfig(Settings):
+    """Settings of the second stage."""
+
+    steps: int = setting(100_000, "Updates.", f"{_OPEN} (recipes.md section 9)", ge=1)
+    batch_size: int = setting(512, "Latents an update.", f"{_OPEN}; latents are small", ge=1)
+    optimiser: Optimiser = Optimiser(name="adamw", lr=2e-4)
+    ema: float = setting(
+        0.999, "Decay of the averaged weights.", f"{_OPEN}; latent-diffusion practice", ge=0, lt=1
+    )
+    width: int = setting(
+        1024, "Units of the denoiser's layers.", f"{_OPEN} (Table 6 scales it)", ge=8
+    )
+    blocks: int = setting(4, "Residual blocks of the denoiser.", _OPEN, ge=1)
+    timesteps: int = setting(1000, "T, steps of the forward process.", "Ho et al. 2020", ge=2)
+    schedule: Literal["cosine", "linear"] = setting("cosine", "Forward variances.", _OPEN)
+    prediction: Literal["noise", "velocity", "data"] = setting(
+        "velocity", "What the denoiser returns.", f"{_OPEN}; the paper says only DDPM"
+    )
+    drop: float = setting(
+        0.15, "Probability of training without condition.", f"{_OPEN}: 'randomly drop'", ge=0, lt=1
+    )
+    blur: float = setting(
+        0.0, "Standard deviation of noise on the standardised condition in training.", _OPEN, ge=0
+    )
+    condition: Literal["feature", "view"] = setting(
+        "feature",
+        "Condition on h_j, or on x_j through an encoder of its own.",
+        "section 3.4; Table 5",
+    )
+    guidance: float = setting(
+        0.0,
+        "w of (1 + w) conditional - w unconditional; 0 is no guidance.",
+        f"{_OPEN}: 'a guidance scale'",
+        ge=0,
+    )
+    several: Literal["average", "random"] = setting(
+        "average",
+        "With several given modalities: average their predictions, or condition on one of them.",
+        _OPEN,
+    )
+    sampler: Literal["ddim", "ancestral"] = setting("ddim", "Reverse process.", _OPEN)
+    sampling_steps: int = setting(50, "Denoiser calls of the DDIM sampler.", _OPEN, ge=1)
+
+
+class DiffusionPrior(nn.Module):
+    """p(z) and p(z | h_j) by one denoiser, on standardised latents and features.
+
+    Args:
+        spec: The data's modalities.
+        config: Settings.
+        latent: D, size of the latent.
+        feature: Size of each condition.
+    """
+
+    def __init__(self, spec: DataSpec, config: PriorConfig, latent: int, feature: int):
+        super().__init__()
+        self.config, self.names = config, spec.names
+        modalities = len(spec.modalities)
+        self.denoiser = VectorDenoiser(latent, feature, config.width, config.blocks)
+        # One token a modality tells whose feature it is; the last stands for no condition.
+        self.tokens = nn.Parameter(torch.randn(modalities + 1, feature))
+        self.register_buffer("latent_mean", torch.zeros(latent))
+        self.register_buffer("latent_std", torch.ones(latent))
+        self.register_buffer("feature_mean", torch.zeros(modalities, feature))
+        self.register_buffer("feature_std", torch.ones(modalities, feature))
+        self._schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
+
+    def fit_scale(self, mean: Tensor, std: Tensor, features: Tensor | None) -> None:
+        """Take the standardisation from the training data.
+
+        Args:
+            mean: Posterior means `[N, D]`.
+            std: Posterior standard deviations `[N, D]`.
+            features: `[M, N, F]`, or None where the condition is learned in this stage.
+        """
+        self.latent_mean.copy_(mean.mean(0))
+        self.latent_std.copy_((mean.var(0) + std.square().mean(0)).sqrt())
+        if features is not None:
+            self.feature_mean.copy_(features.mean(1))
+            self.feature_std.copy_(features.std(1).clamp(min=1e-6))
+
+    def loss(self, z0: Tensor, features: Tensor, which: Tensor, rng: Rng) -> Tensor:
+        """Denoising error with random conditions (eq. 7), mean over the batch.
+
+        Args:
+            z0: Posterior samples `[B, D]`.
+            features: h_j `[B, F]` of the drawn modality.
+            which: j, `[B]` int64.
+            rng: Noise, times, and which conditions are dropped.
+        """
+        condition = self.condition(features, which)
+        if self.config.blur:
+            condition = condition + self.config.blur * rng.normal(*condition.shape)
+        dropped = rng.uniform(len(z0)) < self.config.drop
+        condition = torch.where(dropped[:, None], self.tokens[-1], condition)
+        denoiser = self._conditioned(condition)
+        z0 = (z0 - self.latent_mean) / self.latent_std
+        return denoising_loss(denoiser, self.schedule, z0, rng).mean()
+
+    def condition(self, features: Tensor, which: Tensor) -> Tensor:
+        """Standardised features `[B, F]` with the token of their modality `[B]` added."""
+        scaled = (features.float() - self.feature_mean[which]) / self.feature_std[which]
+        return scaled + self.tokens[which]
+
+    def noise(self, n: int, rng: Rng) -> Tensor:
+        """z_T, `[n, D]`."""
+        return rng.normal(n, len(self.latent_mean))
+
+    def perturb(self, z0: Tensor, t: int, rng: Rng) -> Tensor:
+        """t steps of the forward process from latents `[B, D]`; standardised z_t."""
+        z0 = (z0 - self.latent_mean) / self.latent_std
+        times = torch.full((len(z0),), t, device=z0.device)
+        return self.schedule.diffuse(z0, times, rng.normal(*z0.shape))
+
+    def generate(
+        self,
+        z: Tensor,
+        features: dict[str, Tensor],
+        rng: Rng,
+        *,
+        start: int | None = None,
+        several: Literal["average", "random"] | None = None,
+    ) -> Tensor:
+        """Run the reverse process.
+
+        Args:
+            z: Standardised z_start, `[B, D]`.
+            features: h_j `[B, F]` of the given modalities; empty for unconditional samples.
+            rng: Noise of the ancestral sampler, and the choice among several given modalities.
+            start: The t of `z`; T where None.
+            several: What to do with several given modalities; the settings' choice where None.
+
+        Returns:
+            Latents `[B, D]` in the scale of the posterior.
+        """
+        denoiser = self._guided(features, len(z), rng, several or self.config.several)
+        if self.config.sampler == "ddim":
+            z = sample_ddim(denoiser, self.schedule, z, self.config.sampling_steps, start=start)
+        else:
+            z = sample_ancestral(denoiser, self.schedule, z, rng, start=start)
+        return z * self.latent_std + self.latent_mean
+
+    def _guided(self, features: dict[str, Tensor], n: int, rng: Rng, several: str) -> Denoiser:
+        free = self._conditioned(self.tokens[-1].expand(n, -1))
+        if not features:
+            return free
+        conditions = torch.stack(
+            [
+                self.condition(h, torch.full((n,), self.names.index(name), device=h.device))
+                for name, h in features.items()
+            ]
+        )  # [G, B, F]
+        if several == "random":
+            choice = rng.integers(len(conditions), n)
+            conditions = conditions[choice, torch.arange(n, device=choice.device)][None]
+        bound = [self._conditioned(condition) for condition in conditions]
+        w = self.config.guidance
+
+        def guided(z: Tensor, t: Tensor) -> Tensor:
+            conditional = sum(denoiser(z, t) for denoiser in bound) / len(bound)
+            # Ho and Salimans 2022, eq. 6; every kind of prediction is affine in the noise.
+            return conditional if w == 0 else (1 + w) * conditional - w * free(z, t)
+
+        return guided
+
+    def _conditioned(self, condition: Tensor) -> Denoiser:
+        return lambda z, t: self.denoiser(z, t, condition)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The forward process, on the device of the weights."""
+        if self._schedule.signal.device != self.tokens.device:
+            self._schedule = self._schedule.to(self.tokens.device)
+        return self._schedule

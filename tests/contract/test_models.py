@@ -1,0 +1,236 @@
+"""What every registered model must do; a new file in baselines/ is taken up by itself."""
+
+from __future__ import annotations
+
+import copy
+import io
+from itertools import permutations
+
+import pytest
+import torch
+
+from harness.api import Joint, Latent, Reconstruct, Rng, Transfer, Translate, derive_seed
+from harness.api.registry import broken, entries
+from harness.config import resolve
+
+MODELS = sorted(entries("model"))
+UPDATES = 3
+
+
+def build(name: str, toy, seed: int = 0):
+    """The model in its smallest published-shape form, on the toy data."""
+    cls = entries("model")[name].cls
+    config = resolve(name, "toy", "smoke", ()).model
+    reason = cls.skip(toy.spec, config)
+    if reason:
+        pytest.skip(reason)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return cls(toy.spec, config)
+
+
+def train(model, toy, updates: int = UPDATES, stages=None, start: int = 0):
+    """A few updates of every stage, seeded as the harness seeds them."""
+    data, logged = toy.split("train"), []
+    for stage in stages or model.stages():
+        stage.begin(data)
+        model.train()
+        for step in range(start, updates):
+            torch.manual_seed(derive_seed(0, stage.name, "global", step))
+            index = torch.arange(step * 8, step * 8 + 8) % len(data)
+            rng = Rng(derive_seed(0, stage.name, step))
+            logged.append(stage.update(data.batch(index), rng))
+        model.eval()
+        stage.finish(data)
+    return logged
+
+
+def views(toy, n: int, first: int = 0):
+    return toy.split("test").batch(torch.arange(first, first + n)).views
+
+
+def check_views(generated, spec, names, n):
+    assert set(generated) == set(names)
+    for name, x in generated.items():
+        modality = spec[name]
+        assert x.shape == (n, *modality.shape), name
+        if modality.kind == "image":
+            assert x.is_floating_point()
+            assert torch.isfinite(x).all()
+        else:
+            assert x.dtype == torch.int64
+            assert x.min() >= 0
+            assert x.max() < len(modality.vocabulary)
+
+
+def assert_same(a, b, exact=True):
+    for name in a:
+        if exact or not a[name].is_floating_point():
+            assert torch.equal(a[name], b[name]), name
+        else:
+            torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request, toy):
+    model = build(request.param, toy)
+    train(model, toy)
+    return model
+
+
+def abilities(model, *needed):
+    for ability in needed:
+        if not isinstance(model, ability):
+            pytest.skip(f"The model lacks the ability {ability.__name__}.")
+    return model
+
+
+def test_every_file_imports():
+    assert [f"{b.module}: {b.reason}" for b in broken("model")] == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_updates_change_every_stage_and_stay_finite(name, toy):
+    model = build(name, toy)
+    stages = model.stages()
+    assert len({stage.name for stage in stages}) == len(stages)
+    for stage in stages:
+        before = copy.deepcopy(model.state_dict())
+        for terms in train(model, toy, stages=[stage]):
+            for term, value in terms.items():
+                assert value.dim() == 0, term
+                assert not value.requires_grad, term
+                assert torch.isfinite(value), term
+        after = model.state_dict()
+        assert any(not torch.equal(before[k], after[k]) for k in before), stage.name
+
+
+@torch.no_grad()
+def test_one_sample_keeps_the_batch_axis(trained, toy):
+    model = abilities(trained, Joint)
+    check_views(model.sample(1, Rng(1)), toy.spec, toy.spec.names, 1)
+
+
+@torch.no_grad()
+def test_every_pair_has_the_target_s_shape_and_range(trained, toy):
+    model = abilities(trained, Translate)
+    for given, target in permutations(toy.spec.names, 2):
+        generated = model.translate({given: views(toy, 3)[given]}, [target], Rng(1))
+        check_views(generated, toy.spec, [target], 3)
+
+
+@torch.no_grad()
+def test_several_given_modalities_are_taken(trained, toy):
+    model = abilities(trained, Translate)
+    if model.max_given == 1:
+        pytest.skip("The model takes one given modality.")
+    *given, target = toy.spec.names
+    x = views(toy, 3)
+    check_views(model.translate({g: x[g] for g in given}, [target], Rng(1)), toy.spec, [target], 3)
+
+
+@torch.no_grad()
+def test_same_randomness_gives_the_same_output(trained, toy):
+    model = abilities(trained, Joint, Translate)
+    first, *others = toy.spec.names
+    given = {first: views(toy, 4)[first]}
+    assert_same(model.sample(4, Rng(3)), model.sample(4, Rng(3)))
+    assert_same(model.translate(given, others, Rng(3)), model.translate(given, others, Rng(3)))
+    other = model.sample(4, Rng(4))
+    assert any(not torch.equal(other[n], x) for n, x in model.sample(4, Rng(3)).items())
+
+
+@torch.no_grad()
+def test_samples_do_not_depend_on_the_batch_size(trained, toy):
+    model = abilities(trained, Joint, Translate, Reconstruct)
+    first, *others = toy.spec.names
+
+    def joined(make):
+        parts = [make(0, 3), make(3, 3)]
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+
+    def sample(start, n):
+        return model.sample(n, Rng(5, first=start))
+
+    def translate(start, n):
+        return model.translate({first: views(toy, n, start)[first]}, others, Rng(5, first=start))
+
+    def reconstruct(start, n):
+        return model.reconstruct(views(toy, n, start), Rng(5, first=start))
+
+    for make in (sample, translate, reconstruct):
+        assert_same(make(0, 6), joined(make), exact=False)
+
+
+@torch.no_grad()
+def test_reconstruction_and_latent_have_the_right_shapes(trained, toy):
+    model = abilities(trained, Reconstruct, Latent)
+    check_views(model.reconstruct(views(toy, 3), Rng(1)), toy.spec, toy.spec.names, 3)
+    encoded, prior = model.encode(views(toy, 3), Rng(1)), model.prior(3, Rng(1))
+    assert encoded.shape == prior.shape
+    assert encoded.dim() == 2
+
+
+@torch.no_grad()
+def test_transfer_gives_views_of_the_source(trained, toy):
+    model = abilities(trained, Transfer)
+    x = views(toy, 3)
+    given = model.transfer(x, views(toy, 3, first=3), 0.5, Rng(1))
+    check_views(given, toy.spec, toy.spec.names, 3)
+
+
+@torch.no_grad()
+def test_saved_and_loaded_model_gives_the_same_output(trained, toy):
+    file = io.BytesIO()
+    torch.save(trained.state_dict(), file)
+    file.seek(0)
+    other = build(trained.name, toy, seed=1).eval()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    model = abilities(trained, Joint)
+    assert_same(model.sample(3, Rng(2)), other.sample(3, Rng(2)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_resumed_training_equals_uninterrupted_bit_for_bit(name, toy):
+    whole = build(name, toy)
+    train(whole, toy, updates=4)
+    half = build(name, toy)
+    data = toy.split("train")
+    resumed = build(name, toy, seed=9)
+    for number, stage in enumerate(half.stages()):
+        stage.begin(data)
+        half.train()
+        for step in range(2):
+            torch.manual_seed(derive_seed(0, stage.name, "global", step))
+            index = torch.arange(step * 8, step * 8 + 8) % len(data)
+            stage.update(data.batch(index), Rng(derive_seed(0, stage.name, step)))
+        file = io.BytesIO()
+        torch.save({"model": half.state_dict(), "stage": stage.state_dict()}, file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)
+        resumed.load_state_dict(saved["model"])
+        again = resumed.stages()[number]
+        again.begin(data)
+        again.load_state_dict(saved["stage"])
+        resumed.train()
+        for step in range(2, 4):
+            torch.manual_seed(derive_seed(0, stage.name, "global", step))
+            index = torch.arange(step * 8, step * 8 + 8) % len(data)
+            again.update(data.batch(index), Rng(derive_seed(0, stage.name, step)))
+        resumed.eval()
+        again.finish(data)
+        half.load_state_dict(resumed.state_dict())
+    expected = whole.state_dict()
+    for key, value in resumed.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+@torch.no_grad()
+def test_an_unknown_modality_is_named_in_the_error(trained, toy):
+    model = abilities(trained, Translate)
+    name = toy.spec.names[0]
+    given = {name: views(toy, 2)[name]}
+    with pytest.raises(KeyError, match="smell"):
+        model.translate(given, ["smell"], Rng(1))
+    with pytest.raises(KeyError, match="smell"):
+        model.translate({"smell": given[name]}, [name], Rng(1))
