@@ -1,0 +1,1 @@
+"""Methods that ShaLa is compared with: one file each."""

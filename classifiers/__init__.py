@@ -1,0 +1,6 @@
+"""The modality classifiers that judge coherence: networks, training, and weights with digests."""
+
+from classifiers.training import measure_accuracy, train, train_all
+from classifiers.weights import load, save
+
+__all__ = ["load", "measure_accuracy", "save", "train", "train_all"]

@@ -233,7 +233,7 @@ def _checked(file: Path, tensor: torch.Tensor, is_label: bool) -> np.ndarray:
 
 
 def _read_folders(folder: Path, modalities: int) -> Arrays:
-    """Read `m0/<i>.<class>.png`, ...: sorted, since a directory's own order is not the same for all."""
+    """Read `m0/<i>.<class>.png`, ... in sorted order: a directory's own differs between them."""
     names = sorted((p.name for p in (folder / "m0").glob("*.png")), key=_number)
     arrays = {}
     for m in range(modalities):

@@ -23,9 +23,36 @@ class Network(Settings):
         "resnet", "Family of the image networks.", "MMVAE+ and CMVAE code (recipes.md section 0)"
     )
     width: float = setting(1.0, "Multiple of the published channel counts.", "published", gt=0)
+    activation: Literal["relu", "silu"] = setting("relu", "Of the conv family.", "published")
+    initialisation: Literal["torch", "kaiming"] = setting(
+        "torch", "Of every layer: torch's default, or variance-preserving.", "published code"
+    )
     hidden: int = setting(
         512, "Units between convolutions and posterior, conv family.", "MoPoE code: class_dim", ge=1
     )
+
+
+_ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def initialise(module: nn.Module, network: Network) -> None:
+    """Start every layer of a model's networks as the settings say.
+
+    "kaiming" keeps the variance through rectified layers (He et al. 2015). Torch's own start
+    shrinks it: measured on polydigits, no digit had appeared after 980 updates with it.
+    """
+    if network.initialisation == "torch":
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):
+            # An output pixel gets kernel area over stride area taps from every input channel.
+            taps = layer.weight[0, 0].numel() / math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.in_channels * taps)))
+            nn.init.zeros_(layer.bias)
 
 
 def encoder(modality: Modality, network: Network) -> nn.Module:
@@ -65,17 +92,18 @@ class ConvEncoder(nn.Module):
         super().__init__()
         a, b, c = _channels(network, 32, 64, 128)
         last = _sides(modality, 3)[-1]
+        act = _ACTIVATIONS[network.activation]
         self.features = network.hidden
         self.layers = nn.Sequential(
             nn.Conv2d(modality.shape[0], a, 3, 2, 1),
-            nn.ReLU(),
+            act(),
             nn.Conv2d(a, b, 3, 2, 1),
-            nn.ReLU(),
+            act(),
             nn.Conv2d(b, c, 3, 2, 1),
-            nn.ReLU(),
+            act(),
             nn.Flatten(),
             nn.Linear(c * last * last, network.hidden),
-            nn.ReLU(),
+            act(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,14 +117,15 @@ class ConvDecoder(nn.Module):
         super().__init__()
         c, b, a = _channels(network, 128, 64, 32)
         s0, s1, s2, s3 = _sides(modality, 3)
+        act = _ACTIVATIONS[network.activation]
         self.layers = nn.Sequential(
             nn.Linear(inputs, c * s3 * s3),
             nn.Unflatten(1, (c, s3, s3)),
-            nn.ReLU(),
+            act(),
             _enlarge(c, b, s3, s2),
-            nn.ReLU(),
+            act(),
             _enlarge(b, a, s2, s1),
-            nn.ReLU(),
+            act(),
             _enlarge(a, modality.shape[0], s1, s0),
         )
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from harness.api import DataSpec, Rng, Views
-from nets.backbones import Network, decoder, encoder
+from nets.backbones import Network, decoder, encoder, initialise
 from nets.likelihoods import log_likelihood, view_of
 from nets.posteriors import NormalHead, draw, kl_to_standard
 
@@ -39,6 +39,7 @@ class Inference(nn.Module):
             nn.SiLU(),
         )
         self.head = NormalHead(fusion, latent)
+        initialise(self, network)
 
     def features(self, views: Views) -> dict[str, Tensor]:
         """The deterministic features h_i `[B, F]` of the given modalities."""

@@ -25,8 +25,8 @@ class Remote:
     Attributes:
         url: Where it is.
         name: Its path below the folder it is saved in.
-        checksum: "md5:..." or "sha256:..." of the file; empty where the publisher states none and its
-            content is checked after reading instead.
+        checksum: "md5:..." or "sha256:..." of the file; empty where the publisher states none and
+            its content is checked after reading instead.
     """
 
     url: str

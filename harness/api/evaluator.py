@@ -24,13 +24,13 @@ class Classifier:
 
     Attributes:
         network: Maps views `[B, ...]` of the modality (images in [0, 1]) to logits `[B, classes]`.
-        accuracy: On real test views, in [0, 1]: the ceiling of any coherence measured with it.
+        accuracy: On real test views, in [0, 1], as recorded with the weights; None where it is not.
         digest: SHA-256 of its weights.
         source: Where the weights come from, for people.
     """
 
     network: nn.Module
-    accuracy: float
+    accuracy: float | None
     digest: str
     source: str
 

@@ -1,0 +1,329 @@
+"""The command line of shala-bench."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.api.errors import BenchError, unknown
+
+_RESULTS = Path(__file__).parent / "results"
+_EXITS = "Exit codes: 0 all is well, 1 a run failed, 2 wrong input, 3 stopped before the end."
+
+
+class _Group(click.Group):
+    """Prints a BenchError as its sentences, and names the nearest command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BenchError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(error.exit_code)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise BenchError(unknown("command", args[0], self.commands))
+        return super().resolve_command(ctx, args)
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
+
+
+def _seeds(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise BenchError(
+            f"--seeds is '{value}'; a count such as 3, or a list such as 0,4 was expected."
+        ) from error
+    return numbers if "," in value else tuple(range(numbers[0]))
+
+
+def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value)
+    if not match:
+        raise BenchError(f"--time-limit is '{value}'; a time such as 90s, 30m or 2h was expected.")
+    return float(match[1]) * {"": 60, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+_data_options = (
+    click.option(
+        "--data-root",
+        envvar="SHALA_DATA",
+        type=click.Path(path_type=Path),
+        default=Path("shala-data"),
+        help="Where downloaded data lie (SHALA_DATA).",
+    ),
+    click.option(
+        "--cache-dir",
+        envvar="SHALA_CACHE",
+        type=click.Path(path_type=Path),
+        default=Path.home() / ".cache" / "shala-bench",
+        help="Where generated data are kept (SHALA_CACHE).",
+    ),
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting: model.latent_dim=32, models.shala.beta=1, data.modalities=10.",
+)
+_store_option = click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of records; results/runs by default, or results/reference where nothing was run.",
+)
+
+
+def _with(options: tuple[Any, ...]):
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.group(cls=_Group, help=f"Benchmark of shared-latent multimodal generative models. {_EXITS}")
+def main() -> None:
+    """Benchmark of shared-latent multimodal generative models."""
+
+
+@main.command(help=f"Train and evaluate methods, then print the coherence table. {_EXITS}")
+@click.option("--models", required=True, callback=_names, help="Names with commas between, or all.")
+@click.option("--dataset", required=True)
+@click.option("--preset", default="quick", show_default=True)
+@click.option(
+    "--seeds", default="1", callback=_seeds, help="A count (3 is 0,1,2) or a list (0,4).  [1]"
+)
+@_set_option
+@_with(_data_options)
+@click.option("--store", type=click.Path(path_type=Path), default=_RESULTS / "runs")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes at a time.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local")
+@click.option("--address", default="auto", help="Of the Ray cluster.")
+@click.option("--gpus-per-run", type=float, default=1.0, help="GPUs a Ray task; may be a fraction.")
+@click.option("--time-limit", callback=_duration, help="Stop cleanly after: 90s, 30m, 2h.")
+@click.option("--checkpoint-every", type=float, default=60.0, help="Seconds.")
+@click.option("--threads", type=click.IntRange(1), help="Torch threads a run.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
+@click.option("--evaluators", callback=_names, help="Only these, with commas between.")
+@click.option(
+    "--classifiers",
+    "archive",
+    type=click.Path(exists=True, path_type=Path),
+    help="Classifiers to use in place of the shipped ones.",
+)
+@click.option("--retry", is_flag=True, help="Take up runs that failed before.")
+@_json_option
+@click.pass_context
+def run(ctx: click.Context, **options: Any) -> None:
+    """Carry out runs and print what they gave."""
+    from harness.api import Places
+    from harness.drive import Options, drive
+    from harness.plan import plan
+    from harness.progress import Reporter
+
+    limit = options["time_limit"]
+    overrides = options["overrides"] + (("train.compile=true",) if options["compiled"] else ())
+    runs = plan(
+        options["models"],
+        options["dataset"],
+        options["preset"],
+        options["seeds"],
+        overrides,
+        options["evaluators"],
+    )
+    with Reporter() as reporter:
+        summary = drive(
+            runs,
+            Options(
+                store=options["store"],
+                places=Places(options["data_root"], options["cache_dir"]),
+                evaluators=options["evaluators"],
+                archive=options["archive"],
+                device=options["device"],
+                jobs=options["jobs"],
+                engine=options["engine"],
+                address=options["address"],
+                gpus=options["gpus_per_run"],
+                deadline=time.time() + limit if limit is not None else None,
+                checkpoint_every=options["checkpoint_every"],
+                threads=options["threads"],
+                retry=options["retry"],
+            ),
+            reporter,
+        )
+    _print_tables(
+        [options["store"]],
+        "coherence",
+        options["as_json"],
+        dataset=options["dataset"],
+        preset=options["preset"],
+        models=sorted({r.model for r in runs}),
+    )
+    ctx.exit(summary.exit_code)
+
+
+def _print_tables(stores: list[Path], metric: str, as_json: bool, **filters: Any) -> None:
+    from harness.store import Store
+    from harness.tables import make_tables, render
+
+    try:
+        tables = make_tables([Store(path) for path in stores], metric, **filters)
+    except BenchError as error:  # the runs are recorded; a table is only a view of them
+        click.echo(f"No table: {error}", err=True)
+        return
+    click.echo(render(tables, "json" if as_json else "text"))
+
+
+def _stores(given: tuple[Path, ...]) -> list[Path]:
+    if given:
+        return list(given)
+    if any((_RESULTS / "runs").rglob("run.json")):
+        return [_RESULTS / "runs"]
+    click.echo("No runs here yet: the committed records of results/reference are read.", err=True)
+    return [_RESULTS / "reference"]
+
+
+@main.command()
+@click.option("--metric", required=True, help="A metric, or the beginning of several: coherence.")
+@click.option("--dataset")
+@click.option("--preset")
+@click.option("--models", callback=_names)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+    default="text",
+)
+@_store_option
+@click.option("--mix", is_flag=True, help="Average runs of different code or data all the same.")
+@_json_option
+def table(metric: str, form: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
+    """Print measured figures beside the published ones. * marks the best and its equals."""
+    from harness.store import Store
+    from harness.tables import make_tables, render
+
+    tables = make_tables([Store(path) for path in _stores(stores)], metric, **filters)
+    click.echo(render(tables, "json" if as_json else form))
+
+
+@main.command()
+@_store_option
+@_json_option
+def status(stores: tuple[Path, ...], as_json: bool) -> None:
+    """Say how every run of a store stands."""
+    from harness.status import describe, render_status
+    from harness.store import Store
+
+    found = [describe(folder) for path in _stores(stores) for folder in Store(path).runs()]
+    click.echo(json.dumps(found, indent=1) if as_json else render_status(found))
+
+
+@main.command("list")
+@click.argument("what", required=False)
+@_json_option
+def list_(what: str | None, as_json: bool) -> None:
+    """List models, datasets, evaluators or presets, and what is broken and why."""
+    from harness.listing import KINDS, describe_all, render_all
+
+    if what is not None and what not in KINDS:
+        raise BenchError(unknown("kind", what, KINDS))
+    found = describe_all([what] if what else list(KINDS))
+    click.echo(json.dumps(found, indent=1) if as_json else render_all(found))
+
+
+@main.command()
+@click.option("--models", required=True, callback=_names)
+@click.option("--dataset", required=True)
+@click.option("--preset", default="quick", show_default=True)
+@_set_option
+@_json_option
+def config(
+    models: tuple[str, ...], dataset: str, preset: str, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Print every setting of a run with its origin and its source."""
+    from harness.listing import describe_settings, render_settings
+    from harness.plan import plan
+
+    found = {r.model: describe_settings(r) for r in plan(models, dataset, preset, [0], overrides)}
+    click.echo(json.dumps(found, indent=1) if as_json else render_settings(found))
+
+
+@main.command()
+@click.argument("dataset")
+@_set_option
+@_with(_data_options)
+def prepare(dataset: str, overrides: tuple[str, ...], data_root: Path, cache_dir: Path) -> None:
+    """Download what a dataset lacks, generate what is generated, and say what is there."""
+    spec = _open(dataset, overrides, data_root, cache_dir, download=True).spec
+    sizes = ", ".join(f"{n:,} {name}" for name, n in spec.sizes.items())
+    click.echo(f"{spec.name}: {spec.source}; {sizes}; fingerprint {spec.fingerprint[:12]}.")
+
+
+def _open(
+    name: str, overrides: tuple[str, ...], data: Path, cache: Path, *, download: bool = False
+) -> Any:
+    from harness.api import Places
+    from harness.api.registry import find
+    from harness.config import resolve_data
+
+    dataset = find("dataset", name).cls(resolve_data(name, overrides))
+    dataset.prepare(Places(data, cache), download=download)
+    return dataset
+
+
+@main.group(cls=_Group)
+def classifiers() -> None:
+    """The modality classifiers that judge coherence."""
+
+
+@classifiers.command("train")
+@click.option("--dataset", required=True)
+@_set_option
+@_with(_data_options)
+@click.option("--device", default="auto")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; the shipped one by default.")
+def classifiers_train(
+    dataset: str,
+    overrides: tuple[str, ...],
+    data_root: Path,
+    cache_dir: Path,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Train one classifier a modality and store its weights with digest and accuracy."""
+    import classifiers as judges
+    from harness.drive import choose_device
+
+    data = _open(dataset, overrides, data_root, cache_dir)
+    if not data.spec.classes:
+        raise BenchError(f"The dataset '{dataset}' has no classes to train a classifier on.")
+    command = " ".join(
+        ["python bench.py classifiers train --dataset", dataset, *(f"--set {o}" for o in overrides)]
+    )
+    for facts in judges.train_all(data, choose_device(device), out, command):
+        click.echo(
+            f"{facts['modality']}: accuracy {facts['accuracy']:.4f} on test, "
+            f"{facts['validation']:.4f} on validation; {facts['digest'][:12]}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The classifiers' networks: one family for images, one for texts, and the published one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import Modality
+
+
+def build(modality: Modality, classes: int) -> nn.Module:
+    """An untrained classifier from views `[B, ...]` to logits `[B, classes]`."""
+    kind = ImageClassifier if modality.kind == "image" else TextClassifier
+    return kind(modality, classes)
+
+
+class ImageClassifier(nn.Module):
+    """Four convolutions with batch norm, two of them strided; 82,000 parameters at 3x28x28."""
+
+    def __init__(self, modality: Modality, classes: int):
+        super().__init__()
+        channels, height, width = modality.shape
+        self.layers = nn.Sequential(
+            *_convolution(channels, 24, 2),
+            *_convolution(24, 48, 1),
+            *_convolution(48, 48, 2),
+            *_convolution(48, 96, 1),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+        )
+        with torch.no_grad():
+            features = self.layers.eval()(torch.zeros(1, channels, height, width)).shape[1]
+        self.train()
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x))
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+class TextClassifier(nn.Module):
+    """Token embedding, one convolution over positions, maximum over positions."""
+
+    def __init__(self, modality: Modality, classes: int):
+        super().__init__()
+        self.embedding = nn.Embedding(len(modality.vocabulary), 32)
+        self.convolution = nn.Conv1d(32, 64, 3, padding=1)
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = torch.relu(self.convolution(self.embedding(x).transpose(1, 2)))
+        return self.head(features.amax(-1))
+
+
+class PublishedClassifier(nn.Module):
+    """PolyMNIST's published classifier (MoPoE code; recipes.md section 11), for its own weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 10, 4, 2, 1),
+            nn.Dropout2d(0.5),
+            nn.ReLU(),
+            nn.Conv2d(10, 20, 4, 2, 1),
+            nn.Dropout2d(0.5),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(980, 128),
+            nn.Dropout(0.5),
+            nn.ReLU(),
+            nn.Linear(128, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x)

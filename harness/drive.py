@@ -1,0 +1,408 @@
+"""The driver: takes planned runs to recorded results, and outlives whatever goes wrong in one."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import classifiers
+from harness.api import Classifier, Dataset, Diverged, Model, Places, derive_seed
+from harness.api.errors import BenchError
+from harness.api.registry import entries, find
+from harness.engine import Emit, Engine, InProcess, Processes, Ray
+from harness.evaluate import SPLIT, Evaluation, evaluate, plan_evaluations
+from harness.identity import train_id
+from harness.plan import Run
+from harness.progress import Reporter
+from harness.provenance import describe_code, describe_machine, peak_memory
+from harness.store import Store, StoreError, write_whole
+from harness.train import Progress, Stopped, Watch, train
+
+Status = Literal["done", "already", "skipped", "diverged", "failed", "stopped", "busy"]
+STOPPED_EXIT = 3
+_stop = threading.Event()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How and where to carry runs out; none of it changes a number.
+
+    Attributes:
+        evaluators: Names; every one that applies where empty.
+        archive: Classifiers to use in place of the shipped ones.
+        device: "auto", "cpu" or "cuda[:n]".
+        jobs: Processes at a time; 1 works in this process.
+        engine: "local" or "ray".
+        address: Of the Ray cluster.
+        gpus: GPUs a Ray task.
+        deadline: Time (seconds of the clock) at which to stop; None for never.
+        checkpoint_every: Seconds between checkpoints.
+        threads: Torch threads a run; None leaves torch's choice, shared out between jobs.
+        retry: Whether to take up runs that failed or diverged before.
+        wait: Whether to wait for runs that another process holds.
+    """
+
+    store: Path
+    places: Places
+    evaluators: tuple[str, ...] = ()
+    archive: Path | None = None
+    device: str = "auto"
+    jobs: int = 1
+    engine: Literal["local", "ray"] = "local"
+    address: str = "auto"
+    gpus: float = 1.0
+    deadline: float | None = None
+    checkpoint_every: float = 60.0
+    threads: int | None = None
+    retry: bool = False
+    wait: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended.
+
+    Attributes:
+        status: In a word.
+        text: In a sentence.
+        folder: Where it is recorded, if anywhere.
+    """
+
+    status: Status
+    text: str
+    folder: Path | None = None
+
+
+@dataclass
+class Summary:
+    """How a campaign ended."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all is recorded; 1: some run failed; 3: stopped before the end."""
+        found = {outcome.status for outcome in self.outcomes.values()}
+        if found & {"failed", "diverged"}:
+            return 1
+        return STOPPED_EXIT if found & {"stopped", "busy"} else 0
+
+
+def drive(runs: Sequence[Run], options: Options, reporter: Reporter) -> Summary:
+    """Carry out runs; what is done is not done again, and one failure stops no other.
+
+    Runs that another process holds are put last and then waited for.
+    """
+    _stop.clear()
+    summary = Summary()
+    with _stopping():
+        held = _drive_once(list(runs), options, reporter, summary)
+        if held and not _stop.is_set():
+            reporter.say(f"Waiting for {len(held)} runs that another process holds.")
+            _drive_once(held, replace(options, wait=True), reporter, summary)
+    return summary
+
+
+def _drive_once(
+    runs: list[Run], options: Options, reporter: Reporter, summary: Summary
+) -> list[Run]:
+    engine = _engine(options)
+    keys = {label(run): run for run in runs}
+    for key, run in keys.items():
+        engine.submit(key, functools.partial(perform, run, options))
+    for key, event in engine.events():
+        reporter.show(key, event)
+    for key in keys:
+        try:
+            summary.outcomes[key] = engine.result(key)
+        except BenchError as error:
+            summary.outcomes[key] = Outcome("failed", str(error))
+        reporter.say(f"{key}: {summary.outcomes[key].text}")
+    return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
+
+
+def label(run: Run) -> str:
+    """A run in a few words, unique within a campaign."""
+    return f"{run.model} {run.dataset} seed {run.seed}"
+
+
+def _engine(options: Options) -> Engine:
+    if options.engine == "ray":
+        return Ray(options.address, options.gpus)
+    return Processes(options.jobs) if options.jobs > 1 else InProcess()
+
+
+@contextlib.contextmanager
+def _stopping():
+    """Let an interrupt or a termination end the work after a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: _stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def perform(run: Run, options: Options, emit: Emit) -> Outcome:
+    """Train and evaluate one run, and record how it ended, whatever that is."""
+    with _stopping():
+        try:
+            return _Work(run, options, emit).do()
+        except BenchError as error:
+            return Outcome("failed", str(error))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU if there is one.
+
+    Raises:
+        BenchError: It is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BenchError("--device is 'cuda' and torch sees no GPU. Use --device cpu or auto.")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise BenchError(f"--device is '{name}'; auto, cpu or cuda[:n] was expected.") from error
+
+
+@functools.lru_cache(maxsize=2)
+def open_dataset(name: str, settings: str, places: Places) -> Dataset:
+    """A prepared dataset, kept in memory between runs of one process."""
+    cls = find("dataset", name).cls
+    dataset = cls(cls.Config.model_validate_json(settings))
+    dataset.prepare(places)
+    return dataset
+
+
+class _Work:
+    """One run's way from its settings to its records."""
+
+    def __init__(self, run: Run, options: Options, emit: Emit):
+        self.run, self.options, self.emit = run, options, emit
+        self.resolved = run.resolved
+        self.entry = find("model", run.model)
+        self.device = choose_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        elif options.jobs > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // options.jobs))
+        settings = self.resolved.data.model_dump_json()
+        self.dataset = open_dataset(run.dataset, settings, options.places)
+        self.spec = self.dataset.spec
+        self.identity = train_id(
+            run.model,
+            self.entry.version,
+            self.resolved.model.model_dump(mode="json"),
+            run.dataset,
+            self.spec.fingerprint,
+            self.resolved.train.model_dump(mode="json"),
+            run.seed,
+        )
+        store = Store(options.store)
+        self.folder = store.folder(run.model, run.dataset, run.preset, run.seed, self.identity)
+
+    def do(self) -> Outcome:
+        reason = self.entry.cls.skip(self.spec, self.resolved.model)
+        if reason:
+            return Outcome("skipped", f"Skipped: {reason}")
+        judges = self._classifiers()
+        wanted, skipped = plan_evaluations(
+            self.options.evaluators,
+            self.resolved,
+            self.entry.cls,
+            self.spec,
+            self.identity,
+            judges,
+        )
+        todo = [e for e in wanted if not self.folder.has_result(e.identity)]
+        where = self.folder.path
+        if self.folder.trained and not todo:
+            return Outcome("already", f"Nothing to do: recorded in {where}.", where)
+        failure = self.folder.failed
+        if failure and not self.options.retry:
+            text = f"Not tried again after: {failure['reason']} Add --retry to do so."
+            return Outcome(failure["status"], text, where)
+        with self.folder.lock(wait=self.options.wait) as held:
+            if not held:
+                return Outcome("busy", f"Another process works on {where}.", where)
+            return self._recorded(todo, skipped, judges)
+
+    def _recorded(
+        self, todo: list[Evaluation], skipped: dict[str, str], judges: dict[str, Classifier]
+    ) -> Outcome:
+        where = self.folder.path
+        try:
+            self._open()
+            model = self._trained()
+            for evaluation in todo:
+                if self._should_stop():
+                    raise Stopped
+                if not self.folder.has_result(evaluation.identity):
+                    self._evaluate(evaluation, model, judges)
+        except Stopped:
+            self.folder.log("stopped")
+            return Outcome("stopped", f"Stopped; run again to go on. Kept in {where}.", where)
+        except Diverged as error:
+            facts = {"stage": error.stage, "step": error.step, "term": error.term}
+            return self._failure("diverged", str(error), **facts)
+        except StoreError as error:
+            return Outcome("failed", str(error), where)
+        except (MemoryError, torch.OutOfMemoryError):
+            return self._failure("failed", self._memory_hint())
+        except Exception as error:  # the one place where tracebacks are recorded
+            text = f"{type(error).__name__}: {error}. The traceback is in {where / 'failed.json'}."
+            return self._failure("failed", text, traceback=traceback.format_exc())
+        self.folder.clear_failure()
+        notes = "".join(f" No {name}: {reason}" for name, reason in skipped.items())
+        return Outcome("done", f"Done; recorded in {where}.{notes}", where)
+
+    def _open(self) -> None:
+        if (self.folder.path / "run.json").exists():
+            return
+        values = self.resolved.values()
+        origins = {k: [o.layer, o.source] for k, o in self.resolved.origins.items() if k in values}
+        self.folder.write_json(
+            "run.json",
+            {
+                "train_id": self.identity,
+                "model": self.run.model,
+                "model_version": self.entry.version,
+                "paper": self.entry.paper,
+                "dataset": self.run.dataset,
+                "preset": self.run.preset,
+                "seed": self.run.seed,
+                "overrides": list(self.run.overrides),
+                "data": {
+                    "fingerprint": self.spec.fingerprint,
+                    "source": self.spec.source,
+                    "sizes": self.spec.sizes,
+                    "modalities": [m.name for m in self.spec.modalities],
+                },
+                "settings": values,
+                "origins": origins,
+            },
+        )
+
+    def _trained(self) -> Model:
+        model = self._build()
+        if self.folder.trained and self.folder.weights.exists():
+            state = torch.load(self.folder.weights, map_location=self.device, weights_only=True)
+            model.load_state_dict(state)
+            return model.eval()
+        began = time.time()
+        self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
+        data = self.dataset.split("train").to(self.device)
+        if self.resolved.train.compile:
+            _compile(model, self.emit)
+        with warnings.catch_warnings():
+            warnings.showwarning = self._warn
+            last = train(
+                model, data, self.folder, self.run.seed, self.resolved.train, self._watch()
+            )
+        self._keep(model, last, time.time() - began)
+        return model
+
+    def _build(self) -> Model:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.run.seed, "init"))
+            model = self.entry.cls(self.spec, self.resolved.model)
+        order = torch.channels_last if self.resolved.train.channels_last else torch.preserve_format
+        return model.to(self.device, memory_format=order)
+
+    def _keep(self, model: Model, last: dict[str, Any], seconds: float) -> None:
+        file = io.BytesIO()
+        torch.save(model.state_dict(), file)
+        write_whole(self.folder.weights, file.getvalue())
+        kinds = [event["kind"] for event in self.folder.events()]
+        self.folder.write_json(
+            "trained.json",
+            {
+                "digest": hashlib.sha256(file.getvalue()).hexdigest(),
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "last": last,
+                "provenance": {
+                    **describe_code(self.entry),
+                    **describe_machine(self.device),
+                    "precision": self.resolved.train.precision,
+                    "seconds": round(seconds, 1),
+                    "peak_memory": peak_memory(self.device),
+                    "resumptions": kinds.count("resumed"),
+                },
+            },
+        )
+        self.folder.log("trained", seconds=round(seconds, 1))
+        self.folder.drop_checkpoints()
+
+    def _evaluate(
+        self, evaluation: Evaluation, model: Model, judges: dict[str, Classifier]
+    ) -> None:
+        name = evaluation.evaluator.name
+
+        def report(done: int, total: int) -> None:
+            if self._should_stop():
+                raise Stopped
+            self.emit({"kind": "evaluating", "evaluator": name, "done": done, "total": total})
+
+        split = self.dataset.split(SPLIT).to(self.device)
+        seed, folder = self.run.seed, self.folder
+        evaluate(evaluation, model, self.spec, split, seed, judges, folder, self.identity, report)
+
+    def _classifiers(self) -> dict[str, Classifier]:
+        names = self.options.evaluators or tuple(entries("evaluator"))
+        if not any(find("evaluator", name).cls.uses_classifiers for name in names):
+            return {}
+        return classifiers.load(self.spec, self.device, self.options.archive)
+
+    def _watch(self) -> Watch:
+        def report(progress: Progress) -> None:
+            self.emit({"kind": "progress", **vars(progress)})
+
+        return Watch(self._should_stop, report, self.options.checkpoint_every)
+
+    def _should_stop(self) -> bool:
+        late = self.options.deadline is not None and time.time() >= self.options.deadline
+        return late or _stop.is_set()
+
+    def _warn(self, message: Warning | str, *_: object) -> None:
+        self.emit({"kind": "warning", "text": str(message)})
+
+    def _failure(self, status: Status, reason: str, **facts: Any) -> Outcome:
+        with contextlib.suppress(StoreError):
+            self.folder.write_json("failed.json", {"status": status, "reason": reason, **facts})
+            self.folder.log("failed", status=status, reason=reason)
+        return Outcome(status, reason, self.folder.path)
+
+    def _memory_hint(self) -> str:
+        sizes = {k: v for k, v in self.resolved.values().items() if k.endswith("batch_size")}
+        told = ", ".join(f"{key} = {value}" for key, value in sizes.items())
+        return f"Out of memory on {self.device} with {told}. Halve them with --set."
+
+
+def _compile(model: Model, emit: Emit) -> None:
+    """Compile every network of the model, or say why not."""
+    try:
+        for child in model.children():
+            child.compile()
+    except (RuntimeError, ImportError) as error:
+        emit({"kind": "warning", "text": f"The networks are not compiled ({error})."})

@@ -1,0 +1,206 @@
+"""Where runs are carried out: in this process, in one process each, or on a Ray cluster.
+
+An engine knows submit, events and result, and nothing else. Resuming belongs to the run, not to the
+engine: a task that is started again goes on from its checkpoint in the store.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from harness.api import BenchError
+
+Event = dict[str, Any]
+Emit = Callable[[Event], None]
+Task = Callable[[Emit], Any]
+"""Does one run's work and tells of it; picklable for the engines that cross a process."""
+
+_RETRIES = 2
+
+
+class Engine(Protocol):
+    """Carries out tasks."""
+
+    def submit(self, key: str, task: Task) -> None:
+        """Take a task under a key that is unique within the engine."""
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        """Carry out what was submitted, and tell what happens until all of it has ended."""
+
+    def result(self, key: str) -> Any:
+        """What a task returned; the exception that ended it is raised."""
+
+
+class InProcess:
+    """One task after another in this process, on a thread, so that events flow meanwhile."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+        self._results: dict[str, Any] = {}
+
+    def submit(self, key: str, task: Task) -> None:
+        self._tasks[key] = task
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        told: queue.Queue[tuple[str, Event] | None] = queue.Queue()
+
+        def work() -> None:
+            while self._tasks:
+                key = next(iter(self._tasks))
+                task = self._tasks.pop(key)
+                self._results[key] = _attempt(task, lambda event, key=key: told.put((key, event)))
+            told.put(None)
+
+        thread = threading.Thread(target=work, name="runs")
+        thread.start()
+        try:
+            while (item := told.get()) is not None:
+                yield item
+        finally:
+            thread.join()
+
+    def result(self, key: str) -> Any:
+        return _unwrap(self._results[key])
+
+
+class Processes:
+    """At most `jobs` processes, one a task; a task whose process dies is started again twice.
+
+    Args:
+        jobs: Number of processes at a time.
+    """
+
+    def __init__(self, jobs: int):
+        self._jobs = jobs
+        self._waiting: list[tuple[str, Task, int]] = []
+        self._results: dict[str, Any] = {}
+
+    def submit(self, key: str, task: Task) -> None:
+        self._waiting.append((key, task, 0))
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        context = multiprocessing.get_context("spawn")
+        running: dict[Connection, tuple[str, Task, int, Any]] = {}
+        try:
+            while self._waiting or running:
+                while self._waiting and len(running) < self._jobs:
+                    key, task, attempt = self._waiting.pop(0)
+                    ours, theirs = context.Pipe(duplex=False)
+                    process = context.Process(target=_serve, args=(task, theirs), name=key)
+                    process.start()
+                    theirs.close()
+                    running[ours] = key, task, attempt, process
+                for pipe in wait(list(running)):
+                    yield from self._receive(pipe, running)
+        finally:
+            for _, _, _, process in running.values():
+                process.terminate()  # the task checkpoints and ends
+                process.join()
+
+    def _receive(
+        self, pipe: Connection, running: dict[Connection, tuple[str, Task, int, Any]]
+    ) -> Iterator[tuple[str, Event]]:
+        key, task, attempt, process = running[pipe]
+        try:
+            kind, content = pipe.recv()
+        except EOFError:
+            del running[pipe]
+            process.join()
+            if key in self._results:
+                return
+            if attempt < _RETRIES:
+                self._waiting.append((key, task, attempt + 1))
+                yield key, {"kind": "retried", "exit": process.exitcode}
+            else:
+                message = f"The process of run {key} died {attempt + 1} times, the last time with "
+                self._results[key] = BenchError(f"{message}exit code {process.exitcode}.")
+            return
+        if kind == "event":
+            yield key, content
+        else:
+            self._results[key] = content
+
+    def result(self, key: str) -> Any:
+        return _unwrap(self._results[key])
+
+
+class Ray:
+    """Tasks on a Ray cluster that the user runs (`pip install shala-bench[ray]`).
+
+    Args:
+        address: Of the cluster, or "auto".
+        gpus: GPUs a task, which may be a fraction.
+
+    Raises:
+        BenchError: Ray is not installed or the cluster does not answer.
+    """
+
+    def __init__(self, address: str, gpus: float):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+            from ray.util.queue import Queue
+        except ImportError as error:
+            raise BenchError(
+                "The engine 'ray' needs Ray: pip install 'shala-bench[ray]'."
+            ) from error
+        try:
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BenchError(
+                f"No Ray cluster answers at '{address}' ({error}). Start one with `ray start "
+                "--head`, or name another with --address."
+            ) from error
+        self._ray, self._told = ray, Queue()
+        self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
+        self._handles: dict[str, Any] = {}
+
+    def submit(self, key: str, task: Task) -> None:
+        self._handles[key] = self._remote.remote(key, task, self._told)
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        from ray.util.queue import Empty
+
+        pending = list(self._handles.values())
+        while pending:
+            _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=1.0)
+            try:
+                while True:
+                    yield self._told.get_nowait()
+            except Empty:
+                continue
+
+    def result(self, key: str) -> Any:
+        try:
+            return _unwrap(self._ray.get(self._handles[key]))
+        except self._ray.exceptions.RayError as error:
+            raise BenchError(f"Run {key} was lost on the Ray cluster: {error}") from error
+
+
+def _attempt(task: Task, emit: Emit) -> Any:
+    try:
+        return task(emit)
+    except Exception as error:  # handed to whoever asks for the result
+        return error
+
+
+def _unwrap(result: Any) -> Any:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _serve(task: Task, pipe: Connection) -> None:
+    with pipe:
+        result = _attempt(task, lambda event: pipe.send(("event", event)))
+        pipe.send(("result", result))
+
+
+def _serve_remote(key: str, task: Task, told: Any) -> Any:
+    return _attempt(task, lambda event: told.put((key, event)))

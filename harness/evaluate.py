@@ -1,0 +1,131 @@
+"""Evaluation of a trained model by every evaluator that applies."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from harness.api import Classifier, DataSpec, Evaluator, Model, Split, Tools, derive_seed
+from harness.api.registry import entries, find
+from harness.config import Resolved
+from harness.identity import eval_id
+from harness.provenance import describe_code, describe_machine
+from harness.store import RunFolder, write_whole
+
+SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluator's work on one run.
+
+    Attributes:
+        identity: Its `eval_id`.
+    """
+
+    evaluator: Evaluator
+    identity: str
+
+
+def plan_evaluations(
+    names: tuple[str, ...],
+    resolved: Resolved,
+    model: type[Model],
+    spec: DataSpec,
+    training: str,
+    classifiers: Mapping[str, Classifier],
+) -> tuple[list[Evaluation], dict[str, str]]:
+    """The evaluations that a run calls for, and the reasons for those it cannot have.
+
+    Args:
+        names: Evaluators asked for; every registered one where empty.
+        resolved: The run's settings.
+        model: The method's class.
+        spec: What the data consist of.
+        training: The run's `train_id`.
+        classifiers: By modality.
+    """
+    wanted, skipped = [], {}
+    for name in names or tuple(entries("evaluator")):
+        evaluator = find("evaluator", name).cls(resolved.evaluators[name])
+        reason = evaluator.skip(model, spec)
+        if reason is None and evaluator.uses_classifiers and not classifiers:
+            reason = f"The dataset '{spec.name}' has no classes to judge by."
+        if reason is not None:
+            skipped[name] = reason
+            continue
+        used = {n: c.digest for n, c in classifiers.items()} if evaluator.uses_classifiers else {}
+        settings = resolved.evaluators[name].model_dump(mode="json")
+        n = spec.sizes[SPLIT]
+        identity = eval_id(training, name, evaluator.version, settings, used, SPLIT, n)
+        wanted.append(Evaluation(evaluator, identity))
+    return wanted, skipped
+
+
+def evaluate(
+    evaluation: Evaluation,
+    model: Model,
+    spec: DataSpec,
+    split: Split,
+    seed: int,
+    classifiers: Mapping[str, Classifier],
+    folder: RunFolder,
+    training: str,
+    report: Callable[[int, int], None],
+) -> None:
+    """Run one evaluator in float32 and record what it found."""
+    evaluator = evaluation.evaluator
+    own = classifiers if evaluator.uses_classifiers else {}
+    seed = derive_seed(seed, evaluator.name, "evaluation")
+    began = time.time()
+    with torch.inference_mode():
+        outcome = evaluator.run(model, spec, split, Tools(split.device, seed, own, report))
+    pictures = []
+    for stem, picture in outcome.pictures.items():
+        name = f"pictures/{evaluator.name}-{stem}.png"
+        write_whole(folder.path / name, _png(picture))
+        pictures.append(name)
+    folder.write_json(
+        f"results/{evaluator.name}-{evaluation.identity[:10]}.json",
+        {
+            "eval_id": evaluation.identity,
+            "train_id": training,
+            "evaluator": evaluator.name,
+            "version": evaluator.version,
+            "settings": evaluator.config.model_dump(mode="json"),
+            "split": SPLIT,
+            "n": len(split),
+            "classifiers": {n: _describe(c) for n, c in own.items()},
+            "metrics": [vars(metric) for metric in evaluator.metrics],
+            "scores": [score.to_json() for score in outcome.scores],
+            "details": outcome.details,
+            "pictures": pictures,
+            "provenance": {
+                **describe_code(find("evaluator", evaluator.name)),
+                **describe_machine(split.device),
+                "seconds": round(time.time() - began, 2),
+            },
+        },
+    )
+    folder.log("evaluated", evaluator=evaluator.name)
+
+
+def _describe(classifier: Classifier) -> dict[str, Any]:
+    return {
+        "accuracy": classifier.accuracy,
+        "digest": classifier.digest,
+        "source": classifier.source,
+    }
+
+
+def _png(picture: torch.Tensor) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture.cpu().numpy())).save(file, "PNG", optimize=True)
+    return file.getvalue()

@@ -1,0 +1,83 @@
+"""Identities: hashes of everything that decides a number, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_NOT_IDENTITY = ("compile", "log_every")  # change the speed or the log, not the result
+
+
+def hash_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of plain values."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def train_id(
+    model: str,
+    model_version: int,
+    settings: Mapping[str, Any],
+    dataset: str,
+    fingerprint: str,
+    train: Mapping[str, Any],
+    seed: int,
+) -> str:
+    """Identity of a training.
+
+    Args:
+        model: Registered name.
+        model_version: Of the method.
+        settings: Of the method, as plain values.
+        dataset: Registered name.
+        fingerprint: Content digest of the data.
+        train: Settings of the training loop, as plain values.
+        seed: Of the run.
+    """
+    loop = {key: value for key, value in train.items() if key not in _NOT_IDENTITY}
+    return hash_of(
+        {
+            "model": model,
+            "model_version": model_version,
+            "settings": settings,
+            "dataset": dataset,
+            "fingerprint": fingerprint,
+            "train": loop,
+            "seed": seed,
+        }
+    )
+
+
+def eval_id(
+    training: str,
+    evaluator: str,
+    version: int,
+    settings: Mapping[str, Any],
+    classifiers: Mapping[str, str],
+    split: str,
+    n: int,
+) -> str:
+    """Identity of an evaluation.
+
+    Args:
+        training: The `train_id`.
+        evaluator: Registered name.
+        version: Of the evaluator.
+        settings: Of the evaluator, as plain values.
+        classifiers: Digest of the weights by modality; empty where unused.
+        split: Which split was used.
+        n: Its size.
+    """
+    return hash_of(
+        {
+            "training": training,
+            "evaluator": evaluator,
+            "version": version,
+            "settings": settings,
+            "classifiers": dict(classifiers),
+            "split": split,
+            "n": n,
+        }
+    )

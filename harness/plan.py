@@ -1,0 +1,80 @@
+"""The runs that a command asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.api import ConfigErrors, unknown
+from harness.api.registry import entries
+from harness.config import Resolved, resolve
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method, on one dataset, from one seed, with all its settings.
+
+    Attributes:
+        overrides: The --set arguments that were given, for the label of the run.
+    """
+
+    model: str
+    dataset: str
+    preset: str
+    seed: int
+    resolved: Resolved
+    overrides: tuple[str, ...] = ()
+
+
+def plan(
+    models: Sequence[str],
+    dataset: str,
+    preset: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    evaluators: Sequence[str] = (),
+) -> list[Run]:
+    """Resolve the settings of every run, seeds first, so that a stopped campaign is even.
+
+    Args:
+        models: Registered names, or "all" alone.
+        dataset: Registered name.
+        preset: Name of a preset.
+        seeds: One run a method each.
+        overrides: "key=value" each.
+        evaluators: Names that will be asked for; only checked here.
+
+    Raises:
+        ConfigErrors: All mistakes together.
+    """
+    names = list(entries("model")) if list(models) == ["all"] else list(dict.fromkeys(models))
+    mistakes: list[str] = []
+    for name in evaluators:
+        if name not in entries("evaluator"):
+            mistakes.append(unknown("evaluator", name, entries("evaluator")))
+    resolved = {}
+    for name in names:
+        own = _for_model(name, names, overrides)
+        try:
+            resolved[name] = resolve(name, dataset, preset, own)
+        except ConfigErrors as error:
+            mistakes += [m for m in error.messages if m not in mistakes]
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return [
+        Run(name, dataset, preset, seed, resolved[name], _for_model(name, names, overrides))
+        for seed in seeds
+        for name in names
+    ]
+
+
+def _for_model(name: str, names: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides for one model: `models.NAME.key=value` is for that model alone."""
+    own = []
+    for text in overrides:
+        target = next((n for n in names if text.startswith(f"models.{n}.")), None)
+        if target is None:
+            own.append(text)
+        elif target == name:
+            own.append("model." + text.removeprefix(f"models.{name}."))
+    return tuple(own)

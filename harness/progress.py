@@ -1,0 +1,73 @@
+"""What a person sees while runs go on: live bars on a terminal, else a line a minute."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+_EVERY = 60.0  # seconds between two lines of the same run
+
+
+class Reporter:
+    """Shows events; use it as a context.
+
+    Args:
+        out: Where to; a terminal gets bars.
+    """
+
+    def __init__(self, out: TextIO = sys.stderr):
+        self._console = Console(file=out, highlight=False)
+        self._live = self._console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+        )
+        self._tasks: dict[tuple[str, str], Any] = {}
+        self._told: dict[tuple[str, str], float] = {}
+
+    def __enter__(self) -> Reporter:
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """One line, now."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, key: str, event: dict[str, Any]) -> None:
+        """One event of a run: progress is shown, anything else is said."""
+        if event["kind"] == "progress":
+            terms = "  ".join(f"{n} {v:.4g}" for n, v in list(event["terms"].items())[:4])
+            note = f"{terms}  {event['rate']:.1f}/s"
+            self._advance(key, event["stage"], event["step"], event["steps"], note)
+        elif event["kind"] == "evaluating":
+            self._advance(key, event["evaluator"], event["done"], event["total"], "")
+        elif event["kind"] == "retried":
+            self.say(f"{key}: its process died ({event['exit']}); started again.")
+        else:
+            self.say(f"{key}: {event['text']}")
+
+    def _advance(self, key: str, phase: str, done: int, total: int, note: str) -> None:
+        if self._live:
+            if (key, phase) not in self._tasks:
+                task = self._bars.add_task(f"{key} {phase}", total=total, note="")
+                self._tasks[key, phase] = task
+            finished = done >= total
+            self._bars.update(
+                self._tasks[key, phase], completed=done, note=note, visible=not finished
+            )
+        elif done >= total or time.monotonic() - self._told.get((key, phase), 0) >= _EVERY:
+            self._told[key, phase] = time.monotonic()
+            self.say(f"{key}: {phase} {done:,}/{total:,}  {note}".rstrip())

@@ -1,0 +1,35 @@
+"""The paper's own figures, which are shown beside ours and never mixed with them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = Path(__file__).parent.parent / "results" / "published.csv"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed figure.
+
+    Attributes:
+        condition: Of an ablation or a resolution; empty for a main figure.
+        value: As printed, with its digits.
+        source: Authors, year and table.
+        note: What one should know of it.
+    """
+
+    dataset: str
+    method: str
+    metric: str
+    condition: str
+    value: str
+    source: str
+    note: str
+
+
+def read_published(file: Path = FILE) -> list[Published]:
+    """Every figure of the file."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [Published(**row) for row in csv.DictReader(lines)]

@@ -1,0 +1,252 @@
+"""The store: plain files, one folder a run, each written whole or not at all. Free of torch.
+
+<store>/<model>-<dataset>-<preset>-s<seed>-<train id>/
+    run.json            what is run, written once
+    events.jsonl        what happened, appended
+    checkpoints/        the two newest
+    weights.pt          the trained model
+    trained.json        how training ended, with its provenance
+    failed.json         why it did not
+    results/            one JSON an evaluation
+    pictures/           PNG
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.api.errors import BenchError
+
+_CHECKPOINTS_KEPT = 2
+_EVENTS_KEPT = 60  # progress lines that an exported run keeps
+
+
+class StoreError(BenchError):
+    """The store cannot be written; what was recorded before stays."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder. Reading needs no torch.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Identity, labels and settings of the run."""
+        return _read_json(self.path / "run.json")
+
+    @property
+    def trained(self) -> dict[str, Any] | None:
+        """How training ended, or None where it has not."""
+        return _read_json_or_none(self.path / "trained.json")
+
+    @property
+    def failed(self) -> dict[str, Any] | None:
+        """Why the last attempt failed, or None."""
+        return _read_json_or_none(self.path / "failed.json")
+
+    @property
+    def weights(self) -> Path:
+        """The trained model's file, which need not exist."""
+        return self.path / "weights.pt"
+
+    def results(self) -> list[dict[str, Any]]:
+        """Every evaluation's record, in the order of their file names."""
+        return [_read_json(file) for file in sorted((self.path / "results").glob("*.json"))]
+
+    def has_result(self, evaluation: str) -> bool:
+        """Whether an evaluation of that identity is recorded."""
+        return any((self.path / "results").glob(f"*-{evaluation[:10]}.json"))
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What happened, oldest first; a line cut short by a crash is passed over."""
+        file = self.path / "events.jsonl"
+        if not file.exists():
+            return
+        for line in file.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads(line)
+
+    def log(self, kind: str, **facts: Any) -> None:
+        """Append one event."""
+        line = json.dumps({"time": round(time.time(), 3), "kind": kind, **facts})
+        file = self.path / "events.jsonl"
+        with _guard(file), file.open("a+b") as out:
+            # A crash may have left half a line, which must not swallow this one.
+            whole = out.tell() == 0 or _last_byte(file) == b"\n"
+            out.write((b"" if whole else b"\n") + line.encode() + b"\n")
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the folder, whole or not at all."""
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        write_whole(self.path / name, text.encode())
+
+    def clear_failure(self) -> None:
+        """Forget an earlier attempt's failure; its events stay."""
+        (self.path / "failed.json").unlink(missing_ok=True)
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints, newest first."""
+        return sorted((self.path / "checkpoints").glob("*.pt"), reverse=True)
+
+    def write_checkpoint(self, stage: int, step: int, content: bytes) -> None:
+        """Write a checkpoint and drop those before the last two."""
+        write_whole(self.path / "checkpoints" / f"{stage:02d}-{step:09d}.pt", content)
+        for old in self.checkpoints()[_CHECKPOINTS_KEPT:]:
+            old.unlink()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a finished training."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, *, wait: bool) -> Iterator[bool]:
+        """Hold the run; the kernel lets go of it when the process dies.
+
+        Args:
+            wait: Whether to wait for another process that holds it.
+
+        Yields:
+            Whether it is held; False only where another process holds it and `wait` is False.
+        """
+        with _guard(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / "lock").open("a+")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def state(self) -> str:
+        """In a word: done, diverged, failed, running, stopped, or new."""
+        if self.trained is not None:
+            return "done"
+        if (failure := self.failed) is not None:
+            return failure["status"]
+        with self.lock(wait=False) as held:
+            if not held:
+                return "running"
+        return "stopped" if any(self.events()) else "new"
+
+
+@dataclass(frozen=True)
+class Store:
+    """All runs below one folder.
+
+    Attributes:
+        root: The folder; need not exist.
+    """
+
+    root: Path
+
+    def folder(self, model: str, dataset: str, preset: str, seed: int, training: str) -> RunFolder:
+        """The folder of a run, which need not exist."""
+        return RunFolder(self.root / f"{model}-{dataset}-{preset}-s{seed}-{training[:10]}")
+
+    def runs(self) -> list[RunFolder]:
+        """Every run below the root, at any depth."""
+        found = sorted(self.root.rglob("run.json")) if self.root.is_dir() else []
+        return [RunFolder(file.parent) for file in found]
+
+    def export(self, destination: Path) -> int:
+        """Copy the records of finished runs, without weights and checkpoints, with thinned events.
+
+        Args:
+            destination: Made where missing; existing records there stay as they are.
+
+        Returns:
+            Number of runs copied.
+        """
+        copied = 0
+        for folder in self.runs():
+            target = destination / folder.path.name
+            if folder.trained is None:
+                continue
+            target.mkdir(parents=True, exist_ok=True)
+            for name in ("run.json", "trained.json"):
+                shutil.copyfile(folder.path / name, target / name)
+            for name in ("results", "pictures"):
+                if (folder.path / name).is_dir():
+                    shutil.copytree(folder.path / name, target / name, dirs_exist_ok=True)
+            lines = [json.dumps(event) + "\n" for event in _thin(list(folder.events()))]
+            (target / "events.jsonl").write_text("".join(lines), encoding="utf-8")
+            copied += 1
+        return copied
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one.
+
+    Raises:
+        StoreError: The folder cannot be written or the disk is full.
+    """
+    partial = file.with_name(f".{os.getpid()}-{file.name}")
+    with _guard(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _guard(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "Free some room" if full else "Make it writable, or choose another with --store"
+        raise StoreError(
+            f"{file} cannot be written ({error.strerror}). What was recorded before is kept. "
+            f"{cure}, and run the same command again to go on."
+        ) from error
+
+
+def _last_byte(file: Path) -> bytes:
+    with file.open("rb") as content:
+        content.seek(-1, os.SEEK_END)
+        return content.read(1)
+
+
+def _thin(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    progress = [e for e in events if e["kind"] == "progress"]
+    keep = {id(e) for e in progress[:: max(1, len(progress) // _EVENTS_KEPT)]}
+    return [e for e in events if e["kind"] not in ("progress", "checkpoint") or id(e) in keep]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise BenchError(
+            f"The record {file} does not read ({error}). Move its run's folder away and run the "
+            "command that made it again."
+        ) from error
+
+
+def _read_json_or_none(file: Path) -> dict[str, Any] | None:
+    return _read_json(file) if file.exists() else None
