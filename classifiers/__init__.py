@@ -1,6 +1,7 @@
 """The modality classifiers that judge coherence: networks, training, and weights with digests."""
 
-from classifiers.training import measure_accuracy, train, train_all
+from classifiers.accuracy import measure_accuracy
+from classifiers.training import train, train_all
 from classifiers.weights import load, save
 
 __all__ = ["load", "measure_accuracy", "save", "train", "train_all"]

@@ -1,4 +1,4 @@
-"""Training of one modality's classifier."""
+"""Training of the modalities' classifiers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from classifiers.accuracy import measure_accuracy
 from classifiers.networks import build
 from classifiers.weights import SHIPPED, save
 from harness.api import Dataset, DataSpec, Modality, Rng, Split, derive_seed
@@ -19,13 +20,46 @@ _UPDATES = 2_000  # 256,000 views: beyond this the validation accuracy on PolyMN
 _PEAK_RATE = 1e-2
 
 
+def train_all(
+    dataset: Dataset, device: torch.device, out: Path | None, command: str
+) -> Iterator[dict[str, Any]]:
+    """Train and store one classifier a modality; behind `bench.py classifiers train`.
+
+    Nothing is chosen: the last weights are kept, and validation and test are read once each.
+
+    Args:
+        dataset: Prepared, with classes.
+        device: Where to train.
+        out: Folder for the weights; the shipped ones of this dataset where None.
+        command: What the user typed, for the record.
+
+    Yields:
+        A modality's entry in weights.json as soon as it is written, with the name of the
+        "modality".
+    """
+    spec, folder = dataset.spec, out or SHIPPED / dataset.spec.name
+    splits = {name: dataset.split(name).to(device) for name in ("train", "validation", "test")}
+    for modality in spec.modalities:
+        network = train(spec, modality, splits["train"])
+        facts = {
+            "dataset": spec.name,
+            "accuracy": round(measure_accuracy(network, modality, splits["test"]), 4),
+            "n": len(splits["test"]),
+            "validation": round(measure_accuracy(network, modality, splits["validation"]), 4),
+            "data": spec.fingerprint,
+            "command": command,
+            "torch": torch.__version__.split("+")[0],
+        }
+        yield {"modality": modality.name, **save(network, modality, folder, facts)}
+
+
 def train(
     spec: DataSpec, modality: Modality, data: Split, seed: int = 0, updates: int = _UPDATES
 ) -> nn.Module:
-    """Train a classifier on the labelled training split.
+    """Train one modality's classifier on the labelled training split.
 
-    A third of the image batches is blurred and all are shifted by up to a pixel, since the judged
-    images are decoder means, which are softer than photographs.
+    A third of the image batches is blurred (3x3 mean) and all are shifted by up to a pixel, since
+    the judged images are decoder means, which are softer than photographs.
 
     Args:
         spec: What the data consist of; must have classes.
@@ -35,7 +69,7 @@ def train(
         updates: Number of updates of 128 views.
 
     Returns:
-        The network in eval mode.
+        The network in eval mode, its weights rounded to float16 as they are stored.
     """
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "classifier", modality.name))
@@ -55,7 +89,7 @@ def train(
             loss.backward()
             optimiser.step()
             rate.step()
-    return network.eval()
+    return network.eval().half().float()
 
 
 def _soften(x: Tensor, modality: Modality, step: int, rng: Rng) -> Tensor:
@@ -65,46 +99,3 @@ def _soften(x: Tensor, modality: Modality, step: int, rng: Rng) -> Tensor:
         x = functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     shift = (rng.integers(3, 2) - 1).tolist()
     return torch.roll(x, shift, dims=(2, 3))
-
-
-def train_all(
-    dataset: Dataset, device: torch.device, out: Path | None, command: str
-) -> Iterator[dict[str, Any]]:
-    """Train and save a classifier for every modality of a dataset.
-
-    Args:
-        dataset: Prepared, with classes.
-        device: Where to train.
-        out: Folder of the weights; the shipped one of the dataset where None.
-        command: What made them, for the record.
-
-    Yields:
-        Modality, accuracy on test and validation, and digest, as each is finished.
-    """
-    spec, data = dataset.spec, dataset.split("train").to(device)
-    for modality in spec.modalities:
-        network = train(spec, modality, data)
-        found = {
-            name: round(measure_accuracy(network, modality, dataset.split(name).to(device)), 4)
-            for name in ("validation", "test")
-        }
-        facts = {
-            "accuracy": found["test"],
-            "n": spec.sizes["test"],
-            "validation": found["validation"],
-            "data": spec.fingerprint,
-            "command": command,
-            "torch": torch.__version__.split("+")[0],
-        }
-        digest = save(network, modality, out or SHIPPED / spec.name, facts)
-        yield {"modality": modality.name, "digest": digest, **facts}
-
-
-@torch.inference_mode()
-def measure_accuracy(network: nn.Module, modality: Modality, data: Split) -> float:
-    """Part of a split's views that are classified as labelled, in [0, 1]."""
-    right = 0
-    for batch in data.batches(1000):
-        guess = network(batch.views[modality.name]).argmax(-1)
-        right += int((guess == data.labels[batch.index]).sum())
-    return right / len(data)

@@ -3,141 +3,217 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
-import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from classifiers.accuracy import measure_accuracy
 from classifiers.networks import PublishedClassifier, build
-from harness.api import Classifier, DataError, DataSpec, Modality
+from harness.api import Classifier, DataError, DataSpec, Modality, Split
 
 SHIPPED = Path(__file__).parent / "weights"
+_INDEX = "weights.json"
 _PUBLISHED = "pretrained_img_to_digit_clf_"
 
 
-def save(network: nn.Module, modality: Modality, folder: Path, facts: dict) -> str:
+def save(
+    network: nn.Module, modality: Modality, folder: Path, facts: dict[str, Any]
+) -> dict[str, Any]:
     """Write one classifier's weights (float16) and enter it in the folder's weights.json.
 
     Args:
         network: Trained.
         modality: The one it classifies.
         folder: Made where missing.
-        facts: Accuracy, data and command, for the entry.
+        facts: For the entry: at least the "dataset", the "accuracy" on its test split, and the
+            "command" that made the weights.
 
     Returns:
-        SHA-256 of the weights file.
+        The entry: the SHA-256 of the weights file as "digest", and the facts.
+
+    Raises:
+        DataError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = {
         key: value.detach().cpu().numpy().astype(np.float16 if value.is_floating_point() else int)
         for key, value in network.state_dict().items()
     }
-    file = folder / f"{modality.name}.npz"
-    np.savez_compressed(file, **arrays)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    index = folder / "weights.json"
-    entries = json.loads(index.read_text()) if index.exists() else {}
-    entries[modality.name] = {"digest": digest, **facts}
-    index.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
-    return digest
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    entry = {"digest": hashlib.sha256(packed.getvalue()).hexdigest(), **facts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = _read_index(folder) if (folder / _INDEX).exists() else {}
+        index = json.dumps(dict(sorted((entries | {modality.name: entry}).items())), indent=1)
+        _replace(folder / f"{modality.name}.npz", packed.getvalue())
+        _replace(folder / _INDEX, f"{index}\n".encode())
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({error}). Free some room, or name another folder with "
+            "--out."
+        ) from error
+    return entry
 
 
 def load(
-    spec: DataSpec, device: torch.device, archive: Path | None = None
+    spec: DataSpec,
+    device: torch.device | str,
+    archive: Path | None = None,
+    split: Split | None = None,
 ) -> dict[str, Classifier]:
-    """The classifiers of every modality, in eval mode.
+    """The classifiers of every modality, in eval mode, their weights frozen.
 
     Args:
         spec: What the data consist of.
         device: Where they will run.
         archive: A folder that `save` wrote, or the published PolyMNIST archive (the zip file or its
             unpacked folder); the shipped weights where None.
+        split: Where to measure the accuracy of classifiers that state none, as the published ones
+            do not; on `device`. Without it theirs is None.
+
+    Returns:
+        By modality; nothing for data without classes.
 
     Raises:
-        DataError: There are none, they are damaged, or they are for other modalities.
+        DataError: There are none, they are damaged, or they are for other data.
     """
     if not spec.classes:
         return {}
     folder = archive or SHIPPED / spec.name
-    if (folder / "weights.json").is_file():
-        return {m.name: _load_own(m, spec, folder, device) for m in spec.modalities}
-    if archive is not None:
-        return _load_published(spec, archive, device)
-    raise DataError(
-        f"No classifiers are shipped for the dataset '{spec.name}'. Train them with "
-        f"`python bench.py classifiers train --dataset {spec.name}`, or name an archive with "
-        "--classifiers."
-    )
-
-
-def _load_own(modality: Modality, spec: DataSpec, folder: Path, device: torch.device) -> Classifier:
-    entries = json.loads((folder / "weights.json").read_text())
-    if modality.name not in entries:
+    if (folder / _INDEX).is_file():
+        found = _load_own(spec, folder)
+    elif archive is not None:
+        found = _load_published(spec, archive)
+    else:
         raise DataError(
-            f"{folder} has classifiers for {', '.join(entries)} and none for '{modality.name}' of "
-            f"'{spec.name}'. Train it: `python bench.py classifiers train --dataset {spec.name}`."
+            f"No classifiers are shipped for the dataset '{spec.name}'. {_advice(spec)}"
         )
-    entry, file = entries[modality.name], folder / f"{modality.name}.npz"
+    for name, classifier in found.items():
+        _make_ready(classifier.network, device)
+        if classifier.accuracy is None and split is not None:
+            accuracy = measure_accuracy(classifier.network, spec[name], split)
+            found[name] = replace(classifier, accuracy=accuracy)
+    return found
+
+
+def _load_own(spec: DataSpec, folder: Path) -> dict[str, Classifier]:
+    entries = _read_index(folder)
+    missing = [name for name in spec.names if name not in entries]
+    if missing:
+        raise DataError(
+            f"{folder} has classifiers for {', '.join(entries) or 'nothing'}, and none for "
+            f"{', '.join(missing)} of '{spec.name}'. {_advice(spec)}"
+        )
+    found = {}
+    for modality in spec.modalities:
+        entry, file = entries[modality.name], folder / f"{modality.name}.npz"
+        if entry["dataset"] != spec.name:
+            raise DataError(
+                f"{file} classifies '{modality.name}' of '{entry['dataset']}', and the data are "
+                f"'{spec.name}'. {_advice(spec)}"
+            )
+        network = _fill(build(modality, spec.classes), _read_arrays(file, entry["digest"]), file)
+        source = f"trained here: {entry['command']}"
+        found[modality.name] = Classifier(network, entry["accuracy"], entry["digest"], source)
+    return found
+
+
+def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
+    file = folder / _INDEX
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{file} is damaged ({error}). Restore it, or remove the folder and train again."
+        ) from error
+
+
+def _read_arrays(file: Path, digest: str) -> dict[str, Tensor]:
     try:
         content = file.read_bytes()
         found = hashlib.sha256(content).hexdigest()
-        if found != entry["digest"]:
+        if found != digest:
             raise DataError(
-                f"{file} has the SHA-256 {found[:12]}..., and weights.json states "
-                f"{entry['digest'][:12]}.... Restore the file, or train the classifiers again."
+                f"{file} has the SHA-256 {found[:12]}, and {_INDEX} beside it states {digest[:12]}."
+                " Restore the file, or train the classifiers again."
             )
-        with np.load(file, allow_pickle=False) as arrays:
-            state = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    except (OSError, ValueError) as error:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} does not load ({error}). Restore it or train again.") from error
-    network = _fill(build(modality, spec.classes), state, file)
-    source = f"trained here: {entry['command']}"
-    return Classifier(_ready(network, device), entry["accuracy"], found, source)
 
 
-def _load_published(spec: DataSpec, archive: Path, device: torch.device) -> dict[str, Classifier]:
-    if archive.is_file():
+def _load_published(spec: DataSpec, archive: Path) -> dict[str, Classifier]:
+    files = _read_published(archive)
+    missing = [name for name in spec.names if name not in files]
+    if missing:
+        raise DataError(
+            f"{archive} has classifiers for {', '.join(sorted(files)) or 'nothing'}, and none for "
+            f"{', '.join(missing)} of '{spec.name}' (files {_PUBLISHED}*, or {_INDEX}). "
+            "Name another archive with --classifiers."
+        )
+    found = {}
+    for name in spec.names:
+        file = archive / f"{_PUBLISHED}{name}"
         try:
-            with zipfile.ZipFile(archive) as content, tempfile.TemporaryDirectory() as unpacked:
-                names = [n for n in content.namelist() if Path(n).name.startswith(_PUBLISHED)]
-                content.extractall(unpacked, names)
-                return _load_published(spec, Path(unpacked), device)
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{archive} does not unpack ({error}). Fetch it again.") from error
-    found = {file.name: file for file in archive.rglob(f"{_PUBLISHED}*")}
-    classifiers = {}
-    for modality in spec.modalities:
-        file = found.get(_PUBLISHED + modality.name)
-        if file is None:
-            held = ", ".join(sorted(n.removeprefix(_PUBLISHED) for n in found)) or "no classifier"
-            raise DataError(
-                f"{archive} holds {held}, and none for '{modality.name}' of '{spec.name}' "
-                f"({_PUBLISHED}{modality.name}). Name another archive with --classifiers."
-            )
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            state = torch.load(io.BytesIO(files[name]), map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise DataError(f"{file} does not load ({error}). Fetch it again.") from error
         network = _fill(PublishedClassifier(), state, file)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        classifiers[modality.name] = Classifier(
-            _ready(network, device), None, digest, "the published archive"
-        )
-    return classifiers
+        digest = hashlib.sha256(files[name]).hexdigest()
+        found[name] = Classifier(network, None, digest, "the published archive")
+    return found
 
 
-def _fill(network: nn.Module, state: dict[str, torch.Tensor], file: Path) -> nn.Module:
+def _read_published(archive: Path) -> dict[str, bytes]:
+    """Contents of the published classifiers' files, by modality."""
+    try:
+        if archive.is_dir():
+            return {
+                file.name.removeprefix(_PUBLISHED): file.read_bytes()
+                for file in archive.rglob(f"{_PUBLISHED}*")
+            }
+        with zipfile.ZipFile(archive) as packed:
+            return {
+                Path(name).name.removeprefix(_PUBLISHED): packed.read(name)
+                for name in packed.namelist()
+                if Path(name).name.startswith(_PUBLISHED)
+            }
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{archive} does not open ({error}). Fetch it again.") from error
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], file: Path) -> nn.Module:
     try:
         network.load_state_dict(state)
-    except RuntimeError as error:
-        raise DataError(f"{file} is for another network or modality: {error}") from error
+    except (RuntimeError, TypeError) as error:
+        raise DataError(
+            f"{file} is for another network or modality ({error}). Name another archive with "
+            "--classifiers, or train classifiers for these data."
+        ) from error
     return network
 
 
-def _ready(network: nn.Module, device: torch.device) -> nn.Module:
-    return network.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
+def _make_ready(network: nn.Module, device: torch.device | str) -> None:
+    network.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
+
+
+def _advice(spec: DataSpec) -> str:
+    return (
+        f"Train them with `python bench.py classifiers train --dataset {spec.name}`, or name an "
+        "archive with --classifiers."
+    )
+
+
+def _replace(file: Path, content: bytes) -> None:
+    partial = file.with_name(f".{file.name}")
+    partial.write_bytes(content)
+    partial.replace(file)

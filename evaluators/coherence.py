@@ -6,11 +6,13 @@ standard errors and the histogram that it lacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from harness.api import (
     DataSpec,
@@ -27,6 +29,7 @@ from harness.api import (
     Tools,
     Translate,
     Views,
+    derive_seed,
     has_ability,
     register_evaluator,
     setting,
@@ -43,8 +46,9 @@ class CoherenceConfig(Settings):
     items: int = setting(
         0, "Test tuples for cross and posterior coherence; 0: all.", "MMVAE+ code: all", ge=0
     )
+    subsets: bool = setting(True, "Whether several given modalities are measured.", "MoPoE code")
     subset_items: int = setting(
-        0, "Test tuples for several given modalities; 0: all; -1: none.", "ours: all", ge=-1
+        0, "Test tuples for several given modalities; 0: all.", "MoPoE code: all", ge=0
     )
     batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
 
@@ -69,6 +73,20 @@ class Coherence(Evaluator):
             "targets generated from one given modality that are classified as labelled, mean over "
             "sources, then targets",
         ),
+        Metric(
+            "coherence/posterior",
+            "higher",
+            3,
+            "decoded posterior samples of complete test tuples on which all classifiers agree: "
+            "what a perfect prior would reach",
+        ),
+        Metric(
+            "coherence/joint-classes",
+            "higher",
+            1,
+            "effective number of classes (exponential of the entropy) among the agreeing joint "
+            "samples: 1 is a collapsed model, whose joint coherence means nothing",
+        ),
         *(
             Metric(
                 f"coherence/subset-{k}",
@@ -77,13 +95,6 @@ class Coherence(Evaluator):
                 f"as cross, with {k} given modalities and targets outside them",
             )
             for k in range(2, _MOST_MODALITIES)
-        ),
-        Metric(
-            "coherence/posterior",
-            "higher",
-            3,
-            "decoded posterior samples of complete test tuples on which all classifiers agree: "
-            "what a perfect prior would reach",
         ),
         Metric(
             "classifier/accuracy",
@@ -100,163 +111,206 @@ class Coherence(Evaluator):
 
     def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
         bench = _Bench(self.config, model, spec, split, tools)
-        scores, details = bench.accuracy()
+        scores = bench.accuracy()
+        details = {
+            "classifier_accuracy": {s.target: s.value for s in scores if s.target is not None},
+            "items": bench.items.tolist() if self.config.items else "all",
+            "subset_items": bench.subset_items.tolist() if self.config.subset_items else "all",
+        }
         if isinstance(model, Joint):
-            found, histogram = bench.joint()
-            scores += found
-            details["joint_histogram"] = histogram
+            guesses = bench.joint()
+            details["joint_histogram"] = _histogram(guesses, spec)
+            scores += _joint_scores(guesses, spec.classes)
         if isinstance(model, Reconstruct):
-            scores += bench.posterior()
-        if isinstance(model, Translate):
-            scores += bench.cross()
-            most = model.max_given or len(spec.names) - 1
-            for k in range(2, min(most, len(spec.names) - 1) + 1):
-                scores += bench.subset(k)
+            scores.append(_agreement("coherence/posterior", bench.posterior()))
+        for k in bench.subsets:
+            scores += bench.translations(k)
+        details["cross_matrix"] = _matrix(scores, "coherence/cross")
         return Outcome(scores, details)
 
 
 class _Bench:
-    """A model, the data and the classifiers, with what the protocols share."""
+    """A model, the data and the classifiers, and what the protocols make of them.
+
+    Attributes:
+        items: `[n]`, numbers of the test tuples for cross and posterior coherence.
+        subset_items: `[n]`, numbers of those for several given modalities.
+        subsets: The given modalities by their number; empty where the model does not translate.
+    """
 
     def __init__(
         self, config: CoherenceConfig, model: Model, spec: DataSpec, split: Split, tools: Tools
     ):
         self.config, self.model, self.spec, self.tools = config, model, spec, tools
         self.split = split
-        self.given = _first_by_chance(split, config.items, tools.rng("items"))
+        self.items = _choose(len(split), config.items).to(split.device)
+        self.subset_items = _choose(len(split), config.subset_items).to(split.device)
+        self.subsets = _subsets(model, spec.names, several=config.subsets)
+        self._done, self._total = 0, self._amount()
 
-    def accuracy(self) -> tuple[list[Score], dict]:
-        right = {name: 0 for name in self.spec.names}
-        for batch in self.split.batches(self.config.batch_size):
-            guesses = self._classify(batch.views)
-            for name, guess in guesses.items():
-                right[name] += int((guess == self.split.labels[batch.index]).sum())
-        n = len(self.split)
-        parts = [
-            Score("classifier/accuracy", hits / n, n, _binomial(hits / n, n), target=name)
-            for name, hits in right.items()
+    def accuracy(self) -> list[Score]:
+        """The classifiers on the real views of the split."""
+        everything = torch.arange(len(self.split), device=self.split.device)
+
+        def views(first: int, size: int) -> Views:
+            return self.split.batch(everything[first : first + size]).views
+
+        right = self._guesses(views, self.spec.names, len(everything)) == self.split.labels
+        parts = dict(zip(self.spec.names, right, strict=True))
+        return [
+            _summary("classifier/accuracy", list(right)),
+            *(_part("classifier/accuracy", x, (), name) for name, x in parts.items()),
         ]
-        mean = sum(score.value for score in parts) / len(parts)
-        return [Score("classifier/accuracy", mean, n), *parts], {}
 
-    def joint(self) -> tuple[list[Score], dict[str, list[int]]]:
-        n = self.config.samples or len(self.split)
+    def joint(self) -> Tensor:
+        """Classes `[M, n]` of joint samples."""
 
-        def make(first: int, size: int) -> Views:
+        def sample(first: int, size: int) -> Views:
             return self.model.sample(size, self.tools.rng("joint", first=first))
 
-        guesses = self._guesses(make, n, "joint")  # [M, n]
-        agree = (guesses == guesses[0]).all(0)
-        classes = self.spec.classes
-        histogram = {
-            "agreeing": torch.bincount(guesses[0][agree], minlength=classes).tolist(),
-            **{
-                name: torch.bincount(guess, minlength=classes).tolist()
-                for name, guess in zip(self.spec.names, guesses, strict=True)
-            },
-        }
-        value = agree.double().mean().item()
-        return [Score("coherence/joint", value, n, _binomial(value, n))], histogram
+        return self._guesses(sample, self.spec.names, self.config.samples or len(self.split))
 
-    def posterior(self) -> list[Score]:
-        n = len(self.given)
+    def posterior(self) -> Tensor:
+        """Classes `[M, n]` of decoded posterior samples, all modalities given."""
 
-        def make(first: int, size: int) -> Views:
-            return self.model.reconstruct(self._views(first, size), self._rng("posterior", first))
+        def reconstruct(first: int, size: int) -> Views:
+            views = self.split.batch(self.items[first : first + size]).views
+            return self.model.reconstruct(views, self.tools.rng("posterior", first=first))
 
-        guesses = self._guesses(make, n, "posterior")
-        value = (guesses == guesses[0]).all(0).double().mean().item()
-        return [Score("coherence/posterior", value, n, _binomial(value, n))]
+        return self._guesses(reconstruct, self.spec.names, len(self.items))
 
-    def cross(self) -> list[Score]:
-        names = self.spec.names
-        return self._translations("coherence/cross", [(name,) for name in names], self.given)
+    def translations(self, k: int) -> list[Score]:
+        """The summary for `k` given modalities, and each subset with each target outside it.
 
-    def subset(self, k: int) -> list[Score]:
-        if self.config.subset_items < 0:
-            return []
-        subsets = list(combinations(self.spec.names, k))
-        rng = self.tools.rng("subsets", k)
-        if len(subsets) > _SUBSETS:
-            order = rng.uniform(len(subsets)).argsort()[:_SUBSETS].tolist()
-            subsets = [subsets[i] for i in sorted(order)]
-        items = _first_by_chance(self.split, self.config.subset_items, self.tools.rng("items"))
-        return self._translations(f"coherence/subset-{k}", subsets, items)
-
-    def _translations(
-        self, metric: str, subsets: list[tuple[str, ...]], items: Tensor
-    ) -> list[Score]:
-        """Scores of all targets outside each subset, encoding each subset once, with a summary.
-
-        The summary's standard error is clustered by test tuple: a tuple gives one figure, the
-        weighted mean of its pairs, since its pairs share a label and sources.
+        A subset is encoded once for all its targets; a target is decoded and classified once.
         """
-        names, n = self.spec.names, len(items)
-        labels = self.split.labels[items]
-        right: dict[tuple[tuple[str, ...], str], Tensor] = {}
-        for subset in subsets:
-            targets = [name for name in names if name not in subset]
+        metric = "coherence/cross" if k == 1 else f"coherence/subset-{k}"
+        items = self.items if k == 1 else self.subset_items
+        by_target: dict[str, list[Tensor]] = {name: [] for name in self.spec.names}
+        parts = []
+        for subset in self.subsets[k]:
+            targets = [name for name in self.spec.names if name not in subset]
+            right = self._translate(metric, subset, targets, items) == self.split.labels[items]
+            for target, own in zip(targets, right, strict=True):
+                by_target[target].append(own.double())
+                parts.append(_part(metric, own, subset, target))
+        means = [torch.stack(own).mean(0) for own in by_target.values() if own]
+        return [_summary(metric, means), *parts]
 
-            def make(first: int, size: int, subset=subset, targets=targets) -> Views:
-                views = self._views(first, size, items)
-                given = {name: views[name] for name in subset}
-                return self.model.translate(given, targets, self._rng(metric, first, *subset))
-
-            guesses = self._guesses(make, n, f"{metric} {'+'.join(subset)}", targets)
-            for target, guess in zip(targets, guesses, strict=True):
-                right[subset, target] = (guess == labels).double()
-        scores = []
-        for (subset, target), hits in right.items():
-            value = hits.mean().item()
-            scores.append(Score(metric, value, n, _binomial(value, n), subset, target))
-        by_target = [
-            torch.stack([hits for (_, t), hits in right.items() if t == target]).mean(0)
-            for target in names
-            if any(t == target for _, t in right)
-        ]
-        tuples = torch.stack(by_target).mean(0)  # [n]
-        stderr = (tuples.std() / n**0.5).item() if n > 1 else None
-        return [Score(metric, tuples.mean().item(), n, stderr), *scores]
-
-    def _guesses(
-        self,
-        make: Callable[[int, int], Views],
-        n: int,
-        phase: str,
-        names: list[str] | None = None,
+    def _translate(
+        self, metric: str, subset: tuple[str, ...], targets: list[str], items: Tensor
     ) -> Tensor:
-        """Classes `[M, n]` of generated views, batch by batch."""
-        names = names or list(self.spec.names)
-        columns = []
-        for first, size in _shards(n, self.config.batch_size):
-            guesses = self._classify(make(first, size))
-            columns.append(torch.stack([guesses[name] for name in names]))
-            self.tools.report(first + size, n)
+        def translate(first: int, size: int) -> Views:
+            views = self.split.batch(items[first : first + size]).views
+            given = {name: views[name] for name in subset}
+            rng = self.tools.rng(metric, *subset, first=first)
+            return self.model.translate(given, targets, rng)
+
+        return self._guesses(translate, targets, len(items))
+
+    def _guesses(self, make: Callable[[int, int], Views], names: Sequence[str], n: int) -> Tensor:
+        """Classes `[len(names), n]` of the views that `make(first, size)` gives batch by batch."""
+        judges, columns = self.tools.classifiers, []
+        for first in range(0, n, self.config.batch_size):
+            size = min(self.config.batch_size, n - first)
+            views = make(first, size)
+            columns.append(torch.stack([judges[m].network(views[m]).argmax(-1) for m in names]))
+            self._done += size
+            self.tools.report(self._done, self._total)
         return torch.cat(columns, dim=1)
 
-    def _classify(self, views: Views) -> dict[str, Tensor]:
-        judges = self.tools.classifiers
-        return {name: judges[name].network(x).argmax(-1) for name, x in views.items()}
-
-    def _views(self, first: int, size: int, items: Tensor | None = None) -> Views:
-        items = self.given if items is None else items
-        return self.split.batch(items[first : first + size]).views
-
-    def _rng(self, metric: str, first: int, *names: str) -> Rng:
-        return self.tools.rng(metric, *names, first=first)
-
-
-def _shards(n: int, size: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, n, size):
-        yield first, min(size, n - first)
+    def _amount(self) -> int:
+        """Tuples that all protocols go through, for the progress display."""
+        amount = len(self.split)
+        if isinstance(self.model, Joint):
+            amount += self.config.samples or len(self.split)
+        if isinstance(self.model, Reconstruct):
+            amount += len(self.items)
+        for k, subsets in self.subsets.items():
+            amount += len(subsets) * len(self.items if k == 1 else self.subset_items)
+        return amount
 
 
-def _first_by_chance(split: Split, n: int, rng: Rng) -> Tensor:
-    """Numbers of all tuples, or of `n` drawn without replacement, in ascending order."""
-    if n <= 0 or n >= len(split):
-        return torch.arange(len(split), device=split.device)
-    return rng.uniform(len(split)).argsort()[:n].sort().values
+def _subsets(
+    model: Model, names: tuple[str, ...], *, several: bool
+) -> dict[int, list[tuple[str, ...]]]:
+    if not isinstance(model, Translate):
+        return {}
+    most = min(model.max_given or len(names), len(names) - 1) if several else 1
+    found = {k: list(combinations(names, k)) for k in range(1, most + 1)}
+    for k, subsets in found.items():
+        if len(subsets) > _SUBSETS:
+            found[k] = [subsets[i] for i in _choose(len(subsets), _SUBSETS).tolist()]
+    return found
 
 
-def _binomial(value: float, n: int) -> float:
-    return (value * (1 - value) / n) ** 0.5
+def _choose(n: int, wanted: int) -> Tensor:
+    """Ascending numbers below `n`: all where `wanted` is 0, else as many, the same in every run."""
+    if not wanted or wanted >= n:
+        return torch.arange(n)
+    order = Rng(derive_seed("coherence", n)).uniform(n).argsort(stable=True)
+    return order[:wanted].sort().values
+
+
+def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:
+    scores = [_agreement("coherence/joint", guesses)]
+    counts = torch.bincount(guesses[0][_agreeing(guesses)], minlength=classes)
+    if counts.any():
+        spread = _effective_classes(counts)
+        scores.append(Score("coherence/joint-classes", spread, int(counts.sum())))
+    return scores
+
+
+def _agreeing(guesses: Tensor) -> Tensor:
+    return (guesses == guesses[0]).all(0)
+
+
+def _agreement(metric: str, guesses: Tensor) -> Score:
+    return _part(metric, _agreeing(guesses), (), None)
+
+
+def _histogram(guesses: Tensor, spec: DataSpec) -> dict[str, Any]:
+    """Samples of each class: those on which all agree, all by majority, all by each modality."""
+    agreed = guesses[0][_agreeing(guesses)]
+    majority = functional.one_hot(guesses, spec.classes).sum(0).argmax(-1)  # [n]
+
+    def count(own: Tensor) -> list[int]:
+        return torch.bincount(own, minlength=spec.classes).tolist()
+
+    return {
+        "agreeing": count(agreed),
+        "majority": count(majority),
+        "modalities": {name: count(own) for name, own in zip(spec.names, guesses, strict=True)},
+    }
+
+
+def _effective_classes(counts: Tensor) -> float:
+    shares = counts.double() / counts.sum()
+    return torch.special.entr(shares).sum().exp().item()
+
+
+def _matrix(scores: list[Score], metric: str) -> dict[str, dict[str, float]]:
+    """Accuracy by source, then target."""
+    matrix: dict[str, dict[str, float]] = {}
+    for score in scores:
+        if score.metric == metric and score.target is not None:
+            matrix.setdefault(score.given[0], {})[score.target] = score.value
+    return matrix
+
+
+def _part(metric: str, right: Tensor, given: tuple[str, ...], target: str | None) -> Score:
+    """A rate over items `[n]`, each right or wrong, with the binomial standard error."""
+    n, value = len(right), right.double().mean().item()
+    return Score(metric, value, n, (value * (1 - value) / n) ** 0.5, given, target)
+
+
+def _summary(metric: str, means: list[Tensor]) -> Score:
+    """The mean over targets of rates `[n]` that test tuples reach.
+
+    The standard error is clustered by test tuple: a tuple gives one figure, the mean of its pairs,
+    since these share a label and sources and are not independent.
+    """
+    tuples = torch.stack(means).double().mean(0)  # [n]
+    n = len(tuples)
+    stderr = (tuples.std() / n**0.5).item() if n > 1 else None
+    return Score(metric, tuples.mean().item(), n, stderr)

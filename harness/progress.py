@@ -68,6 +68,6 @@ class Reporter:
             self._bars.update(
                 self._tasks[key, phase], completed=done, note=note, visible=not finished
             )
-        elif done >= total or time.monotonic() - self._told.get((key, phase), 0) >= _EVERY:
+        elif time.monotonic() - self._told.setdefault((key, phase), time.monotonic()) >= _EVERY:
             self._told[key, phase] = time.monotonic()
             self.say(f"{key}: {phase} {done:,}/{total:,}  {note}".rstrip())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.api import Rng
+from nets.precision import widen
 
 Prediction = Literal["noise", "velocity", "data"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -91,7 +92,7 @@ def denoising_loss(denoiser: Denoiser, schedule: Schedule, z0: Tensor, rng: Rng)
     """Squared error at uniform t, mean over dimensions (Ho et al. 2020, eq. 14); `[B]`."""
     t = 1 + rng.integers(schedule.steps, len(z0))
     noise = rng.normal(*z0.shape)
-    output = denoiser(schedule.diffuse(z0, t, noise), t).float()
+    output = widen(denoiser(schedule.diffuse(z0, t, noise), t))
     return (output - schedule.target(z0, t, noise)).square().flatten(1).mean(1)
 
 
@@ -114,7 +115,7 @@ def sample_ddim(
     times = torch.linspace(start, 0, min(steps, start) + 1).round().long().tolist()
     for now, then in pairwise(times):
         t = torch.full((len(z),), now, device=z.device)
-        data, noise = schedule.split(z, t, denoiser(z, t).float())
+        data, noise = schedule.split(z, t, widen(denoiser(z, t)))
         z = schedule.signal[then] * data + schedule.sigma[then] * noise
     return z
 
@@ -139,7 +140,7 @@ def sample_ancestral(
     start = schedule.steps if start is None else start
     for now in range(start, 0, -1):
         t = torch.full((len(z),), now, device=z.device)
-        data, _ = schedule.split(z, t, denoiser(z, t).float())
+        data, _ = schedule.split(z, t, widen(denoiser(z, t)))
         alpha = schedule.signal[now] / schedule.signal[now - 1]  # of this one step
         before, after = schedule.sigma[now - 1] ** 2, schedule.sigma[now] ** 2
         mean = (alpha * before * z + schedule.signal[now - 1] * (1 - alpha**2) * data) / after

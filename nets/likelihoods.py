@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.api import Modality
+from nets.precision import widen
 
 
 def log_likelihood(modality: Modality, output: Tensor, target: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def log_likelihood(modality: Modality, output: Tensor, target: Tensor) -> Tensor
     Returns:
         Float32 `[..., B]`, summed over pixels or positions.
     """
-    output = output.float()  # Sums over thousands of pixels lose digits in bfloat16.
+    output = widen(output)
     event = 3 if modality.kind == "image" else 1
     if modality.likelihood == "laplace":
         density = -(output - target).abs() / modality.scale - math.log(2 * modality.scale)

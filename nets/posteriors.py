@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from harness.api import Rng
+from nets.precision import widen
 
 Posterior = Normal | Laplace
 _FLOOR = 1e-6  # Keeps a scale positive where its raw value underflows (the published code's guard).
@@ -20,8 +21,8 @@ class NormalHead(nn.Module):
         self.mean, self.log_var = nn.Linear(features, dim), nn.Linear(features, dim)
 
     def forward(self, features: Tensor) -> Normal:
-        log_var = self.log_var(features).float().clamp(-20, 20)
-        return Normal(self.mean(features).float(), (0.5 * log_var).exp(), validate_args=False)
+        log_var = widen(self.log_var(features)).clamp(-20, 20)
+        return Normal(widen(self.mean(features)), (0.5 * log_var).exp(), validate_args=False)
 
 
 class LaplaceHead(nn.Module):
@@ -36,8 +37,8 @@ class LaplaceHead(nn.Module):
         self.mean, self.raw = nn.Linear(features, dim), nn.Linear(features, dim)
 
     def forward(self, features: Tensor) -> Laplace:
-        scale = softmax_scale(self.raw(features).float())
-        return Laplace(self.mean(features).float(), scale, validate_args=False)
+        scale = softmax_scale(widen(self.raw(features)))
+        return Laplace(widen(self.mean(features)), scale, validate_args=False)
 
 
 def softmax_scale(raw: Tensor) -> Tensor:

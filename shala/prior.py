@@ -17,6 +17,7 @@ from nets.diffusion import (
     sample_ancestral,
     sample_ddim,
 )
+from nets.precision import widen
 
 _OPEN = "not given in the paper: our choice"
 
@@ -122,7 +123,7 @@ class DiffusionPrior(nn.Module):
 
     def condition(self, features: Tensor, which: Tensor) -> Tensor:
         """Standardised features `[B, F]` with the token of their modality `[B]` added."""
-        scaled = (features.float() - self.feature_mean[which]) / self.feature_std[which]
+        scaled = (widen(features) - self.feature_mean[which]) / self.feature_std[which]
         return scaled + self.tokens[which]
 
     def noise(self, n: int, rng: Rng) -> Tensor:

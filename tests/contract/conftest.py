@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from harness.api import Places
 from harness.api.registry import find
@@ -16,11 +15,3 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     dataset.prepare(Places(data=folder, cache=folder))
     return dataset
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -1,0 +1,11 @@
+"""Densities and divergences are never computed in half precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def widen(x: Tensor) -> Tensor:
+    """Float32, or float64 where `x` is: sums over thousands of pixels lose digits in bfloat16."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -1,0 +1,84 @@
+"""Schedules and samplers against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.api import Rng
+from nets.diffusion import make_schedule, sample_ancestral, sample_ddim
+
+KINDS = ["noise", "velocity", "data"]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize("steps", [50, 1000])
+def test_the_forward_process_preserves_variance_and_ends_in_noise(kind, steps):
+    schedule = make_schedule(kind, steps, "noise")
+    torch.testing.assert_close(
+        schedule.signal**2 + schedule.sigma**2, torch.ones(steps + 1).float()
+    )
+    assert schedule.signal[0] == 1
+    assert schedule.signal[-1] < 0.01
+    assert (schedule.signal.diff() < 0).all()
+
+
+def test_iterated_one_step_transitions_equal_the_closed_form():
+    schedule = make_schedule("cosine", 30, "noise")
+    z, z0 = torch.full((200_000,), 2.0), 2.0
+    for t in range(1, 21):
+        alpha = schedule.signal[t] / schedule.signal[t - 1]
+        z = alpha * z + (1 - alpha**2).sqrt() * torch.randn_like(z)
+    assert abs(z.mean() - schedule.signal[20] * z0) < 0.01
+    assert abs(z.std() - schedule.sigma[20]) < 0.01
+
+
+def exact_denoiser(schedule, mean, std):
+    """The best denoiser where the data are N(mean, std^2)."""
+
+    def denoise(z, t):
+        s, sigma = schedule.signal[t][:, None], schedule.sigma[t][:, None]
+        variance = (s * std) ** 2 + sigma**2
+        data = mean + s * std**2 / variance * (z - s * mean)
+        noise = (z - s * data) / sigma
+        return {"data": data, "noise": noise, "velocity": s * noise - sigma * data}[
+            schedule.prediction
+        ]
+
+    return denoise
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_samplers_recover_a_gaussian_from_its_exact_denoiser(prediction, kind):
+    schedule = make_schedule(kind, 400, prediction)
+    denoise = exact_denoiser(schedule, 1.0, 0.5)
+    rng = Rng(0)
+    start = rng.normal(20_000, 2)
+    for samples in (
+        sample_ddim(denoise, schedule, start, 100),
+        sample_ancestral(denoise, schedule, start, rng),
+    ):
+        assert abs(samples.mean() - 1.0) < 0.02
+        assert abs(samples.std() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+def test_a_reverse_process_may_start_halfway(prediction):
+    schedule = make_schedule("cosine", 200, prediction)
+    denoise = exact_denoiser(schedule, 1.0, 0.5)
+    z0 = 1.0 + 0.5 * torch.randn(20_000, 1)
+    z = schedule.diffuse(z0, torch.full((20_000,), 100), torch.randn(20_000, 1))
+    samples = sample_ddim(denoise, schedule, z, 50, start=100)
+    assert abs(samples.mean() - 1.0) < 0.02
+    assert abs(samples.std() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+def test_data_and_noise_are_recovered_from_the_target(prediction):
+    schedule = make_schedule("cosine", 50, prediction)
+    z0, noise, t = torch.randn(5, 3), torch.randn(5, 3), torch.tensor([1, 5, 20, 40, 49])
+    z_t = schedule.diffuse(z0, t, noise)
+    data, eps = schedule.split(z_t, t, schedule.target(z0, t, noise))
+    torch.testing.assert_close(data, z0, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(eps, noise, rtol=1e-3, atol=1e-3)

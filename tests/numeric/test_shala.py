@@ -1,0 +1,139 @@
+"""ShaLa's objectives against loops written from the formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from harness.api import Rng
+from nets.diffusion import make_schedule
+from shala.inference import Inference
+from shala.prior import DiffusionPrior, PriorConfig
+from shala.transfer import transfer_latent
+
+D, F = 3, 5
+
+
+def elbo_by_loop(model, views, beta, noise):
+    """-[sum_m lambda_m log p(x_m|z) - beta KL(q || N(0, I))], item by item, mean over the batch."""
+    total = 0.0
+    for i in range(4):
+        h = torch.cat([model.encoders[n](views[n][i : i + 1]) for n in ("a", "b", "c")], -1)
+        fused = model.fuse(h)
+        mean, log_var = model.head.mean(fused)[0], model.head.log_var(fused)[0]
+        z = mean + torch.exp(log_var / 2) * noise[i]
+        out = {n: model.decoders[n](z[None])[0] for n in ("a", "b", "c")}
+        a = sum(-abs(x - o) / 0.75 - math.log(1.5) for x, o in pairs(views["a"][i], out["a"]))
+        b = sum(
+            -0.5 * ((x - o) / 0.5) ** 2 - math.log(0.5) - 0.5 * math.log(2 * math.pi)
+            for x, o in pairs(views["b"][i], out["b"])
+        )
+        c = sum(
+            out["c"][p, views["c"][i, p]] - torch.log(torch.exp(out["c"][p]).sum())
+            for p in range(4)
+        )
+        kl = sum(0.5 * (torch.exp(v) + m**2 - 1 - v) for m, v in zip(mean, log_var, strict=True))
+        total = total - (a + 2.5 * b + 3.0 * c - beta * kl)
+    return total / 4
+
+
+def pairs(x, o):
+    return zip(x.flatten(), o.flatten(), strict=True)
+
+
+@pytest.mark.parametrize("beta", [0.1, 2.5])
+def test_stage_one_equals_the_loop_in_value_and_gradient(spec, network, views, beta):
+    model = Inference(spec, network, D, F, 11)
+    noise = Rng(3).normal(4, 1, D)[:, 0].double()
+    value, terms = model.elbo(views, beta, Rng(3))
+    expected = elbo_by_loop(model, views, beta, noise)
+    torch.testing.assert_close(value, expected)
+    parts = sum(v for k, v in terms.items() if k.startswith("nll")) + beta * terms["kl"]
+    torch.testing.assert_close(value, parts)
+    weights = list(model.parameters())
+    ours = torch.autograd.grad(value, weights)
+    loop = torch.autograd.grad(expected, weights)
+    for own, other in zip(ours, loop, strict=True):
+        torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "velocity", "data"])
+def test_stage_two_equals_the_loop(spec, prediction):
+    config = PriorConfig(prediction=prediction, timesteps=20, width=16, blocks=2, drop=0.5)
+    prior = DiffusionPrior(spec, config, D, F)
+    nn.init.normal_(prior.denoiser.leave[-1].weight)
+    z0, h = torch.randn(6, D) * 3 + 1, torch.randn(3, 6, F)
+    prior.fit_scale(z0, torch.full_like(z0, 0.1), h)
+    which = torch.tensor([0, 1, 2, 0, 1, 2])
+    value = prior.loss(z0, h[which, torch.arange(6)], which, Rng(5))
+
+    rng = Rng(5)
+    dropped = rng.uniform(6) < 0.5
+    t, noise = 1 + rng.integers(20, 6), rng.normal(6, D).double()
+    schedule = make_schedule("cosine", 20, prediction)
+    total = 0.0
+    assert dropped.any()
+    assert not dropped.all()
+    for i in range(6):
+        s, sigma = schedule.signal[t[i]].double(), schedule.sigma[t[i]].double()
+        scaled = (z0[i] - prior.latent_mean) / prior.latent_std
+        condition = (h[which[i], i] - prior.feature_mean[which[i]]) / prior.feature_std[which[i]]
+        condition = prior.tokens[3] if dropped[i] else condition + prior.tokens[which[i]]
+        z_t = s * scaled + sigma * noise[i]
+        out = prior.denoiser(z_t[None], t[i : i + 1], condition[None])[0]
+        target = {"noise": noise[i], "data": scaled, "velocity": s * noise[i] - sigma * scaled}
+        total = total + ((out - target[prediction]) ** 2).mean()
+    torch.testing.assert_close(value.double(), total / 6, rtol=1e-5, atol=1e-6)
+
+
+def test_standardised_latents_have_unit_variance_over_the_aggregate_posterior(spec):
+    prior = DiffusionPrior(spec, PriorConfig(width=16), D, F)
+    mean, std = torch.randn(4000, D) * torch.tensor([1.0, 0.1, 5.0]), torch.rand(4000, D)
+    prior.fit_scale(mean, std, None)
+    z = (mean + std * torch.randn(4000, D) - prior.latent_mean) / prior.latent_std
+    torch.testing.assert_close(z.std(0), torch.ones(D), rtol=0.05, atol=0)
+
+
+def guided_prior(spec, **settings):
+    prior = DiffusionPrior(spec, PriorConfig(width=16, blocks=1, **settings), D, F)
+    nn.init.normal_(prior.denoiser.leave[-1].weight)
+    return prior
+
+
+def test_guidance_is_the_stated_combination(spec):
+    prior, z, t = guided_prior(spec, guidance=1.5), torch.randn(2, D), torch.tensor([7, 7])
+    h = {"b": torch.randn(2, F)}
+    conditional = prior.denoiser(z, t, h["b"].float() + prior.tokens[1])
+    free = prior.denoiser(z, t, prior.tokens[3].expand(2, -1))
+    guided = prior._guided(h, 2, Rng(0), "average")(z, t)
+    torch.testing.assert_close(guided, 2.5 * conditional - 1.5 * free, rtol=1e-5, atol=1e-6)
+
+
+def test_several_given_modalities_average_their_predictions(spec):
+    prior, z, t = guided_prior(spec), torch.randn(2, D), torch.tensor([7, 7])
+    h = {"a": torch.randn(2, F), "c": torch.randn(2, F)}
+    both = prior._guided(h, 2, Rng(0), "average")(z, t)
+    single = [prior._guided({n: x}, 2, Rng(0), "average")(z, t) for n, x in h.items()]
+    torch.testing.assert_close(both, (single[0] + single[1]) / 2, rtol=1e-5, atol=1e-6)
+    random = prior._guided(h, 2, Rng(0), "random")(z, t)
+    for row in range(2):
+        distance = [(random[row] - s[row]).abs().max() for s in single]
+        assert min(distance) < 1e-5
+
+
+@torch.no_grad()
+def test_a_weak_transfer_keeps_the_source_and_a_full_one_forgets_it(spec):
+    prior = guided_prior(spec, prediction="data", sampler="ancestral", timesteps=100)
+    h = {"a": torch.randn(2, F)}
+    one, other = torch.randn(2, D), torch.randn(2, D) + 4
+    weak = transfer_latent(prior, one, h, 0.01, Rng(1))
+    prior.config.__dict__["prediction"] = "data"
+    full = [transfer_latent(prior, z, h, 1.0, Rng(1)) for z in (one, other)]
+    torch.testing.assert_close(full[0], full[1], rtol=1e-2, atol=1e-2)
+    assert weak.shape == one.shape
+    for strength in (0.0, 1.5):
+        with pytest.raises(ValueError, match="must be in"):
+            transfer_latent(prior, one, h, strength, Rng(1))
