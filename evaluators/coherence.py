@@ -48,7 +48,7 @@ class CoherenceConfig(Settings):
     )
     subsets: bool = setting(True, "Whether several given modalities are measured.", "MoPoE code")
     subset_items: int = setting(
-        0, "Test tuples for several given modalities; 0: all; -1: none.", "ours: all", ge=-1
+        0, "Test tuples for several given modalities; 0: all.", "ours: all", ge=0
     )
     batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
 

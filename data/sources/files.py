@@ -31,7 +31,7 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
-        settle(partial, file)
+        os.replace(partial, file)
     except OSError as error:
         raise DataError(
             f"{file} cannot be written ({error}). Free some room, or choose another folder with "
@@ -39,10 +39,3 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def settle(partial: Path, file: Path) -> None:
-    """Move a finished file to its name once the disk holds all of it."""
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import struct
 import zlib
@@ -13,7 +12,7 @@ import numpy as np
 
 from harness.api import DataError
 
-_AGAIN = "Delete it and fetch it again."
+_UNSIGNED_BYTE = 8
 
 
 def find_idx(folder: Path, stem: str) -> Path | None:
@@ -22,50 +21,47 @@ def find_idx(folder: Path, stem: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def read_idx(file: Path, axes: int, checksum: str = "") -> np.ndarray:
+def read_idx(file: Path) -> np.ndarray:
     """Read one idx file of unsigned bytes.
 
     Args:
         file: Plain, or gzipped where its name ends in ".gz".
-        axes: 3 for images `[N, H, W]`, 1 for labels `[N]`.
-        checksum: MD5 of the unpacked content, since the gzip wrappers of mirrors differ; empty
-            where none is known.
 
     Returns:
         uint8 array of the shape that the file's header states.
 
     Raises:
-        DataError: The file is damaged, cut short, of another kind or of other content.
+        DataError: The file is damaged, cut short, or no idx file of bytes.
     """
-    content = _unpack(file)
-    magic = bytes([0, 0, 8, axes])  # 8: unsigned bytes
-    if content[:4] != magic:
+    content = unpack(file)
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
         raise DataError(
-            f"{file} is no idx file of bytes with {axes} axes: it starts with "
-            f"{content[:4].hex() or 'nothing'}, and {magic.hex()} was expected. {_AGAIN}"
+            f"{file} is no idx file of bytes: it starts with {content[:4].hex() or 'nothing'}, "
+            f"and 0000{_UNSIGNED_BYTE:02x} was expected. Delete it and fetch it again."
         )
-    header = 4 + 4 * axes
+    header = 4 + 4 * content[3]
     if len(content) < header:
-        raise DataError(f"{file} is cut short within its header. {_AGAIN}")
-    shape = struct.unpack(f">{axes}I", content[4:header])
+        raise DataError(f"{file} is cut short within its header. Delete it and fetch it again.")
+    shape = struct.unpack(f">{content[3]}I", content[4:header])
     if len(content) - header != math.prod(shape):
         raise DataError(
             f"{file} holds {len(content) - header:,} values and its header states "
-            f"{math.prod(shape):,}: it is cut short or damaged. {_AGAIN}"
-        )
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if checksum and found != checksum:
-        raise DataError(
-            f"{file} unpacks to content with the md5 {found}, and {checksum} was expected. {_AGAIN}"
+            f"{math.prod(shape):,}: it is cut short or damaged. Delete it and fetch it again."
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _unpack(file: Path) -> bytes:
+def unpack(file: Path) -> bytes:
+    """A file's content, unzipped where its name ends in ".gz".
+
+    Raises:
+        DataError: It does not unpack.
+    """
     try:
         raw = file.read_bytes()
         return gzip.decompress(raw) if file.suffix == ".gz" else raw
-    except (EOFError, OSError, zlib.error) as error:  # OSError: also a gzip header of another kind
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
-            f"{file} does not unpack ({error}): it is cut short or damaged. {_AGAIN}"
+            f"{file} does not unpack ({error}): it is cut short or damaged. "
+            "Delete it and fetch it again."
         ) from error

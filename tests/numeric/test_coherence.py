@@ -93,13 +93,13 @@ def test_a_perfect_model_scores_one_without_error():
 
 def test_independent_uniform_labels_agree_as_the_closed_form_says():
     """Two of ten classes thrice: P(all five equal) = 10 * 10^-5."""
-    scores, _ = measure(Fake(), n=2000, samples=60_000, batch_size=20_000, subset_items=-1)
+    scores, _ = measure(Fake(), n=2000, samples=60_000, batch_size=20_000, subsets=False)
     joint = scores["coherence/joint"]
     assert abs(joint.value - 1e-4) < 4 * (1e-4 / 60_000) ** 0.5
 
 
 def test_known_accuracy_is_found_within_its_error():
-    scores, outcome = measure(Fake(right=0.6), subset_items=-1)
+    scores, outcome = measure(Fake(right=0.6), subsets=False)
     expected = 0.6 + 0.4 / CLASSES
     cross = scores["coherence/cross"]
     assert abs(cross.value - expected) < 4 * cross.stderr
@@ -109,7 +109,7 @@ def test_known_accuracy_is_found_within_its_error():
 
 def test_clustered_error_equals_that_of_repeated_measurement():
     model = Fake(right=0.6)
-    evaluator = Coherence(Coherence.Config(subset_items=-1))
+    evaluator = Coherence(Coherence.Config(subsets=False))
     found = []
     for seed in range(60):
         outcome = evaluator.run(model, spec_of(200), split_of(200), tools(seed))
@@ -126,7 +126,7 @@ def test_the_result_does_not_depend_on_the_batch_size():
 
 
 def test_permuted_labels_score_as_chance():
-    evaluator, n = Coherence(Coherence.Config(subset_items=-1)), 2000
+    evaluator, n = Coherence(Coherence.Config(subsets=False)), 2000
     split = split_of(n)
     shuffled = Split(split.tensors, split.labels[torch.randperm(n)])
     outcome = evaluator.run(Fake(), spec_of(n), shuffled, tools())
@@ -135,7 +135,7 @@ def test_permuted_labels_score_as_chance():
 
 
 def test_a_collapsed_model_is_seen_in_the_histogram():
-    scores, outcome = measure(Fake(joint="collapsed"), n=200, subset_items=-1)
+    scores, outcome = measure(Fake(joint="collapsed"), n=200, subsets=False)
     assert scores["coherence/joint"].value == 1
     assert scores["coherence/joint-classes"].value == 1
     assert outcome.details["joint_histogram"]["agreeing"] == [200] + [0] * 9

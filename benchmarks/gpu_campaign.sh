@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs the paper preset on a GPU within a time budget, most wanted methods first, and gathers the
+# records. Run it again with the same folder to go on where it stopped.
+#
+#   benchmarks/gpu_campaign.sh BUDGET OUT [DATASET] [METHOD ...]
+#   benchmarks/gpu_campaign.sh 25m out polymnist shala mmvae+
+#
+# OUT/runs is the store (weights and checkpoints stay there); OUT/records is what to bring home.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ $# -lt 2 ]; then
+  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+budget=$1 out=$2 dataset=${3:-polymnist}
+shift "$(($# < 3 ? $# : 3))"
+[ $# -gt 0 ] || set -- shala mmvae+
+
+case $budget in
+  *h) seconds=$((${budget%h} * 3600)) ;;
+  *m) seconds=$((${budget%m} * 60)) ;;
+  *) seconds=${budget%s} ;;
+esac
+end=$((SECONDS + seconds))
+
+for method in "$@"; do
+  left=$((end - SECONDS))
+  if [ "$left" -le 0 ]; then break; fi
+  python bench.py run --models "$method" --dataset "$dataset" --preset paper --device "${DEVICE:-cuda}" \
+    --store "$out/runs" --time-limit "${left}s" ${PRESET_ARGS:-} || code=$?
+  if [ "${code:-0}" -eq 2 ]; then exit 2; fi # wrong input: the next method would fail alike
+done
+python bench.py export "$out/records" --store "$out/runs"
