@@ -236,6 +236,17 @@ def status(stores: tuple[Path, ...], as_json: bool) -> None:
     click.echo(json.dumps(found, indent=1) if as_json else render_status(found))
 
 
+@main.command()
+@click.argument("destination", type=click.Path(path_type=Path))
+@_store_option
+def export(destination: Path, stores: tuple[Path, ...]) -> None:
+    """Copy the records of finished runs to a folder, without weights and checkpoints."""
+    from harness.store import Store
+
+    copied = sum(Store(path).export(destination) for path in _stores(stores))
+    click.echo(f"{copied} finished runs are recorded in {destination}.")
+
+
 @main.command("list")
 @click.argument("what", required=False)
 @_json_option

@@ -131,11 +131,10 @@ def main(batch: int, methods: str, families: str, repeats: int, cache_dir: Path)
             half = time_update(model, split, batch, "bf16", repeats)
             rate = images_per_second(model, dataset, 100)
             memory = peak_memory(_CPU) / 2**30
-            rows.append(
-                (method, family, plain, single, half, half / plain, memory, rate)
-            )
+            rows.append((method, family, plain, single, half, half / plain, memory, rate))
             click.echo(f"{method} {family}: {half:.2f} s", err=True)
-    head = ("method", "family", "plain s", "float32 s", "bf16 s", "bf16/plain", "GiB so far", "images/s")
+    seconds = ("plain s", "float32 s", "bf16 s", "bf16/plain")
+    head = ("method", "family", *seconds, "GiB so far", "images/s")
     click.echo(tabulate(rows, head, floatfmt=".2f"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toys import toy_data
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +13,9 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """The toy dataset."""
+    return toy_data(tmp_path_factory.mktemp("toy"))

@@ -21,6 +21,12 @@ def digest_of(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def git_digest(file: Path) -> str:
+    """The id that git gives a file of this content."""
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 def write_whole(file: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `file`, then put it in its place in one step.
 
@@ -31,7 +37,7 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
-        os.replace(partial, file)
+        settle(partial, file)
     except OSError as error:
         raise DataError(
             f"{file} cannot be written ({error}). Free some room, or choose another folder with "
@@ -39,3 +45,10 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def settle(partial: Path, file: Path) -> None:
+    """Move a finished file to its name once the disk holds all of it."""
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    os.replace(partial, file)

@@ -19,7 +19,7 @@ def read_picture(file: Path) -> np.ndarray:
     try:
         with Image.open(file) as picture:
             return np.asarray(picture.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow tells damage by any of them
         raise DataError(
             f"The picture {file} does not open ({error}). Delete it and fetch it again."
         ) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,11 @@ from PIL import Image
 
 from data import polymnist
 from data.polymnist import PolyMNIST
-from data.sources.idx import read_idx
 from data.sources.pictures import read_picture
 from harness.api import DataError, Places
 
 MODALITIES = 2
+REAL = Path(os.environ.get("SHALA_DATA", "absent"))
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -44,9 +46,16 @@ def write_pictures(folder: Path, n: int = MODALITIES) -> None:
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
     write_mnist(tmp_path / "mnist")
     write_pictures(tmp_path / "polymnist_backgrounds")
+    sums = {}
+    for file in (tmp_path / "mnist").iterdir():
+        raw = file.read_bytes()
+        sums[file.stem] = polymnist._Md5(
+            hashlib.md5(raw).hexdigest(), hashlib.md5(gzip.decompress(raw)).hexdigest()
+        )
+    monkeypatch.setattr(polymnist, "_MNIST", sums)
     return tmp_path
 
 
@@ -69,20 +78,73 @@ def test_generated_tuples_share_the_class_and_invert_the_ink(root):
         assert (rows.sum(1) == 1).all()
 
 
-def test_generation_is_repeatable_cached_and_depends_on_the_seed(root):
-    first, again = prepared(root), prepared(root)
+def test_generation_is_repeatable_and_depends_on_the_seed(root):
+    first = prepared(root)
+    (root / "cache").rename(root / "elsewhere")
+    again = prepared(root)
     assert first.spec.fingerprint == again.spec.fingerprint
     assert prepared(root, seed=1).spec.fingerprint != first.spec.fingerprint
-    assert "generated" in first.spec.source
 
 
-def test_no_validation_tuple_is_trained_on(root):
-    def keys(split):
-        return {x.numpy().tobytes() for x in torch.cat(list(split.tensors.values()), 1)}
+def test_data_are_generated_once(root, monkeypatch):
+    first = prepared(root)
+    monkeypatch.setattr(polymnist, "_generate", None)
+    again = prepared(root)
+    for split in ("train", "validation", "test"):
+        for name, tensor in first.split(split).tensors.items():
+            assert torch.equal(tensor, again.split(split).tensors[name])
+
+
+def test_generation_that_was_cut_off_is_done_again(root):
+    whole = prepared(root)
+    (folder,) = (root / "cache").iterdir()
+    (folder / "done.json").unlink()
+    (folder / "test-m1.npy").unlink()
+    assert prepared(root).spec.fingerprint == whole.spec.fingerprint
+
+
+def test_a_damaged_cache_is_told(root):
+    prepared(root)
+    (folder,) = (root / "cache").iterdir()
+    (folder / "train-m0.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="Delete that folder"):
+        prepared(root)
+
+
+def test_the_fingerprint_tells_one_validation_cut_from_another(root):
+    one = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100))
+    two = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=120))
+    for dataset in (one, two):
+        dataset.prepare(Places(root, root / "cache"))
+    assert one.spec.fingerprint != two.spec.fingerprint
+
+
+def test_validation_and_train_make_up_the_training_tuples(root):
+    def tuples(*splits):
+        stacked = (torch.cat([*dataset.split(s).tensors.values()], 1).numpy() for s in splits)
+        return sorted(x.tobytes() for part in stacked for x in part)
 
     dataset = prepared(root)
-    assert len(dataset.split("train")) + len(dataset.split("validation")) == 300
-    assert not keys(dataset.split("test")) >= keys(dataset.split("validation"))
+    made = polymnist._generation(root, MODALITIES, 0).make("train")
+    published = np.concatenate([made["m0"], made["m1"]], 1)
+    assert tuples("train", "validation") == sorted(x.tobytes() for x in published)
+
+
+def test_other_pictures_than_the_published_are_named_in_the_source(root):
+    assert "not the published file: 00x.jpg, 01x.jpg" in prepared(root).spec.source
+
+
+def test_other_digits_than_mnists_are_refused(root):
+    file = root / "mnist" / "t10k-labels-idx1-ubyte.gz"
+    file.write_bytes(gzip.compress(idx(np.zeros(40, np.uint8))))
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz unpacks to .*md5"):
+        prepared(root)
+
+
+def test_a_picture_smaller_than_a_digit_is_told(root):
+    Image.new("RGB", (20, 50)).save(root / "polymnist_backgrounds" / "01x.jpg")
+    with pytest.raises(DataError, match=r"01x\.jpg is smaller"):
+        prepared(root)
 
 
 def write_folders(folder: Path) -> None:
@@ -112,6 +174,13 @@ def test_a_file_that_only_one_modality_has_is_told(tmp_path):
         prepared(tmp_path)
 
 
+def test_a_tile_that_does_not_open_is_told(tmp_path):
+    write_folders(tmp_path / "PolyMNIST")
+    (tmp_path / "PolyMNIST" / "test" / "m1" / "3.3.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"3\.3\.png does not open"):
+        prepared(tmp_path)
+
+
 def write_tensors(folder: Path, dtype: torch.dtype) -> None:
     for part, count in (("train", 150), ("test", 20)):
         (folder / part).mkdir(parents=True)
@@ -138,25 +207,42 @@ def test_a_damaged_tensor_is_told(tmp_path):
         prepared(tmp_path)
 
 
-def test_missing_data_say_where_they_were_looked_for_and_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"(?s)data root .*SHALA_DATA.*prepare polymnist"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.full((20, 3, 28, 28), 1.5), "values outside"),
+        (torch.full((20, 3, 28, 28), float("nan")), "values outside"),
+        (torch.zeros(20, 3, 32, 32), "shape"),
+        (torch.zeros(19, 3, 28, 28), "differ in length"),
+        ([1, 2], "no tensor"),
+        (Path("object"), "does not load"),  # a pickle of more than tensors
+    ],
+)
+def test_a_tensor_of_another_kind_is_told(tmp_path, content, message):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    torch.save(content, tmp_path / "PolyMNIST" / "test" / "m1.pt")
+    with pytest.raises(DataError, match=message):
         prepared(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda raw: raw[:200], "does not unpack"),
-        (lambda raw: gzip.compress(gzip.decompress(raw)[:-5]), "cut short or damaged"),
-        (lambda raw: gzip.compress(b"\0\0"), "no idx file"),
-        (lambda raw: gzip.compress(b"\0\0\x08\x03\0"), "cut short within its header"),
-    ],
-)
-def test_a_damaged_idx_file_is_told(root, damage, message):
-    file = root / "mnist" / "train-images-idx3-ubyte.gz"
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DataError, match=message):
-        read_idx(file)
+def test_a_missing_tensor_is_told(tmp_path):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    os.remove(tmp_path / "PolyMNIST" / "test" / "labels.pt")
+    with pytest.raises(DataError, match=r"labels\.pt is missing"):
+        prepared(tmp_path)
+
+
+def test_missing_data_say_where_they_were_looked_for_and_what_to_do(tmp_path):
+    with pytest.raises(DataError, match=r"(?s)data root .*SHALA_DATA") as caught:
+        prepared(tmp_path)
+    for named in ("prepare polymnist", "m1.pt", "t10k-labels-idx1-ubyte.gz", "{00,01}*.jpg"):
+        assert named in str(caught.value)
+
+
+def test_only_what_is_missing_is_named(root):
+    os.remove(root / "mnist" / "train-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match=r"\(missing: mnist/train-labels-idx1-ubyte\.gz\)"):
+        prepared(root)
 
 
 def test_a_picture_that_does_not_open_is_told(tmp_path):
@@ -166,6 +252,66 @@ def test_a_picture_that_does_not_open_is_told(tmp_path):
         read_picture(file)
 
 
-def test_a_downloaded_file_with_other_content_is_told(root):
-    with pytest.raises(DataError, match="md5"):
-        polymnist._verify(root / "mnist" / "train-labels-idx1-ubyte.gz", "0" * 32)
+def fetched(monkeypatch) -> list[str]:
+    """The names of the files that are asked for; nothing is fetched."""
+    names = []
+
+    def note(remote, folder):
+        names.append(remote.name)
+        return folder / remote.name
+
+    monkeypatch.setattr(polymnist, "download", note)
+    monkeypatch.setattr(polymnist, "_unpack", lambda archive, folder: None)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("settings", "first", "count"),
+    [
+        ({}, "PolyMNIST.zip", 1),
+        ({"source": "tensors"}, "PolyMNIST.zip", 1),
+        ({"source": "generated"}, "mnist/train-images-idx3-ubyte.gz", 4 + 5),
+        ({"modalities": 10}, "mnist/train-images-idx3-ubyte.gz", 4 + 10),
+    ],
+)
+def test_what_is_downloaded_serves_the_settings(tmp_path, monkeypatch, settings, first, count):
+    names = fetched(monkeypatch)
+    with pytest.raises(DataError, match="was not found"):
+        PolyMNIST(PolyMNIST.Config(**settings)).prepare(Places(tmp_path, tmp_path), download=True)
+    assert (names[0], len(names)) == (first, count)
+
+
+def test_only_what_is_missing_is_downloaded(root, monkeypatch):
+    os.remove(root / "mnist" / "train-labels-idx1-ubyte.gz")
+    names = fetched(monkeypatch)
+    dataset = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100))
+    with pytest.raises(DataError):
+        dataset.prepare(Places(root, root / "cache"), download=True)
+    assert names == ["mnist/train-labels-idx1-ubyte.gz"]
+
+
+def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
+    write_tensors(tmp_path / "made" / "MMNIST", torch.uint8)
+    archive = tmp_path / "PolyMNIST.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for file in sorted((tmp_path / "made").rglob("*.pt")):
+            out.write(file, file.relative_to(tmp_path / "made"))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:3000] + b"damage" + whole[3006:])
+    with pytest.raises(DataError, match=r"PolyMNIST\.zip does not unpack"):
+        polymnist._unpack(archive, tmp_path / "PolyMNIST")
+    assert not (tmp_path / "PolyMNIST").exists()
+    archive.write_bytes(whole)
+    polymnist._unpack(archive, tmp_path / "PolyMNIST")
+    assert "tensors" in prepared(tmp_path).spec.source
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="SHALA_DATA has no mnist/")
+def test_the_real_set_has_the_published_sizes(tmp_path):
+    dataset = PolyMNIST(PolyMNIST.Config(source="generated"))
+    dataset.prepare(Places(REAL, tmp_path))
+    assert dataset.spec.sizes == {"train": 55_000, "validation": 5_000, "test": 10_000}
+    labels = dataset.split("test").labels
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # MNIST's own
+    assert torch.bincount(labels).tolist() == counts

@@ -8,25 +8,13 @@ from itertools import permutations
 
 import pytest
 import torch
+from toys import build
 
 from harness.api import Joint, Latent, Reconstruct, Rng, Transfer, Translate, derive_seed
 from harness.api.registry import broken, entries
-from harness.config import resolve
 
 MODELS = sorted(entries("model"))
 UPDATES = 3
-
-
-def build(name: str, toy, seed: int = 0):
-    """The model in its smallest published-shape form, on the toy data."""
-    cls = entries("model")[name].cls
-    config = resolve(name, "toy", "smoke", ()).model
-    reason = cls.skip(toy.spec, config)
-    if reason:
-        pytest.skip(reason)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return cls(toy.spec, config)
 
 
 def train(model, toy, updates: int = UPDATES, stages=None, start: int = 0):

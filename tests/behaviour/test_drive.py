@@ -1,0 +1,231 @@
+"""From a command to records: what is done is kept, what fails is told, and nothing else suffers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+
+import pytest
+import torch
+from toys import toy_data
+
+import classifiers
+from harness import drive as module
+from harness.api import BenchError, DataError, Places
+from harness.drive import Options, drive
+from harness.plan import plan
+from harness.progress import Reporter
+from harness.store import RunFolder, Store
+
+
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory):
+    """Classifiers of the toy data, trained for a moment."""
+    folder = tmp_path_factory.mktemp("judges")
+    dataset = toy_data(folder)
+    for modality in dataset.spec.modalities:
+        network = classifiers.train(dataset.spec, modality, dataset.split("train"), updates=300)
+        found = classifiers.measure_accuracy(network, modality, dataset.split("test"))
+        facts = {
+            "accuracy": found,
+            "command": "a test",
+            "n": 64,
+            "validation": found,
+            "data": "",
+            "dataset": "toy",
+        }
+        classifiers.save(network, modality, folder, facts)
+        assert found > 0.9
+    return folder
+
+
+class Ear(Reporter):
+    """Remembers what was said."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def options(tmp_path, judges, **changes):
+    places = Places(tmp_path, tmp_path)
+    base = dict(store=tmp_path / "store", places=places, archive=judges, device="cpu", threads=1)
+    return Options(**(base | changes))
+
+
+def smoke(*models, seeds=(0,), overrides=()):
+    return plan(models, "toy", "smoke", seeds, overrides)
+
+
+def run(runs, chosen):
+    ear = Ear()
+    with ear:
+        return drive(runs, chosen, ear), ear.said
+
+
+def test_a_run_leaves_weights_records_and_pictures(tmp_path, judges):
+    summary, _ = run(smoke("shala"), options(tmp_path, judges))
+    (outcome,) = summary.outcomes.values()
+    assert (outcome.status, summary.exit_code) == ("done", 0), outcome.text
+    folder = RunFolder(outcome.folder)
+    assert {r["evaluator"] for r in folder.results()} == {"coherence", "samples"}
+    assert (outcome.folder / "pictures" / "samples-joint.png").exists()
+    assert folder.trained["provenance"]["seconds"] > 0
+    assert folder.run["origins"]["model.steps"][0] == "preset smoke"
+    assert folder.checkpoints() == []
+    weights = torch.load(folder.weights, weights_only=True)
+    assert all(torch.isfinite(x).all() for x in weights.values() if x.is_floating_point())
+
+
+def test_the_same_run_again_does_nothing_and_says_so(tmp_path, judges):
+    chosen = options(tmp_path, judges)
+    first, _ = run(smoke("shala"), chosen)
+    folder = next(iter(first.outcomes.values())).folder
+    before = {f: f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()}
+    again, said = run(smoke("shala"), chosen)
+    assert next(iter(again.outcomes.values())).status == "already"
+    assert any("Nothing to do" in line for line in said)
+    assert before == {f: f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()}
+
+
+def test_a_new_evaluation_setting_does_not_train_again(tmp_path, judges):
+    chosen = options(tmp_path, judges)
+    run(smoke("shala"), chosen)
+    (folder,) = Store(chosen.store).runs()
+    trained = folder.weights.stat().st_mtime_ns
+    run(smoke("shala", overrides=("evaluators.coherence.samples=7",)), chosen)
+    assert folder.weights.stat().st_mtime_ns == trained
+    assert len(folder.results()) == 3
+
+
+def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, judges, monkeypatch):
+    def explode(self):
+        raise RuntimeError("no luck")
+
+    from baselines.mmvae_plus import MMVAEPlus
+
+    monkeypatch.setattr(MMVAEPlus, "stages", explode)
+    chosen = options(tmp_path, judges)
+    summary, _ = run(smoke("mmvae+", "shala"), chosen)
+    assert [o.status for o in summary.outcomes.values()] == ["failed", "done"]
+    assert summary.exit_code == 1
+    failed = next(f for f in Store(chosen.store).runs() if f.failed)
+    assert "no luck" in failed.failed["traceback"]
+    monkeypatch.undo()
+    again, said = run(smoke("mmvae+"), chosen)
+    assert next(iter(again.outcomes.values())).status == "failed"
+    assert any("--retry" in line for line in said)
+    retried, _ = run(smoke("mmvae+"), options(tmp_path, judges, retry=True))
+    assert retried.exit_code == 0
+    assert failed.failed is None
+
+
+def test_a_diverged_run_is_recorded_with_stage_step_and_term(tmp_path, judges):
+    wild = ("model.optimiser.lr=1e30", "train.precision=float32")
+    summary, _ = run(smoke("shala", overrides=wild), options(tmp_path, judges))
+    (outcome,) = summary.outcomes.values()
+    assert outcome.status == "diverged", outcome.text
+    facts = RunFolder(outcome.folder).failed
+    assert facts["stage"] == "inference"
+    assert facts["step"] > 0
+    assert facts["term"]
+
+
+def test_out_of_memory_names_the_batch_size(tmp_path, judges, monkeypatch):
+    def starve(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(module, "train", starve)
+    summary, _ = run(smoke("shala"), options(tmp_path, judges))
+    (outcome,) = summary.outcomes.values()
+    assert "model.batch_size = 32" in outcome.text
+
+
+def test_a_time_limit_stops_with_a_checkpoint_and_its_own_code(tmp_path, judges):
+    chosen = options(tmp_path, judges, deadline=time.time())
+    summary, _ = run(smoke("shala"), chosen)
+    assert summary.exit_code == module.STOPPED_EXIT
+    (folder,) = Store(chosen.store).runs()
+    assert folder.checkpoints()
+    assert folder.state() == "stopped"
+    finished, _ = run(smoke("shala"), options(tmp_path, judges))
+    assert finished.exit_code == 0
+
+
+def test_a_run_that_another_process_holds_is_left_alone(tmp_path, judges):
+    chosen = options(tmp_path, judges, deadline=time.time())
+    run(smoke("shala"), chosen)
+    (folder,) = Store(chosen.store).runs()
+    before = sorted(p.name for p in folder.path.rglob("*"))
+    with folder.lock(wait=False) as held:
+        assert held
+        outcome = module.perform(smoke("shala")[0], options(tmp_path, judges), lambda event: None)
+        assert outcome.status == "busy"
+        assert folder.state() == "running"
+    assert sorted(p.name for p in folder.path.rglob("*")) == before
+
+
+def test_a_full_disk_loses_nothing_that_was_recorded(tmp_path, judges, monkeypatch):
+    chosen = options(tmp_path, judges)
+    run(smoke("shala"), chosen)
+    (folder,) = Store(chosen.store).runs()
+    recorded = {f: f.read_bytes() for f in folder.path.rglob("*.json")}
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    changed = smoke("shala", overrides=("evaluators.coherence.samples=9",))
+    summary, _ = run(changed, chosen)
+    (outcome,) = summary.outcomes.values()
+    assert outcome.status == "failed"
+    assert "Free some room" in outcome.text
+    assert recorded == {f: f.read_bytes() for f in folder.path.rglob("*.json")}
+    assert not list(folder.path.rglob(".*"))
+
+
+def test_two_processes_do_the_work_of_one(tmp_path, judges):
+    chosen = options(tmp_path, judges, jobs=2)
+    summary, _ = run(smoke("shala", "mmvae+"), chosen)
+    assert {o.status for o in summary.outcomes.values()} == {"done"}, summary.outcomes
+    alone = options(tmp_path / "alone", judges)
+    run(smoke("shala"), alone)
+    (one,) = Store(alone.store).runs()
+    other = next(f for f in Store(chosen.store).runs() if f.run["model"] == "shala")
+    assert one.trained["digest"] == other.trained["digest"]
+
+
+def test_classifiers_for_other_modalities_are_told_before_training(tmp_path, judges):
+    from classifiers.weights import load
+
+    entries = json.loads((judges / "weights.json").read_text())
+    spec = toy_data(tmp_path).spec
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "weights.json").write_text(json.dumps({"m0": entries["bar"]}))
+    with pytest.raises(DataError, match=r"has classifiers for m0, and none for bar"):
+        load(spec, torch.device("cpu"), other)
+    summary, said = run(smoke("shala"), options(tmp_path, other))
+    assert summary.exit_code == 1
+    assert not (tmp_path / "store").exists()
+    assert any("none for bar" in line for line in said)
+
+
+def test_a_damaged_classifier_is_told(tmp_path, judges):
+    from classifiers.weights import load
+
+    for file in judges.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "bar.npz").write_bytes(b"something else")
+    with pytest.raises(DataError, match="SHA-256"):
+        load(toy_data(tmp_path).spec, torch.device("cpu"), tmp_path)
+
+
+def test_an_unknown_device_is_told():
+    with pytest.raises(BenchError, match="'tpu9'"):
+        module.choose_device("tpu9")
