@@ -77,6 +77,7 @@ class PolyDigits(Dataset):
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
             source="scikit-learn's digits composed on photographs of scikit-learn and scikit-image",
+            twin="polymnist",
         )
 
     def split(self, name: str) -> Split:

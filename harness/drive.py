@@ -296,6 +296,7 @@ class _Work:
                 "data": {
                     "fingerprint": self.spec.fingerprint,
                     "source": self.spec.source,
+                    "twin": self.spec.twin,
                     "sizes": self.spec.sizes,
                     "modalities": [m.name for m in self.spec.modalities],
                 },

@@ -65,6 +65,7 @@ class Table:
     Attributes:
         metrics: Shown as columns, by name, with (direction, digits, meaning).
         notes: Lines below the table.
+        printed_for: The dataset that the published figures are for.
     """
 
     dataset: str
@@ -72,6 +73,7 @@ class Table:
     metrics: dict[str, tuple[str, int, str]]
     rows: list[Row]
     notes: list[str]
+    printed_for: str
 
 
 def make_tables(
@@ -146,13 +148,15 @@ def _table(
     mix: bool,
 ) -> Table:
     dataset, preset = key
-    printed = [p for p in published if p.dataset == dataset and not p.condition]
+    twin = next((f.run["data"].get("twin", "") for f in folders), "")
+    printed = [p for p in published if p.dataset == (twin or dataset) and not p.condition]
     printed = [p for p in printed if _matches(p.metric, metric)]
     results = [r for f in folders for r in f.results()]
-    metrics = _metrics(results, printed, metric)
+    metrics = _metrics(results, [] if twin else printed, metric)
     rows = _rows(folders, metrics, mix)
+    ran = {row.method for row in rows}
     for p in printed:
-        if models and p.method not in models:
+        if (models and p.method not in models) or (twin and p.method not in ran):
             continue
         own = [row for row in rows if row.method == p.method]
         if not own:
@@ -162,7 +166,8 @@ def _table(
     _mark_best(rows, metrics)
     order = list(dict.fromkeys(p.method for p in printed))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, r.label))
-    return Table(dataset, preset, metrics, rows, _notes(folders, results, metrics, printed, rows))
+    notes = _notes(folders, results, metrics, printed, rows)
+    return Table(dataset, preset, metrics, rows, notes, twin or dataset)
 
 
 def _metrics(
@@ -326,7 +331,8 @@ def _readable(table: Table, form: Format) -> str:
     for name in table.metrics:
         header.append(_short(name, table.metrics))
         if any(name in row.published for row in table.rows):
-            header.append("published")
+            other = table.printed_for if table.printed_for != table.dataset else ""
+            header.append(f"published, {other}" if other else "published")
     for row in table.rows:
         line = [row.label]
         for name, (_, digits, _) in table.metrics.items():
@@ -379,6 +385,7 @@ def _plain(table: Table) -> dict[str, Any]:
             }
             for row in table.rows
         ],
+        "published_for": table.printed_for,
         "notes": table.notes,
     }
 

@@ -44,6 +44,8 @@ class DataSpec:
         sizes: Number of tuples of "train", "validation" and "test".
         fingerprint: SHA-256 over the content of all splits.
         source: Which of the possible sources was used, for people ("generated from MNIST ...").
+        twin: The published dataset that this one stands in for, whose printed figures are shown
+            beside, under its name; empty where there is none.
     """
 
     name: str
@@ -53,6 +55,7 @@ class DataSpec:
     sizes: dict[str, int]
     fingerprint: str
     source: str
+    twin: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
