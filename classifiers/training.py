@@ -58,8 +58,8 @@ def train(
 ) -> nn.Module:
     """Train one modality's classifier on the labelled training split.
 
-    A third of the image batches is blurred (3x3 mean) and all are shifted by up to a pixel, since
-    the judged images are decoder means, which are softer than photographs.
+    A third of the image batches is blurred (3x3 mean) and all are shifted by up to a pixel in 28,
+    since the judged images are decoder means, which are softer than photographs.
 
     Args:
         spec: What the data consist of; must have classes.
@@ -97,5 +97,6 @@ def _soften(x: Tensor, modality: Modality, step: int, rng: Rng) -> Tensor:
         return x
     if step % 3 == 0:
         x = functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-    shift = (rng.integers(3, 2) - 1).tolist()
+    reach = x.shape[-1] // 28
+    shift = (rng.integers(2 * reach + 1, 2) - reach).tolist()
     return torch.roll(x, shift, dims=(2, 3))

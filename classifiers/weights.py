@@ -21,6 +21,7 @@ from harness.api import Classifier, DataError, DataSpec, Modality, Split
 
 SHIPPED = Path(__file__).parent / "weights"
 _INDEX = "weights.json"
+_STATED = {"digest", "dataset", "accuracy", "command"}  # what every entry of weights.json must say
 _PUBLISHED = "pretrained_img_to_digit_clf_"
 
 
@@ -129,11 +130,19 @@ def _load_own(spec: DataSpec, folder: Path) -> dict[str, Classifier]:
 def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
     file = folder / _INDEX
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        lacking = {name: _STATED - entry.keys() for name, entry in entries.items()}
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(
             f"{file} is damaged ({error}). Restore it, or remove the folder and train again."
         ) from error
+    for name, facts in lacking.items():
+        if facts:
+            raise DataError(
+                f"{file} does not state the {' and '.join(sorted(facts))} of '{name}'. Restore it, "
+                "or remove the folder and train again."
+            )
+    return entries
 
 
 def _read_arrays(file: Path, digest: str) -> dict[str, Tensor]:

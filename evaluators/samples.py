@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -23,25 +25,36 @@ from harness.api import (
     Tools,
     Translate,
     Views,
+    has_ability,
     register_evaluator,
     setting,
 )
 
-_TILE = 56  # pixels of a picture's tile; images are enlarged by whole factors up to it
+_SMALL = 32  # pixels; a modality up to here is shown at least twice enlarged
+_LEAST = 56  # pixels of the smallest tile: PolyMNIST's 28 twice
 _GAP = 2
 _GIVEN = (20, 160, 60)  # frame of what was given
 _WHITE = 255
+_TILES = 200  # in the grid of translations, which must stay below 300 kB
+_LARGEST_PSNR = 100.0  # dB; exact copies would be infinite, which JSON does not hold
+_LETTER = (6, 11)  # width and height of a letter in pixels
+_FONT_SIZE = 10
 
 
 class SamplesConfig(Settings):
     """How much is shown."""
 
-    columns: int = setting(12, "Joint samples and reconstructions shown.", "ours", ge=1)
-    sources: int = setting(6, "Test tuples shown for each given modality.", "ours", ge=1)
+    columns: int = setting(10, "Joint samples and reconstructions shown.", "ours", ge=1)
+    sources: int = setting(
+        8,
+        "Test tuples shown for each given modality; fewer where that makes over 200 tiles.",
+        "ours",
+        ge=1,
+    )
     batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
 
 
-@register_evaluator("samples", version=1)
+@register_evaluator("samples", version=2)
 class Samples(Evaluator):
     """Grids of joint samples, translations and reconstructions, and the reconstruction error."""
 
@@ -51,7 +64,14 @@ class Samples(Evaluator):
             "reconstruction/mae",
             "lower",
             4,
-            "mean absolute error of decoded posterior samples, values in [0, 1]",
+            "mean absolute error of decoded posterior samples, clamped to [0, 1]",
+        ),
+        Metric(
+            "reconstruction/psnr",
+            "higher",
+            2,
+            "peak signal-to-noise ratio in dB of decoded posterior samples, clamped to [0, 1]; by "
+            "image, then the mean",
         ),
         Metric(
             "reconstruction/token-accuracy",
@@ -61,62 +81,74 @@ class Samples(Evaluator):
         ),
     )
 
+    def skip(self, model: type[Model], spec: DataSpec) -> str | None:
+        if not any(has_ability(model, ability) for ability in (Joint, Translate, Reconstruct)):
+            return "The model neither samples jointly, nor translates, nor reconstructs."
+        return None
+
     def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
         scores, pictures = [], {}
+        columns = self.config.columns
         if isinstance(model, Joint):
-            n = self.config.columns
-            pictures["joint"] = _grid([model.sample(n, tools.rng("joint"))], spec)
+            pictures["joint"] = _grid([model.sample(columns, tools.rng("joint"))], spec)
         if isinstance(model, Translate):
             pictures["cross"] = self._cross(model, spec, split, tools)
         if isinstance(model, Reconstruct):
-            n = min(self.config.columns, len(split))
-            real = split.batch(torch.arange(n, device=split.device)).views
-            shown = model.reconstruct(real, tools.rng("reconstruction"))
-            pictures["reconstruction"] = _grid([real, shown], spec)
+            real = _first(split, columns)
+            made = model.reconstruct(real, tools.rng("reconstruction"))
+            pictures["reconstruction"] = _grid([real, made], spec)
             scores = self._errors(model, spec, split, tools)
         return Outcome(scores, {}, pictures)
 
     def _cross(self, model: Translate, spec: DataSpec, split: Split, tools: Tools) -> Tensor:
-        n = min(self.config.sources, len(split))
-        views = split.batch(torch.arange(n, device=split.device)).views
-        blocks = []
+        """A block for each source: what was given framed on top, the targets below."""
+        views = _first(split, max(1, min(self.config.sources, _TILES // len(spec.names) ** 2)))
+        tile, blocks = _tile_size(spec), []
         for source in spec.names:
             targets = [name for name in spec.names if name != source]
             made = model.translate({source: views[source]}, targets, tools.rng("cross", source))
-            rows = [_row(spec[source], views[source], frame=True)]
-            rows += [_row(spec[name], made[name]) for name in targets]
-            blocks.append(_stack(rows))
+            rows = [_row(spec[source], views[source], tile, _GIVEN)]
+            rows += [_row(spec[name], made[name], tile) for name in targets]
+            blocks.append(np.concatenate(rows, axis=0))
         return torch.from_numpy(_beside(blocks))
 
     def _errors(
         self, model: Reconstruct, spec: DataSpec, split: Split, tools: Tools
     ) -> list[Score]:
-        found: dict[str, list[Tensor]] = {name: [] for name in spec.names}
+        found: dict[str, dict[str, list[Tensor]]] = {}  # by metric, then modality
+        done = 0
         for batch in split.batches(self.config.batch_size):
-            first = int(batch.index[0])
-            made = model.reconstruct(batch.views, tools.rng("reconstruction", first=first))
-            for name, x in batch.views.items():
-                found[name].append(_error(spec[name], made[name], x))
-            tools.report(first + len(batch), len(split))
+            made = model.reconstruct(batch.views, tools.rng("reconstruction", first=done))
+            for name, real in batch.views.items():
+                for metric, errors in _errors(spec[name], made[name], real).items():
+                    found.setdefault(metric, {}).setdefault(name, []).append(errors)
+            done += len(batch)
+            tools.report(done, len(split))
         scores = []
-        for kind, metric in (
-            ("image", "reconstruction/mae"),
-            ("text", "reconstruction/token-accuracy"),
-        ):
-            parts = {n: torch.cat(e).double() for n, e in found.items() if spec[n].kind == kind}
-            if parts:
-                scores.append(_summary(metric, torch.stack(list(parts.values())).mean(0), None))
-                scores += [_summary(metric, errors, name) for name, errors in parts.items()]
+        for metric, by_modality in found.items():
+            parts = {name: torch.cat(errors).double() for name, errors in by_modality.items()}
+            scores.append(_mean(metric, torch.stack(list(parts.values())).mean(0), None))
+            scores += [_mean(metric, errors, name) for name, errors in parts.items()]
         return scores
 
 
-def _error(modality: Modality, made: Tensor, real: Tensor) -> Tensor:
+def _first(split: Split, n: int) -> Views:
+    return split.batch(torch.arange(min(n, len(split)), device=split.device)).views
+
+
+def _errors(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Figures `[B]` of a modality's reconstructions, by metric."""
     if modality.kind == "text":
-        return (made == real).double().mean(1)
-    return (made.clamp(0, 1) - real).abs().flatten(1).mean(1)
+        return {"reconstruction/token-accuracy": (made == real).float().mean(1)}
+    difference = (made.float().clamp(0, 1) - real).flatten(1)
+    psnr = -10 * difference.square().mean(1).log10()
+    return {
+        "reconstruction/mae": difference.abs().mean(1),
+        "reconstruction/psnr": psnr.clamp(max=_LARGEST_PSNR),
+    }
 
 
-def _summary(metric: str, items: Tensor, target: str | None) -> Score:
+def _mean(metric: str, items: Tensor, target: str | None) -> Score:
     n = len(items)
     stderr = (items.std() / n**0.5).item() if n > 1 else None
     return Score(metric, items.mean().item(), n, stderr, target=target)
@@ -124,51 +156,50 @@ def _summary(metric: str, items: Tensor, target: str | None) -> Score:
 
 def _grid(groups: list[Views], spec: DataSpec) -> Tensor:
     """A column a tuple, a row a modality, the groups' rows of a modality together."""
-    rows = [_row(m, views[m.name]) for m in spec.modalities for views in groups]
-    return torch.from_numpy(_stack(rows))
+    tile = _tile_size(spec)
+    rows = [_row(m, views[m.name], tile) for m in spec.modalities for views in groups]
+    return torch.from_numpy(np.concatenate(rows, axis=0))
 
 
-def _row(modality: Modality, views: Tensor, *, frame: bool = False) -> np.ndarray:
-    tiles = [_tile(modality, x) for x in views.detach().cpu()]
-    return np.concatenate([_framed(tile, frame) for tile in tiles], axis=1)
+def _tile_size(spec: DataSpec) -> int:
+    """Side in pixels of the square that every view is shown in."""
+    largest = max((max(m.shape[1:]) for m in spec.modalities if m.kind == "image"), default=0)
+    return max(_LEAST, 2 * largest if largest <= _SMALL else largest)
 
 
-def _framed(tile: np.ndarray, frame: bool) -> np.ndarray:
-    out = np.full((_TILE + 2 * _GAP, _TILE + 2 * _GAP, 3), _WHITE, np.uint8)
-    if frame:
-        out[:] = _GIVEN
-    out[_GAP:-_GAP, _GAP:-_GAP] = tile
-    return out
+def _row(
+    modality: Modality, views: Tensor, tile: int, frame: tuple[int, int, int] | None = None
+) -> np.ndarray:
+    draw = _shown if modality.kind == "image" else _written
+    outer = tile + 2 * _GAP
+    row = np.full((outer, len(views), outer, 3), frame or _WHITE, np.uint8)
+    for i, x in enumerate(views.detach().cpu()):
+        row[_GAP:-_GAP, i, _GAP:-_GAP] = draw(modality, x, tile)
+    return row.reshape(outer, len(views) * outer, 3)
 
 
-def _tile(modality: Modality, x: Tensor) -> np.ndarray:
-    """One view as uint8 `[56, 56, 3]`."""
-    if modality.kind == "text":
-        return _written("".join(modality.vocabulary[token] for token in x.tolist()))
-    pixels = (x.float().clamp(0, 1) * 255).round().expand(3, -1, -1)
-    factor = _TILE / max(pixels.shape[1:])
-    if factor >= 1:
-        pixels = pixels.repeat_interleave(int(factor), 1).repeat_interleave(int(factor), 2)
-    else:
-        pixels = functional.interpolate(pixels[None], size=(_TILE, _TILE), mode="area")[0]
-    out = np.full((_TILE, _TILE, 3), _WHITE, np.uint8)
+def _shown(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
+    """An image as uint8 `[tile, tile, 3]`, enlarged by a whole factor without smoothing."""
+    factor = tile // max(x.shape[1:])
+    pixels = (x.float().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
+    pixels = functional.interpolate(pixels[None], scale_factor=factor, mode="nearest")[0]
     height, width = pixels.shape[1:]
-    top, left = (_TILE - height) // 2, (_TILE - width) // 2
-    out[top : top + height, left : left + width] = pixels.permute(1, 2, 0).byte().numpy()
+    top, left = (tile - height) // 2, (tile - width) // 2
+    out = np.full((tile, tile, 3), _WHITE, np.uint8)
+    out[top : top + height, left : left + width] = pixels.permute(1, 2, 0).numpy()
     return out
 
 
-def _written(text: str) -> np.ndarray:
-    tile = Image.new("RGB", (_TILE, _TILE), "white")
-    lines = [text[i : i + 8] for i in range(0, len(text), 8)]
-    ImageDraw.Draw(tile).multiline_text(
-        (2, 4), "\n".join(lines), fill="black", font=ImageFont.load_default(10)
-    )
-    return np.asarray(tile)
-
-
-def _stack(rows: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(rows, axis=0)
+def _written(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
+    """A text as uint8 `[tile, tile, 3]`, wrapped; what does not fit is cut off."""
+    letters = all(len(token) == 1 for token in modality.vocabulary)
+    text = ("" if letters else " ").join(modality.vocabulary[token] for token in x.tolist())
+    width, height = _LETTER
+    lines = textwrap.wrap(text, tile // width, drop_whitespace=False)[: tile // height]
+    canvas, font = Image.new("RGB", (tile, tile), "white"), ImageFont.load_default(_FONT_SIZE)
+    for i, line in enumerate(lines):
+        ImageDraw.Draw(canvas).text((1, i * height), line, fill="black", font=font)
+    return np.asarray(canvas)
 
 
 def _beside(blocks: list[np.ndarray]) -> np.ndarray:

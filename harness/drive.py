@@ -105,8 +105,13 @@ def drive(runs: Sequence[Run], options: Options, reporter: Reporter) -> Summary:
     """Carry out runs; what is done is not done again, and one failure stops no other.
 
     Runs that another process holds are put last and then waited for.
+
+    Raises:
+        BenchError: The device, the data or the classifiers are not there; nothing was begun.
     """
     _stop.clear()
+    if options.engine == "local":  # a cluster's nodes have their own
+        _check_surroundings(runs, options)
     summary = Summary()
     with _stopping():
         held = _drive_once(list(runs), options, reporter, summary)
@@ -132,6 +137,24 @@ def _drive_once(
             summary.outcomes[key] = Outcome("failed", str(error))
         reporter.say(f"{key}: {summary.outcomes[key].text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
+
+
+def _check_surroundings(runs: Sequence[Run], options: Options) -> None:
+    """Find what would fail every run alike, once and before any training."""
+    device = choose_device(options.device)
+    for name, settings in dict.fromkeys((r.dataset, r.resolved.data) for r in runs):
+        dataset = open_dataset(name, settings.model_dump_json(), options.places)
+        load_classifiers(dataset, options, device)
+
+
+def load_classifiers(
+    dataset: Dataset, options: Options, device: torch.device
+) -> dict[str, Classifier]:
+    """The classifiers of a dataset, where an evaluator that is asked for uses them."""
+    names = options.evaluators or tuple(entries("evaluator"))
+    if not any(find("evaluator", name).cls.uses_classifiers for name in names):
+        return {}
+    return classifiers.load(dataset.spec, device, options.archive)
 
 
 def label(run: Run) -> str:
@@ -226,7 +249,7 @@ class _Work:
         reason = self.entry.cls.skip(self.spec, self.resolved.model)
         if reason:
             return Outcome("skipped", f"Skipped: {reason}")
-        judges = self._classifiers()
+        judges = load_classifiers(self.dataset, self.options, self.device)
         wanted, skipped = plan_evaluations(
             self.options.evaluators,
             self.resolved,
@@ -368,12 +391,6 @@ class _Work:
         split = self.dataset.split(SPLIT).to(self.device)
         seed, folder = self.run.seed, self.folder
         evaluate(evaluation, model, self.spec, split, seed, judges, folder, self.identity, report)
-
-    def _classifiers(self) -> dict[str, Classifier]:
-        names = self.options.evaluators or tuple(entries("evaluator"))
-        if not any(find("evaluator", name).cls.uses_classifiers for name in names):
-            return {}
-        return classifiers.load(self.spec, self.device, self.options.archive)
 
     def _watch(self) -> Watch:
         def report(progress: Progress) -> None:

@@ -1,7 +1,8 @@
-"""Pictures of every kind of modality."""
+"""Pictures of every kind of modality, and the reconstruction error."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from evaluators.samples import Samples
@@ -12,7 +13,7 @@ SPEC = DataSpec(
     1,
     (
         Modality("a", "image", (3, 28, 28)),
-        Modality("b", "image", (1, 64, 64)),
+        Modality("b", "image", (1, 64, 48)),
         Modality("c", "text", (12,), "categorical", vocabulary=tuple("abcd")),
     ),
     2,
@@ -20,43 +21,129 @@ SPEC = DataSpec(
     "",
     "",
 )
-
-
-class Copy(torch.nn.Module):
-    max_given = None
-
-    def sample(self, n, rng):
-        views = split().batch(torch.arange(n)).views
-        return views
-
-    def translate(self, given, targets, rng):
-        views = self.sample(len(next(iter(given.values()))), rng)
-        return {name: views[name] for name in targets}
-
-    def reconstruct(self, views, rng):
-        return {n: x + 0.1 if n == "a" else x for n, x in views.items()}
+TILE = 64 + 4  # the largest side, and a margin of two pixels
+GREEN, WHITE = [20, 160, 60], [255, 255, 255]
 
 
 def split():
     return Split(
         {
             "a": torch.full((20, 3, 28, 28), 51, dtype=torch.uint8),
-            "b": torch.zeros(20, 1, 64, 64, dtype=torch.uint8),
+            "b": torch.zeros(20, 1, 64, 48, dtype=torch.uint8),
             "c": torch.ones(20, 12, dtype=torch.uint8),
         }
     )
 
 
-def test_grids_and_reconstruction_error_of_images_and_texts():
-    tools = Tools(torch.device("cpu"), 0)
-    outcome = Samples(Samples.Config()).run(Copy(), SPEC, split(), tools)
-    assert set(outcome.pictures) == {"joint", "cross", "reconstruction"}
-    for picture in outcome.pictures.values():
-        assert picture.dtype == torch.uint8
-        assert picture.shape[2] == 3
-    assert outcome.pictures["joint"].shape[:2] == (3 * 60, 12 * 60)
-    by_target = {(s.metric, s.target): s.value for s in outcome.scores}
-    assert abs(by_target["reconstruction/mae", "a"] - 0.1) < 1e-6
-    assert by_target["reconstruction/mae", "b"] == 0
-    assert abs(by_target["reconstruction/mae", None] - 0.05) < 1e-6
-    assert by_target["reconstruction/token-accuracy", None] == 1
+class Copy(torch.nn.Module):
+    """Gives the data back, modality "a" brighter by a tenth, half of the text wrong."""
+
+    max_given = None
+
+    def sample(self, n, rng):
+        return split().batch(torch.arange(n)).views
+
+    def translate(self, given, targets, rng):
+        views = self.sample(len(next(iter(given.values()))), rng)
+        return {name: views[name] for name in targets}
+
+    def reconstruct(self, views, rng):
+        wrong = torch.arange(12) % 2
+        return {"a": views["a"] + 0.1, "b": views["b"] - 0.5, "c": views["c"] + wrong}
+
+
+def measure(model, spec=SPEC, data=None, **settings):
+    evaluator = Samples(Samples.Config(**settings))
+    return evaluator.run(model, spec, data or split(), Tools(torch.device("cpu"), 0))
+
+
+def test_grids_have_a_column_a_tuple_and_a_row_a_modality():
+    pictures = measure(Copy(), columns=5, sources=4).pictures
+    shapes = {name: tuple(picture.shape) for name, picture in pictures.items()}
+    assert shapes == {
+        "joint": (3 * TILE, 5 * TILE, 3),
+        "cross": (3 * TILE, 3 * 4 * TILE + 2 * 6, 3),
+        "reconstruction": (6 * TILE, 5 * TILE, 3),
+    }
+    assert all(picture.dtype == torch.uint8 for picture in pictures.values())
+
+
+def test_small_images_are_enlarged_twice_without_smoothing_and_centred():
+    joint = measure(Copy()).pictures["joint"]
+    tile = joint[:TILE, :TILE]
+    inside = (tile == 51).all(2)
+    assert inside.sum() == 56**2
+    assert inside[6:62, 6:62].all()
+    assert (tile[~inside] == 255).all()
+
+
+def test_what_was_given_is_framed_on_top_of_its_block():
+    cross = measure(Copy(), sources=2).pictures["cross"]
+    block = 2 * TILE + 6
+    for i in range(3):
+        assert cross[0, i * block].tolist() == GREEN
+        assert cross[TILE, i * block].tolist() == WHITE
+    assert cross[0, block - 1].tolist() == WHITE
+
+
+def test_text_is_written_and_differs_by_its_letters():
+    class Writer(torch.nn.Module):
+        def sample(self, n, rng):
+            views = Copy().sample(n, rng)
+            views["c"][1] = 3
+            return views
+
+    joint = measure(Writer())
+    row = joint.pictures["joint"][2 * TILE :]
+    first, second = row[:, :TILE], row[:, TILE : 2 * TILE]
+    assert (first < 128).any()
+    assert (second < 128).any()
+    assert not torch.equal(first, second)
+
+
+def test_reconstruction_errors_are_the_known_ones():
+    found = {(s.metric, s.target): s for s in measure(Copy()).scores}
+    assert found["reconstruction/mae", "a"].value == pytest.approx(0.1, abs=1e-6)
+    assert found["reconstruction/mae", "b"].value == 0  # below 0 is clamped
+    assert found["reconstruction/mae", None].value == pytest.approx(0.05, abs=1e-6)
+    assert found["reconstruction/psnr", "a"].value == pytest.approx(20, abs=1e-4)
+    assert found["reconstruction/psnr", "b"].value == 100  # an exact copy stays finite
+    assert found["reconstruction/psnr", None].value == pytest.approx(60, abs=1e-4)
+    assert found["reconstruction/token-accuracy", None].value == 0.5
+    assert found["reconstruction/token-accuracy", "c"].n == 20
+    assert found["reconstruction/mae", "b"].stderr == 0
+
+
+def test_errors_do_not_depend_on_the_batch_size():
+    class Noisy(Copy):
+        def reconstruct(self, views, rng):
+            noise = rng.normal(len(views["a"]), 1, 1, 1)
+            return views | {"a": views["a"] + 0.1 * noise}
+
+    one, other = (measure(Noisy(), batch_size=size).scores for size in (20, 3))
+    assert [s.value for s in one] == pytest.approx([s.value for s in other], rel=1e-6)
+
+
+def test_many_modalities_make_no_larger_grid_of_translations():
+    names = tuple("abcdefghij")
+    spec = DataSpec(
+        "fake", 1, tuple(Modality(n, "image", (3, 28, 28)) for n in names), 0, {}, "", ""
+    )
+    data = Split({n: torch.zeros(9, 3, 28, 28, dtype=torch.uint8) for n in names})
+
+    class Blank(torch.nn.Module):
+        max_given = 1
+
+        def translate(self, given, targets, rng):
+            return dict.fromkeys(targets, next(iter(given.values())))
+
+    outcome = measure(Blank(), spec, data)
+    assert set(outcome.pictures) == {"cross"}
+    assert outcome.scores == []
+    assert outcome.pictures["cross"].shape[1] < 10 * 3 * 60
+
+
+def test_a_model_without_any_ability_is_skipped_with_a_reason():
+    evaluator = Samples(Samples.Config())
+    assert "nor reconstructs" in evaluator.skip(torch.nn.Module, SPEC)
+    assert evaluator.skip(Copy, SPEC) is None

@@ -19,15 +19,15 @@ def _double():
     torch.set_default_dtype(torch.float32)
 
 
-def spec_of(n):
-    modalities = tuple(Modality(name, "image", (1, 1, 1)) for name in NAMES)
+def spec_of(n, names=NAMES):
+    modalities = tuple(Modality(name, "image", (1, 1, 1)) for name in names)
     return DataSpec("fake", 1, modalities, CLASSES, {"test": n}, "", "")
 
 
-def split_of(n):
+def split_of(n, names=NAMES):
     labels = torch.arange(n) % CLASSES
     pixels = labels.to(torch.uint8).view(n, 1, 1, 1)
-    return Split(dict.fromkeys(NAMES, pixels), labels)
+    return Split(dict.fromkeys(names, pixels), labels)
 
 
 class Reader(nn.Module):
@@ -37,9 +37,9 @@ class Reader(nn.Module):
         return nn.functional.one_hot((x.flatten(1)[:, 0] * 255).round().long(), CLASSES).float()
 
 
-def tools(seed=0):
+def tools(seed=0, names=NAMES, report=lambda done, total: None):
     judge = Classifier(Reader(), 1.0, "", "")
-    return Tools(torch.device("cpu"), seed, dict.fromkeys(NAMES, judge))
+    return Tools(torch.device("cpu"), seed, dict.fromkeys(names, judge), report)
 
 
 def as_view(label):
@@ -75,6 +75,22 @@ class Fake(nn.Module):
         return views
 
 
+class Pairs(nn.Module):
+    """Translates alone, from one modality; pair i -> j is right on the first (i + j) tenths."""
+
+    max_given = 1
+
+    def translate(self, given, targets, rng):
+        (source,) = given
+        label = (given[source].flatten(1)[:, 0] * 255).round().long()
+        tenth = torch.arange(rng.first, rng.first + len(label)) * 10 // 100
+        made = {}
+        for target in targets:
+            right = tenth < NAMES.index(source) + NAMES.index(target)
+            made[target] = as_view(torch.where(right, label, (label + 1) % CLASSES))
+        return made
+
+
 def measure(model, n=2000, **settings):
     evaluator = Coherence(Coherence.Config(**settings))
     outcome = evaluator.run(model, spec_of(n), split_of(n), tools())
@@ -92,7 +108,7 @@ def test_a_perfect_model_scores_one_without_error():
 
 
 def test_independent_uniform_labels_agree_as_the_closed_form_says():
-    """Two of ten classes thrice: P(all five equal) = 10 * 10^-5."""
+    """P(all five equal) = 10 * (1/10)^5."""
     scores, _ = measure(Fake(), n=2000, samples=60_000, batch_size=20_000, subsets=False)
     joint = scores["coherence/joint"]
     assert abs(joint.value - 1e-4) < 4 * (1e-4 / 60_000) ** 0.5
@@ -105,6 +121,31 @@ def test_known_accuracy_is_found_within_its_error():
     assert abs(cross.value - expected) < 4 * cross.stderr
     one = next(s for s in outcome.scores if s.metric == "coherence/cross" and s.target)
     assert one.stderr == pytest.approx((one.value * (1 - one.value) / 2000) ** 0.5)
+
+
+def test_each_pair_is_found_exactly_and_averaged_over_sources_then_targets():
+    scores, outcome = measure(Pairs(), n=100, batch_size=33)
+    expected = {
+        a: {b: (i + j) / 10 for j, b in enumerate(NAMES) if i != j} for i, a in enumerate(NAMES)
+    }
+    for source, row in outcome.details["cross_matrix"].items():
+        assert row == pytest.approx(expected.pop(source))
+    assert not expected
+    assert scores["coherence/cross"].value == pytest.approx(0.4)
+    assert set(scores) == {"classifier/accuracy", "coherence/cross"}  # max_given and abilities
+
+
+def test_clustered_error_equals_the_bootstrap_over_tuples():
+    """Pairs of a tuple succeed together here, so the binomial error would be far too small."""
+    scores, _ = measure(Pairs(), n=100)
+    hits = torch.stack(
+        [torch.arange(100) * 10 // 100 < i + j for i in range(5) for j in range(5) if i != j]
+    ).double()  # [pairs, tuples]
+    resampled = torch.randint(100, (4000, 100), generator=torch.Generator().manual_seed(0))
+    bootstrap = hits.mean(0)[resampled].mean(1).std().item()
+    cross = scores["coherence/cross"]
+    assert cross.stderr == pytest.approx(bootstrap, rel=0.05)
+    assert cross.stderr > 3 * (cross.value * (1 - cross.value) / 2000) ** 0.5
 
 
 def test_clustered_error_equals_that_of_repeated_measurement():
@@ -139,3 +180,51 @@ def test_a_collapsed_model_is_seen_in_the_histogram():
     assert scores["coherence/joint"].value == 1
     assert scores["coherence/joint-classes"].value == 1
     assert outcome.details["joint_histogram"]["agreeing"] == [200] + [0] * 9
+
+
+def test_fewer_items_are_the_same_ones_whatever_the_seed():
+    evaluator = Coherence(Coherence.Config(items=20, subset_items=10, samples=30))
+    found = [evaluator.run(Fake(), spec_of(100), split_of(100), tools(seed)) for seed in (1, 2)]
+    first, second = (outcome.details for outcome in found)
+    assert first["items"] == second["items"]
+    assert len(set(first["items"])) == 20
+    assert set(first["subset_items"]) < set(first["items"])
+    sizes = {s.metric: s.n for s in found[0].scores if s.is_summary}
+    assert (sizes["coherence/joint"], sizes["coherence/cross"]) == (30, 20)
+    assert (sizes["coherence/posterior"], sizes["coherence/subset-3"]) == (20, 10)
+
+
+def test_many_subsets_are_sampled_the_same_way_in_every_run():
+    names, told = tuple("abcdefghi"), []
+    evaluator = Coherence(Coherence.Config())
+    pairs = []
+    for seed in (1, 2):
+        lent = tools(seed, names, lambda done, total: told.append((done, total)))
+        outcome = evaluator.run(Many(names), spec_of(4, names), split_of(4, names), lent)
+        scores = [s for s in outcome.scores if s.given]
+        pairs.append([(s.given, s.target) for s in scores])
+        for k, count in ((1, 9), (2, 36), (3, 64), (4, 64), (7, 36), (8, 9)):
+            given = {s.given for s in scores if len(s.given) == k}
+            assert len(given) == count
+        assert all(s.target not in s.given for s in scores)
+        assert told[-1][0] == told[-1][1]
+    assert pairs[0] == pairs[1]
+
+
+class Many(nn.Module):
+    """Copies one given modality to any targets."""
+
+    max_given = None
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def translate(self, given, targets, rng):
+        return dict.fromkeys(targets, next(iter(given.values())))
+
+
+def test_a_model_that_neither_samples_nor_translates_is_skipped_with_a_reason():
+    evaluator = Coherence(Coherence.Config())
+    assert "neither samples jointly nor translates" in evaluator.skip(nn.Module, spec_of(1))
+    assert evaluator.skip(Pairs, spec_of(1)) is None
