@@ -80,6 +80,12 @@ _set_option = click.option(
     metavar="KEY=VALUE",
     help="Override a setting: model.latent_dim=32, models.shala.beta=1, data.modalities=10.",
 )
+_split_option = click.option(
+    "--split",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    help="What is measured on: validation for a choice of settings.  [test]",
+)
 _store_option = click.option(
     "--store",
     "stores",
@@ -123,6 +129,7 @@ def main() -> None:
 @click.option("--threads", type=click.IntRange(1), help="Torch threads a run.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
 @click.option("--evaluators", callback=_names, help="Only these, with commas between.")
+@_split_option
 @click.option(
     "--classifiers",
     "archive",
@@ -156,6 +163,7 @@ def run(ctx: click.Context, **options: Any) -> None:
                 store=options["store"],
                 places=Places(options["data_root"], options["cache_dir"]),
                 evaluators=options["evaluators"],
+                split=options["split"],
                 archive=options["archive"],
                 device=options["device"],
                 jobs=options["jobs"],
@@ -176,6 +184,7 @@ def run(ctx: click.Context, **options: Any) -> None:
         dataset=options["dataset"],
         preset=options["preset"],
         models=sorted({r.model for r in runs}),
+        split=options["split"],
     )
     ctx.exit(summary.exit_code)
 
@@ -212,6 +221,7 @@ def _stores(given: tuple[Path, ...]) -> list[Path]:
     type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
     default="text",
 )
+@_split_option
 @_store_option
 @click.option("--mix", is_flag=True, help="Average runs of different code or data all the same.")
 @_json_option

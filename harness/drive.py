@@ -23,7 +23,7 @@ from harness.api import Classifier, Dataset, Diverged, Model, Places, derive_see
 from harness.api.errors import BenchError
 from harness.api.registry import entries, find
 from harness.engine import Emit, Engine, InProcess, Processes, Ray
-from harness.evaluate import SPLIT, Evaluation, evaluate, plan_evaluations
+from harness.evaluate import Evaluation, evaluate, plan_evaluations
 from harness.identity import train_id
 from harness.plan import Run
 from harness.progress import Reporter
@@ -42,6 +42,7 @@ class Options:
 
     Attributes:
         evaluators: Names; every one that applies where empty.
+        split: "test", or "validation" for a choice.
         archive: Classifiers to use in place of the shipped ones.
         device: "auto", "cpu" or "cuda[:n]".
         jobs: Processes at a time; 1 works in this process.
@@ -58,6 +59,7 @@ class Options:
     store: Path
     places: Places
     evaluators: tuple[str, ...] = ()
+    split: Literal["test", "validation"] = "test"
     archive: Path | None = None
     device: str = "auto"
     jobs: int = 1
@@ -257,6 +259,7 @@ class _Work:
             self.spec,
             self.identity,
             judges,
+            self.options.split,
         )
         todo = [e for e in wanted if not self.folder.has_result(e.identity)]
         where = self.folder.path
@@ -388,7 +391,7 @@ class _Work:
                 raise Stopped
             self.emit({"kind": "evaluating", "evaluator": name, "done": done, "total": total})
 
-        split = self.dataset.split(SPLIT).to(self.device)
+        split = self.dataset.split(evaluation.split).to(self.device)
         seed, folder = self.run.seed, self.folder
         evaluate(evaluation, model, self.spec, split, seed, judges, folder, self.identity, report)
 

@@ -19,8 +19,6 @@ from harness.identity import eval_id
 from harness.provenance import describe_code, describe_machine
 from harness.store import RunFolder, write_whole
 
-SPLIT = "test"
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -28,10 +26,12 @@ class Evaluation:
 
     Attributes:
         identity: Its `eval_id`.
+        split: Name of the split that it measures on.
     """
 
     evaluator: Evaluator
     identity: str
+    split: str
 
 
 def plan_evaluations(
@@ -41,6 +41,7 @@ def plan_evaluations(
     spec: DataSpec,
     training: str,
     classifiers: Mapping[str, Classifier],
+    split: str,
 ) -> tuple[list[Evaluation], dict[str, str]]:
     """The evaluations that a run calls for, and the reasons for those it cannot have.
 
@@ -51,6 +52,7 @@ def plan_evaluations(
         spec: What the data consist of.
         training: The run's `train_id`.
         classifiers: By modality.
+        split: The split that will be measured on.
     """
     wanted, skipped = [], {}
     for name in names or tuple(entries("evaluator")):
@@ -63,9 +65,9 @@ def plan_evaluations(
             continue
         used = {n: c.digest for n, c in classifiers.items()} if evaluator.uses_classifiers else {}
         settings = resolved.evaluators[name].model_dump(mode="json")
-        n = spec.sizes[SPLIT]
-        identity = eval_id(training, name, evaluator.version, settings, used, SPLIT, n)
-        wanted.append(Evaluation(evaluator, identity))
+        n = spec.sizes[split]
+        identity = eval_id(training, name, evaluator.version, settings, used, split, n)
+        wanted.append(Evaluation(evaluator, identity, split))
     return wanted, skipped
 
 
@@ -100,7 +102,7 @@ def evaluate(
             "evaluator": evaluator.name,
             "version": evaluator.version,
             "settings": evaluator.config.model_dump(mode="json"),
-            "split": SPLIT,
+            "split": evaluation.split,
             "n": len(split),
             "classifiers": {n: _describe(c) for n, c in own.items()},
             "metrics": [vars(metric) for metric in evaluator.metrics],
@@ -111,6 +113,7 @@ def evaluate(
                 **describe_code(find("evaluator", evaluator.name)),
                 **describe_machine(split.device),
                 "seconds": round(time.time() - began, 2),
+                "finished": round(time.time()),
             },
         },
     )

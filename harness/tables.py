@@ -76,6 +76,23 @@ class Table:
     printed_for: str
 
 
+class _Records:
+    """A run's records as the tables see them: the last result of each evaluator on one split."""
+
+    def __init__(self, folder: RunFolder, split: str):
+        self.name, self.run, self.trained = folder.path.name, folder.run, folder.trained
+        self.failed, self._folder = folder.failed, folder
+        last: dict[str, dict[str, Any]] = {}
+        found = [r for r in folder.results() if r["split"] == split]
+        for result in sorted(found, key=lambda r: (r["version"], r["provenance"].get("finished", 0))):
+            last[result["evaluator"]] = result
+        self.results = list(last.values())
+
+    def state(self) -> str:
+        """How the run stands."""
+        return self._folder.state()
+
+
 def make_tables(
     stores: Sequence[Store],
     metric: str,
@@ -83,6 +100,7 @@ def make_tables(
     dataset: str | None = None,
     preset: str | None = None,
     models: Sequence[str] = (),
+    split: str = "test",
     mix: bool = False,
 ) -> list[Table]:
     """Read the stores into tables, one for each dataset and preset.
@@ -93,15 +111,16 @@ def make_tables(
         dataset: Only this one.
         preset: Only this one.
         models: Only these.
+        split: What was measured on.
         mix: Whether runs of different code, packages' precision or data may share a row.
 
     Raises:
         BenchError: The metric or dataset is unknown, or records would be mixed.
     """
-    folders = _unique([folder for store in stores for folder in store.runs()])
+    folders = _unique([_Records(f, split) for store in stores for f in store.runs()])
     published = read_published()
     _check_names(folders, published, metric, dataset)
-    groups: dict[tuple[str, str], list[RunFolder]] = {}
+    groups: dict[tuple[str, str], list[_Records]] = {}
     for folder in folders:
         run = folder.run
         place = run["dataset"], run["preset"]
@@ -117,15 +136,15 @@ def make_tables(
     return [table for table in tables if table.metrics]
 
 
-def _unique(folders: list[RunFolder]) -> list[RunFolder]:
+def _unique(folders: list[_Records]) -> list[_Records]:
     """One folder a training: a run that lies in two stores counts once."""
     return list({folder.run["train_id"]: folder for folder in folders}.values())
 
 
 def _check_names(
-    folders: list[RunFolder], published: list[Published], metric: str, dataset: str | None
+    folders: list[_Records], published: list[Published], metric: str, dataset: str | None
 ) -> None:
-    scored = {s["metric"] for f in folders for r in f.results() for s in r["scores"]}
+    scored = {s["metric"] for f in folders for r in f.results for s in r["scores"]}
     metrics = scored | {p.metric for p in published}
     if not any(_matches(name, metric) for name in metrics):
         families = {name.split("/")[0] for name in metrics}
@@ -141,7 +160,7 @@ def _matches(name: str, asked: str) -> bool:
 
 def _table(
     key: tuple[str, str],
-    folders: list[RunFolder],
+    folders: list[_Records],
     metric: str,
     published: list[Published],
     models: Sequence[str],
@@ -151,7 +170,7 @@ def _table(
     twin = next((f.run["data"].get("twin", "") for f in folders), "")
     printed = [p for p in published if p.dataset == (twin or dataset) and not p.condition]
     printed = [p for p in printed if _matches(p.metric, metric)]
-    results = [r for f in folders for r in f.results()]
+    results = [r for f in folders for r in f.results]
     metrics = _metrics(results, [] if twin else printed, metric)
     rows = _rows(folders, metrics, mix)
     ran = {row.method for row in rows}
@@ -184,8 +203,8 @@ def _metrics(
     return found
 
 
-def _rows(folders: list[RunFolder], metrics: dict[str, Any], mix: bool) -> list[Row]:
-    variants: dict[str, list[RunFolder]] = {}
+def _rows(folders: list[_Records], metrics: dict[str, Any], mix: bool) -> list[Row]:
+    variants: dict[str, list[_Records]] = {}
     for folder in folders:
         variants.setdefault(_variant(folder.run), []).append(folder)
     rows = []
@@ -208,7 +227,7 @@ def _variant(run: dict[str, Any]) -> str:
     return json.dumps([run["model"], run["model_version"], run["settings"]], sort_keys=True)
 
 
-def _why(folders: list[RunFolder]) -> str:
+def _why(folders: list[_Records]) -> str:
     states = Counter(folder.state() for folder in folders)
     states.pop("done", None)
     told = []
@@ -219,15 +238,15 @@ def _why(folders: list[RunFolder]) -> str:
     return "; ".join(told)
 
 
-def _refuse_mixture(label: str, folders: list[RunFolder]) -> None:
+def _refuse_mixture(label: str, folders: list[_Records]) -> None:
     facts: dict[str, dict[str, str]] = {}
     for folder in folders:
-        name, trained = folder.path.name, folder.trained
+        name, trained = folder.name, folder.trained
         if trained:
             facts.setdefault("source code", {})[trained["provenance"]["source"]] = name
             facts.setdefault("network code", {})[trained["provenance"]["nets"]] = name
         facts.setdefault("data", {})[folder.run["data"]["fingerprint"]] = name
-        for result in folder.results():
+        for result in folder.results:
             own = f"evaluator {result['evaluator']}"
             digests = [c["digest"] for c in result["classifiers"].values()]
             state = json.dumps([result["version"], result["settings"], digests])
@@ -241,8 +260,8 @@ def _refuse_mixture(label: str, folders: list[RunFolder]) -> None:
             )
 
 
-def _summary(folder: RunFolder, metric: str) -> Score | None:
-    for result in folder.results():
+def _summary(folder: _Records, metric: str) -> Score | None:
+    for result in folder.results:
         for data in result["scores"]:
             score = Score.from_json(data)
             if score.metric == metric and score.is_summary:
@@ -286,7 +305,7 @@ def _differs(a: Cell, b: Cell) -> bool:
 
 
 def _notes(
-    folders: list[RunFolder],
+    folders: list[_Records],
     results: list[dict[str, Any]],
     metrics: dict[str, Any],
     printed: list[Published],

@@ -38,6 +38,8 @@ def write_run(root, model, seed, joint, **changes):
     result = {
         "evaluator": "coherence",
         "version": 1,
+        "split": "test",
+        "provenance": {"finished": changes.get("finished", 0)},
         "settings": {},
         "classifiers": {},
         "metrics": [metric],
@@ -97,6 +99,20 @@ def test_one_seed_shows_the_error_over_items_and_says_so(tmp_path):
 def test_other_settings_are_another_row(store, tmp_path):
     write_run(tmp_path, "shala", 0, 0.1, x=2, name="other")
     assert sum(row.method == "shala" for row in table_of(store).rows) == 2
+
+
+def test_the_last_result_of_an_evaluator_counts(store):
+    folder = next(f for f in store.runs() if f.run["model"] == "shala")
+    (result,) = folder.results()
+    newer = result | {"provenance": {"finished": 5}}
+    newer["scores"] = [Score("coherence/joint", 0.5, 1000, 0.01).to_json()]
+    folder.write_json("results/coherence-2.json", newer)
+    row = next(r for r in table_of(store).rows if r.label == "shala")
+    assert row.cells["coherence/joint"].mean == pytest.approx((0.5 + 0.82 + 0.84) / 3)
+
+
+def test_validation_figures_stand_apart(store):
+    assert not any(row.cells for row in table_of(store, split="validation").rows)
 
 
 def test_runs_of_different_code_are_not_averaged_unasked(store, tmp_path):
