@@ -84,7 +84,9 @@ class _Records:
         self.failed, self._folder = folder.failed, folder
         last: dict[str, dict[str, Any]] = {}
         found = [r for r in folder.results() if r["split"] == split]
-        for result in sorted(found, key=lambda r: (r["version"], r["provenance"].get("finished", 0))):
+        for result in sorted(
+            found, key=lambda r: (r["version"], r["provenance"].get("finished", 0))
+        ):
             last[result["evaluator"]] = result
         self.results = list(last.values())
 
