@@ -6,6 +6,7 @@
 #   benchmarks/gpu_campaign.sh 25m out polymnist shala mmvae+
 #
 # OUT/runs is the store (weights and checkpoints stay there); OUT/records is what to bring home.
+# PRESET and DEVICE override paper and cuda, for a rehearsal.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,10 +26,10 @@ esac
 end=$((SECONDS + seconds))
 
 for method in "$@"; do
-  left=$((end - SECONDS))
+  left=$((end - SECONDS)) code=0
   if [ "$left" -le 0 ]; then break; fi
-  python bench.py run --models "$method" --dataset "$dataset" --preset paper --device "${DEVICE:-cuda}" \
-    --store "$out/runs" --time-limit "${left}s" ${PRESET_ARGS:-} || code=$?
-  if [ "${code:-0}" -eq 2 ]; then exit 2; fi # wrong input: the next method would fail alike
+  python bench.py run --models "$method" --dataset "$dataset" --preset "${PRESET:-paper}" \
+    --device "${DEVICE:-cuda}" --store "$out/runs" --time-limit "${left}s" || code=$?
+  if [ "$code" -eq 2 ]; then exit 2; fi # wrong input: the next method would fail alike
 done
 python bench.py export "$out/records" --store "$out/runs"

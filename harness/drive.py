@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 import classifiers
 from harness.api import Classifier, Dataset, Diverged, Model, Places, derive_seed
@@ -341,7 +342,7 @@ class _Work:
         self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
         data = self.dataset.split("train").to(self.device)
         if self.resolved.train.compile:
-            _compile(model, self.emit)
+            compile_networks(model)
         with warnings.catch_warnings():
             warnings.showwarning = self._warn
             last = train(
@@ -420,10 +421,14 @@ class _Work:
         return f"Out of memory on {self.device} with {told}. Halve them with --set."
 
 
-def _compile(model: Model, emit: Emit) -> None:
-    """Compile every network of the model, or say why not."""
-    try:
-        for child in model.children():
-            child.compile()
-    except (RuntimeError, ImportError) as error:
-        emit({"kind": "warning", "text": f"The networks are not compiled ({error})."})
+def compile_networks(module: nn.Module) -> None:
+    """Compile each outermost part of a model that is called as a network.
+
+    What does not compile runs as it is, with torch's warning that says so.
+    """
+    torch._dynamo.config.suppress_errors = True
+    for part in module.children():
+        if type(part).forward is nn.Module.forward:  # a container, or called by other methods
+            compile_networks(part)
+        else:
+            part.compile()

@@ -76,6 +76,10 @@ class Table:
     printed_for: str
 
 
+def _age(result: dict[str, Any]) -> tuple[int, int]:
+    return result["version"], result["provenance"].get("finished", 0)
+
+
 class _Records:
     """A run's records as the tables see them: the last result of each evaluator on one split."""
 
@@ -84,9 +88,7 @@ class _Records:
         self.failed, self._folder = folder.failed, folder
         last: dict[str, dict[str, Any]] = {}
         found = [r for r in folder.results() if r["split"] == split]
-        for result in sorted(
-            found, key=lambda r: (r["version"], r["provenance"].get("finished", 0))
-        ):
+        for result in sorted(found, key=_age):
             last[result["evaluator"]] = result
         self.results = list(last.values())
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from toys import toy_data
+from toys import build, toy_data
 
 import classifiers
 from harness import drive as module
@@ -228,3 +231,29 @@ def test_a_damaged_classifier_is_told(tmp_path, judges):
 def test_an_unknown_device_is_told():
     with pytest.raises(BenchError, match="'tpu9'"):
         module.choose_device("tpu9")
+
+
+def test_compiling_reaches_every_network_that_is_called(toy, monkeypatch):
+    reached = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: reached.append(self))
+    model = build("shala", toy)
+    module.compile_networks(model)
+    trained = {id(p) for part in reached for p in part.parameters()}
+    left = [n for n, p in model.named_parameters() if id(p) not in trained]
+    assert left == ["prior_net.tokens"]
+
+
+def test_the_gpu_campaign_goes_on_and_gathers_records(tmp_path):
+    """A rehearsal on the CPU with the smoke preset."""
+    root = Path(__file__).parent.parent.parent
+    command = ["bash", "benchmarks/gpu_campaign.sh", "5m", str(tmp_path), "polydigits", "shala"]
+    environment = os.environ | {"PRESET": "smoke", "DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "Nothing to do" in done.stderr
+    assert [f.run["model"] for f in Store(tmp_path / "records").runs()] == ["shala"]
+    assert not list((tmp_path / "records").rglob("*.pt"))
