@@ -17,8 +17,17 @@ _RESULTS = Path(__file__).parent / "results"
 _EXITS = "Exit codes: 0 all is well, 1 a run failed, 2 wrong input, 3 stopped before the end."
 
 
+class _Command(click.Command):
+    """States the exit codes in its help."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"epilog": _EXITS, **options})
+
+
 class _Group(click.Group):
     """Prints a BenchError as its sentences, and names the nearest command."""
+
+    command_class = _Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -44,7 +53,10 @@ def _seeds(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]
         raise BenchError(
             f"--seeds is '{value}'; a count such as 3, or a list such as 0,4 was expected."
         ) from error
-    return numbers if "," in value else tuple(range(numbers[0]))
+    seeds = tuple(dict.fromkeys(numbers)) if "," in value else tuple(range(numbers[0]))
+    if not seeds or min(seeds) < 0:
+        raise BenchError(f"--seeds is '{value}'; give a count from 1 on, or a list from 0 on.")
+    return seeds
 
 
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -104,12 +116,12 @@ def _with(options: tuple[Any, ...]):
     return decorate
 
 
-@click.group(cls=_Group, help=f"Benchmark of shared-latent multimodal generative models. {_EXITS}")
+@click.group(cls=_Group, epilog=_EXITS)
 def main() -> None:
     """Benchmark of shared-latent multimodal generative models."""
 
 
-@main.command(help=f"Train and evaluate methods, then print the coherence table. {_EXITS}")
+@main.command()
 @click.option("--models", required=True, callback=_names, help="Names with commas between, or all.")
 @click.option("--dataset", required=True)
 @click.option("--preset", default="quick", show_default=True)
@@ -140,7 +152,10 @@ def main() -> None:
 @_json_option
 @click.pass_context
 def run(ctx: click.Context, **options: Any) -> None:
-    """Carry out runs and print what they gave."""
+    """Train and evaluate methods, then print the coherence table.
+
+    What is done is not done again; what was cut off goes on where it stopped.
+    """
     from harness.api import Places
     from harness.drive import Options, drive
     from harness.plan import plan
@@ -177,24 +192,18 @@ def run(ctx: click.Context, **options: Any) -> None:
             ),
             reporter,
         )
-    _print_tables(
-        [options["store"]],
-        "coherence",
-        options["as_json"],
-        dataset=options["dataset"],
-        preset=options["preset"],
-        models=sorted({r.model for r in runs}),
-        split=options["split"],
-    )
+    filters = {key: options[key] for key in ("dataset", "preset", "split")}
+    _print_table(options["store"], options["as_json"], models=options["models"], **filters)
     ctx.exit(summary.exit_code)
 
 
-def _print_tables(stores: list[Path], metric: str, as_json: bool, **filters: Any) -> None:
+def _print_table(store: Path, as_json: bool, models: tuple[str, ...], **filters: Any) -> None:
     from harness.store import Store
     from harness.tables import make_tables, render
 
+    models = () if models == ("all",) else models
     try:
-        tables = make_tables([Store(path) for path in stores], metric, **filters)
+        tables = make_tables([Store(store)], "coherence", models=models, **filters)
     except BenchError as error:  # the runs are recorded; a table is only a view of them
         click.echo(f"No table: {error}", err=True)
         return
@@ -293,24 +302,16 @@ def config(
 @_with(_data_options)
 def prepare(dataset: str, overrides: tuple[str, ...], data_root: Path, cache_dir: Path) -> None:
     """Download what a dataset lacks, generate what is generated, and say what is there."""
-    spec = _open(dataset, overrides, data_root, cache_dir, download=True).spec
+    from harness.api import Places
+    from harness.preparation import prepare_dataset
+
+    places = Places(data_root, cache_dir)
+    spec = prepare_dataset(dataset, overrides, places, download=True).spec
     sizes = ", ".join(f"{n:,} {name}" for name, n in spec.sizes.items())
     click.echo(f"{spec.name}: {spec.source}; {sizes}; fingerprint {spec.fingerprint[:12]}.")
 
 
-def _open(
-    name: str, overrides: tuple[str, ...], data: Path, cache: Path, *, download: bool = False
-) -> Any:
-    from harness.api import Places
-    from harness.api.registry import find
-    from harness.config import resolve_data
-
-    dataset = find("dataset", name).cls(resolve_data(name, overrides))
-    dataset.prepare(Places(data, cache), download=download)
-    return dataset
-
-
-@main.group(cls=_Group)
+@main.group(cls=_Group, epilog=_EXITS)
 def classifiers() -> None:
     """The modality classifiers that judge coherence."""
 
@@ -319,7 +320,7 @@ def classifiers() -> None:
 @click.option("--dataset", required=True)
 @_set_option
 @_with(_data_options)
-@click.option("--device", default="auto")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; the shipped one by default.")
 def classifiers_train(
     dataset: str,
@@ -330,16 +331,11 @@ def classifiers_train(
     out: Path | None,
 ) -> None:
     """Train one classifier a modality and store its weights with digest and accuracy."""
-    import classifiers as judges
-    from harness.drive import choose_device
+    from harness.api import Places
+    from harness.preparation import train_classifiers
 
-    data = _open(dataset, overrides, data_root, cache_dir)
-    if not data.spec.classes:
-        raise BenchError(f"The dataset '{dataset}' has no classes to train a classifier on.")
-    command = " ".join(
-        ["python bench.py classifiers train --dataset", dataset, *(f"--set {o}" for o in overrides)]
-    )
-    for facts in judges.train_all(data, choose_device(device), out, command):
+    places = Places(data_root, cache_dir)
+    for facts in train_classifiers(dataset, overrides, places, device, out):
         click.echo(
             f"{facts['modality']}: accuracy {facts['accuracy']:.4f} on test, "
             f"{facts['validation']:.4f} on validation; {facts['digest'][:12]}"

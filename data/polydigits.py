@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from data.sources.composing import compose, pair
+from data.sources.composing import compose, describe_modalities, pair
 from data.sources.files import digest_of, write_whole
 from harness.api import (
     Dataset,
     DataSpec,
-    Modality,
     Places,
     Settings,
     Split,
@@ -69,10 +68,7 @@ class PolyDigits(Dataset):
         return DataSpec(
             name=self.name,
             version=self.version,
-            modalities=tuple(
-                Modality(f"m{m}", "image", (3, SIDE, SIDE), "laplace", 0.75)
-                for m in range(self.config.modalities)
-            ),
+            modalities=describe_modalities(self.config.modalities, SIDE),
             classes=10,
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from data.sources.composing import compose, cut_validation, pair
+from data.sources.composing import compose, cut_validation, describe_modalities, pair
 from data.sources.download import Remote, download
 from data.sources.files import digest_of, git_digest, write_whole
 from data.sources.idx import find_idx, read_idx
@@ -31,7 +31,6 @@ from harness.api import (
     DataError,
     Dataset,
     DataSpec,
-    Modality,
     Places,
     Settings,
     Split,
@@ -143,10 +142,7 @@ class PolyMNIST(Dataset):
         return DataSpec(
             name=self.name,
             version=self.version,
-            modalities=tuple(
-                Modality(f"m{m}", "image", (3, SIDE, SIDE), "laplace", 0.75)
-                for m in range(self.config.modalities)
-            ),
+            modalities=describe_modalities(self.config.modalities, SIDE),
             classes=10,
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from harness.api import BenchError, ConfigErrors, Settings, setting, unknown
-from harness.api.registry import entries, find
+from harness.api.registry import broken, entries, find
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 _SECTIONS = ("model", "models", "data", "train", "evaluators")
+_HIDDEN = ("model", "data")  # sections whose settings are unknown where the name is
 
 
 class TrainSettings(Settings):
@@ -88,29 +89,28 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
         overrides: "key=value" each, with the value in TOML, or a bare word.
 
     Raises:
-        ConfigErrors: All mistakes together.
+        ConfigErrors: All mistakes together; what an unknown name hides is left unchecked.
     """
     mistakes: list[str] = []
     classes = _classes(model, dataset, preset, mistakes)
-    if mistakes:
-        raise ConfigErrors(mistakes)
+    known = {name: [f"{name}.{key}" for key, _ in _sources(cls)] for name, cls in classes.items()}
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
     origins = {
         f"{name}.{key}": Origin("class default", source)
         for name, cls in classes.items()
         for key, source in _sources(cls)
     }
-    for layer, table, default in _layers(model, dataset, preset, overrides, mistakes):
-        for key, value, source in _entries(table, model):
-            part = next((p for p in classes if key.startswith(p + ".")), None)
-            below = key.removeprefix(f"{part}.") if part else ""
-            known = _known(classes)
-            if part is None or not _has(classes[part], below):
-                mistakes.append(f"{unknown('setting', key, known)} ({layer})")
-                continue
-            _put(values[part], below, value)
-            origins[key] = Origin(layer, source or default)
-    built = {name: _build(name, cls, values[name], mistakes) for name, cls in classes.items()}
+    for key, value, origin in _entries(model, dataset, preset, overrides, origins, mistakes):
+        part = next((name for name in classes if key.startswith(name + ".")), None)
+        if key in origins:
+            _put(values[part], key.removeprefix(f"{part}."), value)
+            origins[key] = origin
+        elif part or key.split(".")[0] not in _HIDDEN:
+            allowed = known[part] if part else [k for keys in known.values() for k in keys]
+            mistakes.append(f"{unknown('setting', key, allowed)} ({origin.layer}, for {model})")
+    built = {
+        name: _build(name, cls, values[name], origins, mistakes) for name, cls in classes.items()
+    }
     if mistakes:
         raise ConfigErrors(mistakes)
     evaluators = {n.removeprefix("evaluators."): s for n, s in built.items() if "evaluators." in n}
@@ -124,18 +124,19 @@ def resolve_data(dataset: str, overrides: Sequence[str]) -> Settings:
         ConfigErrors: All mistakes together.
     """
     mistakes: list[str] = []
-    file = CONFIGS / "datasets" / f"{dataset}.toml"
-    table = _read(file, mistakes) if file.exists() else {}
-    values = {key.removeprefix("data."): v for key, v, _ in _walk("data", table.get("data", {}))}
     cls = find("dataset", dataset).cls.Config
-    for text in overrides:
-        key, _, value = text.partition("=")
-        if not key.startswith("data.") or not _has(cls, key.removeprefix("data.")):
-            known = [f"data.{name}" for name, _ in _sources(cls)]
-            mistakes.append(unknown("setting", key, known))
-            continue
-        values[key.removeprefix("data.")] = _parse(value)
-    built = _build("data", cls, values, mistakes)
+    origins = {f"data.{key}": Origin("class default", source) for key, source in _sources(cls)}
+    file = CONFIGS / "datasets" / f"{dataset}.toml"
+    table = _read(file, mistakes).get("data", {}) if file.exists() else {}
+    found = [(key, value) for key, value, _ in _walk("data", table, origins)]
+    found += [(key, value) for key, value, _ in _overrides(overrides, mistakes)]
+    values: dict[str, Any] = {}
+    for key, value in found:
+        if key in origins:
+            _put(values, key.removeprefix("data."), value)
+        else:
+            mistakes.append(unknown("setting", key, origins))
+    built = _build("data", cls, values, origins, mistakes)
     if mistakes:
         raise ConfigErrors(mistakes)
     return built
@@ -158,30 +159,64 @@ def _classes(
     return classes
 
 
+def _entries(
+    model: str,
+    dataset: str,
+    preset: str,
+    overrides: Sequence[str],
+    known: Container[str],
+    mistakes: list[str],
+) -> Iterator[tuple[str, Any, Origin]]:
+    """(dotted key, value, origin) of every layer for one model, the weakest first."""
+    for table, file, shared, own in _layers(model, dataset, preset, mistakes):
+        methods = table.get("models", {})
+        _check_methods(methods, file, mistakes)
+        general = {key: value for key, value in table.items() if key != "models"}
+        for key, value, source in _walk("", general, known):
+            yield key, value, Origin(shared, source or file)
+        for key, value, source in _walk("model", methods.get(model, {}), known):
+            yield key, value, Origin(own, source or file)
+    yield from _overrides(overrides, mistakes)
+
+
 def _layers(
-    model: str, dataset: str, preset: str, overrides: Sequence[str], mistakes: list[str]
-) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-    """(name, nested table, source of its plain values) of each layer, the weakest first."""
-    own = _read(CONFIGS / "presets" / f"{preset}.toml", mistakes)
-    yield f"preset {preset}", own, f"configs/presets/{preset}.toml"
-    file = CONFIGS / "datasets" / f"{dataset}.toml"
-    table = _read(file, mistakes) if file.exists() else {}
-    special = table.pop("presets", {}).get(preset, {})
-    yield f"dataset {dataset}", table, f"configs/datasets/{dataset}.toml"
-    yield f"dataset {dataset}, preset {preset}", special, f"configs/datasets/{dataset}.toml"
-    for text in overrides:
+    model: str, dataset: str, preset: str, mistakes: list[str]
+) -> Iterator[tuple[dict[str, Any], str, str, str]]:
+    """(table, file, name of the layer, name for what is the model's alone), the weakest first."""
+    file, name = f"configs/presets/{preset}.toml", f"preset {preset}"
+    yield _read(CONFIGS / "presets" / f"{preset}.toml", mistakes), file, name, name
+    file, name = f"configs/datasets/{dataset}.toml", f"dataset {dataset}"
+    table = _read(CONFIGS / "datasets" / f"{dataset}.toml", mistakes)
+    special = table.pop("presets", {})
+    strangers = [key for key in special if key not in presets()]
+    mistakes += [f"{unknown('preset', key, presets())} ({file})" for key in strangers]
+    yield table, file, name, f"{name} x {model}"
+    within = f", preset {preset}"
+    yield special.get(preset, {}), file, f"{name}{within}", f"{name} x {model}{within}"
+
+
+def _overrides(texts: Sequence[str], mistakes: list[str]) -> Iterator[tuple[str, Any, Origin]]:
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals or "." not in key:
             mistakes.append(
                 f"'--set {text}' is no setting; write --set KEY=VALUE, such as model.latent_dim=32."
             )
             continue
-        nested: dict[str, Any] = {}
-        _put(nested, key.strip(), _parse(value))
-        yield "--set", nested, "the command line"
+        yield key.strip(), _parse(value), Origin("--set", "the command line")
+
+
+def _check_methods(names: Iterable[str], file: str, mistakes: list[str]) -> None:
+    """Complain of settings for a method that is neither registered nor perhaps in a broken file."""
+    for name in names:
+        if name not in entries("model") and not broken("model"):
+            mistakes.append(f"{unknown('model', name, entries('model'))} ({file})")
 
 
 def _read(file: Path, mistakes: list[str]) -> dict[str, Any]:
+    """The sections of a settings file; none where there is no file."""
+    if not file.exists():
+        return {}
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -199,40 +234,48 @@ def _parse(text: str) -> Any:
         return text
 
 
-def _entries(table: Mapping[str, Any], model: str) -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, value, source) of a layer for one model, its own table last."""
-    shared = {k: v for k, v in table.items() if k != "models"}
-    own = {"model": table.get("models", {}).get(model, {})}
-    for part in (shared, own):
-        yield from _walk("", part)
+def _walk(
+    prefix: str, table: Mapping[str, Any], known: Container[str], source: str = ""
+) -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, value, source) of a nested table.
 
-
-def _walk(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    A value is `{ value = ..., source = ... }`, or plain with the source of the nearest table that
+    has one. Where "source" is itself a setting, as a dataset's may be, it is no table's source.
+    """
+    told = isinstance(table.get("source"), str) and f"{prefix}.source" not in known
+    source = table["source"] if told else source
     for key, value in table.items():
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(value, Mapping) and set(value) <= {"value", "source"} and "value" in value:
-            yield name, value["value"], value.get("source", "")
+            yield name, value["value"], value.get("source", source)
         elif isinstance(value, Mapping):
-            yield from _walk(name, value)
-        else:
-            yield name, value, ""
+            yield from _walk(name, value, known, source)
+        elif not (told and key == "source"):
+            yield name, value, source
 
 
-def _sources(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _sources(
+    cls: type[BaseModel], prefix: str = "", default: BaseModel | None = None, outer: str = ""
+) -> Iterator[tuple[str, str]]:
+    """(dotted key, source of its default) of every setting.
+
+    Args:
+        cls: The settings.
+        prefix: Before every key.
+        default: How the settings around these set them by default.
+        outer: Source of what `default` sets otherwise than `cls` does.
+    """
     for name, field in cls.model_fields.items():
+        extra = field.json_schema_extra
+        source = extra.get("source", "") if isinstance(extra, dict) else ""
+        given = field.get_default(call_default_factory=True)
         if _is_settings(field.annotation):
-            yield from _sources(field.annotation, f"{prefix}{name}.")
+            inner = given if default is None else getattr(default, name)
+            around = source or f"the default of {cls.__name__}"
+            yield from _sources(field.annotation, f"{prefix}{name}.", inner, around)
         else:
-            extra = field.json_schema_extra
-            yield prefix + name, extra.get("source", "") if isinstance(extra, dict) else ""
-
-
-def _has(cls: type[BaseModel], key: str) -> bool:
-    return key in dict(_sources(cls))
-
-
-def _known(classes: Mapping[str, type[Settings]]) -> list[str]:
-    return [f"{name}.{key}" for name, cls in classes.items() for key, _ in _sources(cls)]
+            differs = default is not None and getattr(default, name) != given
+            yield prefix + name, outer if differs else source
 
 
 def _is_settings(annotation: Any) -> bool:
@@ -246,13 +289,21 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def _build(name: str, cls: type[Settings], values: dict[str, Any], mistakes: list[str]) -> Any:
+def _build(
+    name: str,
+    cls: type[Settings],
+    values: dict[str, Any],
+    origins: Mapping[str, Origin],
+    mistakes: list[str],
+) -> Any:
     try:
         return cls.model_validate(_merge(cls().model_dump(), values))
     except ValidationError as error:
         for item in error.errors():
             key = ".".join(map(str, (name, *item["loc"])))
-            mistakes.append(f"{key} is {item['input']!r}: {item['msg'].lower()}.")
+            given = f" is {item['input']!r}" if item["loc"] else ""
+            layer = f" ({origins[key].layer})" if key in origins else ""
+            mistakes.append(f"{key}{given}: {item['msg'].lower()}{layer}.")
         return None
 
 

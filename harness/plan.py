@@ -48,7 +48,8 @@ def plan(
         ConfigErrors: All mistakes together.
     """
     names = list(entries("model")) if list(models) == ["all"] else list(dict.fromkeys(models))
-    mistakes: list[str] = []
+    mistakes = [] if names else ["No model is named; write --models shala, or --models all."]
+    mistakes += _strangers(names, overrides)
     for name in evaluators:
         if name not in entries("evaluator"):
             mistakes.append(unknown("evaluator", name, entries("evaluator")))
@@ -58,13 +59,22 @@ def plan(
         try:
             resolved[name] = resolve(name, dataset, preset, own)
         except ConfigErrors as error:
-            mistakes += [m for m in error.messages if m not in mistakes]
+            mistakes += error.messages
     if mistakes:
-        raise ConfigErrors(mistakes)
+        raise ConfigErrors(dict.fromkeys(mistakes))
     return [
         Run(name, dataset, preset, seed, resolved[name], _for_model(name, names, overrides))
         for seed in seeds
         for name in names
+    ]
+
+
+def _strangers(names: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Complaints of `models.NAME.key=value` for a model that is not to be run."""
+    return [
+        f"{unknown('model', text.split('.')[1], names)} (--set {text})"
+        for text in overrides
+        if text.startswith("models.") and not any(text.startswith(f"models.{n}.") for n in names)
     ]
 
 
@@ -73,7 +83,7 @@ def _for_model(name: str, names: Sequence[str], overrides: Sequence[str]) -> tup
     own = []
     for text in overrides:
         target = next((n for n in names if text.startswith(f"models.{n}.")), None)
-        if target is None:
+        if not text.startswith("models."):
             own.append(text)
         elif target == name:
             own.append("model." + text.removeprefix(f"models.{name}."))

@@ -9,7 +9,7 @@ from harness.store import RunFolder
 
 def describe(folder: RunFolder) -> dict[str, Any]:
     """State, position, last losses and evaluations of one run, as plain values."""
-    run, last = folder.run, {}
+    run, failure, last = folder.run, folder.failed or {}, {}
     for event in folder.events():
         if event["kind"] == "progress":
             last = event
@@ -21,12 +21,12 @@ def describe(folder: RunFolder) -> dict[str, Any]:
         "dataset": run["dataset"],
         "preset": run["preset"],
         "seed": run["seed"],
-        "state": folder.state(),
+        "state": failure.get("status") or folder.state(),
         "stage": stage,
         "step": step,
         "terms": terms,
         "evaluated": [result["evaluator"] for result in folder.results()],
-        "reason": (folder.failed or {}).get("reason", ""),
+        "reason": failure.get("reason", ""),
     }
 
 

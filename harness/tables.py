@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.api.errors import BenchError, unknown
+from harness.api.errors import BenchError, ConfigErrors, unknown
 from harness.api.records import Score
+from harness.config import presets
+from harness.identity import train_id
 from harness.published import Published, read_published
 from harness.store import RunFolder, Store
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 _LEVEL = 0.05  # of the tests behind the bold print
 _CEILING = "classifier/accuracy"
+_NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,11 @@ class Row:
     """One method in one variant of its settings.
 
     Attributes:
-        label: The method, with the settings that were overridden.
+        label: The method, with the settings that tell it from others.
         cells: By metric.
         published: By metric, as printed.
-        missing: Why there is no figure, where there is none.
+        missing: In a word, why there is no figure where there is none.
+        reason: The same in full.
     """
 
     label: str
@@ -56,6 +60,55 @@ class Row:
     cells: dict[str, Cell] = field(default_factory=dict)
     published: dict[str, str] = field(default_factory=dict)
     missing: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a run's folder holds, read once.
+
+    Attributes:
+        run: With the settings of the evaluators whose results these are.
+        results: One an evaluator, all on one split.
+        state: As `RunFolder.state`, but for a finished training whose evaluation failed.
+        reason: Why it failed, if it did.
+    """
+
+    name: str
+    run: dict[str, Any]
+    trained: dict[str, Any]
+    results: list[dict[str, Any]]
+    state: str
+    reason: str
+
+    @classmethod
+    def read(cls, folder: RunFolder, split: str) -> _Record:
+        """What was measured on a split, the last result of each evaluator's newest version."""
+        run, failure = folder.run, folder.failed or {}
+        found = sorted((r for r in folder.results() if r["split"] == split), key=_age)
+        last = {result["evaluator"]: result for result in found}
+        used = {
+            f"evaluators.{name}.{key}": value
+            for name, result in last.items()
+            for key, value in result["settings"].items()
+        }
+        return cls(
+            folder.path.name,
+            {**run, "settings": {**run["settings"], **used}},
+            folder.trained or {},
+            list(last.values()),
+            failure.get("status") or folder.state(),
+            failure.get("reason", ""),
+        )
+
+    def score(self, metric: str) -> Score | None:
+        """The summary of a metric, or None where it was not measured."""
+        scores = (Score.from_json(s) for r in self.results for s in r["scores"])
+        return next((s for s in scores if s.metric == metric and s.is_summary), None)
+
+
+def _age(result: dict[str, Any]) -> tuple[int, int]:
+    return result["version"], result["provenance"].get("finished", 0)
 
 
 @dataclass
@@ -74,27 +127,6 @@ class Table:
     rows: list[Row]
     notes: list[str]
     printed_for: str
-
-
-def _age(result: dict[str, Any]) -> tuple[int, int]:
-    return result["version"], result["provenance"].get("finished", 0)
-
-
-class _Records:
-    """A run's records as the tables see them: the last result of each evaluator on one split."""
-
-    def __init__(self, folder: RunFolder, split: str):
-        self.name, self.run, self.trained = folder.path.name, folder.run, folder.trained
-        self.failed, self._folder = folder.failed, folder
-        last: dict[str, dict[str, Any]] = {}
-        found = [r for r in folder.results() if r["split"] == split]
-        for result in sorted(found, key=_age):
-            last[result["evaluator"]] = result
-        self.results = list(last.values())
-
-    def state(self) -> str:
-        """How the run stands."""
-        return self._folder.state()
 
 
 def make_tables(
@@ -121,41 +153,60 @@ def make_tables(
     Raises:
         BenchError: The metric or dataset is unknown, or records would be mixed.
     """
-    folders = _unique([_Records(f, split) for store in stores for f in store.runs()])
+    records = _read(stores, split)
     published = read_published()
-    _check_names(folders, published, metric, dataset)
-    groups: dict[tuple[str, str], list[_Records]] = {}
-    for folder in folders:
-        run = folder.run
+    _check_names(records, published, metric, dataset, preset, models)
+    groups: dict[tuple[str, str], list[_Record]] = {}
+    for record in records:
+        run = record.run
         place = run["dataset"], run["preset"]
         asked = dataset in (None, place[0]) and preset in (None, place[1])
         if asked and (not models or run["model"] in models):
-            groups.setdefault(place, []).append(folder)
+            groups.setdefault(place, []).append(record)
     for name in sorted({p.dataset for p in published if dataset in (None, p.dataset)}):
         if not any(group[0] == name for group in groups):
-            groups.setdefault((name, "not run"), [])
+            groups.setdefault((name, _NOT_RUN), [])
     tables = [
         _table(key, found, metric, published, models, mix) for key, found in sorted(groups.items())
     ]
-    return [table for table in tables if table.metrics]
+    tables = [table for table in tables if table.metrics and table.rows]
+    if not tables:
+        raise BenchError(
+            f"There is no figure of '{metric}' for what was asked, measured or published. Ask for "
+            "another dataset, preset or method, or leave them out to see what there is."
+        )
+    return tables
 
 
-def _unique(folders: list[_Records]) -> list[_Records]:
-    """One folder a training: a run that lies in two stores counts once."""
-    return list({folder.run["train_id"]: folder for folder in folders}.values())
+def _read(stores: Sequence[Store], split: str) -> list[_Record]:
+    """One record a training: a run that lies in two stores counts once."""
+    folders = {folder.run["train_id"]: folder for store in stores for folder in store.runs()}
+    return [_Record.read(folder, split) for folder in folders.values()]
 
 
 def _check_names(
-    folders: list[_Records], published: list[Published], metric: str, dataset: str | None
+    records: list[_Record],
+    published: list[Published],
+    metric: str,
+    dataset: str | None,
+    preset: str | None,
+    models: Sequence[str],
 ) -> None:
-    scored = {s["metric"] for f in folders for r in f.results for s in r["scores"]}
+    """Complain of every name that neither the records nor the published figures know."""
+    scored = {s["metric"] for f in records for r in f.results for s in r["scores"]}
     metrics = scored | {p.metric for p in published}
+    metrics |= {name.split("/")[0] for name in metrics}
+    known = {
+        "dataset": {f.run["dataset"] for f in records} | {p.dataset for p in published},
+        "preset": {f.run["preset"] for f in records} | set(presets()),
+        "model": {f.run["model"] for f in records} | {p.method for p in published},
+    }
+    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
+    mistakes = [unknown(kind, n, known[kind]) for kind, n in asked if n and n not in known[kind]]
     if not any(_matches(name, metric) for name in metrics):
-        families = {name.split("/")[0] for name in metrics}
-        raise BenchError(unknown("metric", metric, metrics | families))
-    datasets = {f.run["dataset"] for f in folders} | {p.dataset for p in published}
-    if dataset is not None and dataset not in datasets:
-        raise BenchError(unknown("dataset", dataset, datasets))
+        mistakes.append(unknown("metric", metric, metrics))
+    if mistakes:
+        raise ConfigErrors(mistakes)
 
 
 def _matches(name: str, asked: str) -> bool:
@@ -164,33 +215,41 @@ def _matches(name: str, asked: str) -> bool:
 
 def _table(
     key: tuple[str, str],
-    folders: list[_Records],
+    records: list[_Record],
     metric: str,
     published: list[Published],
     models: Sequence[str],
     mix: bool,
 ) -> Table:
     dataset, preset = key
-    twin = next((f.run["data"].get("twin", "") for f in folders), "")
-    printed = [p for p in published if p.dataset == (twin or dataset) and not p.condition]
-    printed = [p for p in printed if _matches(p.metric, metric)]
-    results = [r for f in folders for r in f.results]
+    twin = next((f.run["data"].get("twin", "") for f in records), "")
+    printed = _printed(published, twin or dataset, metric)
+    results = [r for f in records for r in f.results]
     metrics = _metrics(results, [] if twin else printed, metric)
-    rows = _rows(folders, metrics, mix)
+    rows = _rows(records, metrics, mix)
     ran = {row.method for row in rows}
     for p in printed:
         if (models and p.method not in models) or (twin and p.method not in ran):
             continue
-        own = [row for row in rows if row.method == p.method]
+        label = f"{p.method} ({p.condition})" if p.condition else p.method
+        own = [r for r in rows if label in (r.label, "" if p.condition else r.method)]
         if not own:
-            rows.append(Row(p.method, p.method, missing="not run"))
-        for row in own or rows[-1:]:
+            own = [Row(label, p.method, missing=_NOT_RUN)]
+            rows += own
+        for row in own:
             row.published[p.metric] = p.value
     _mark_best(rows, metrics)
     order = list(dict.fromkeys(p.method for p in printed))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, r.label))
-    notes = _notes(folders, results, metrics, printed, rows)
+    notes = _notes(records, metrics, printed, rows)
     return Table(dataset, preset, metrics, rows, notes, twin or dataset)
+
+
+def _printed(published: list[Published], dataset: str, metric: str) -> list[Published]:
+    """The main figures; those under a condition where a method has no others."""
+    own = [p for p in published if p.dataset == dataset and _matches(p.metric, metric)]
+    main = {(p.method, p.metric) for p in own if not p.condition}
+    return [p for p in own if not p.condition or (p.method, p.metric) not in main]
 
 
 def _metrics(
@@ -207,19 +266,17 @@ def _metrics(
     return found
 
 
-def _rows(folders: list[_Records], metrics: dict[str, Any], mix: bool) -> list[Row]:
-    variants: dict[str, list[_Records]] = {}
-    for folder in folders:
-        variants.setdefault(_variant(folder.run), []).append(folder)
+def _rows(records: list[_Record], metrics: dict[str, Any], mix: bool) -> list[Row]:
+    variants: dict[str, list[_Record]] = {}
+    for record in records:
+        variants.setdefault(_variant(record.run), []).append(record)
     rows = []
-    for own in variants.values():
-        run = own[0].run
-        label = " ".join([run["model"], *(f"[{text}]" for text in run["overrides"])])
-        row = Row(label, run["model"], missing=_why(own))
+    for own, label in zip(variants.values(), _labels(list(variants.values())), strict=True):
+        row = Row(label, own[0].run["model"], missing=_state(own), reason=_reason(own))
         if not mix:
             _refuse_mixture(label, own)
         for name in metrics:
-            scores = [s for f in own if (s := _summary(f, name)) is not None]
+            scores = [score for f in own if (score := f.score(name)) is not None]
             if scores:
                 row.cells[name] = _cell(scores)
         rows.append(row)
@@ -227,34 +284,62 @@ def _rows(folders: list[_Records], metrics: dict[str, Any], mix: bool) -> list[R
 
 
 def _variant(run: dict[str, Any]) -> str:
-    """What the seeds of one row have in common."""
-    return json.dumps([run["model"], run["model_version"], run["settings"]], sort_keys=True)
+    """What the seeds of one row have in common: all that decides a number, but seed and data."""
+    parts: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+    rest = {}
+    for key, value in run["settings"].items():
+        part, _, below = key.partition(".")
+        parts.get(part, rest)[below if part in parts else key] = value
+    model, version, dataset = run["model"], run["model_version"], run["dataset"]
+    training = train_id(model, version, parts["model"], dataset, "", parts["train"], seed=0)
+    return json.dumps([training, rest], sort_keys=True)
 
 
-def _why(folders: list[_Records]) -> str:
-    states = Counter(folder.state() for folder in folders)
-    states.pop("done", None)
+def _labels(variants: list[list[_Record]]) -> list[str]:
+    """Names of the rows: what was overridden, and what else differs between rows of one name."""
+    runs = [own[0].run for own in variants]
+    names = [" ".join([run["model"], *(f"[{text}]" for text in run["overrides"])]) for run in runs]
+    facts = [{"version": run["model_version"], **run["settings"]} for run in runs]
+    labels = []
+    for name, own in zip(names, facts, strict=True):
+        alike = [other for n, other in zip(names, facts, strict=True) if n == name]
+        differing = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+        labels.append(" ".join([name, *(f"[{key}={own[key]}]" for key in differing)]))
+    return labels
+
+
+def _state(records: list[_Record]) -> str:
+    """In a word, why some of a row's figures may be missing."""
+    states = dict.fromkeys(record.state for record in records if record.state != "done")
+    return ", ".join(states) or "not measured"
+
+
+def _reason(records: list[_Record]) -> str:
+    """The same in full, with the number of runs."""
+    states = Counter(record.state for record in records if record.state != "done")
     told = []
     for state, count in states.items():
-        first = next(f for f in folders if f.state() == state)
-        reason = f": {first.failed['reason']}" if first.failed else ""
-        told.append(f"{count} {state}{reason}")
+        reason = next((r.reason for r in records if r.state == state and r.reason), "")
+        reason = " ".join(reason.split())
+        told.append(f"{count} {state}" + (f" ({reason.rstrip('.')})" if reason else ""))
     return "; ".join(told)
 
 
-def _refuse_mixture(label: str, folders: list[_Records]) -> None:
+def _refuse_mixture(label: str, records: list[_Record]) -> None:
     facts: dict[str, dict[str, str]] = {}
-    for folder in folders:
-        name, trained = folder.name, folder.trained
-        if trained:
-            facts.setdefault("source code", {})[trained["provenance"]["source"]] = name
-            facts.setdefault("network code", {})[trained["provenance"]["nets"]] = name
-        facts.setdefault("data", {})[folder.run["data"]["fingerprint"]] = name
-        for result in folder.results:
-            own = f"evaluator {result['evaluator']}"
-            digests = [c["digest"] for c in result["classifiers"].values()]
-            state = json.dumps([result["version"], result["settings"], digests])
-            facts.setdefault(own, {})[state] = name
+    for record in records:
+        if record.trained:
+            provenance = record.trained["provenance"]
+            facts.setdefault("source code", {})[provenance["source"]] = record.name
+            facts.setdefault("network code", {})[provenance["nets"]] = record.name
+        facts.setdefault("data", {})[record.run["data"]["fingerprint"]] = record.name
+        for result in record.results:
+            for what, state in (
+                ("version", result["version"]),
+                ("source code", result["provenance"]["source"]),
+                ("classifiers", json.dumps([c["digest"] for c in result["classifiers"].values()])),
+            ):
+                facts.setdefault(f"{result['evaluator']} {what}", {})[state] = record.name
     for what, values in facts.items():
         if len(values) > 1:
             first, second, *_ = values.values()
@@ -262,15 +347,6 @@ def _refuse_mixture(label: str, folders: list[_Records]) -> None:
                 f"The runs of '{label}' differ in their {what}: {first} and {second}, for two. Run "
                 "the older again, name one --store, or add --mix to average them all the same."
             )
-
-
-def _summary(folder: _Records, metric: str) -> Score | None:
-    for result in folder.results:
-        for data in result["scores"]:
-            score = Score.from_json(data)
-            if score.metric == metric and score.is_summary:
-                return score
-    return None
 
 
 def _cell(scores: list[Score]) -> Cell:
@@ -309,13 +385,19 @@ def _differs(a: Cell, b: Cell) -> bool:
 
 
 def _notes(
-    folders: list[_Records],
-    results: list[dict[str, Any]],
+    records: list[_Record],
     metrics: dict[str, Any],
     printed: list[Published],
     rows: list[Row],
 ) -> list[str]:
+    results = [r for f in records for r in f.results]
+    cells = [cell for row in rows for cell in row.cells.values()]
     notes = [f"{name}: {meaning}." for name, (_, _, meaning) in metrics.items() if meaning]
+    shown = {r["evaluator"]: r for r in results if any(m["name"] in metrics for m in r["metrics"])}
+    told = [f"{name} version {r['version']} on the {r['split']} split" for name, r in shown.items()]
+    if told:
+        sizes = ", ".join(f"{n:,}" for n in sorted({cell.n for cell in cells}))
+        notes.append(f"Protocol: {', '.join(told)}; test items a figure: {sizes}.")
     ceilings = [
         f"{s['target']} {s['value']:.3f}"
         for r in results
@@ -324,17 +406,27 @@ def _notes(
     ]
     if ceilings:
         notes.append(f"Classifiers on real test data: {', '.join(dict.fromkeys(ceilings))}.")
-    notes += [f"Data: {text}." for text in dict.fromkeys(f.run["data"]["source"] for f in folders)]
-    sizes = sorted({c.n for row in rows for c in row.cells.values()})
-    if sizes:
-        notes.append(f"Test items a figure: {', '.join(f'{n:,}' for n in sizes)}.")
-    if any(c.seeds == 1 for row in rows for c in row.cells.values()):
-        notes.append("One seed: the error is that over test items, not over trainings.")
-    notes += [f"{row.label}: {row.missing}." for row in rows if row.missing and row.cells]
-    if any(row.missing == "not run" for row in rows):
-        notes.append("-: not run here, or not published.")
-    sources = dict.fromkeys(p.source for p in printed)
-    notes += [f"Published: {source}." for source in sources]
+    notes += [f"Data: {text}." for text in dict.fromkeys(f.run["data"]["source"] for f in records)]
+    if cells:
+        notes.append("In brackets: the number of seeds, over which the standard error is taken.")
+    if any(cell.seeds == 1 for cell in cells):
+        notes.append("(1), one seed: the error is that over test items, not over trainings.")
+    if any(cell.best for cell in cells):
+        notes.append(f"Marked: the best, and what is not significantly worse (p >= {_LEVEL}).")
+    return [*notes, *_legend(metrics, printed, rows)]
+
+
+def _legend(metrics: dict[str, Any], printed: list[Published], rows: list[Row]) -> list[str]:
+    """What is missing and why, and where the published figures are from."""
+    notes = [f"{row.label}: {row.reason}." for row in rows if row.reason]
+    if any(row.missing == _NOT_RUN for row in rows):
+        notes.append("not run: no run of the method is recorded here.")
+    if any(row.missing == "not measured" and set(metrics) - set(row.cells) for row in rows):
+        notes.append("not measured: the method or the evaluator does not give it, or has yet to.")
+    if printed:
+        if any(p.metric not in row.published for p in printed for row in rows):
+            notes.append("-: not published.")
+        notes += [f"Published: {source}." for source in dict.fromkeys(p.source for p in printed)]
     return notes
 
 
@@ -350,31 +442,37 @@ def render(tables: list[Table], form: Format) -> str:
 def _readable(table: Table, form: Format) -> str:
     from tabulate import tabulate
 
-    header, body = ["method"], []
-    for name in table.metrics:
-        header.append(_short(name, table.metrics))
-        if any(name in row.published for row in table.rows):
-            other = table.printed_for if table.printed_for != table.dataset else ""
-            header.append(f"published, {other}" if other else "published")
-    for row in table.rows:
-        line = [row.label]
-        for name, (_, digits, _) in table.metrics.items():
-            cell = row.cells.get(name)
-            line.append(_shown(cell, digits, form) if cell else (row.missing or "-"))
-            if any(name in other.published for other in table.rows):
-                line.append(row.published.get(name, "-"))
-        body.append(line)
+    heading, *lines = _grid(table, form)
     style = {"text": "simple", "markdown": "github", "latex": "latex_raw"}[form]
+    drawn = tabulate(lines, heading, tablefmt=style, disable_numparse=True)
+    where = table.preset if table.preset == _NOT_RUN else f"preset {table.preset}"
+    title = f"{table.dataset}, {where}"
     if form == "latex":
-        escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&"})
-        header, body = [h.translate(escape) for h in header], body
-    grid = tabulate(body, header, tablefmt=style, disable_numparse=True)
-    title = f"{table.dataset}, preset {table.preset}"
-    if form == "latex":
-        return "\n".join([f"% {title}", grid, *(f"% {note}" for note in table.notes)])
+        return "\n".join([f"% {title}", drawn, *(f"% {note}" for note in table.notes)])
     mark = "**" if form == "markdown" else ""
     notes = [f"- {note}" if form == "markdown" else f"  {note}" for note in table.notes]
-    return "\n".join([f"{mark}{title}{mark}", "", grid, "", *notes])
+    return "\n".join([f"{mark}{title}{mark}", "", drawn, "", *notes])
+
+
+def _grid(table: Table, form: Format) -> list[list[str]]:
+    """Heading and lines, a measured and a published column for each metric."""
+    other = "" if table.printed_for == table.dataset else f", {table.printed_for}"
+    heading, lines = ["method"], [[_escaped(row.label, form)] for row in table.rows]
+    for name, (_, digits, _) in table.metrics.items():
+        printed = any(name in row.published for row in table.rows)
+        heading += [_escaped(_short(name, table.metrics), form), f"published{other}"][: 1 + printed]
+        for line, row in zip(lines, table.rows, strict=True):
+            cell = row.cells.get(name)
+            measured = _shown(cell, digits, form) if cell else _escaped(row.missing, form)
+            line += [measured, row.published.get(name, "-")][: 1 + printed]
+    return [heading, *lines]
+
+
+def _escaped(text: str, form: Format) -> str:
+    """Words that the format would else take for its own marks."""
+    if form == "latex":
+        return text.translate(str.maketrans({c: rf"\{c}" for c in "_%&#${}"}))
+    return text.replace("|", r"\|") if form == "markdown" else text
 
 
 def _short(name: str, metrics: dict[str, Any]) -> str:
@@ -405,6 +503,7 @@ def _plain(table: Table) -> dict[str, Any]:
                 "measured": {name: vars(cell) for name, cell in row.cells.items()},
                 "published": {name: float(value) for name, value in row.published.items()},
                 "missing": row.missing,
+                "reason": row.reason,
             }
             for row in table.rows
         ],

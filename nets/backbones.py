@@ -259,13 +259,3 @@ def decode_many(net: nn.Module, z: Tensor) -> Tensor:
     """Decode latents with any leading axes in one call: `[..., D]` to `[..., *event]`."""
     output = net(z.reshape(-1, z.shape[-1]))
     return output.unflatten(0, z.shape[:-1]) if z.dim() != 2 else output
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """Stop training a module; returns it in eval mode."""
-    return module.requires_grad_(False).eval()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.api import Modality
+
 _THRESHOLD = 128  # The published scripts binarise MNIST at > 128 (recipes.md section 0).
 
 
@@ -51,6 +53,13 @@ def pair(labels: list[np.ndarray], rng: np.random.Generator) -> tuple[list[np.nd
         classes.append(np.full(count, c, dtype=np.int64))
     order = rng.permutation(sum(map(len, classes)))
     return [np.concatenate(index)[order] for index in chosen], np.concatenate(classes)[order]
+
+
+def describe_modalities(count: int, side: int) -> tuple[Modality, ...]:
+    """m0, m1, ... as PolyMNIST's literature models them (recipes.md section 0, trap 2)."""
+    return tuple(
+        Modality(f"m{m}", "image", (3, side, side), "laplace", scale=0.75) for m in range(count)
+    )
 
 
 def cut_validation(train: int, validation: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

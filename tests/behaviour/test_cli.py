@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import bench
-from harness.config import resolve
+from harness.api import BenchError
 from harness.published import read_published
 
 
@@ -23,6 +23,9 @@ def call(*arguments):
         (["run", "--models", "shala", "--dataset", "tox"], "Did you mean 'toy'?"),
         (["run", "--models", "shala", "--dataset", "toy", "--preset", "quik"], "'quick'"),
         (["run", "--models", "shala", "--dataset", "toy", "--seeds", "x"], "--seeds is 'x'"),
+        (["run", "--models", "shala", "--dataset", "toy", "--seeds", "0"], "--seeds is '0'"),
+        (["run", "--models", "shala", "--dataset", "toy", "--seeds", "-1,2"], "from 0 on"),
+        (["run", "--models", ",", "--dataset", "toy"], "No model is named"),
         (["run", "--models", "shala", "--dataset", "toy", "--time-limit", "x"], "90s"),
         (
             ["run", "--models", "shala", "--dataset", "toy", "--evaluators", "coherense"],
@@ -39,7 +42,12 @@ def call(*arguments):
         (["config", "--models", "shala", "--dataset", "toy", "--set", "nonsense"], "KEY=VALUE"),
         (["table", "--metric", "coherense"], "Did you mean 'coherence'?"),
         (["table", "--metric", "coherence", "--dataset", "polymist"], "'polymnist'"),
+        (["table", "--metric", "coherence", "--models", "shalla"], "Did you mean 'shala'?"),
+        (["table", "--metric", "coherence", "--preset", "quik"], "Did you mean 'quick'?"),
+        (["table", "--metric", "psnr", "--dataset", "polymnist"], "no figure of 'psnr'"),
         (["list", "modls"], "'models'"),
+        (["prepare", "toy", "--set", "data.trian=100"], "Did you mean 'data.train'?"),
+        (["prepare", "toy", "--set", "data.train"], "KEY=VALUE"),
         (["tabel"], "'table'"),
     ],
 )
@@ -50,56 +58,34 @@ def test_a_mistake_is_told_with_the_nearest_name(arguments, expected):
     assert "Traceback" not in result.output
 
 
-def test_several_mistakes_are_told_together():
+def test_several_wrong_names_of_a_table_are_told_together():
     result = call(
-        *("config", "--models", "shalla,mmvae", "--dataset", "toy"),
-        *("--preset", "smok", "--set", "train.precision=half"),
+        *("table", "--metric", "coherense", "--dataset", "tox"),
+        *("--models", "shalla", "--preset", "quik"),
     )
-    for word in ("'shalla'", "'mmvae'", "'smok'"):
-        assert word in result.output
-    result = call(
-        *("config", "--models", "shala", "--dataset", "toy"),
-        *("--set", "train.precision=half", "--set", "model.nothing=1", "--set", "data.train=1"),
-    )
-    for word in ("train.precision", "model.nothing", "data.train"):
+    for word in ("'coherense'", "'tox'", "'shalla'", "'quik'"):
         assert word in result.output
 
 
-def test_layers_override_in_the_stated_order(tmp_path, monkeypatch):
-    from harness import config
-
-    monkeypatch.setattr(config, "CONFIGS", tmp_path)
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "presets" / "p.toml").write_text(
-        "# About.\n[model]\nlatent_dim = 2\nbeta = { value = 2, source = 'here' }\nsteps = 2\n"
-    )
-    (tmp_path / "datasets" / "toy.toml").write_text(
-        "[model]\nsteps = 3\nbatch_size = 3\nfeature_dim = 3\n[models.shala]\nbatch_size = 4\n"
-        "feature_dim = 4\n[presets.p.models.shala]\nfeature_dim = 5\n"
-    )
-    found = resolve("shala", "toy", "p", ("model.fusion_width=6",))
-    model = found.model
-    assert (model.latent_dim, model.beta, model.steps) == (2, 2, 3)
-    assert (model.batch_size, model.feature_dim, model.fusion_width) == (4, 5, 6)
-    assert found.origins["model.beta"].source == "here"
-    assert found.origins["model.beta"].layer == "preset p"
-    assert found.origins["model.feature_dim"].layer == "dataset toy, preset p"
-    assert found.origins["model.fusion_width"].layer == "--set"
-    assert found.origins["model.kl_warmup"].layer == "class default"
+@pytest.mark.parametrize("command", [[], *([name] for name in bench.main.commands)])
+def test_help_states_the_exit_codes(command):
+    text = " ".join(call(*command, "--help").output.split())
+    assert "0 all is well, 1 a run failed, 2 wrong input, 3 stopped before the end" in text
 
 
-def test_every_setting_of_every_preset_has_a_source():
-    for dataset in ("polydigits", "polymnist"):
-        for preset in ("smoke", "quick", "cpu", "paper"):
-            result = call(
-                *("config", "--models", "shala,mmvae+", "--dataset", dataset),
-                *("--preset", preset, "--json"),
-            )
-            assert result.exit_code == 0, result.output
-            for settings in json.loads(result.output).values():
-                bare = [s["setting"] for s in settings if not s["source"]]
-                assert bare == [], (dataset, preset)
+def test_seeds_are_a_count_or_a_list():
+    for text, expected in (("3", (0, 1, 2)), ("0,4", (0, 4)), ("7,7,", None), ("5,5", (5,))):
+        if expected is None:
+            with pytest.raises(BenchError, match="--seeds"):
+                bench._seeds(None, None, text)
+        else:
+            assert bench._seeds(None, None, text) == expected
+
+
+def test_prepare_says_what_is_there(tmp_path):
+    result = call("prepare", "toy", "--cache-dir", str(tmp_path), "--set", "data.train=100")
+    assert result.exit_code == 0
+    assert "100 train" in result.output
 
 
 def test_lists_show_papers_versions_and_abilities():

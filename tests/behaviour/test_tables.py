@@ -7,45 +7,12 @@ import io
 import json
 
 import pytest
+from records import write_result, write_run
 
-from harness.api import BenchError, Score
+from harness.api import BenchError
+from harness.status import describe
 from harness.store import Store
 from harness.tables import make_tables, render
-
-
-def write_run(root, model, seed, joint, **changes):
-    folder = root / f"{model}-{seed}-{changes.get('name', '')}"
-    (folder / "results").mkdir(parents=True)
-    run = {
-        "train_id": f"{folder}",
-        "model": model,
-        "model_version": 1,
-        "dataset": changes.get("dataset", "polymnist"),
-        "preset": "quick",
-        "seed": seed,
-        "overrides": [],
-        "data": {"fingerprint": "f", "source": "made up"},
-        "settings": {"model.x": changes.get("x", 1)},
-    }
-    (folder / "run.json").write_text(json.dumps(run))
-    provenance = {"source": changes.get("source", "s"), "nets": "n"}
-    (folder / "trained.json").write_text(json.dumps({"provenance": provenance}))
-    metric = {"name": "coherence/joint", "direction": "higher", "digits": 3, "meaning": "agree"}
-    scores = [
-        Score("coherence/joint", joint, 1000, 0.01).to_json(),
-        Score("classifier/accuracy", 0.99, 1000, 0.001, target="m0").to_json(),
-    ]
-    result = {
-        "evaluator": "coherence",
-        "version": 1,
-        "split": "test",
-        "provenance": {"finished": changes.get("finished", 0)},
-        "settings": {},
-        "classifiers": {},
-        "metrics": [metric],
-        "scores": scores,
-    }
-    (folder / "results" / "coherence-1.json").write_text(json.dumps(result))
 
 
 @pytest.fixture
@@ -79,6 +46,7 @@ def test_published_figures_stand_beside_and_absent_methods_are_said(store):
     assert "0.344" in rows["mmvae+"]
     assert "not run" in rows["cmvae"]
     assert "m0 0.990" in text
+    assert "coherence version 1 on the test split; test items a figure: 1,000." in text
     assert "made up" in text
 
 
@@ -93,33 +61,121 @@ def test_one_seed_shows_the_error_over_items_and_says_so(tmp_path):
     write_run(tmp_path, "shala", 0, 0.8)
     table = table_of(Store(tmp_path))
     assert table.rows[-1].cells["coherence/joint"].stderr == 0.01
-    assert any("One seed" in note for note in table.notes)
+    assert any("one seed" in note for note in table.notes)
 
 
-def test_other_settings_are_another_row(store, tmp_path):
-    write_run(tmp_path, "shala", 0, 0.1, x=2, name="other")
-    assert sum(row.method == "shala" for row in table_of(store).rows) == 2
+@pytest.mark.parametrize(
+    ("change", "label"),
+    [
+        ({"x": 2}, "shala [model.x=2]"),
+        ({"precision": "float32"}, "shala [train.precision=float32]"),
+    ],
+)
+def test_other_settings_are_another_row_and_the_label_tells_which(store, tmp_path, change, label):
+    write_run(tmp_path, "shala", 0, 0.1, name="other", **change)
+    rows = [row for row in table_of(store).rows if row.method == "shala"]
+    assert len(rows) == 2
+    assert label in [row.label for row in rows]
+
+
+def test_settings_that_change_no_number_make_no_row(store, tmp_path):
+    write_run(tmp_path, "shala", 3, 0.82, compile=True)
+    (row,) = [row for row in table_of(store).rows if row.method == "shala"]
+    assert row.cells["coherence/joint"].seeds == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"source": "changed"}, "source code"),
+        ({"data": "changed"}, "data"),
+        ({"evaluator": "changed"}, "coherence source code"),
+        ({"version": 2}, "coherence version"),
+        ({"judge": "changed"}, "coherence classifiers"),
+    ],
+)
+def test_runs_that_differ_are_not_averaged_unasked(store, tmp_path, change, what):
+    write_run(tmp_path, "shala", 3, 0.1, name="new", **change)
+    expected = rf"differ in their {what}: shala-2- and shala-3-new, .*--mix"
+    with pytest.raises(BenchError, match=expected):
+        table_of(store)
+    (row,) = [row for row in table_of(store, mix=True).rows if row.method == "shala"]
+    assert row.cells["coherence/joint"].seeds == 4
 
 
 def test_the_last_result_of_an_evaluator_counts(store):
     folder = next(f for f in store.runs() if f.run["model"] == "shala")
-    (result,) = folder.results()
-    newer = result | {"provenance": {"finished": 5}}
-    newer["scores"] = [Score("coherence/joint", 0.5, 1000, 0.01).to_json()]
-    folder.write_json("results/coherence-2.json", newer)
+    write_result(folder.path, 0.5, finished=5)
+    write_result(folder.path, 0.1, finished=4)
     row = next(r for r in table_of(store).rows if r.label == "shala")
     assert row.cells["coherence/joint"].mean == pytest.approx((0.5 + 0.82 + 0.84) / 3)
+
+
+def test_seeds_evaluated_by_other_settings_are_another_row(store):
+    folder = next(f for f in store.runs() if f.run["model"] == "shala")
+    write_result(folder.path, 0.5, finished=5, samples=50)
+    rows = {r.label: r.cells["coherence/joint"] for r in table_of(store).rows if r.cells}
+    assert rows["shala [evaluators.coherence.samples=50]"].mean == 0.5
+    assert rows["shala [evaluators.coherence.samples=0]"].seeds == 2
 
 
 def test_validation_figures_stand_apart(store):
     assert not any(row.cells for row in table_of(store, split="validation").rows)
 
 
-def test_runs_of_different_code_are_not_averaged_unasked(store, tmp_path):
-    write_run(tmp_path, "shala", 3, 0.1, source="changed")
-    with pytest.raises(BenchError, match=r"differ in their source code: .*--mix"):
-        table_of(store)
-    assert table_of(store, mix=True) is not None
+def test_of_two_versions_of_an_evaluator_the_newer_counts(tmp_path):
+    write_result(write_run(tmp_path, "shala", 0, 0.8, version=9), 0.7, version=10)
+    (row,) = [row for row in table_of(Store(tmp_path)).rows if row.cells]
+    assert row.cells["coherence/joint"].mean == 0.7
+    assert any(
+        "coherence version 10 on the test split" in n for n in table_of(Store(tmp_path)).notes
+    )
+
+
+def test_the_legend_says_why_a_figure_is_missing(store, tmp_path):
+    failed = {"status": "diverged", "reason": "The loss_x|y was\nnot finite by 5%."}
+    write_run(tmp_path, "mvae", 0, 0, failed=failed)
+    write_run(tmp_path, "shala", 3, 0, failed={"status": "failed", "reason": "Out of memory."})
+    tables = [table_of(store)]
+    text = render(tables, "text")
+    assert "mvae: 1 diverged (The loss_x|y was not finite by 5%)." in text
+    assert "shala: 1 failed (Out of memory)." in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "diverged" in rows["mvae"]
+    assert "(3)" in rows["shala"]
+    assert "not run: no run of the method is recorded here." in text
+
+
+def test_a_failed_evaluation_of_a_finished_training_is_told(tmp_path):
+    folder = write_run(tmp_path, "shala", 0, 0.8)
+    (folder / "results" / "coherence-0.json").unlink()
+    failure = {"status": "failed", "reason": "No room."}
+    (folder / "failed.json").write_text(json.dumps(failure))
+    (row,) = [row for row in table_of(Store(tmp_path)).rows if row.method == "shala"]
+    assert (row.missing, row.reason) == ("failed", "1 failed (No room)")
+    assert describe(Store(tmp_path).runs()[0])["state"] == "failed"
+
+
+def test_nothing_to_show_is_said_in_a_sentence(store):
+    with pytest.raises(BenchError, match="no figure of 'psnr'"):
+        make_tables([store], "psnr", dataset="polymnist")
+
+
+def test_figures_published_under_a_condition_alone_are_shown_with_it(tmp_path):
+    (table,) = make_tables([Store(tmp_path)], "psnr")
+    labels = [row.label for row in table.rows]
+    assert "shala (128 px)" in labels
+    assert "syncdreamer (256 px)" in labels
+    joint = table_of(Store(tmp_path))
+    assert [row.label for row in joint.rows].count("shala") == 1
+    assert not any("condition" in row.label for row in joint.rows)
+
+
+def test_labels_are_safe_in_every_format(tmp_path):
+    write_run(tmp_path, "shala", 0, 0.8, overrides=["model.a_b=x|y"])
+    tables = [table_of(Store(tmp_path))]
+    assert r"shala [model.a\_b=x|y]" in render(tables, "latex")
+    assert r"shala [model.a_b=x\|y]" in render(tables, "markdown")
 
 
 def test_a_run_in_two_stores_counts_once(store):

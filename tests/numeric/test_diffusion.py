@@ -69,9 +69,27 @@ def test_a_reverse_process_may_start_halfway(prediction):
     denoise = exact_denoiser(schedule, 1.0, 0.5)
     z0 = 1.0 + 0.5 * torch.randn(20_000, 1)
     z = schedule.diffuse(z0, torch.full((20_000,), 100), torch.randn(20_000, 1))
-    samples = sample_ddim(denoise, schedule, z, 50, start=100)
-    assert abs(samples.mean() - 1.0) < 0.02
-    assert abs(samples.std() - 0.5) < 0.02
+    for samples in (
+        sample_ddim(denoise, schedule, z, 50, start=100),
+        sample_ancestral(denoise, schedule, z, Rng(0), start=100),
+    ):
+        assert abs(samples.mean() - 1.0) < 0.02
+        assert abs(samples.std() - 0.5) < 0.02
+
+
+def test_ddim_calls_the_denoiser_as_often_as_asked_and_never_at_zero():
+    schedule, times = make_schedule("cosine", 200, "data"), []
+
+    def denoise(z, t):
+        times.append(t[0].item())
+        return z
+
+    for steps, start in ((50, None), (50, 10), (1, None)):
+        times.clear()
+        sample_ddim(denoise, schedule, torch.zeros(2, 1), steps, start=start)
+        assert len(times) == min(steps, start or 200)
+        assert times == sorted(set(times), reverse=True)
+        assert (times[0], times[-1] > 0) == (start or 200, True)
 
 
 @pytest.mark.parametrize("prediction", KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -38,8 +39,12 @@ def draws(model, samples, rng):
     return take(3), take(2), [take(2) for _ in NAMES]
 
 
-def weights_by_loop(model, spec, views, samples, rng, detach=False):
-    """log W_m^k `[M, K, B]` by loops over experts, samples, items and targets."""
+def weights_by_loop(model, spec, views, samples, rng, detach=False, leaves=False):
+    """log W_m^k `[M, K, B]` by loops over experts, samples, items and targets.
+
+    Also the draws, as functions of the encoders, and as the weights' arguments, which are the same
+    unless `leaves` cuts them off; `detach` cuts the posteriors' densities off from the encoders.
+    """
     laplace = model.config.family == "laplace"
     dist = Laplace if laplace else Normal
     noise_z, noise_w, noise_r = draws(model, samples, rng)
@@ -48,13 +53,16 @@ def weights_by_loop(model, spec, views, samples, rng, detach=False):
     frozen = [{n: (q.mean, q.scale) for n, q in part.items()} for part in (q_z, q_w)]
     if detach:
         frozen = [{n: (m.detach(), s.detach()) for n, (m, s) in p.items()} for p in frozen]
-    out, used = [], []
+    out, made, used = [], [], []
     for m, name in enumerate(NAMES):
         for k in range(samples):
             for i in range(4):
                 z = q_z[name].mean[i] + q_z[name].scale[i] * noise_z[m, k, i]
                 w = q_w[name].mean[i] + q_w[name].scale[i] * noise_w[m, k, i]
-                used.append((z, w))
+                made += [z, w]
+                if leaves:
+                    z, w = (x.detach().requires_grad_() for x in (z, w))
+                used += [z, w]
                 value = 0.0
                 for n, target in enumerate(NAMES):
                     raw = model.auxiliary[n]
@@ -74,16 +82,15 @@ def weights_by_loop(model, spec, views, samples, rng, detach=False):
                     prior.log_prob(z).sum() + prior.log_prob(w).sum() - mixture - own
                 )
                 out.append(value)
-    return torch.stack(out).view(3, samples, 4), used
+    return torch.stack(out).view(3, samples, 4), made, used
 
 
-def gradients(value, model):
-    found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
-    return [g for g in found if g is not None]
+def gradients(value, model, **options):
+    weights = list(model.parameters())
+    return torch.autograd.grad(value, weights, materialize_grads=True, **options)
 
 
 def assert_close(ours, loop):
-    assert len(ours) == len(loop)
     for own, other in zip(ours, loop, strict=True):
         torch.testing.assert_close(own, other)
 
@@ -92,7 +99,7 @@ def assert_close(ours, loop):
 @pytest.mark.parametrize("family", ["laplace", "normal"])
 def test_the_bound_equals_the_loop_in_value_and_gradient(spec, network, views, samples, family):
     model = build(spec, network, importance_samples=samples, family=family)
-    log_w, _ = weights_by_loop(model, spec, views, samples, Rng(7))
+    log_w, _, _ = weights_by_loop(model, spec, views, samples, Rng(7))
     expected = -(log_w.exp().mean(1).log() if samples == 1 else _log_mean(log_w)).mean()
     value, _ = model._loss(FakeBatch(views), Rng(7), 0)
     torch.testing.assert_close(value, expected)
@@ -103,36 +110,69 @@ def _log_mean(log_w):
     return log_w.logsumexp(1) - math.log(log_w.shape[1])
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("family", ["laplace", "normal"])
 @pytest.mark.parametrize("estimator", ["dreg", "dreg-published"])
-def test_the_doubly_reparametrised_gradient_equals_the_loop(spec, network, views, estimator):
-    model = build(spec, network, importance_samples=3, estimator=estimator)
+def test_the_doubly_reparametrised_gradient_equals_the_loop(
+    spec, network, views, estimator, family, samples
+):
+    """v^2 on the way through the draws, v on every other way; no hook here."""
+    settings = {"importance_samples": samples, "estimator": estimator, "family": family}
+    model = build(spec, network, **settings)
     value, _ = model._loss(FakeBatch(views), Rng(7), 0)
     ours = gradients(value, model)
 
-    log_w, used = weights_by_loop(model, spec, views, 3, Rng(7), detach=estimator == "dreg")
+    log_w, made, used = weights_by_loop(
+        model, spec, views, samples, Rng(7), detach=estimator == "dreg", leaves=True
+    )
     v = log_w.detach().softmax(1)
-    for (z, w), weight in zip(used, v.flatten(), strict=True):
-        z.register_hook(lambda grad, weight=weight: weight * grad)
-        w.register_hook(lambda grad, weight=weight: weight * grad)
-    expected = -(v * log_w).sum(1).mean()
-    assert_close(ours, gradients(expected, model))
+    direct = gradients(-(v * log_w).sum(1).mean(), model, retain_graph=True)
+    slopes = torch.autograd.grad(log_w.sum(), used)
+    factors = (v**2).flatten().repeat_interleave(2) / -12  # a z and a w each; mean over M and B
+    onward = [f * slope for f, slope in zip(factors, slopes, strict=True)]
+    through = gradients(made, model, grad_outputs=onward)
+    assert_close(ours, [d + t for d, t in zip(direct, through, strict=True)])
 
 
-def test_dreg_has_the_plain_estimator_s_expectation(spec, network, views):
-    """Encoder gradients agree in the mean over many draws."""
-    sums = {}
+def error_of_dreg(spec, network, views, tower, **settings):
+    """Difference of the mean gradients of dreg and iwae, in its standard errors, `[D]`.
+
+    The gradient is that of the bias of a posterior's mean; the experts are apart, as after training.
+    """
+    repeated = {n: x.repeat(150, *(1,) * (x.dim() - 1)) for n, x in views.items()}
+    found = {}
     for estimator in ("iwae", "dreg"):
         torch.manual_seed(0)
-        model = build(spec, network, importance_samples=3, estimator=estimator, beta=1.0)
-        head = model.shared["b"][1].mean.bias
-        total = []
-        for seed in range(400):
-            value, _ = model._loss(FakeBatch(views), Rng(seed), 0)
-            total.append(torch.autograd.grad(value, head)[0].double())
-        sums[estimator] = torch.stack(total)
-    plain, dreg = sums["iwae"], sums["dreg"]
-    error = (plain.var(0) / len(plain) + dreg.var(0) / len(dreg)).sqrt()
-    assert ((plain.mean(0) - dreg.mean(0)).abs() < 4 * error).all()
+        model = build(spec, network, estimator=estimator, family="normal", **settings)
+        for place, name in enumerate(spec.names):
+            torch.nn.init.constant_(model.shared[name][1].mean.bias, place - 1.0)
+        bias = getattr(model, tower)[spec.names[-1]][1].mean.bias
+        losses = (model._loss(FakeBatch(repeated), Rng(seed), 0)[0] for seed in range(20))
+        found[estimator] = torch.stack([torch.autograd.grad(loss, bias)[0] for loss in losses])
+    plain, dreg = found["iwae"], found["dreg"]
+    error = ((plain.var(0) + dreg.var(0)) / len(plain)).sqrt()
+    return (plain.mean(0) - dreg.mean(0)).abs() / error
+
+
+def test_dreg_has_the_plain_estimator_s_expectation_for_one_expert(spec, network, views):
+    alone = dataclasses.replace(spec, modalities=spec.modalities[1:2])
+    one = {"importance_samples": 3, "beta": 1.0}
+    for tower in ("shared", "private"):
+        assert (error_of_dreg(alone, network, {"b": views["b"]}, tower, **one) < 4).all()
+    assert (error_of_dreg(spec, network, views, "private", **one) < 4).all()
+
+
+def test_dreg_has_the_plain_estimator_s_expectation_for_one_sample(spec, network, views):
+    for tower in ("shared", "private"):
+        assert (error_of_dreg(spec, network, views, tower, importance_samples=1) < 4).all()
+
+
+def test_dreg_is_biased_between_experts_and_for_another_beta(spec, network, views):
+    """A property of the published estimator: it takes the mixture for the density drawn from."""
+    many = {"importance_samples": 3, "beta": 1.0}
+    assert (error_of_dreg(spec, network, views, "shared", **many) > 8).any()
+    many["beta"] = 2.5
+    assert (error_of_dreg(spec, network, views, "private", **many) > 8).any()
 
 
 @torch.no_grad()
@@ -153,3 +193,41 @@ def test_joint_samples_can_share_one_private_latent(spec, network):
     z = model.prior(3, rng.fork("shared"))
     expected = model.decoders["b"](torch.cat([private[1], z], -1))
     torch.testing.assert_close(made["b"], expected)
+
+
+@torch.no_grad()
+def test_several_given_modalities_are_a_mixture_of_their_experts(spec, network, views):
+    model = build(spec, network).float()
+    given = {n: views[n][:1].repeat(2000, *(1,) * (views[n].dim() - 1)) for n in ("a", "c")}
+    given["a"] = given["a"].float()
+    experts = torch.stack([model.encode({n: x}, Rng(1)) for n, x in given.items()])  # [2, B, Dz]
+    z = model.encode(given, Rng(1))
+    chosen = (z == experts).all(-1)
+    assert (chosen.sum(0) == 1).all()
+    assert abs(chosen[0].float().mean() - 0.5) < 0.05
+
+
+@torch.no_grad()
+def test_a_target_that_is_given_keeps_its_own_private_latent(spec, network, views):
+    model = build(spec, network).float()
+    x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
+    before = model.translate({"a": x["a"]}, ["a", "b"], Rng(1))
+    rebuilt = model.reconstruct(x, Rng(1))
+    model.private["a"][1].mean.bias.add_(3.0)
+    after = model.translate({"a": x["a"]}, ["a", "b"], Rng(1))
+    assert not torch.allclose(before["a"], after["a"])
+    assert torch.equal(before["b"], after["b"])
+    again = model.reconstruct(x, Rng(1))
+    assert [n for n in NAMES if not torch.equal(rebuilt[n], again[n])] == ["a"]
+
+
+@pytest.mark.parametrize("estimator", ["iwae", "dreg"])
+def test_the_objective_is_in_float32_under_autocast(spec, network, views, estimator):
+    model = build(spec, network, importance_samples=3, estimator=estimator).float()
+    x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
+    plain, _ = model._loss(FakeBatch(x), Rng(7), 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, terms = model._loss(FakeBatch(x), Rng(7), 0)
+    assert {value.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
+    torch.testing.assert_close(value, plain, rtol=0.02, atol=0)
+    assert all(g.isfinite().all() for g in gradients(value, model))

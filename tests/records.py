@@ -1,0 +1,63 @@
+"""A made-up store whose figures are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.api import Score
+
+
+def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -> Path:
+    """Write a run's records with one joint coherence, or with changes["failed"] in its place."""
+    folder = root / f"{model}-{seed}-{changes.get('name', '')}"
+    (folder / "results").mkdir(parents=True)
+    run = {
+        "train_id": f"{folder}",
+        "model": model,
+        "model_version": 1,
+        "dataset": changes.get("dataset", "polymnist"),
+        "preset": "quick",
+        "seed": seed,
+        "overrides": changes.get("overrides", []),
+        "data": {"fingerprint": changes.get("data", "f"), "source": "made up"},
+        "settings": {
+            "model.x": changes.get("x", 1),
+            "train.precision": changes.get("precision", "bf16"),
+            "train.compile": changes.get("compile", False),
+            "evaluators.coherence.samples": 0,
+        },
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    if "failed" in changes:
+        (folder / "failed.json").write_text(json.dumps(changes["failed"]))
+        return folder
+    provenance = {"source": changes.get("source", "s"), "nets": "n"}
+    (folder / "trained.json").write_text(json.dumps({"provenance": provenance}))
+    write_result(folder, joint, **changes)
+    return folder
+
+
+def write_result(folder: Path, joint: float, **changes: Any) -> None:
+    """Write one more evaluation of a run."""
+    metric = {"name": "coherence/joint", "direction": "higher", "digits": 3, "meaning": "agree"}
+    scores = [
+        Score("coherence/joint", joint, 1000, 0.01).to_json(),
+        Score("classifier/accuracy", 0.99, 1000, 0.001, target="m0").to_json(),
+    ]
+    result = {
+        "evaluator": "coherence",
+        "version": changes.get("version", 1),
+        "settings": {"samples": changes.get("samples", 0)},
+        "split": "test",
+        "classifiers": {"m0": {"digest": changes.get("judge", "d")}},
+        "metrics": [metric],
+        "scores": scores,
+        "provenance": {
+            "source": changes.get("evaluator", "e"),
+            "finished": changes.get("finished", 0),
+        },
+    }
+    name = f"coherence-{len(list((folder / 'results').iterdir()))}.json"
+    (folder / "results" / name).write_text(json.dumps(result))
