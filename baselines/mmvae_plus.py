@@ -230,7 +230,12 @@ def _bound(log_w: Tensor) -> Tensor:
 
 
 def _dreg(log_w: Tensor, draws: tuple[Tensor, Tensor]) -> Tensor:
-    """The doubly reparametrised surrogate (Tucker et al. 2019): only its gradient counts."""
+    """The doubly reparametrised surrogate (Tucker et al. 2019): only its gradient counts.
+
+    Published for K > 1 and the mixture, where it is biased for the shared latent: the weights are
+    normalised over the draws of one expert, the density is that of all. It has the plain
+    gradient's expectation for K = 1, and for beta = 1 on the private latents.
+    """
     weights = log_w.detach().softmax(1)  # [M, K, B]
     for sample in draws:
         if sample.requires_grad:

@@ -251,7 +251,9 @@ class _Work:
     def do(self) -> Outcome:
         reason = self.entry.cls.skip(self.spec, self.resolved.model)
         if reason:
-            return Outcome("skipped", f"Skipped: {reason}")
+            self._open()
+            self.folder.write_json("failed.json", {"status": "skipped", "reason": reason})
+            return Outcome("skipped", f"Skipped: {reason}", self.folder.path)
         judges = load_classifiers(self.dataset, self.options, self.device)
         wanted, skipped = plan_evaluations(
             self.options.evaluators,

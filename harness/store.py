@@ -138,15 +138,25 @@ class RunFolder:
             yield True
 
     def state(self) -> str:
-        """In a word: done, diverged, failed, running, stopped, or new."""
+        """In a word: done, diverged, failed, skipped, running, stopped, or new."""
         if self.trained is not None:
             return "done"
         if (failure := self.failed) is not None:
             return failure["status"]
-        with self.lock(wait=False) as held:
-            if not held:
-                return "running"
+        if self._is_held():
+            return "running"
         return "stopped" if any(self.events()) else "new"
+
+    def _is_held(self) -> bool:
+        file = self.path / "lock"
+        if not file.exists():
+            return False
+        with file.open("rb") as handle:  # for reading: a store may be another's
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
 
 @dataclass(frozen=True)

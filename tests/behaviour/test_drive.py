@@ -139,6 +139,22 @@ def test_a_diverged_run_is_recorded_with_stage_step_and_term(tmp_path, judges):
     assert facts["term"]
 
 
+def test_a_method_that_cannot_run_on_the_data_is_skipped_with_its_reason(
+    tmp_path, judges, monkeypatch
+):
+    from shala.model import ShaLa
+
+    reason = "It takes no texts."
+    monkeypatch.setattr(ShaLa, "skip", classmethod(lambda cls, spec, config: reason))
+    chosen = options(tmp_path, judges)
+    summary, _ = run(smoke("shala", "mmvae+"), chosen)
+    assert [o.status for o in summary.outcomes.values()] == ["skipped", "done"]
+    assert summary.exit_code == 0
+    skipped = next(f for f in Store(chosen.store).runs() if f.run["model"] == "shala")
+    assert skipped.state() == "skipped"
+    assert skipped.failed["reason"] == reason
+
+
 def test_out_of_memory_names_the_batch_size(tmp_path, judges, monkeypatch):
     def starve(*_):
         raise torch.OutOfMemoryError("no room")
