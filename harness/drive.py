@@ -341,6 +341,7 @@ class _Work:
             model.load_state_dict(state)
             return model.eval()
         began = time.time()
+        code = describe_code(self.entry)  # before the hours in which a file may be edited
         self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
         data = self.dataset.split("train").to(self.device)
         if self.resolved.train.compile:
@@ -350,7 +351,7 @@ class _Work:
             last = train(
                 model, data, self.folder, self.run.seed, self.resolved.train, self._watch()
             )
-        self._keep(model, last, time.time() - began)
+        self._keep(model, last, time.time() - began, code)
         return model
 
     def _build(self) -> Model:
@@ -360,7 +361,9 @@ class _Work:
         order = torch.channels_last if self.resolved.train.channels_last else torch.preserve_format
         return model.to(self.device, memory_format=order)
 
-    def _keep(self, model: Model, last: dict[str, Any], seconds: float) -> None:
+    def _keep(
+        self, model: Model, last: dict[str, Any], seconds: float, code: dict[str, Any]
+    ) -> None:
         file = io.BytesIO()
         torch.save(model.state_dict(), file)
         write_whole(self.folder.weights, file.getvalue())
@@ -372,7 +375,7 @@ class _Work:
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "last": last,
                 "provenance": {
-                    **describe_code(self.entry),
+                    **code,
                     **describe_machine(self.device),
                     "precision": self.resolved.train.precision,
                     "seconds": round(seconds, 1),

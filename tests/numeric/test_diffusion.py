@@ -77,6 +77,25 @@ def test_a_reverse_process_may_start_halfway(prediction):
         assert abs(samples.std() - 0.5) < 0.02
 
 
+@pytest.mark.parametrize("start", [None, 3])
+def test_ancestral_steps_equal_the_posterior_of_the_forward_process(start):
+    """Equations 6 and 7 of Ho et al. 2020, which moments of the samples hardly show."""
+    schedule, z = make_schedule("cosine", 6, "data"), torch.randn(5, 2)
+
+    def denoise(z, t):
+        return torch.tanh(z) + t[:, None] / 6
+
+    ours = sample_ancestral(denoise, schedule, z, Rng(2), start=start)
+    rng, product = Rng(2), schedule.signal.double() ** 2  # the products of the 1 - beta
+    for t in range(start or 6, 0, -1):
+        beta = 1 - product[t] / product[t - 1]
+        mean = product[t - 1].sqrt() * beta * denoise(z, torch.full((5,), t))
+        mean = (mean + (1 - beta).sqrt() * (1 - product[t - 1]) * z) / (1 - product[t])
+        variance = (1 - product[t - 1]) / (1 - product[t]) * beta
+        z = mean + variance.sqrt() * rng.normal(5, 2)
+    torch.testing.assert_close(ours, z, rtol=1e-4, atol=1e-5)
+
+
 def test_ddim_calls_the_denoiser_as_often_as_asked_and_never_at_zero():
     schedule, times = make_schedule("cosine", 200, "data"), []
 
