@@ -46,7 +46,7 @@ class SamplesConfig(Settings):
 
     columns: int = setting(10, "Joint samples and reconstructions shown.", "ours", ge=1)
     sources: int = setting(
-        8,
+        5,
         "Test tuples shown for each given modality; fewer where that makes over 200 tiles.",
         "ours",
         ge=1,
