@@ -244,7 +244,8 @@ def _last_byte(file: Path) -> bytes:
 
 def _thin(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     progress = [e for e in events if e["kind"] == "progress"]
-    keep = {id(e) for e in progress[:: max(1, len(progress) // _EVENTS_KEPT)]}
+    spread = progress[:: max(1, len(progress) // _EVENTS_KEPT)]
+    keep = {id(e) for e in [*spread, *progress[-1:]]}
     return [e for e in events if e["kind"] not in ("progress", "checkpoint") or id(e) in keep]
 
 
