@@ -187,7 +187,7 @@ class MVEBM(Model):
         return self.energy(z) + self._base(z).log_prob(z).sum(-1)
 
     def _langevin(self, n: int, steps: int, rng: Rng) -> tuple[Tensor, Tensor]:
-        start = self._noise(rng.fork("start"))(n, self.config.shared_dim)
+        start = self._noise(rng.fork("start"))(n, self.config.shared_dim).to(self.auxiliary.dtype)
         gradient = gradient_of(self.prior_log_density)
         return sample_langevin(gradient, start, steps, self.config.step_size, rng.fork("steps"))
 

@@ -28,7 +28,7 @@ def mixture_log_prob(experts: Posterior, z: Tensor, present: Tensor | None = Non
     if present is None:
         return densities.logsumexp(-2) - math.log(modalities)
     densities = densities.masked_fill(~present.T, -math.inf)
-    return densities.logsumexp(-2) - present.sum(1).log()
+    return densities.logsumexp(-2) - present.sum(1).to(densities.dtype).log()
 
 
 def draw_mixture(experts: dict[str, Posterior], rng: Rng) -> Tensor:

@@ -37,11 +37,13 @@ def sample_langevin(
 def gradient_of(log_density: Callable[[Tensor], Tensor]) -> Gradient:
     """The gradient of a log-density that maps points `[B, D]` to `[B]`.
 
-    It works where gradients are off, and leaves no gradient with any parameter.
+    It works where gradients are off, leaves no gradient with any parameter, and keeps full
+    precision under autocast, which would reach into the backward pass.
     """
 
     def gradient(z: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
+        full = torch.autocast(z.device.type, enabled=False)
+        with torch.inference_mode(False), torch.enable_grad(), full:
             leaf = z.detach().clone().requires_grad_()
             return torch.autograd.grad(log_density(leaf).sum(), leaf)[0]
 
