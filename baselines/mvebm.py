@@ -135,19 +135,15 @@ class MVEBM(Model):
         laplace = c.family == "laplace"
         scales = softmax_scale(self.auxiliary) if laplace else (0.5 * self.auxiliary).exp()
         densities = cross_log_likelihoods(self.spec, self.decoders, views, (z, w), scales, noise)
-        if present is None:
-            present = torch.ones(z.shape[2], z.shape[0], dtype=torch.bool, device=z.device)
-        there = present.T.unsqueeze(1)  # [M, 1, B]
-        fidelity = sum(
-            m.weight * density.where(there[n], 0.0)
-            for n, (m, density) in enumerate(zip(self.spec.modalities, densities, strict=True))
-        )  # [M, 1, B]
+        there = _there(z, present)  # [M, 1, B]
+        weighted = [m.weight * d for m, d in zip(self.spec.modalities, densities, strict=True)]
+        fidelity = sum(d.where(there[n], 0.0) for n, d in enumerate(weighted))  # [M, 1, B]
         own_w = type(q_w)(q_w.mean[:, None], q_w.scale[:, None], validate_args=False)
         rate_z = mixture_log_prob(q_z, z, present) - self.prior_log_density(z)
         rate_w = own_w.log_prob(w).sum(-1) - self._base(w).log_prob(w).sum(-1)
         terms = {
-            f"nll_{m.name}": -m.weight * _mean(density[n], there[n])
-            for n, (m, density) in enumerate(zip(self.spec.modalities, densities, strict=True))
+            f"nll_{name}": -_mean(weighted[n][n], there[n])
+            for n, name in enumerate(self.spec.names)
         }
         terms |= {
             "rate_shared": expert_mean(rate_z, there),
@@ -168,11 +164,8 @@ class MVEBM(Model):
         Returns:
             The scalar to ascend, and the terms to log.
         """
-        shape = len(z), 1, z.shape[2]
-        there = torch.ones(shape, dtype=torch.bool, device=z.device)
-        there = there if present is None else present.T.unsqueeze(1)
         negatives, slope = self._langevin(z.shape[2], self.config.langevin_steps, rng)
-        positive = expert_mean(self.energy(z.detach()), there)
+        positive = expert_mean(self.energy(z.detach()), _there(z, present))
         negative = self.energy(negatives).mean()
         gap = positive - negative
         return gap, {
@@ -278,6 +271,13 @@ class AlternatingStage(Stage):
         self._step = state["step"]
         for name, (_, _, optimiser) in self._parts.items():
             optimiser.load_state_dict(state["optimisers"][name])
+
+
+def _there(z: Tensor, present: Tensor | None) -> Tensor:
+    """`present` `[B, M]`, or all, as `[M, 1, B]` beside the experts' draws `[M, 1, B, D]`."""
+    if present is None:
+        return torch.ones(z.shape[:-1], dtype=torch.bool, device=z.device)
+    return present.T.unsqueeze(1)
 
 
 def expert_mean(x: Tensor, there: Tensor) -> Tensor:
