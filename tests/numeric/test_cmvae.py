@@ -356,6 +356,17 @@ def test_a_decoder_that_repeats_its_condition_gives_the_clamped_coarse_image(spe
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("prediction", ["noise", "velocity", "data"])
+def test_diffused_images_stay_in_range_whatever_the_network_says(spec, network, prediction):
+    model = with_diffusion(spec, network, prediction=prediction)
+    for net in model.refiners.networks.values():
+        torch.nn.init.normal_(net.leave[-1].weight, std=10)
+    made = model.sample(4, Rng(1))
+    for name in ("a", "b"):
+        assert 0 <= made[name].min() < made[name].max() <= 1
+
+
+@torch.no_grad()
 def test_diffusion_decoders_serve_every_ability_and_no_batch_size_matters(spec, network, views):
     model = with_diffusion(spec, network)
 
