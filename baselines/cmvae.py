@@ -45,6 +45,9 @@ class CMVAEConfig(Settings):
     private_dim: int = setting(32, "Size of each private latent w_m.", _CODE, ge=1)
     clusters: int = setting(40, "C, clusters before the pruning.", _CODE, ge=1)
     family: Family = setting("laplace", "Of posteriors and priors.", _CODE)
+    auxiliary_start: float = setting(
+        0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
+    )
     importance_samples: int = setting(1, "K, samples of each expert.", _CODE, ge=1)
     estimator: Literal["iwae", "dreg", "dreg-published"] = setting(
         "iwae",
@@ -86,7 +89,8 @@ class CMVAE(Model):
             spec, config.network, config.family, config.shared_dim, config.private_dim
         )
         # r_n: zero mean and a learned scale, as in MMVAE+ (trap 6).
-        self.auxiliary = nn.Parameter(torch.zeros(len(spec.modalities), config.private_dim))
+        shape = len(spec.modalities), config.private_dim
+        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
         initialise(self, config.network)
         self.clusters = ClusterPrior(config.clusters, config.shared_dim, config.family == "laplace")
         self.refiners = Refiners(spec, config.diffusion) if self._refines else None
@@ -131,7 +135,7 @@ class CMVAE(Model):
         return [first, second]
 
     def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        c, present = self.config, getattr(batch, "present", None)
+        c, present = self.config, batch.present
         log_w, terms, draws = self._experts.log_weights(
             batch.views,
             rng,
@@ -161,7 +165,7 @@ class CMVAE(Model):
             q, _ = self._experts.posteriors(batch.views)
             z = draw_experts(q, self._experts.noise(rng), 1)[:, 0]  # [M, B, Dz]
             found.append(self.clusters.component_log_prob(z))
-            marks.append(getattr(batch, "present", None))
+            marks.append(batch.present)
         present = None if marks[0] is None else torch.cat(marks)
         self.clusters.prune(torch.cat(found, 1), self.config.beta, present)
 
@@ -175,7 +179,7 @@ class CMVAE(Model):
                 own, noise = {m.name: views[m.name]}, rng.fork("coarse", m.name)
                 z = self._experts.encode(own, noise.fork("shared"))
                 coarse |= self._experts.decode(z, [m.name], own, noise)
-        present = getattr(batch, "present", None)
+        present = batch.present
         return self.refiners.loss(views, coarse, rng.fork("diffusion"), present)
 
     def encode(self, given: Views, rng: Rng) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from nets.importance import detached, doubly_reparametrised, importance_bound
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from harness.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
 from nets.backbones import Network
 from nets.experts import draw_mixture, mixture_log_prob
+from nets.importance import detached, doubly_reparametrised, importance_bound
 from nets.posteriors import LaplaceHead, NormalHead, softmax_scale
 from nets.shared_latent import SharedLatent, own_losses, presence
 

@@ -39,6 +39,9 @@ class MMVAEPlusConfig(Settings):
     shared_dim: int = setting(32, "Size of the shared latent z.", _CODE, ge=1)
     private_dim: int = setting(32, "Size of each private latent w_m.", _CODE, ge=1)
     family: Family = setting("laplace", "Of posteriors and priors.", _CODE)
+    auxiliary_start: float = setting(
+        0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
+    )
     importance_samples: int = setting(1, "K, samples of each expert.", _CODE, ge=1)
     estimator: Literal["iwae", "dreg", "dreg-published"] = setting(
         "iwae",
@@ -70,7 +73,8 @@ class MMVAEPlus(Model):
             spec, config.network, config.family, config.shared_dim, config.private_dim
         )
         # r_n: zero mean and a learned scale; the method needs it learned (trap 6).
-        self.auxiliary = nn.Parameter(torch.zeros(len(spec.modalities), config.private_dim))
+        shape = len(spec.modalities), config.private_dim
+        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
         initialise(self, config.network)
 
     @property
@@ -87,7 +91,7 @@ class MMVAEPlus(Model):
         ]
 
     def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        c, present = self.config, getattr(batch, "present", None)
+        c, present = self.config, batch.present
         log_w, terms, draws = self._experts.log_weights(
             batch.views,
             rng,

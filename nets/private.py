@@ -16,7 +16,7 @@ from torch.distributions import Laplace, Normal
 
 from harness.api import DataSpec, Rng, Views
 from nets.backbones import Network, decode_many, decoder, encoder
-from nets.experts import draw_mixture, mixture_log_prob
+from nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
 from nets.importance import detached, expert_mean
 from nets.likelihoods import log_likelihood, view_of
 from nets.posteriors import LaplaceHead, NormalHead, Posterior, draw, softmax_scale
@@ -193,13 +193,6 @@ class PrivateExperts:
                 w = self.private_prior(len(z), rng, name)
             made[name] = self.view(name, z, w)
         return made
-
-
-def stack_posteriors(posteriors: Sequence[Posterior]) -> Posterior:
-    """M posteriors `[B, D]` of one family as one of batch shape `[M, B, D]`."""
-    mean = torch.stack([q.mean for q in posteriors])
-    scale = torch.stack([q.scale for q in posteriors])
-    return type(posteriors[0])(mean, scale, validate_args=False)
 
 
 def draw_experts(experts: Posterior, noise: Noise, samples: int) -> Tensor:
