@@ -182,8 +182,9 @@ def correct(
 ) -> Tensor:
     """One step of Langevin dynamics at a fixed t (Song et al. 2021, algorithm 5).
 
-    The step size 2 alpha_t (ratio |noise| / |score|)^2 is each item's own, so that a sample does
-    not depend on its batch.
+    The step size is 2 alpha_t (ratio |noise| / |score|)^2 with the norms that noise has: |score| is
+    |noise| / sigma_t. Measured norms would make a sample depend on its batch, or, each item's own,
+    the step on the state, which is biased.
 
     Args:
         denoiser: Prediction of the kind that the schedule names.
@@ -198,12 +199,9 @@ def correct(
     """
     times = torch.full((len(z),), t, device=z.device)
     _, estimate = schedule.split(z, times, widen(denoiser(z, times)))
-    score, noise = -estimate / schedule.sigma[t], rng.normal(*z.shape)
-    lengths = [x.flatten(1).norm(dim=1) for x in (noise, score)]  # [B] each
-    alpha = (schedule.signal[t] / schedule.signal[t - 1]) ** 2
-    step = 2 * alpha * (ratio * lengths[0] / lengths[1].clamp(min=1e-12)) ** 2
-    step = step.view(-1, *(1,) * (z.dim() - 1))
-    return z + step * score + (2 * step).sqrt() * noise
+    alpha = (schedule.signal[t] / schedule.signal[t - 1]) ** 2  # of the last step of the T
+    step = 2 * alpha * (ratio * schedule.sigma[t]) ** 2
+    return z - step * estimate / schedule.sigma[t] + (2 * step).sqrt() * rng.normal(*z.shape)
 
 
 def _at(curve: Tensor, t: Tensor, like: Tensor) -> Tensor:
