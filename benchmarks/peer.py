@@ -173,7 +173,31 @@ def _mmvae_plus(model: Model, copies: Copies) -> nn.Module:
     )
 
 
+def _cmvae(model: Model, copies: Copies) -> nn.Module:
+    from multivae.models import CMVAE, CMVAEConfig
+
+    c = model.config
+    config = CMVAEConfig(
+        **_common(model),
+        latent_dim=c.shared_dim,
+        modalities_specific_dim=c.private_dim,
+        number_of_clusters=c.clusters,
+        K=c.importance_samples,
+        loss="iwae_looser",
+        beta=c.beta,
+    )
+    peer = CMVAE(
+        config,
+        copies.encoders(model.shared, model.private),
+        copies.decoders(model.decoders, c.private_dim),
+    )
+    for there, here in zip(peer.mean_clusters, model.clusters.means, strict=True):
+        there.data.copy_(here[None])
+    return peer
+
+
 PAIRS: dict[str, Pair] = {
+    "cmvae": Pair({"shared_dim": 32, "private_dim": 32}, _cmvae, summed=True),
     "mmvae+": Pair({"shared_dim": 32, "private_dim": 32}, _mmvae_plus, summed=True),
 }
 ORDER = ("mvtcae", "mopoe", "cmvae", "mmvae+", "mvae", "mmvae")
