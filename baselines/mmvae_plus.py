@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,10 +28,11 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, decode_many, decoder, encoder, initialise
-from nets.experts import mixture_log_prob
-from nets.likelihoods import log_likelihood, view_of
+from nets.backbones import Network, decoder, encoder, initialise
+from nets.experts import draw_mixture, mixture_log_prob
+from nets.likelihoods import view_of
 from nets.posteriors import LaplaceHead, NormalHead, Posterior, draw, softmax_scale
+from nets.private import cross_log_likelihoods, draw_experts, stack_posteriors
 
 _CODE = "MMVAE+ code, 2024 release (recipes.md section 4)"
 
@@ -133,41 +135,26 @@ class MMVAEPlus(Model):
         self, views: Views, z: Tensor, w: Tensor, rng: Rng
     ) -> tuple[Tensor, list[Tensor]]:
         """Weighted log-likelihoods summed over targets `[M, K, B]`, and each one's own mean."""
-        modalities, samples, batch, dim = w.shape
-        scales = softmax_scale(self.auxiliary) if self.config.family == "laplace" else None
-        total, own = 0.0, []
-        for n, modality in enumerate(self.spec.modalities):
-            scale = scales[n] if scales is not None else (0.5 * self.auxiliary[n]).exp()
-            noise = self._noise(rng, batch, modalities * samples * dim)
-            noise = noise.view(batch, modalities, samples, dim).permute(1, 2, 0, 3)
-            private = scale * noise  # r_n, a fresh draw for every ordered pair
-            chosen = torch.arange(modalities, device=w.device).view(-1, 1, 1, 1) == n
-            private = torch.where(chosen, w, private)
-            output = decode_many(self.decoders[modality.name], torch.cat([private, z], -1))
-            density = log_likelihood(modality, output, views[modality.name])  # [M, K, B]
-            total = total + modality.weight * density
-            own.append(modality.weight * density[n].mean())
-        return total, own
+        laplace = self.config.family == "laplace"
+        scales = softmax_scale(self.auxiliary) if laplace else (0.5 * self.auxiliary).exp()
+        noise = partial(self._noise, rng)
+        densities = cross_log_likelihoods(
+            self.spec, self.decoders, views, (z, w), scales, noise
+        )  # M times [M, K, B]
+        weighted = list(zip(self.spec.modalities, densities, strict=True))
+        own = [m.weight * density[n].mean() for n, (m, density) in enumerate(weighted)]
+        return sum(m.weight * density for m, density in weighted), own
 
     def _posteriors(self, views: Views) -> tuple[Posterior, Posterior]:
-        stacked = []
-        for towers in (self.shared, self.private):
-            own = [towers[name](views[name]) for name in self.spec.names]
-            stacked.append(
-                type(own[0])(
-                    torch.stack([q.mean for q in own]),
-                    torch.stack([q.scale for q in own]),
-                    validate_args=False,
-                )
-            )
-        return stacked[0], stacked[1]
+        z, w = (
+            stack_posteriors([towers[name](views[name]) for name in self.spec.names])
+            for towers in (self.shared, self.private)
+        )
+        return z, w
 
     def _draw_all(self, q: Posterior, rng: Rng, samples: int) -> Tensor:
         """Samples `[M, K, B, D]` of posteriors `[M, B, D]`, items first in the randomness."""
-        modalities, batch, dim = q.mean.shape
-        noise = self._noise(rng, batch, modalities * samples * dim)
-        noise = noise.view(batch, modalities, samples, dim).permute(1, 2, 0, 3)
-        return q.mean[:, None] + q.scale[:, None] * noise
+        return draw_experts(q, partial(self._noise, rng), samples)
 
     def _noise(self, rng: Rng, *shape: int) -> Tensor:
         return (rng.laplace if self.config.family == "laplace" else rng.normal)(*shape)
@@ -179,10 +166,7 @@ class MMVAEPlus(Model):
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, Dz]` of the mixture of the given modalities' experts."""
-        experts = torch.stack([draw(self._shared(n, x), rng.fork(n))[0] for n, x in given.items()])
-        n = experts.shape[1]
-        which = rng.fork("expert").integers(len(experts), n)
-        return experts[which, torch.arange(n, device=which.device)]
+        return draw_mixture({n: self._shared(n, x) for n, x in given.items()}, rng)
 
     def _shared(self, name: str, x: Tensor) -> Posterior:
         return self.shared[self.spec[name].name](x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import io
@@ -221,6 +222,19 @@ def open_dataset(name: str, settings: str, places: Places) -> Dataset:
     return dataset
 
 
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let glibc reuse large freed blocks; handing them back costs a page fault each 4 kB.
+
+    Measured on a CPU: a fifth to a third of an update. Without glibc it does nothing.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
 class _Work:
     """One run's way from its settings to its records."""
 
@@ -229,6 +243,7 @@ class _Work:
         self.resolved = run.resolved
         self.entry = find("model", run.model)
         self.device = choose_device(options.device)
+        _keep_freed_memory()
         if options.threads:
             torch.set_num_threads(options.threads)
         elif options.jobs > 1:

@@ -24,25 +24,35 @@ def log_likelihood(modality: Modality, output: Tensor, target: Tensor) -> Tensor
         Float32 `[..., B]`, summed over pixels or positions.
     """
     output = widen(output)
-    event = 3 if modality.kind == "image" else 1
     if modality.likelihood == "laplace":
-        density = -(output - target).abs() / modality.scale - math.log(2 * modality.scale)
-    elif modality.likelihood == "normal":
+        # One kernel each way: as separate steps these took a third of an update on a CPU.
+        error = functional.l1_loss(output, target.expand_as(output), reduction="none")
+        constant = math.log(2 * modality.scale) * math.prod(modality.shape)
+        return -_total(modality, error) / modality.scale - constant
+    if modality.likelihood == "normal":
+        error = functional.mse_loss(output, target.expand_as(output), reduction="none")
         constant = math.log(modality.scale) + 0.5 * math.log(2 * math.pi)
-        density = -0.5 * ((output - target) / modality.scale) ** 2 - constant
-    elif modality.likelihood == "bernoulli":
-        density = -functional.binary_cross_entropy_with_logits(
-            output, target.expand_as(output), reduction="none"
+        constant *= math.prod(modality.shape)
+        return -0.5 * _total(modality, error) / modality.scale**2 - constant
+    if modality.likelihood == "bernoulli":
+        return -_total(
+            modality,
+            functional.binary_cross_entropy_with_logits(
+                output, target.expand_as(output), reduction="none"
+            ),
         )
-    elif modality.likelihood == "categorical":
+    if modality.likelihood == "categorical":
         index = target.expand(output.shape[:-1]).unsqueeze(-1)
-        density = output.log_softmax(-1).gather(-1, index).squeeze(-1)
-    else:
-        raise ValueError(
-            f"Modality '{modality.name}' asks for the likelihood '{modality.likelihood}'. "
-            "Known: bernoulli, categorical, laplace, normal."
-        )
-    return density.flatten(-event).sum(-1)
+        return _total(modality, output.log_softmax(-1).gather(-1, index).squeeze(-1))
+    raise ValueError(
+        f"Modality '{modality.name}' asks for the likelihood '{modality.likelihood}'. "
+        "Known: bernoulli, categorical, laplace, normal."
+    )
+
+
+def _total(modality: Modality, values: Tensor) -> Tensor:
+    """Sum over pixels or positions: `[..., B, *event]` to `[..., B]`."""
+    return values.flatten(-len(modality.shape)).sum(-1)
 
 
 def view_of(modality: Modality, output: Tensor) -> Tensor:

@@ -1,0 +1,168 @@
+"""JMVAE-kl (Suzuki, Nakayama, Matsuo 2016).
+
+A joint encoder of all modalities together, and one encoder a modality that learns to give the
+joint posterior's answer from that modality alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from harness.api import (
+    Batch,
+    DataSpec,
+    GradientStage,
+    Model,
+    Optimiser,
+    Rng,
+    Settings,
+    Stage,
+    Views,
+    register_model,
+    setting,
+)
+from nets.backbones import Network, decoder, encoder, initialise
+from nets.likelihoods import log_likelihood, view_of
+from nets.posteriors import NormalHead, draw, kl_to_standard
+
+_CODE = (
+    "MultiVae's PolyMNIST benchmark (AgatheSenellart/MultiVae, benchmarking_on_partial_polymnist)"
+)
+_CHOICE = "the published networks are for two modalities: our choice"
+
+
+class JMVAEConfig(Settings):
+    """Settings. The paper has no PolyMNIST: the defaults are those of a later benchmark."""
+
+    network: Network = Network()
+    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
+    feature_dim: int = setting(128, "Size of each modality's part of the joint.", _CHOICE, ge=1)
+    fusion_width: int = setting(512, "Units of the fusion's two layers.", _CHOICE, ge=1)
+    alpha: float = setting(0.1, "Factor of the unimodal divergences.", _CODE, ge=0)
+    beta: float = setting(1.0, "Factor of the divergence from the prior.", _CODE, ge=0)
+    warmup: float = setting(
+        0.25,
+        "Part of the updates over which all divergences' factor rises linearly from 0.",
+        f"{_CODE}: 200 of 800 epochs",
+        ge=0,
+        le=1,
+    )
+    steps: int = setting(168_000, "Updates.", f"{_CODE}: 800 epochs of 54,000 at 256", ge=1)
+    batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
+    optimiser: Optimiser = Optimiser(lr=1e-3)
+
+
+@register_model("jmvae", paper="Suzuki, Nakayama, Matsuo: JMVAE-kl (2016)", version=1)
+class JMVAE(Model):
+    """One Gaussian posterior of all modalities, and one of each.
+
+    Given all modalities, the latent is the joint posterior's; given one, that modality's; given
+    some, the product of theirs without a prior factor, as MultiVae has it. The paper has two
+    modalities and leaves that open.
+    """
+
+    Config = JMVAEConfig
+    max_given = None
+
+    def __init__(self, spec: DataSpec, config: JMVAEConfig):
+        super().__init__(spec, config)
+        self.joint, self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for m in spec.modalities:
+            trunk = encoder(m, config.network)
+            self.joint[m.name] = nn.Sequential(trunk, nn.Linear(trunk.features, config.feature_dim))
+            trunk = encoder(m, config.network)
+            self.encoders[m.name] = nn.Sequential(
+                trunk, NormalHead(trunk.features, config.latent_dim)
+            )
+            self.decoders[m.name] = decoder(m, config.latent_dim, config.network)
+        width = config.fusion_width
+        self.fuse = nn.Sequential(
+            nn.Linear(config.feature_dim * len(spec.modalities), width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            NormalHead(width, config.latent_dim),
+        )
+        initialise(self, config.network)
+
+    def stages(self) -> list[Stage]:
+        c = self.config
+        return [
+            GradientStage(
+                "vae", self._loss, self, c.optimiser, steps=c.steps, batch_size=c.batch_size
+            )
+        ]
+
+    def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the bound of eq. 4, one posterior sample, mean over the batch.
+
+        sum_m -lambda_m log p(x_m | z) + t [beta KL(q(z|X) || p(z)) + alpha sum_m KL(q(z|X) ||
+        q(z|x_m))], where t rises from 0 to 1.
+        """
+        c, views = self.config, batch.views
+        posterior = self.joint_posterior(views)
+        z = draw(posterior, rng)[0]  # [B, D]
+        terms = {
+            f"nll_{m.name}": -m.weight
+            * log_likelihood(m, self.decoders[m.name](z), views[m.name]).mean()
+            for m in self.spec.modalities
+        }
+        fidelity = sum(terms.values())
+        rate = kl_to_standard(posterior).mean()
+        unimodal = sum(
+            kl_divergence(posterior, self.encoders[name](views[name])).sum(-1).mean()
+            for name in self.spec.names
+        )
+        rise = c.warmup * c.steps
+        factor = min(1.0, (step + 1) / rise) if rise else 1.0
+        loss = fidelity + factor * (c.beta * rate + c.alpha * unimodal)
+        return loss, terms | {"kl": rate, "kl_unimodal": unimodal}
+
+    def joint_posterior(self, views: Views) -> Normal:
+        """q(z|X) with batch shape `[B, D]` of all modalities."""
+        features = [self.joint[name](views[name]) for name in self.spec.names]
+        return self.fuse(torch.cat(features, -1))
+
+    def posterior(self, given: Views) -> Normal:
+        """The posterior `[B, D]` of some modalities: of all, of one, or a product."""
+        for name in given:
+            self.spec[name]  # a KeyError names an unknown modality
+        if set(given) == set(self.spec.names):
+            return self.joint_posterior(given)
+        return _product([self.encoders[name](x) for name, x in given.items()])
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, D]` of the posterior of the given modalities."""
+        return draw(self.posterior(given), rng)[0]
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Latents `[n, D]` of N(0, I)."""
+        return rng.normal(n, self.config.latent_dim)
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means at latents `[n, D]`; no randomness is left."""
+        return self._decode(z, self.spec.names)
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.decode(self.prior(n, rng.fork("shared")), rng)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        return self._decode(self.encode(given, rng.fork("shared")), targets)
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.translate(views, self.spec.names, rng)
+
+    def _decode(self, z: Tensor, targets: Sequence[str]) -> Views:
+        return {n: view_of(self.spec[n], self.decoders[n](z)) for n in targets}
+
+
+def _product(posteriors: list[Normal]) -> Normal:
+    """The normalised product of Gaussians `[B, D]`."""
+    precision = torch.stack([q.scale**-2 for q in posteriors])  # [S, B, D]
+    mean = torch.stack([q.mean for q in posteriors])
+    total = precision.sum(0)
+    return Normal((precision * mean).sum(0) / total, total.rsqrt(), validate_args=False)
