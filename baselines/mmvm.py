@@ -95,7 +95,7 @@ class MMVM(Model):
         sum_m -lambda_m log p(x_m | z_m) + beta [a KL(q_m || N(0, I)) + (1 - a) KL(q_m || h)],
         where h is the mixture of the present modalities' posteriors, and a falls from 1 to 0.
         """
-        views, present = batch.views, getattr(batch, "present", None)
+        views, present = batch.views, batch.present
         q = stack_posteriors([self.encoders[n](views[n]) for n in self.spec.names])  # [M, B, D]
         z = draw_experts(q, rng.normal, self.config.samples)  # [M, K, B, D]
         if present is None:

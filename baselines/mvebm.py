@@ -245,7 +245,7 @@ class AlternatingStage(Stage):
         }
 
     def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
-        present = getattr(batch, "present", None)
+        present = batch.present
         bound, terms, z = self._model.evidence(batch.views, present, rng.fork("evidence"))
         self._ascend("networks", bound)
         gap, energies = self._model.contrast(z, present, rng.fork("contrast"))

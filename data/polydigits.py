@@ -12,9 +12,9 @@ from data.sources.composing import compose, describe_modalities, pair
 from data.sources.files import digest_of, write_whole
 from harness.api import (
     Dataset,
+    DataSettings,
     DataSpec,
     Places,
-    Settings,
     Split,
     register_dataset,
     setting,
@@ -35,7 +35,7 @@ class PolyDigits(Dataset):
     share no source digit.
     """
 
-    class Config(Settings):
+    class Config(DataSettings):
         """Sizes and seed."""
 
         train: int = setting(20_000, "Training tuples.", "our choice: 20 jitters a digit", ge=100)

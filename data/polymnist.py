@@ -30,9 +30,9 @@ from data.sources.pictures import read_picture
 from harness.api import (
     DataError,
     Dataset,
+    DataSettings,
     DataSpec,
     Places,
-    Settings,
     Split,
     register_dataset,
     setting,
@@ -112,7 +112,7 @@ class _Source:
 class PolyMNIST(Dataset):
     """60,000 training and 10,000 test tuples of MNIST digits on crops of photographs."""
 
-    class Config(Settings):
+    class Config(DataSettings):
         """Which modalities, from where."""
 
         modalities: int = setting(5, "Number of modalities.", "published: 5; 10 exist", ge=1, le=10)

@@ -8,10 +8,10 @@ import torch
 from data.sources.files import digest_of
 from harness.api import (
     Dataset,
+    DataSettings,
     DataSpec,
     Modality,
     Places,
-    Settings,
     Split,
     register_dataset,
     setting,
@@ -25,7 +25,7 @@ _WORDS = ("abba", "cafe", "bead", "deed")
 class Toy(Dataset):
     """A colour bar (3x8x8), a stripe (1x8x8) and a word of four letters, each telling the class."""
 
-    class Config(Settings):
+    class Config(DataSettings):
         """Sizes and seed."""
 
         train: int = setting(256, "Training tuples.", "our choice", ge=16)

@@ -14,7 +14,7 @@ from harness.api import BenchError, ConfigErrors, Settings, setting, unknown
 from harness.api.registry import broken, entries, find
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-_SECTIONS = ("model", "models", "data", "train", "evaluators")
+_SECTIONS = ("model", "models", "data", "train", "prior", "evaluators")
 _HIDDEN = ("model", "data")  # sections whose settings are unknown where the name is
 
 
@@ -27,6 +27,21 @@ class TrainSettings(Settings):
     channels_last: bool = setting(True, "Memory order of images.", "ours: faster, same numbers")
     compile: bool = setting(False, "Compile the networks (--compile).", "ours")
     log_every: int = setting(50, "Updates between two readings of the losses.", "ours", ge=1)
+
+
+class PriorSettings(Settings):
+    """Whether a fitted Gaussian mixture stands in for a method's own prior in joint samples."""
+
+    kind: Literal["own", "gmm"] = setting(
+        "own", "The method's prior, or a mixture fitted to its encodings (a floor).", "ours"
+    )
+    components: int = setting(
+        10, "Gaussians of the mixture.", "pythae's and MultiVae's sampler", ge=1
+    )
+    covariance: Literal["full", "diag"] = setting(
+        "full", "Of each Gaussian.", "pythae's and MultiVae's sampler"
+    )
+    tuples: int = setting(20_000, "Training tuples that it is fitted to.", "ours", ge=100)
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,7 @@ class Resolved:
         model: Of the method.
         data: Of the dataset.
         train: Of the training loop.
+        prior: Of what joint samples are drawn from.
         evaluators: Of each evaluator, by name.
         origins: Of every value, by dotted key such as "model.prior.width".
     """
@@ -57,12 +73,13 @@ class Resolved:
     model: Settings
     data: Settings
     train: TrainSettings
+    prior: PriorSettings
     evaluators: dict[str, Settings]
     origins: dict[str, Origin]
 
     def values(self) -> dict[str, Any]:
         """Every value by dotted key."""
-        parts = {"model": self.model, "data": self.data, "train": self.train}
+        parts = {"model": self.model, "data": self.data, "train": self.train, "prior": self.prior}
         parts |= {f"evaluators.{name}": own for name, own in self.evaluators.items()}
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
         return dict(_leaves(nested))
@@ -114,7 +131,8 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     if mistakes:
         raise ConfigErrors(mistakes)
     evaluators = {n.removeprefix("evaluators."): s for n, s in built.items() if "evaluators." in n}
-    return Resolved(built["model"], built["data"], built["train"], evaluators, origins)
+    sections = (built[name] for name in ("model", "data", "train", "prior"))
+    return Resolved(*sections, evaluators, origins)
 
 
 def resolve_data(dataset: str, overrides: Sequence[str]) -> Settings:
@@ -153,7 +171,7 @@ def _classes(
             mistakes.append(str(error))
     if preset not in presets():
         mistakes.append(unknown("preset", preset, presets()))
-    classes["train"] = TrainSettings
+    classes |= {"train": TrainSettings, "prior": PriorSettings}
     for name, entry in entries("evaluator").items():
         classes[f"evaluators.{name}"] = entry.cls.Config
     return classes

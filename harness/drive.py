@@ -27,6 +27,8 @@ from harness.api.registry import entries, find
 from harness.engine import Emit, Engine, InProcess, Processes, Ray
 from harness.evaluate import Evaluation, evaluate, plan_evaluations
 from harness.identity import train_id
+from harness.incomplete import hide_views, incomplete_spec, lacks_views
+from harness.mixture import with_mixture
 from harness.plan import Run
 from harness.progress import Reporter
 from harness.provenance import describe_code, describe_machine, peak_memory
@@ -217,7 +219,8 @@ def choose_device(name: str) -> torch.device:
 def open_dataset(name: str, settings: str, places: Places) -> Dataset:
     """A prepared dataset, kept in memory between runs of one process."""
     cls = find("dataset", name).cls
-    dataset = cls(cls.Config.model_validate_json(settings))
+    # Views are hidden afterwards: the tuples are the same, and so are the files that keep them.
+    dataset = cls(cls.Config.model_validate_json(settings).model_copy(update={"missing": 0.0}))
     dataset.prepare(places)
     return dataset
 
@@ -250,7 +253,9 @@ class _Work:
             torch.set_num_threads(max(1, torch.get_num_threads() // options.jobs))
         settings = self.resolved.data.model_dump_json()
         self.dataset = open_dataset(run.dataset, settings, options.places)
-        self.spec = self.dataset.spec
+        self.spec = incomplete_spec(self.dataset.spec, self.resolved.data.missing)
+        mixed = self.resolved.prior.kind == "gmm"
+        self.cls = with_mixture(self.entry.cls, self.resolved.prior) if mixed else self.entry.cls
         self.identity = train_id(
             run.model,
             self.entry.version,
@@ -259,12 +264,13 @@ class _Work:
             self.spec.fingerprint,
             self.resolved.train.model_dump(mode="json"),
             run.seed,
+            self.resolved.prior.model_dump(mode="json") if mixed else {},
         )
         store = Store(options.store)
         self.folder = store.folder(run.model, run.dataset, run.preset, run.seed, self.identity)
 
     def do(self) -> Outcome:
-        reason = self.entry.cls.skip(self.spec, self.resolved.model)
+        reason = lacks_views(self.cls, self.spec) or self.cls.skip(self.spec, self.resolved.model)
         if reason:
             self._open()
             self.folder.write_json("failed.json", {"status": "skipped", "reason": reason})
@@ -273,7 +279,7 @@ class _Work:
         wanted, skipped = plan_evaluations(
             self.options.evaluators,
             self.resolved,
-            self.entry.cls,
+            self.cls,
             self.spec,
             self.identity,
             judges,
@@ -358,7 +364,7 @@ class _Work:
         began = time.time()
         code = describe_code(self.entry)  # before the hours in which a file may be edited
         self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
-        data = self.dataset.split("train").to(self.device)
+        data = hide_views(self.dataset.split("train"), self.spec).to(self.device)
         if self.resolved.train.compile:
             compile_networks(model)
         with warnings.catch_warnings():
@@ -372,7 +378,7 @@ class _Work:
     def _build(self) -> Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.run.seed, "init"))
-            model = self.entry.cls(self.spec, self.resolved.model)
+            model = self.cls(self.spec, self.resolved.model)
         order = torch.channels_last if self.resolved.train.channels_last else torch.preserve_format
         return model.to(self.device, memory_format=order)
 

@@ -24,6 +24,7 @@ def train_id(
     fingerprint: str,
     train: Mapping[str, Any],
     seed: int,
+    prior: Mapping[str, Any] | None = None,
 ) -> str:
     """Identity of a training.
 
@@ -35,6 +36,7 @@ def train_id(
         fingerprint: Content digest of the data.
         train: Settings of the training loop, as plain values.
         seed: Of the run.
+        prior: Of the mixture that stands in for the method's own prior, where one does.
     """
     loop = {key: value for key, value in train.items() if key not in _NOT_IDENTITY}
     return hash_of(
@@ -47,6 +49,7 @@ def train_id(
             "train": loop,
             "seed": seed,
         }
+        | ({"prior": prior} if prior else {})
     )
 
 

@@ -159,8 +159,12 @@ class ShaLa(Model):
             self.prior_net.noise(n, rng.fork("start")), {}, rng.fork("reverse")
         )
 
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means at latents `[n, D]`; no randomness is left."""
+        return self.inference.decode(z, self.spec.names)
+
     def sample(self, n: int, rng: Rng) -> Views:
-        return self.inference.decode(self.prior(n, rng), self.spec.names)
+        return self.decode(self.prior(n, rng), rng)
 
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
         for name in [*given, *targets]:

@@ -15,7 +15,7 @@ _HOMES = {
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
     "random": ("Rng", "derive_seed"),
-    "dataset": ("Batch", "Dataset", "Places", "Split", "Views"),
+    "dataset": ("Batch", "Dataset", "DataSettings", "Places", "Split", "Views"),
     "stage": ("GradientStage", "Optimiser", "Stage"),
     "model": ("ABILITIES", "Joint", "Latent", "Model", "Reconstruct", "Transfer", "Translate"),
     "evaluator": ("Classifier", "Evaluator", "Outcome", "Tools", "has_ability"),

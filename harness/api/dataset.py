@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,24 @@ import torch
 from torch import Tensor
 
 from harness.api.modalities import DataSpec
-from harness.api.settings import Settings
+from harness.api.settings import Settings, setting
 
 Views = dict[str, Tensor]
 """Images `[B, C, H, W]` float32 in [0, 1], texts `[B, L]` int64, by modality name."""
 
 SplitName = Literal["train", "validation", "test"]
+
+
+class DataSettings(Settings):
+    """What every dataset can be asked for; a dataset's own `Config` derives from it."""
+
+    missing: float = setting(
+        0.0,
+        "Probability that a view of a training tuple is absent; at least one of each stays.",
+        "ours: 0, complete tuples",
+        ge=0,
+        lt=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,14 @@ class Batch:
         """The tuples' views, converted on the device; images are in channels-last memory order."""
         return {name: _convert(x[self.index]) for name, x in self.split.tensors.items()}
 
+    @cached_property
+    def present(self) -> Tensor | None:
+        """Which views there are, `[B, M]` bool in the order of the modalities; None: all.
+
+        An absent view is all zeros.
+        """
+        return None if self.split.present is None else self.split.present[self.index]
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -63,10 +83,12 @@ class Split:
     Attributes:
         tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`.
         labels: `[N]` int64, or None where the data have no label. Models never see them.
+        present: `[N, M]` bool, which views of each tuple there are; None where all are.
     """
 
     tensors: dict[str, Tensor]
     labels: Tensor | None = None
+    present: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
@@ -78,13 +100,15 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return Split({name: x.to(device) for name, x in self.tensors.items()}, labels)
+        return self._each(lambda x: x.to(device))
 
     def head(self, n: int) -> Split:
         """The first `n` tuples."""
-        labels = None if self.labels is None else self.labels[:n]
-        return Split({name: x[:n] for name, x in self.tensors.items()}, labels)
+        return self._each(lambda x: x[:n])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
+        labels, present = (None if x is None else change(x) for x in (self.labels, self.present))
+        return Split({name: change(x) for name, x in self.tensors.items()}, labels, present)
 
     def batch(self, index: Tensor) -> Batch:
         """The tuples of the given numbers, converted only when their views are read."""
@@ -114,11 +138,11 @@ class Dataset(ABC):
         config: An instance of the class's `Config`.
     """
 
-    Config: ClassVar[type[Settings]] = Settings
+    Config: ClassVar[type[DataSettings]] = DataSettings
     name: ClassVar[str]
     version: ClassVar[int]
 
-    def __init__(self, config: Settings):
+    def __init__(self, config: DataSettings):
         self.config = config
 
     @abstractmethod

@@ -46,6 +46,7 @@ class DataSpec:
         source: Which of the possible sources was used, for people ("generated from MNIST ...").
         twin: The published dataset that this one stands in for, whose printed figures are shown
             beside, under its name; empty where there is none.
+        missing: Probability that a view of a training tuple is absent.
     """
 
     name: str
@@ -56,6 +57,7 @@ class DataSpec:
     fingerprint: str
     source: str
     twin: str = ""
+    missing: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -26,9 +26,13 @@ class Model(nn.Module):
     Args:
         spec: The data's modalities.
         config: An instance of the class's `Config`.
+
+    Attributes:
+        incomplete: Whether it trains on tuples of which some views are absent (`Batch.present`).
     """
 
     Config: ClassVar[type[Settings]] = Settings
+    incomplete: ClassVar[bool] = False
 
     def __init__(self, spec: DataSpec, config: Settings):
         super().__init__()
@@ -113,6 +117,13 @@ class Latent(Protocol):
 
     def prior(self, n: int, rng: Rng) -> Tensor:
         """`n` samples `[n, D]` of the shared latent from the prior used for joint generation."""
+        ...
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means of all modalities at shared latents `[n, D]`.
+
+        Private latents, where there are any, come from their prior by `rng`.
+        """
         ...
 
 
