@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.api.registry import entries
 
@@ -79,7 +80,7 @@ def test_step_measures_every_stage_on_toy_sizes(tmp_path):
 
 def test_held_bytes_are_those_alive_at_once(load):
     outside = torch.zeros(500)
-    with load("step").HeldBytes() as held:
+    with load("step").Meter() as meter:
         a = torch.zeros(1000)
         b = a + 1
         a = b.view(10, 100).add_(outside[:100])  # a view, changed in place: nothing new
@@ -87,4 +88,14 @@ def test_held_bytes_are_those_alive_at_once(load):
         c = a * 2
         del a, c
         torch.zeros(1500)
-    assert held.most == 2 * 1000 * 4
+    assert meter.most == 2 * 1000 * 4
+
+
+def test_operations_are_those_that_torch_counts(load):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+    counts = []
+    for mode in (load("step").Meter(), FlopCounterMode(display=False)):
+        with mode:
+            net(torch.ones(5, 3, 8, 8)).sum().backward()
+        counts.append(mode.flops if hasattr(mode, "flops") else mode.get_total_flops())
+    assert counts[0] == counts[1] > 0
