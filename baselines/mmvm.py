@@ -26,10 +26,10 @@ from harness.api import (
     setting,
 )
 from nets.backbones import Network, decode_many, decoder, encoder, initialise
-from nets.experts import draw_mixture, mixture_log_prob
+from nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
 from nets.likelihoods import log_likelihood, view_of
 from nets.posteriors import NormalHead, draw, kl_to_standard
-from nets.private import draw_experts, stack_posteriors
+from nets.private import draw_experts
 
 _CODE = "MMVM code (thomassutter/mmvmvae, ModelConfig.py, mv_mixedprior_vae.py)"
 _END = 1e-10  # What the annealed weight would reach; the code's guard against log 0.

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Laplace, Normal
 
 from harness.api import (
     Batch,
@@ -26,13 +25,11 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, decoder, encoder, initialise
-from nets.experts import draw_mixture, mixture_log_prob
+from nets.backbones import Network, initialise
+from nets.importance import expert_mean, importance_bound
 from nets.langevin import gradient_of, sample_langevin
-from nets.likelihoods import view_of
-from nets.posteriors import LaplaceHead, NormalHead, Posterior, draw, softmax_scale
 from nets.precision import widen
-from nets.private import Noise, cross_log_likelihoods, draw_experts, stack_posteriors
+from nets.private import PrivateExperts, private_networks
 
 _CHOICE = "not given in what is public: our choice (recipes.md section 8)"
 _BACKBONE = "as MMVAE+, whose networks it takes (recipes.md sections 4 and 8)"
@@ -45,6 +42,11 @@ class MVEBMConfig(Settings):
     shared_dim: int = setting(32, "Size of the shared latent z.", _BACKBONE, ge=1)
     private_dim: int = setting(32, "Size of each private latent w_m.", _BACKBONE, ge=1)
     family: Literal["laplace", "normal"] = setting("laplace", "Of posteriors and p_0.", _BACKBONE)
+    auxiliary_start: float = setting(
+        0.0,
+        "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.",
+        _BACKBONE,
+    )
     beta: float = setting(2.5, "Factor of the divergence terms.", _BACKBONE, ge=0)
     energy_width: int = setting(200, "Units of the two layers of f_a.", _CHOICE, ge=1)
     energy_bound: float = setting(
@@ -91,20 +93,18 @@ class MVEBM(Model):
 
     def __init__(self, spec: DataSpec, config: MVEBMConfig):
         super().__init__(spec, config)
-        head = {"laplace": LaplaceHead, "normal": NormalHead}[config.family]
-        self.shared, self.private, self.decoders = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        for m in spec.modalities:
-            for towers, dim in (
-                (self.shared, config.shared_dim),
-                (self.private, config.private_dim),
-            ):
-                trunk = encoder(m, config.network)
-                towers[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
-            inputs = config.private_dim + config.shared_dim
-            self.decoders[m.name] = decoder(m, inputs, config.network)
-        self.auxiliary = nn.Parameter(torch.zeros(len(spec.modalities), config.private_dim))
+        self.shared, self.private, self.decoders = private_networks(
+            spec, config.network, config.family, config.shared_dim, config.private_dim
+        )
+        shape = len(spec.modalities), config.private_dim
+        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
         initialise(self, config.network)
         self.energy = Energy(config.shared_dim, config.energy_width, config.energy_bound)
+
+    @property
+    def _experts(self) -> PrivateExperts:
+        parts = self.shared, self.private, self.decoders, self.auxiliary
+        return PrivateExperts(self.spec, self.config.family, *parts)
 
     def stages(self) -> list[Stage]:
         return [AlternatingStage(self)]
@@ -126,30 +126,10 @@ class MVEBM(Model):
         Returns:
             The scalar to ascend, the terms to log, and the draws z `[M, 1, B, Dz]`.
         """
-        c, noise = self.config, self._noise(rng)
-        q_z, q_w = (
-            stack_posteriors([towers[name](views[name]) for name in self.spec.names])
-            for towers in (self.shared, self.private)
+        log_w, terms, (z, _) = self._experts.log_weights(
+            views, rng, self.prior_log_density, samples=1, beta=self.config.beta, present=present
         )
-        z, w = draw_experts(q_z, noise, 1), draw_experts(q_w, noise, 1)  # [M, 1, B, D]
-        laplace = c.family == "laplace"
-        scales = softmax_scale(self.auxiliary) if laplace else (0.5 * self.auxiliary).exp()
-        densities = cross_log_likelihoods(self.spec, self.decoders, views, (z, w), scales, noise)
-        there = _there(z, present)  # [M, 1, B]
-        weighted = [m.weight * d for m, d in zip(self.spec.modalities, densities, strict=True)]
-        fidelity = sum(d.where(there[n], 0.0) for n, d in enumerate(weighted))  # [M, 1, B]
-        own_w = type(q_w)(q_w.mean[:, None], q_w.scale[:, None], validate_args=False)
-        rate_z = mixture_log_prob(q_z, z, present) - self.prior_log_density(z)
-        rate_w = own_w.log_prob(w).sum(-1) - self._base(w).log_prob(w).sum(-1)
-        terms = {
-            f"nll_{name}": -_mean(weighted[n][n], there[n])
-            for n, name in enumerate(self.spec.names)
-        }
-        terms |= {
-            "rate_shared": expert_mean(rate_z, there),
-            "rate_private": expert_mean(rate_w, there),
-        }
-        return expert_mean(fidelity - c.beta * (rate_z + rate_w), there), terms, z
+        return importance_bound(log_w, present), terms, z
 
     def contrast(
         self, z: Tensor, present: Tensor | None, rng: Rng
@@ -165,7 +145,7 @@ class MVEBM(Model):
             The scalar to ascend, and the terms to log.
         """
         negatives, slope = self._langevin(z.shape[2], self.config.langevin_steps, rng)
-        positive = expert_mean(self.energy(z.detach()), _there(z, present))
+        positive = expert_mean(self.energy(z.detach()), present)
         negative = self.energy(negatives).mean()
         gap = positive - negative
         return gap, {
@@ -177,24 +157,18 @@ class MVEBM(Model):
 
     def prior_log_density(self, z: Tensor) -> Tensor:
         """f_a(z) + log p_0(z) of latents `[..., Dz]`, without log Z; `[...]`."""
-        return self.energy(z) + self._base(z).log_prob(z).sum(-1)
+        return self.energy(z) + self._experts.standard_log_prob(z)
 
     def _langevin(self, n: int, steps: int, rng: Rng) -> tuple[Tensor, Tensor]:
-        start = self._noise(rng.fork("start"))(n, self.config.shared_dim).to(self.auxiliary.dtype)
+        start = self._experts.noise(rng.fork("start"))(n, self.config.shared_dim).to(
+            self.auxiliary.dtype
+        )
         gradient = gradient_of(self.prior_log_density)
         return sample_langevin(gradient, start, steps, self.config.step_size, rng.fork("steps"))
 
-    def _noise(self, rng: Rng) -> Noise:
-        return rng.laplace if self.config.family == "laplace" else rng.normal
-
-    def _base(self, like: Tensor) -> Posterior:
-        """p_0, and the private latents' prior: mean 0 and scale 1."""
-        kind = Laplace if self.config.family == "laplace" else Normal
-        return kind(torch.zeros_like(like), torch.ones_like(like), validate_args=False)
-
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, Dz]` of the mixture of the given modalities' experts; no Langevin."""
-        return draw_mixture({n: self.shared[self.spec[n].name](x) for n, x in given.items()}, rng)
+        return self._experts.encode(given, rng)
 
     def prior(self, n: int, rng: Rng) -> Tensor:
         """Shared latents `[n, Dz]`: the ends of longer Langevin chains from p_0."""
@@ -202,26 +176,17 @@ class MVEBM(Model):
 
     def decode(self, z: Tensor, rng: Rng) -> Views:
         """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
-        return {name: self._decode(name, z, rng) for name in self.spec.names}
+        return self._experts.decode(z, self.spec.names, {}, rng)
 
     def sample(self, n: int, rng: Rng) -> Views:
         return self.decode(self.prior(n, rng.fork("shared")), rng)
 
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
         z = self.encode(given, rng.fork("shared"))
-        return {name: self._decode(name, z, rng, given.get(name)) for name in targets}
+        return self._experts.decode(z, targets, given, rng)
 
     def reconstruct(self, views: Views, rng: Rng) -> Views:
         return self.translate(views, self.spec.names, rng)
-
-    def _decode(self, name: str, z: Tensor, rng: Rng, x: Tensor | None = None) -> Tensor:
-        """The view at z, with the private latent of `x`, or of the prior where there is none."""
-        modality, rng = self.spec[name], rng.fork("private", name)
-        if x is None:
-            private = self._noise(rng)(len(z), self.config.private_dim)
-        else:
-            private = draw(self.private[name](x), rng)[0]
-        return view_of(modality, self.decoders[name](torch.cat([private, z], -1)))
 
 
 class AlternatingStage(Stage):
@@ -271,20 +236,3 @@ class AlternatingStage(Stage):
         self._step = state["step"]
         for name, (_, _, optimiser) in self._parts.items():
             optimiser.load_state_dict(state["optimisers"][name])
-
-
-def _there(z: Tensor, present: Tensor | None) -> Tensor:
-    """`present` `[B, M]`, or all, as `[M, 1, B]` beside the experts' draws `[M, 1, B, D]`."""
-    if present is None:
-        return torch.ones(z.shape[:-1], dtype=torch.bool, device=z.device)
-    return present.T.unsqueeze(1)
-
-
-def expert_mean(x: Tensor, there: Tensor) -> Tensor:
-    """Mean of `[M, 1, B]` over each tuple's present experts `[M, 1, B]`, then over the tuples."""
-    return (x.where(there, 0.0).sum(0) / there.sum(0)).mean()
-
-
-def _mean(x: Tensor, there: Tensor) -> Tensor:
-    """Mean of `x` where `there`, both `[1, B]`; 0 where there is nothing."""
-    return x.where(there, 0.0).sum() / there.sum().clamp(min=1)

@@ -7,24 +7,192 @@ a draw of an auxiliary prior (Palumbo et al. 2023, eq. 8).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Laplace, Normal
 
-from harness.api import DataSpec, Views
-from nets.backbones import decode_many
-from nets.likelihoods import log_likelihood
-from nets.posteriors import Posterior
+from harness.api import DataSpec, Rng, Views
+from nets.backbones import Network, decode_many, decoder, encoder
+from nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
+from nets.importance import detached, expert_mean
+from nets.likelihoods import log_likelihood, view_of
+from nets.posteriors import LaplaceHead, NormalHead, Posterior, draw, softmax_scale
 
+Family = Literal["laplace", "normal"]
 Noise = Callable[..., Tensor]
 """`rng.normal` or `rng.laplace`: a shape, items first, to standard noise."""
+LogDensity = Callable[[Tensor], Tensor]
+"""Latents `[..., D]` to log-densities `[...]` in nats."""
 
 
-def stack_posteriors(posteriors: Sequence[Posterior]) -> Posterior:
-    """M posteriors `[B, D]` of one family as one of batch shape `[M, B, D]`."""
-    mean = torch.stack([q.mean for q in posteriors])
-    scale = torch.stack([q.scale for q in posteriors])
-    return type(posteriors[0])(mean, scale, validate_args=False)
+def private_networks(
+    spec: DataSpec, network: Network, family: Family, shared_dim: int, private_dim: int
+) -> tuple[nn.ModuleDict, nn.ModuleDict, nn.ModuleDict]:
+    """Encoders of the shared and of the private latents, and decoders, by modality.
+
+    Args:
+        spec: The modalities.
+        network: Family of the networks.
+        family: Of the posteriors.
+        shared_dim: Dz, size of the shared latent.
+        private_dim: Dw, size of each private latent.
+
+    Returns:
+        Shared and private encoders, views `[B, ...]` to posteriors `[B, D]`, and decoders of
+        `[N, Dw + Dz]`.
+    """
+    head = {"laplace": LaplaceHead, "normal": NormalHead}[family]
+    shared, private, decoders = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+    for m in spec.modalities:
+        for towers, dim in ((shared, shared_dim), (private, private_dim)):
+            trunk = encoder(m, network)
+            towers[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
+        decoders[m.name] = decoder(m, private_dim + shared_dim, network)
+    return shared, private, decoders
+
+
+@dataclass(frozen=True)
+class PrivateExperts:
+    """A mixture of experts with private latents: a view on a model's networks, owning none.
+
+    Attributes:
+        spec: The modalities.
+        family: Of posteriors, auxiliary priors and standard priors.
+        shared: Encoders of the shared latent z, by modality.
+        private: Encoders of the private latents w_m.
+        decoders: From w_m and z together, `[N, Dw + Dz]`.
+        auxiliary: `[M, Dw]`, raw scales of the zero-mean auxiliary priors r_n.
+    """
+
+    spec: DataSpec
+    family: Family
+    shared: nn.ModuleDict
+    private: nn.ModuleDict
+    decoders: nn.ModuleDict
+    auxiliary: Tensor
+
+    def log_weights(
+        self,
+        views: Views,
+        rng: Rng,
+        prior: LogDensity,
+        *,
+        samples: int,
+        beta: float,
+        present: Tensor | None = None,
+        detach: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """The log importance weights of the objective (Palumbo et al. 2023, eq. 8, with beta).
+
+        log W_m^k = sum_n lambda_n log p(x_n | z_m^k, w) + beta [log p(z_m^k) + log p(w_m^k)
+        - log mean_j q_j(z_m^k) - log q_m(w_m^k)], where w is w_m^k for n = m and a draw of the
+        auxiliary prior r_n for every other n; n and j go over the present modalities.
+
+        Args:
+            views: All modalities, `[B, ...]` each; those of an absent one do not count.
+            rng: Noise of every draw.
+            prior: log p(z).
+            samples: K, samples of each expert.
+            beta: Factor of the divergence terms.
+            present: `[B, M]` bool, or None where all are; the weights of absent experts are finite
+                and mean nothing.
+            detach: Whether densities are cut off from the encoders, but through the draws.
+
+        Returns:
+            `[M, K, B]` in nats, the terms to log, and the draws (z `[M, K, B, Dz]`,
+            w `[M, K, B, Dw]`).
+        """
+        noise = self.noise(rng)
+        q_z, q_w = self.posteriors(views)  # batch shapes [M, B, D]
+        z = draw_experts(q_z, noise, samples)  # [M, K, B, Dz]
+        w = draw_experts(q_w, noise, samples)  # [M, K, B, Dw]
+        if detach:
+            q_z, q_w = detached(q_z), detached(q_w)
+        densities = cross_log_likelihoods(
+            self.spec, self.decoders, views, (z, w), self.scales, noise
+        )  # M times [M, K, B]
+        fidelity, own = self._weigh(densities, present)
+        own_w = type(q_w)(q_w.mean[:, None], q_w.scale[:, None], validate_args=False)
+        rate_z = mixture_log_prob(q_z, z, present) - prior(z)
+        rate_w = own_w.log_prob(w).sum(-1) - self.standard_log_prob(w)
+        log_w = fidelity - beta * (rate_z + rate_w)
+        terms = {f"nll_{n}": -value for n, value in zip(self.spec.names, own, strict=True)}
+        rates = {"rate_shared": rate_z, "rate_private": rate_w}
+        return log_w, terms | {n: expert_mean(x, present) for n, x in rates.items()}, (z, w)
+
+    def _weigh(
+        self, densities: list[Tensor], present: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Log-likelihoods with their weights: summed over targets `[M, K, B]`, own means."""
+        total, own = 0.0, []
+        for n, (modality, density) in enumerate(zip(self.spec.modalities, densities, strict=True)):
+            if present is None:
+                mean = density[n].mean()
+            else:
+                density = torch.where(present[:, n], density, 0.0)
+                counted = len(density[n]) * present[:, n].sum().clamp(min=1)
+                mean = density[n].sum() / counted
+            total = total + modality.weight * density
+            own.append(modality.weight * mean)
+        return total, own
+
+    @property
+    def scales(self) -> Tensor:
+        """`[M, Dw]`, of the auxiliary priors."""
+        laplace = self.family == "laplace"
+        return softmax_scale(self.auxiliary) if laplace else (0.5 * self.auxiliary).exp()
+
+    def posteriors(self, views: Views) -> tuple[Posterior, Posterior]:
+        """Those of the shared and of the private latents, batch shapes `[M, B, D]`."""
+        z, w = (
+            stack_posteriors([towers[name](views[name]) for name in self.spec.names])
+            for towers in (self.shared, self.private)
+        )
+        return z, w
+
+    def noise(self, rng: Rng) -> Noise:
+        """Standard noise of the family."""
+        return rng.laplace if self.family == "laplace" else rng.normal
+
+    def standard_log_prob(self, x: Tensor) -> Tensor:
+        """Of the fixed prior, `[..., D]` to `[...]`: scale 1 (for "normal" too; trap 8)."""
+        kind = Laplace if self.family == "laplace" else Normal
+        prior = kind(torch.zeros_like(x), torch.ones_like(x), validate_args=False)
+        return prior.log_prob(x).sum(-1)
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, Dz]` of the mixture of the given modalities' experts."""
+        return draw_mixture({n: self.shared[self.spec[n].name](x) for n, x in given.items()}, rng)
+
+    def private_prior(self, n: int, rng: Rng, name: str) -> Tensor:
+        """Private latents `[n, Dw]` of the fixed prior, not of r_n (trap 6)."""
+        return self.noise(rng.fork("private", name))(n, self.auxiliary.shape[1])
+
+    def view(self, name: str, z: Tensor, w: Tensor) -> Tensor:
+        """Decoder mean of a modality at shared and private latents `[B, Dz]`, `[B, Dw]`."""
+        return view_of(self.spec[name], self.decoders[name](torch.cat([w, z], -1)))
+
+    def decode(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
+        """Decoder means at shared latents `[B, Dz]`.
+
+        Args:
+            z: Shared latents.
+            targets: Names of the modalities to decode.
+            given: Views `[B, ...]` of those whose private latent is encoded; others' is drawn.
+            rng: Noise of the private latents.
+        """
+        made = {}
+        for name in targets:
+            self.spec[name]  # a KeyError names an unknown modality
+            if name in given:
+                w = draw(self.private[name](given[name]), rng.fork("private", name))[0]
+            else:
+                w = self.private_prior(len(z), rng, name)
+            made[name] = self.view(name, z, w)
+        return made
 
 
 def draw_experts(experts: Posterior, noise: Noise, samples: int) -> Tensor:

@@ -73,7 +73,7 @@ def test_decoding_many_in_one_call_equals_one_by_one():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["shala", "mmvae+"])
+@pytest.mark.parametrize("name", ["shala", "mmvae+", "cmvae"])
 def test_memory_order_changes_no_sample(name, toy):
     plain = build(name, toy).eval()
     ordered = build(name, toy).to(memory_format=torch.channels_last).eval()

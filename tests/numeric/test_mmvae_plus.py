@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch.distributions import Laplace, Normal
 
-from baselines.mmvae_plus import MMVAEPlus, _bound, _detached, _dreg
+from baselines.mmvae_plus import MMVAEPlus
 from harness.api import Rng
 from nets.experts import mixture_log_prob
+from nets.importance import detached as _detached
+from nets.importance import doubly_reparametrised as _dreg
+from nets.importance import importance_bound as _bound
 from nets.likelihoods import log_likelihood
 from nets.posteriors import softmax_scale
 

@@ -1,0 +1,208 @@
+"""CMVAE (Palumbo, Laguna, Chopard, Vogt, ICLR 2024).
+
+MMVAE+ with clusters in the shared latent's prior; and D-CMVAE, whose images are made by diffusion
+decoders given those of the autoencoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness.api import (
+    Batch,
+    DataSpec,
+    GradientStage,
+    Model,
+    Optimiser,
+    Rng,
+    Settings,
+    Split,
+    Stage,
+    Views,
+    derive_seed,
+    register_model,
+    setting,
+)
+from nets.backbones import Network, initialise
+from nets.clusters import ClusterPrior
+from nets.importance import doubly_reparametrised, importance_bound
+from nets.private import Family, PrivateExperts, draw_experts, private_networks
+from nets.refiner import RefinerConfig, Refiners, images
+
+_CODE = "CMVAE code, 2024 release (recipes.md section 7)"
+_ENCODING_BATCH = 500  # Tuples at a time when clusters are pruned.
+
+
+class CMVAEConfig(Settings):
+    """Settings, with those of the published PolyMNIST experiment as defaults."""
+
+    network: Network = Network()
+    shared_dim: int = setting(32, "Size of the shared latent z.", _CODE, ge=1)
+    private_dim: int = setting(32, "Size of each private latent w_m.", _CODE, ge=1)
+    clusters: int = setting(40, "C, clusters before the pruning.", _CODE, ge=1)
+    family: Family = setting("laplace", "Of posteriors and priors.", _CODE)
+    auxiliary_start: float = setting(
+        0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
+    )
+    importance_samples: int = setting(1, "K, samples of each expert.", _CODE, ge=1)
+    estimator: Literal["iwae", "dreg", "dreg-published"] = setting(
+        "iwae",
+        "Gradient: plain, doubly reparametrised, or the code's without the detachment.",
+        f"{_CODE}; trap 5",
+    )
+    beta: float = setting(2.5, "Factor of the divergence terms.", _CODE, ge=0)
+    prune: bool = setting(True, "Drop clusters after the training.", _CODE)
+    prune_items: int = setting(
+        5000,
+        "Training tuples that the pruning looks at.",
+        "our choice: the code takes a part of the test tuples, which choose nothing here",
+        ge=1,
+    )
+    decoders: Literal["vae", "diffusion"] = setting(
+        "vae",
+        "Of images: the autoencoder's, or diffusion given its output (D-CMVAE).",
+        f"{_CODE}, which has no diffusion; the paper's D-CMVAE has, on CUB",
+    )
+    steps: int = setting(117_000, "Updates.", f"{_CODE}: 250 epochs of 60,000 at 128", ge=1)
+    batch_size: int = setting(128, "Tuples an update.", _CODE, ge=1)
+    optimiser: Optimiser = Optimiser(lr=1e-3, amsgrad=True)
+    diffusion: RefinerConfig = RefinerConfig()
+
+
+@register_model(
+    "cmvae", paper="Palumbo, Laguna, Chopard, Vogt: CMVAE and D-CMVAE (ICLR 2024)", version=1
+)
+class CMVAE(Model):
+    """Shared and private latents, and a shared prior of as many clusters as the data ask for."""
+
+    Config = CMVAEConfig
+    max_given = None
+    incomplete = True
+
+    def __init__(self, spec: DataSpec, config: CMVAEConfig):
+        super().__init__(spec, config)
+        self.shared, self.private, self.decoders = private_networks(
+            spec, config.network, config.family, config.shared_dim, config.private_dim
+        )
+        # r_n: zero mean and a learned scale, as in MMVAE+ (trap 6).
+        shape = len(spec.modalities), config.private_dim
+        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
+        initialise(self, config.network)
+        self.clusters = ClusterPrior(config.clusters, config.shared_dim, config.family == "laplace")
+        self.refiners = Refiners(spec, config.diffusion) if self._refines else None
+
+    @classmethod
+    def skip(cls, spec: DataSpec, config: CMVAEConfig) -> str | None:
+        if config.decoders == "diffusion" and not images(spec):
+            return "Diffusion decoders are for images, and the data have none."
+        return None
+
+    @property
+    def _refines(self) -> bool:
+        return self.config.decoders == "diffusion"
+
+    @property
+    def _experts(self) -> PrivateExperts:
+        parts = self.shared, self.private, self.decoders, self.auxiliary
+        return PrivateExperts(self.spec, self.config.family, *parts)
+
+    def stages(self) -> list[Stage]:
+        c = self.config
+        first = GradientStage(
+            "vae",
+            self._loss,
+            self,
+            c.optimiser,
+            steps=c.steps,
+            batch_size=c.batch_size,
+            finish=self._prune if c.prune else None,
+        )
+        if not self._refines:
+            return [first]
+        second = GradientStage(
+            "diffusion",
+            self._diffusion_loss,
+            self.refiners,
+            c.diffusion.optimiser,
+            steps=c.diffusion.steps,
+            batch_size=c.diffusion.batch_size,
+            ema=c.diffusion.ema,
+        )
+        return [first, second]
+
+    def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        c, present = self.config, batch.present
+        log_w, terms, draws = self._experts.log_weights(
+            batch.views,
+            rng,
+            self.clusters.log_prob,
+            samples=c.importance_samples,
+            beta=c.beta,
+            present=present,
+            detach=c.estimator == "dreg",
+        )
+        if c.estimator == "iwae":
+            bound = importance_bound(log_w, present)
+        else:
+            bound = doubly_reparametrised(log_w, draws, present)
+        log_pi = self.clusters.log_pi
+        perplexity = (-(log_pi.exp() * log_pi).sum()).exp()  # how many clusters pi spreads over
+        return -bound, terms | {"clusters": perplexity}
+
+    @torch.no_grad()
+    def _prune(self, data: Split) -> None:
+        """Drop clusters by the first `prune_items` training tuples, one draw an expert.
+
+        The published code takes tuples that the training has not seen, out of the test split.
+        """
+        found, marks, seed = [], [], derive_seed("pruning")
+        for batch in data.head(self.config.prune_items).batches(_ENCODING_BATCH):
+            rng = Rng(seed, first=int(batch.index[0]), device=data.device)
+            q, _ = self._experts.posteriors(batch.views)
+            z = draw_experts(q, self._experts.noise(rng), 1)[:, 0]  # [M, B, Dz]
+            found.append(self.clusters.component_log_prob(z))
+            marks.append(batch.present)
+        present = None if marks[0] is None else torch.cat(marks)
+        self.clusters.prune(torch.cat(found, 1), self.config.beta, present)
+
+    def _diffusion_loss(
+        self, batch: Batch, rng: Rng, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The diffusion decoders' error, given each image's reconstruction from itself alone."""
+        views, coarse = batch.views, {}
+        with torch.no_grad():
+            for m in images(self.spec):
+                own, noise = {m.name: views[m.name]}, rng.fork("coarse", m.name)
+                z = self._experts.encode(own, noise.fork("shared"))
+                coarse |= self._experts.decode(z, [m.name], own, noise)
+        present = batch.present
+        return self.refiners.loss(views, coarse, rng.fork("diffusion"), present)
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, Dz]` of the mixture of the given modalities' experts."""
+        return self._experts.encode(given, rng)
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Shared latents `[n, Dz]` of the clusters that the pruning kept."""
+        return self.clusters.draw(n, rng)
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
+        return self._decode(z, self.spec.names, {}, rng)
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.decode(self.prior(n, rng.fork("shared")), rng)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        return self._decode(self.encode(given, rng.fork("shared")), targets, given, rng)
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.translate(views, self.spec.names, rng)
+
+    def _decode(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
+        coarse = self._experts.decode(z, targets, given, rng)
+        return self.refiners.refine(coarse, rng.fork("diffusion")) if self._refines else coarse

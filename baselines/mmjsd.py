@@ -1,0 +1,120 @@
+"""mmJSD (Sutter, Daunhawer, Vogt, NeurIPS 2020): a generalised Jensen-Shannon divergence."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from nets.backbones import Network
+from nets.experts import (
+    choose_components,
+    draw_mixture,
+    pick,
+    product_of_experts,
+    sliced_components,
+)
+from nets.posteriors import draw
+from nets.shared_latent import SharedLatent, own_losses, presence
+
+_CODE = "MoPoE code, --method jsd, job_polymnist (recipes.md sections 3 and 5)"
+
+
+class MMJSDConfig(Settings):
+    """Settings, with those of the published PolyMNIST experiment as defaults."""
+
+    network: Network = Network(family="conv")
+    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
+    beta: float = setting(2.5, "Factor of the divergence.", _CODE, ge=0)
+    mixture: Literal["posteriors", "with-prior"] = setting(
+        "posteriors",
+        "Whether N(0, I) is a component of the mixture that is decoded in training.",
+        "the paper and its own code; 'with-prior' is what PolyMNIST's figures carry (trap 9)",
+    )
+    components: Literal["random", "slices"] = setting(
+        "random",
+        "Whose sample an item gets: a random component's, or by its place in the batch.",
+        "the paper's mixture; 'slices' is the code's",
+    )
+    several: Literal["mixture", "geometric"] = setting(
+        "mixture",
+        "Given several modalities: their mixture, or their geometric mean with N(0, I).",
+        "mmJSD and MoPoE code; 'geometric' is MVTCAE's code",
+    )
+    steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
+    batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
+    optimiser: Optimiser = Optimiser(lr=5e-4)
+
+
+@register_model("mmjsd", paper="Sutter, Daunhawer, Vogt: mmJSD (NeurIPS 2020)", version=1)
+class MMJSD(SharedLatent):
+    """A mixture of experts, and a dynamic prior: the geometric mean of the experts and N(0, I)."""
+
+    Config = MMJSDConfig
+    incomplete = True
+
+    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the bound of eq. 10, one sample an item, mean over the batch.
+
+        sum_m -lambda_m log p(x_m | z) + beta sum_v pi_v KL(q_v || f), where v goes over the present
+        experts and N(0, I), with equal weights pi, and f is their geometric mean.
+        """
+        names = self.spec.names
+        q = self.experts(batch.views)  # [M, B, D]
+        there = presence(batch, len(names))
+        f = geometric_mean(q, there)  # [B, D]
+        standard = Normal(torch.zeros_like(f.mean), torch.ones_like(f.mean), validate_args=False)
+        own = kl_divergence(q, f).sum(-1).where(there, 0.0).sum(0)  # [B]
+        rate = (own + kl_divergence(standard, f).sum(-1)) / (1 + there.sum(0))
+        z = draw(self._component(q, standard, there, rng.fork("component")), rng)[0]  # [B, D]
+        density = self.log_likelihoods(batch.views, z).where(there, 0.0)  # [M, B]
+        loss = (self.config.beta * rate - density.sum(0)).mean()
+        return loss, own_losses(names, density, there) | {"divergence": rate.mean()}
+
+    def _component(self, q: Normal, standard: Normal, there: Tensor, rng: Rng) -> Normal:
+        """The posterior `[B, D]` that each item's sample comes from."""
+        weights = there
+        if self.config.mixture == "with-prior":
+            q = Normal(*(torch.cat([a, b[None]]) for a, b in _parts(q, standard)), False)
+            weights = torch.cat([there, torch.ones_like(there[:1])])
+        if self.config.components == "slices" and there.all():
+            which = sliced_components(len(weights), weights.shape[1], weights.device)
+        else:
+            which = choose_components(weights.float(), rng)
+        return pick(q, which)
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, D]` of the given modalities' mixture, or of their geometric mean."""
+        q = self.experts(given)
+        if self.config.several == "geometric" and len(given) > 1:
+            there = torch.ones(q.mean.shape[:2], dtype=torch.bool, device=q.mean.device)
+            return draw(geometric_mean(q, there), rng)[0]
+        return draw_mixture(
+            {n: Normal(*q_m, False) for n, q_m in zip(given, _each(q), strict=True)}, rng
+        )
+
+
+def geometric_mean(q: Normal, there: Tensor) -> Normal:
+    """Of the present experts and N(0, I), equally weighted (eq. 9 of the paper).
+
+    Args:
+        q: Experts, batch shape `[M, B, D]`.
+        there: `[M, B]` bool.
+
+    Returns:
+        Batch shape `[B, D]`.
+    """
+    weight = 1 / (1 + there.sum(0))  # [B]
+    f = product_of_experts(q, (there * weight).T[None], weight[None])
+    return Normal(f.mean[0], f.scale[0], validate_args=False)
+
+
+def _parts(a: Normal, b: Normal) -> tuple:
+    return (a.mean, b.mean), (a.scale, b.scale)
+
+
+def _each(q: Normal) -> zip:
+    return zip(q.mean, q.scale, strict=True)

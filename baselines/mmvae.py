@@ -1,0 +1,107 @@
+"""MMVAE (Shi, Siddharth, Paige, Torr, NeurIPS 2019): a mixture of experts, importance-weighted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Laplace, Normal
+
+from harness.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
+from nets.backbones import Network
+from nets.experts import draw_mixture, mixture_log_prob
+from nets.importance import detached, doubly_reparametrised, importance_bound
+from nets.posteriors import LaplaceHead, NormalHead, softmax_scale
+from nets.shared_latent import SharedLatent, own_losses, presence
+
+_CODE = "MMVAE code (recipes.md section 2)"
+_PLUS = "MMVAE+ code, whose comparison gave the published row (recipes.md sections 0 and 2)"
+
+
+class MMVAEConfig(Settings):
+    """Settings; PolyMNIST is not in the paper, so they are those of MMVAE+'s comparison."""
+
+    network: Network = Network()
+    latent_dim: int = setting(64, "D, size of the latent.", f"{_PLUS}: 32 + 32", ge=1)
+    family: Literal["laplace", "normal"] = setting("laplace", "Of posteriors and prior.", _CODE)
+    learn_prior: bool = setting(True, "Learn the prior's scale.", f"{_CODE}: --learn-prior")
+    importance_samples: int = setting(
+        1, "K, samples of each expert.", "ours: K = 1; the paper's is 30 with dreg", ge=1
+    )
+    estimator: Literal["iwae", "dreg"] = setting(
+        "iwae", "Gradient: plain, or doubly reparametrised.", f"{_CODE}: dreg for K > 1"
+    )
+    bound: Literal["looser", "tight"] = setting(
+        "looser",
+        "Mean of the experts' bounds, or one bound over all experts' samples.",
+        f"{_CODE}: --looser, used for the paper's results",
+    )
+    beta: float = setting(1.0, "Factor of the divergence.", "Shi et al. 2019: the bound", ge=0)
+    steps: int = setting(117_000, "Updates.", f"{_PLUS}: 250 epochs of 468", ge=1)
+    batch_size: int = setting(128, "Tuples an update.", _PLUS, ge=1)
+    optimiser: Optimiser = Optimiser(lr=1e-3, amsgrad=True)
+
+
+@register_model("mmvae", paper="Shi, Siddharth, Paige, Torr: MMVAE (NeurIPS 2019)", version=1)
+class MMVAE(SharedLatent):
+    """q(z|X) is the equally weighted mixture of the unimodal posteriors."""
+
+    Config = MMVAEConfig
+    incomplete = True
+
+    @classmethod
+    def skip(cls, spec: DataSpec, config: MMVAEConfig) -> str | None:
+        if spec.missing and config.bound == "tight":
+            return "The tight bound takes all experts' samples; use model.bound=looser."
+        return None
+
+    def __init__(self, spec: DataSpec, config: MMVAEConfig):
+        head = {"laplace": LaplaceHead, "normal": NormalHead}[config.family]
+        super().__init__(spec, config, head)
+        raw = torch.zeros(config.latent_dim)
+        self.prior_raw = nn.Parameter(raw, requires_grad=config.learn_prior)
+
+    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the bound of eq. 3 (or its looser form, appendix A), mean over the batch.
+
+        log w_m^k = sum_n lambda_n log p(x_n | z_m^k) + beta [log p(z_m^k) - log mean_j q_j(z_m^k)]
+        for K samples z_m^k of each present expert.
+        """
+        c, names = self.config, self.spec.names
+        q = self.experts(batch.views)  # [M, B, D]
+        noise = self._noise(rng)(len(batch), len(names) * c.importance_samples * c.latent_dim)
+        noise = noise.view(len(batch), len(names), -1, c.latent_dim).permute(1, 2, 0, 3)
+        z = q.mean[:, None] + q.scale[:, None] * noise  # [M, K, B, D]
+        if c.bound == "tight":
+            z = z.flatten(0, 1)[None]  # [1, M K, B, D]: all samples in one bound
+        if c.estimator == "dreg":
+            q = detached(q)
+        there = presence(batch, len(names))
+        density = self.log_likelihoods(batch.views, z)  # [M, (M, K), B]
+        density = density.where(there[:, None, None], 0.0)
+        rate = mixture_log_prob(q, z, batch.present) - self.prior_log_prob(z)
+        log_w = density.sum(0) - c.beta * rate
+        if c.estimator == "iwae":
+            bound = importance_bound(log_w, batch.present)
+        else:
+            bound = doubly_reparametrised(log_w, (z,), batch.present)
+        own = density.flatten(1, 2).mean(1)  # over all experts' samples
+        return -bound, own_losses(names, own, there) | {"rate": rate.mean()}
+
+    def prior_log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) of latents `[..., D]`; `[...]` in nats."""
+        kind = Laplace if self.config.family == "laplace" else Normal
+        scale = softmax_scale(self.prior_raw)
+        return kind(torch.zeros_like(scale), scale, validate_args=False).log_prob(z).sum(-1)
+
+    def _noise(self, rng: Rng):
+        return rng.laplace if self.config.family == "laplace" else rng.normal
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Latents `[n, D]` of the prior."""
+        return self._noise(rng)(n, self.config.latent_dim) * softmax_scale(self.prior_raw)
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, D]` of the mixture of the given modalities' experts."""
+        return draw_mixture({n: self.encoders[self.spec[n].name](x) for n, x in given.items()}, rng)

@@ -1,0 +1,91 @@
+"""MVAE (Wu and Goodman, NeurIPS 2018): a product of experts, trained on several subsets at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from nets.backbones import Network
+from nets.experts import product_of_experts
+from nets.posteriors import draw, kl_to_standard
+from nets.shared_latent import SharedLatent, own_losses, presence
+
+_CODE = "MoPoE code, --method poe, job_polymnist (recipes.md section 1)"
+
+
+class MVAEConfig(Settings):
+    """Settings, with those of the published PolyMNIST experiment as defaults."""
+
+    network: Network = Network(family="conv")
+    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
+    beta: float = setting(2.5, "Factor of the divergences.", _CODE, ge=0)
+    warmup: float = setting(
+        0.0, "Part of the updates over which beta rises linearly from 0.", _CODE, ge=0, le=1
+    )
+    prior_expert: Literal["always", "several"] = setting(
+        "always",
+        "Multiply N(0, I) into every product, or only where there are several experts.",
+        "Wu and Goodman 2018 and their code; 'several' is MVTCAE's code (trap 11)",
+    )
+    random_subsets: int = setting(
+        0, "k, random subsets beside the full set and the single ones.", _CODE, ge=0
+    )
+    steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
+    batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
+    optimiser: Optimiser = Optimiser(lr=5e-4)
+
+
+@register_model("mvae", paper="Wu, Goodman: MVAE (NeurIPS 2018)", version=1)
+class MVAE(SharedLatent):
+    """q(z|X) is the product of the unimodal posteriors and N(0, I)."""
+
+    Config = MVAEConfig
+    incomplete = True
+
+    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the sum of the subsets' ELBOs (section 2.2), mean over the batch.
+
+        The subsets are all present modalities, each of them alone, and k random ones. A modality is
+        encoded once, and decoded once at all the latents of the subsets that have it.
+        """
+        c, names = self.config, self.spec.names
+        q = self.experts(batch.views)  # [M, B, D]
+        there = presence(batch, len(names))
+        members = self._subsets(there, rng.fork("subsets"))  # [S, B, M]
+        products = product_of_experts(q, members, self._prior_power(members))  # [S, B, D]
+        noise = rng.normal(len(batch), len(members), c.latent_dim).transpose(0, 1)
+        z = products.mean + products.scale * noise
+        fidelity, own = 0.0, []
+        for m, name in enumerate(names):
+            rows = [0, 1 + m, *range(1 + len(names), len(members))]
+            density = self.log_likelihood(name, batch.views[name], z[rows])  # [R, B]
+            density = density.where(members[rows][..., m], 0.0)
+            fidelity = fidelity + density.sum(0)
+            own.append(density[0])
+        rates = kl_to_standard(products).where(members.any(-1), 0.0)  # [S, B]
+        factor = min(1.0, (step + 1) / (c.warmup * c.steps)) if c.warmup else 1.0
+        loss = (factor * c.beta * rates.sum(0) - fidelity).mean()
+        return loss, own_losses(names, torch.stack(own), there) | {"kl": rates[0].mean()}
+
+    def _subsets(self, there: Tensor, rng: Rng) -> Tensor:
+        """`[S, B, M]` bool from `[M, B]`: all that are present, each one alone, random ones."""
+        modalities, batch = there.shape
+        single = torch.eye(modalities, dtype=torch.bool, device=there.device)[:, None]
+        chosen = rng.uniform(batch, self.config.random_subsets, modalities).transpose(0, 1) < 0.5
+        return torch.cat([there.T[None], single & there.T, chosen & there.T])
+
+    def _prior_power(self, members: Tensor) -> Tensor:
+        """Whether N(0, I) is a factor, `[S, B]`; always of a product without experts."""
+        if self.config.prior_expert == "always":
+            return torch.ones(members.shape[:-1], device=members.device)
+        return (members.sum(-1) != 1).float()
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, D]` of the product of the given modalities' experts."""
+        q = self.experts(given)
+        members = torch.ones(1, *q.mean.shape[1::-1], dtype=torch.bool, device=q.mean.device)
+        product = product_of_experts(q, members, self._prior_power(members))
+        return draw(product, rng)[0, 0]

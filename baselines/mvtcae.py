@@ -1,0 +1,62 @@
+"""MVTCAE (Hwang, Kim, Hong, Lee, NeurIPS 2021): total correlation bounded from both sides."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from nets.backbones import Network
+from nets.experts import product_of_experts
+from nets.posteriors import draw, kl_to_standard
+from nets.shared_latent import SharedLatent
+
+_CODE = "MVTCAE code, main_mmnist.py (recipes.md section 6)"
+
+
+class MVTCAEConfig(Settings):
+    """Settings, with those of the published PolyMNIST experiment as defaults."""
+
+    network: Network = Network(family="conv")
+    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
+    beta: float = setting(2.5, "Factor of the divergences.", _CODE, ge=0)
+    ratio: float = setting(
+        5 / 6, "alpha: the conditional term's part, against the joint rate's.", _CODE, ge=0, le=1
+    )
+    steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
+    batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
+    optimiser: Optimiser = Optimiser(lr=1e-3)
+
+
+@register_model("mvtcae", paper="Hwang, Kim, Hong, Lee: MVTCAE (NeurIPS 2021)", version=1)
+class MVTCAE(SharedLatent):
+    """q(z|X) is the product of the experts, without N(0, I); each expert is drawn to it."""
+
+    Config = MVTCAEConfig
+
+    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the objective of eq. 9 in the code's scale, mean over the batch.
+
+        (M - a) / M sum_m -lambda_m log p(x_m | z) + beta [a / M sum_m KL(q || q_m)
+        + (1 - a) KL(q || N(0, I))], z ~ q.
+        """
+        names, a = self.spec.names, self.config.ratio
+        experts = self.experts(batch.views)  # [M, B, D]
+        q = self._product(experts)  # [B, D]
+        density = self.log_likelihoods(batch.views, draw(q, rng)[0]).mean(1)  # [M]
+        conditional = kl_divergence(q, experts).sum(-1).mean(1).sum()
+        rate = kl_to_standard(q).mean()
+        count = len(names)
+        divergence = a / count * conditional + (1 - a) * rate
+        loss = self.config.beta * divergence - (count - a) / count * density.sum()
+        terms = dict(zip((f"nll_{name}" for name in names), -density, strict=True))
+        return loss, terms | {"kl": rate, "kl_unimodal": conditional}
+
+    def _product(self, experts: Normal) -> Normal:
+        q = product_of_experts(experts, torch.ones(1, len(experts.mean)).to(experts.mean), 0.0)
+        return Normal(q.mean[0], q.scale[0], validate_args=False)
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, D]` of the product of the given modalities' experts."""
+        return draw(self._product(self.experts(given)), rng)[0]
