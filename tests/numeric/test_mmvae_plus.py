@@ -21,6 +21,8 @@ NAMES = ("a", "b", "c")
 
 
 class FakeBatch:
+    present = None
+
     def __init__(self, views):
         self.views = views
 
