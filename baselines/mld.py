@@ -91,7 +91,7 @@ class MLD(Model):
 
     def stages(self) -> list[Stage]:
         c = self.config
-        training = LatentTraining(self.coders, self.diffusion, 0.0, self.draw_kept)
+        training = LatentTraining(self.coders, self.diffusion, 0.0, kept=self.draw_kept)
         return training.stages(c.optimiser, c.steps, c.batch_size)
 
     def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
