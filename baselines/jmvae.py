@@ -6,8 +6,6 @@ joint posterior's answer from that modality alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
@@ -15,19 +13,17 @@ from torch.distributions import Normal, kl_divergence
 from harness.api import (
     Batch,
     DataSpec,
-    GradientStage,
-    Model,
     Optimiser,
     Rng,
     Settings,
-    Stage,
     Views,
     register_model,
     setting,
 )
-from nets.backbones import Network, decoder, encoder, initialise
-from nets.likelihoods import log_likelihood, view_of
+from nets.backbones import Network, encoder, initialise
+from nets.experts import product_of_all
 from nets.posteriors import NormalHead, draw, kl_to_standard
+from nets.shared_latent import SharedLatent
 
 _CODE = (
     "MultiVae's PolyMNIST benchmark (AgatheSenellart/MultiVae, benchmarking_on_partial_polymnist)"
@@ -57,7 +53,7 @@ class JMVAEConfig(Settings):
 
 
 @register_model("jmvae", paper="Suzuki, Nakayama, Matsuo: JMVAE-kl (2016)", version=1)
-class JMVAE(Model):
+class JMVAE(SharedLatent):
     """One Gaussian posterior of all modalities, and one of each.
 
     Given all modalities, the latent is the joint posterior's; given one, that modality's; given
@@ -66,20 +62,13 @@ class JMVAE(Model):
     """
 
     Config = JMVAEConfig
-    max_given = None
 
     def __init__(self, spec: DataSpec, config: JMVAEConfig):
         super().__init__(spec, config)
-        self.joint, self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.joint, width = nn.ModuleDict(), config.fusion_width
         for m in spec.modalities:
             trunk = encoder(m, config.network)
             self.joint[m.name] = nn.Sequential(trunk, nn.Linear(trunk.features, config.feature_dim))
-            trunk = encoder(m, config.network)
-            self.encoders[m.name] = nn.Sequential(
-                trunk, NormalHead(trunk.features, config.latent_dim)
-            )
-            self.decoders[m.name] = decoder(m, config.latent_dim, config.network)
-        width = config.fusion_width
         self.fuse = nn.Sequential(
             nn.Linear(config.feature_dim * len(spec.modalities), width),
             nn.SiLU(),
@@ -87,17 +76,10 @@ class JMVAE(Model):
             nn.SiLU(),
             NormalHead(width, config.latent_dim),
         )
-        initialise(self, config.network)
+        initialise(self.joint, config.network)
+        initialise(self.fuse, config.network)
 
-    def stages(self) -> list[Stage]:
-        c = self.config
-        return [
-            GradientStage(
-                "vae", self._loss, self, c.optimiser, steps=c.steps, batch_size=c.batch_size
-            )
-        ]
-
-    def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the bound of eq. 4, one posterior sample, mean over the batch.
 
         sum_m -lambda_m log p(x_m | z) + t [beta KL(q(z|X) || p(z)) + alpha sum_m KL(q(z|X) ||
@@ -105,21 +87,13 @@ class JMVAE(Model):
         """
         c, views = self.config, batch.views
         posterior = self.joint_posterior(views)
-        z = draw(posterior, rng)[0]  # [B, D]
-        terms = {
-            f"nll_{m.name}": -m.weight
-            * log_likelihood(m, self.decoders[m.name](z), views[m.name]).mean()
-            for m in self.spec.modalities
-        }
-        fidelity = sum(terms.values())
+        density = self.log_likelihoods(views, draw(posterior, rng)[0]).mean(1)  # [M]
         rate = kl_to_standard(posterior).mean()
-        unimodal = sum(
-            kl_divergence(posterior, self.encoders[name](views[name])).sum(-1).mean()
-            for name in self.spec.names
-        )
+        unimodal = kl_divergence(posterior, self.experts(views)).sum(-1).mean(1).sum()
         rise = c.warmup * c.steps
         factor = min(1.0, (step + 1) / rise) if rise else 1.0
-        loss = fidelity + factor * (c.beta * rate + c.alpha * unimodal)
+        loss = factor * (c.beta * rate + c.alpha * unimodal) - density.sum()
+        terms = dict(zip((f"nll_{name}" for name in self.spec.names), -density, strict=True))
         return loss, terms | {"kl": rate, "kl_unimodal": unimodal}
 
     def joint_posterior(self, views: Views) -> Normal:
@@ -133,36 +107,8 @@ class JMVAE(Model):
             self.spec[name]  # a KeyError names an unknown modality
         if set(given) == set(self.spec.names):
             return self.joint_posterior(given)
-        return _product([self.encoders[name](x) for name, x in given.items()])
+        return product_of_all(self.experts(given), prior=0.0)
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, D]` of the posterior of the given modalities."""
         return draw(self.posterior(given), rng)[0]
-
-    def prior(self, n: int, rng: Rng) -> Tensor:
-        """Latents `[n, D]` of N(0, I)."""
-        return rng.normal(n, self.config.latent_dim)
-
-    def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means at latents `[n, D]`; no randomness is left."""
-        return self._decode(z, self.spec.names)
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        return self._decode(self.encode(given, rng.fork("shared")), targets)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.translate(views, self.spec.names, rng)
-
-    def _decode(self, z: Tensor, targets: Sequence[str]) -> Views:
-        return {n: view_of(self.spec[n], self.decoders[n](z)) for n in targets}
-
-
-def _product(posteriors: list[Normal]) -> Normal:
-    """The normalised product of Gaussians `[B, D]`."""
-    precision = torch.stack([q.scale**-2 for q in posteriors])  # [S, B, D]
-    mean = torch.stack([q.mean for q in posteriors])
-    total = precision.sum(0)
-    return Normal((precision * mean).sum(0) / total, total.rsqrt(), validate_args=False)

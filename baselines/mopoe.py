@@ -9,7 +9,14 @@ from torch import Tensor
 
 from harness.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
 from nets.backbones import Network
-from nets.experts import choose_components, pick, product_of_experts, sliced_components, subsets
+from nets.experts import (
+    choose_components,
+    pick,
+    product_of_all,
+    product_of_experts,
+    sliced_components,
+    subsets,
+)
 from nets.posteriors import draw, kl_to_standard
 from nets.shared_latent import SharedLatent, own_losses, presence
 
@@ -89,7 +96,5 @@ class MoPoE(SharedLatent):
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, D]` of the product of the given modalities' experts."""
-        q = self.experts(given)
-        members = torch.ones(1, len(given), device=q.mean.device)
-        full = float(set(given) == set(self.spec.names))
-        return draw(product_of_experts(q, members, full), rng)[0, 0]
+        full = set(given) == set(self.spec.names)
+        return draw(product_of_all(self.experts(given), prior=float(full)), rng)[0]

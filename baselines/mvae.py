@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
 from nets.backbones import Network
-from nets.experts import product_of_experts
+from nets.experts import product_of_all, product_of_experts
 from nets.posteriors import draw, kl_to_standard
 from nets.shared_latent import SharedLatent, own_losses, presence
 
@@ -85,7 +85,5 @@ class MVAE(SharedLatent):
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, D]` of the product of the given modalities' experts."""
-        q = self.experts(given)
-        members = torch.ones(1, *q.mean.shape[1::-1], dtype=torch.bool, device=q.mean.device)
-        product = product_of_experts(q, members, self._prior_power(members))
-        return draw(product, rng)[0, 0]
+        prior = self.config.prior_expert == "always" or len(given) > 1
+        return draw(product_of_all(self.experts(given), prior=float(prior)), rng)[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import kl_divergence
 
 from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
 from nets.backbones import Network
-from nets.experts import product_of_experts
+from nets.experts import product_of_all
 from nets.posteriors import draw, kl_to_standard
 from nets.shared_latent import SharedLatent
 
@@ -43,7 +42,7 @@ class MVTCAE(SharedLatent):
         """
         names, a = self.spec.names, self.config.ratio
         experts = self.experts(batch.views)  # [M, B, D]
-        q = self._product(experts)  # [B, D]
+        q = product_of_all(experts, prior=0.0)  # [B, D]
         density = self.log_likelihoods(batch.views, draw(q, rng)[0]).mean(1)  # [M]
         conditional = kl_divergence(q, experts).sum(-1).mean(1).sum()
         rate = kl_to_standard(q).mean()
@@ -53,10 +52,6 @@ class MVTCAE(SharedLatent):
         terms = dict(zip((f"nll_{name}" for name in names), -density, strict=True))
         return loss, terms | {"kl": rate, "kl_unimodal": conditional}
 
-    def _product(self, experts: Normal) -> Normal:
-        q = product_of_experts(experts, torch.ones(1, len(experts.mean)).to(experts.mean), 0.0)
-        return Normal(q.mean[0], q.scale[0], validate_args=False)
-
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, D]` of the product of the given modalities' experts."""
-        return draw(self._product(self.experts(given)), rng)[0]
+        return draw(product_of_all(self.experts(given), prior=0.0), rng)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import platform
 import resource
 import subprocess
@@ -24,8 +25,23 @@ def describe_code(entry: Entry) -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "source": entry.digest,
-        "nets": source_digest(sorted((_ROOT / "nets").glob("*.py"))),
+        "nets": source_digest(shared_code(entry)),
     }
+
+
+def shared_code(entry: Entry) -> list[Path]:
+    """The files of `nets/` that a component imports, also through one another, in order."""
+    found: set[Path] = set()
+    waiting = entry.files
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nets."):
+                file = _ROOT / (node.module.replace(".", "/") + ".py")
+                if file not in found:
+                    found.add(file)
+                    waiting.append(file)
+    return sorted(found)
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

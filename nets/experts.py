@@ -43,7 +43,7 @@ def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -
         Batch shape `[S, B, D]`.
     """
     precision = 1 / (experts.variance + _GUARD)  # [M, B, D]
-    powers = powers.to(precision.dtype)
+    powers = powers.to(precision)
     if powers.dim() == 2:
         powers = powers[:, None].expand(-1, precision.shape[1], -1)
     own = torch.as_tensor(prior, dtype=precision.dtype, device=precision.device)
@@ -51,6 +51,13 @@ def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -
     total = torch.einsum("sbm,mbd->sbd", powers, precision) + own
     mean = torch.einsum("sbm,mbd->sbd", powers, precision * experts.mean) / total
     return Normal(mean, total.rsqrt(), validate_args=False)
+
+
+def product_of_all(experts: Normal, prior: float) -> Normal:
+    """The product `[B, D]` of all the experts `[M, B, D]`, with that power of N(0, I)."""
+    powers = torch.ones(1, len(experts.mean))
+    product = product_of_experts(experts, powers, prior)
+    return Normal(product.mean[0], product.scale[0], validate_args=False)
 
 
 def mixture_log_prob(experts: Posterior, z: Tensor, present: Tensor | None = None) -> Tensor:

@@ -44,13 +44,16 @@ class Entry:
     version: int
 
     @property
+    def files(self) -> list[Path]:
+        """Where the component's code is: its file, or all of ShaLa's."""
+        file = Path(inspect.getfile(self.cls))
+        whole = self.cls.__module__.startswith("shala.")
+        return sorted(file.parent.glob("*.py")) if whole else [file]
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the component's code, without comments and docstrings."""
-        file = Path(inspect.getfile(self.cls))
-        files = (
-            sorted(file.parent.glob("*.py")) if self.cls.__module__.startswith("shala.") else [file]
-        )
-        return source_digest(files)
+        return source_digest(self.files)
 
 
 @dataclass(frozen=True)

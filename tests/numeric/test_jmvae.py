@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Normal
 
-from baselines.jmvae import JMVAE, _product
+from baselines.jmvae import JMVAE
 from harness.api import Rng
+from nets.experts import product_of_all
 from nets.likelihoods import log_likelihood
 
 NAMES = ("a", "b", "c")
@@ -53,7 +53,7 @@ def loss_by_loop(model, spec, views, factor, rng):
 )
 def test_the_loss_equals_the_loop_in_value_and_gradient(spec, network, views, warmup, step, factor):
     model = build(spec, network, alpha=0.3, beta=1.7, warmup=warmup, steps=10)
-    value, _ = model._loss(FakeBatch(views), Rng(7), step)
+    value, _ = model.loss(FakeBatch(views), Rng(7), step)
     expected = loss_by_loop(model, spec, views, factor, Rng(7))
     torch.testing.assert_close(value, expected)
     parameters = list(model.parameters())
@@ -61,18 +61,6 @@ def test_the_loss_equals_the_loop_in_value_and_gradient(spec, network, views, wa
     loop = torch.autograd.grad(expected, parameters)
     for own, other in zip(ours, loop, strict=True):
         torch.testing.assert_close(own, other)
-
-
-def test_the_product_of_gaussians_is_their_normalised_density():
-    """On a grid, in one dimension."""
-    experts = [
-        Normal(torch.tensor([[m]]), torch.tensor([[s]]))
-        for m, s in ((0.3, 0.5), (-1.0, 2.0), (0.8, 1.1))
-    ]
-    grid = torch.linspace(-15, 15, 30_001)
-    density = torch.stack([q.log_prob(grid)[0] for q in experts]).sum(0).exp()
-    density = density / torch.trapezoid(density, grid)
-    torch.testing.assert_close(_product(experts).log_prob(grid)[0].exp(), density)
 
 
 @torch.no_grad()
@@ -88,7 +76,7 @@ def test_the_posterior_depends_on_what_is_given(spec, network, views):
     same(model.posterior(shuffled), model.joint_posterior(views))
     same(model.posterior({"b": views["b"]}), model.encoders["b"](views["b"]))
     pair = {n: views[n] for n in ("a", "c")}
-    expected = _product([model.encoders[n](x) for n, x in pair.items()])
+    expected = product_of_all(model.experts(pair), prior=0.0)
     same(model.posterior(pair), expected)
     same(model.posterior(dict(reversed(pair.items()))), expected)
 
@@ -104,8 +92,8 @@ def test_a_joint_sample_is_a_decoded_prior_latent(spec, network):
 def test_the_objective_is_in_float32_under_autocast(spec, network, views):
     model = build(spec, network).float()
     x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
-    plain, _ = model._loss(FakeBatch(x), Rng(7), 0)
+    plain, _ = model.loss(FakeBatch(x), Rng(7), 0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, terms = model._loss(FakeBatch(x), Rng(7), 0)
+        value, terms = model.loss(FakeBatch(x), Rng(7), 0)
     assert {value.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
     torch.testing.assert_close(value, plain, rtol=0.02, atol=0)
