@@ -51,10 +51,10 @@ def test_layers_override_in_the_stated_order(files):
 
 def test_several_mistakes_are_told_together():
     result = call(
-        *("config", "--models", "shalla,mmvae", "--dataset", "toy"),
+        *("config", "--models", "shalla,mmvaee", "--dataset", "toy"),
         *("--preset", "smok", "--set", "train.precision=half"),
     )
-    for word in ("'shalla'", "'mmvae'", "'smok'", "train.precision"):
+    for word in ("'shalla'", "'mmvaee'", "'smok'", "train.precision"):
         assert word in result.output
     result = call(
         *("config", "--models", "shala", "--dataset", "toy"),
