@@ -17,6 +17,8 @@ from nets.precision import widen
 Prediction = Literal["noise", "velocity", "data"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """`(z_t [B, ...], t [B] int64 in 1..T) -> prediction [B, ...]`."""
+Revise = Callable[[Tensor, int], Tensor]
+"""`(z_t [B, ...], t) -> z_t [B, ...]`, called before each prediction, and last at t = 0."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,13 @@ def denoising_loss(denoiser: Denoiser, schedule: Schedule, z0: Tensor, rng: Rng)
 
 
 def sample_ddim(
-    denoiser: Denoiser, schedule: Schedule, z: Tensor, steps: int, *, start: int | None = None
+    denoiser: Denoiser,
+    schedule: Schedule,
+    z: Tensor,
+    steps: int,
+    *,
+    start: int | None = None,
+    revise: Revise | None = None,
 ) -> Tensor:
     """Deterministic reverse process (Song et al. 2021, eq. 12 with eta = 0).
 
@@ -107,45 +115,93 @@ def sample_ddim(
         z: z_start, `[B, ...]`.
         steps: Number of denoiser calls, evenly spaced in t.
         start: The t of `z`; T where None.
+        revise: Changes z at each of the times, such as to hold parts of it.
 
     Returns:
         z_0, `[B, ...]`.
     """
-    start = schedule.steps if start is None else start
-    times = torch.linspace(start, 0, min(steps, start) + 1).round().long().tolist()
-    for now, then in pairwise(times):
+    revise = revise or _leave
+    for now, then in _times(schedule, steps, start):
+        z = revise(z, now)
         t = torch.full((len(z),), now, device=z.device)
         data, noise = schedule.split(z, t, widen(denoiser(z, t)))
         z = schedule.signal[then] * data + schedule.sigma[then] * noise
-    return z
+    return revise(z, 0)
 
 
 def sample_ancestral(
-    denoiser: Denoiser, schedule: Schedule, z: Tensor, rng: Rng, *, start: int | None = None
+    denoiser: Denoiser,
+    schedule: Schedule,
+    z: Tensor,
+    rng: Rng,
+    *,
+    steps: int | None = None,
+    start: int | None = None,
+    revise: Revise | None = None,
 ) -> Tensor:
     """The reverse process of DDPM, a denoiser call a step (Ho et al. 2020, algorithm 2).
 
-    The variance of a step is that of q(z_{t-1} | z_t, z_0).
+    The variance of a step from t to s is that of q(z_s | z_t, z_0).
 
     Args:
         denoiser: Prediction of the kind that the schedule names.
         schedule: The forward process.
         z: z_start, `[B, ...]`.
         rng: Noise of the steps.
+        steps: Number of denoiser calls, evenly spaced in t; one for every t where None.
         start: The t of `z`; T where None.
+        revise: Changes z at each of the times, such as to hold parts of it.
 
     Returns:
         z_0, `[B, ...]`.
     """
-    start = schedule.steps if start is None else start
-    for now in range(start, 0, -1):
+    revise = revise or _leave
+    for now, then in _times(schedule, steps or schedule.steps, start):
+        z = revise(z, now)
         t = torch.full((len(z),), now, device=z.device)
         data, _ = schedule.split(z, t, widen(denoiser(z, t)))
-        alpha = schedule.signal[now] / schedule.signal[now - 1]  # of this one step
-        before, after = schedule.sigma[now - 1] ** 2, schedule.sigma[now] ** 2
-        mean = (alpha * before * z + schedule.signal[now - 1] * (1 - alpha**2) * data) / after
+        alpha = schedule.signal[now] / schedule.signal[then]  # of this one step
+        before, after = schedule.sigma[then] ** 2, schedule.sigma[now] ** 2
+        mean = (alpha * before * z + schedule.signal[then] * (1 - alpha**2) * data) / after
         z = mean + ((1 - alpha**2) * before / after).sqrt() * rng.normal(*z.shape)
+    return revise(z, 0)
+
+
+def _times(schedule: Schedule, steps: int, start: int | None) -> list[tuple[int, int]]:
+    """Pairs of a time and the next, from `start` down to 0."""
+    start = schedule.steps if start is None else start
+    return list(pairwise(torch.linspace(start, 0, min(steps, start) + 1).round().long().tolist()))
+
+
+def _leave(z: Tensor, t: int) -> Tensor:
     return z
+
+
+def correct(
+    denoiser: Denoiser, schedule: Schedule, z: Tensor, t: int, ratio: float, rng: Rng
+) -> Tensor:
+    """One step of Langevin dynamics at a fixed t (Song et al. 2021, algorithm 5).
+
+    The step size is 2 alpha_t (ratio |noise| / |score|)^2 with the norms that noise has: |score| is
+    |noise| / sigma_t. Measured norms would make a sample depend on its batch, or, each item's own,
+    the step on the state, which is biased.
+
+    Args:
+        denoiser: Prediction of the kind that the schedule names.
+        schedule: The forward process.
+        z: z_t, `[B, ...]`.
+        t: In 1 .. T.
+        ratio: Signal-to-noise ratio r of the step.
+        rng: Noise of the step.
+
+    Returns:
+        z_t, `[B, ...]`.
+    """
+    times = torch.full((len(z),), t, device=z.device)
+    _, estimate = schedule.split(z, times, widen(denoiser(z, times)))
+    alpha = (schedule.signal[t] / schedule.signal[t - 1]) ** 2  # of the last step of the T
+    step = 2 * alpha * (ratio * schedule.sigma[t]) ** 2
+    return z - step * estimate / schedule.sigma[t] + (2 * step).sqrt() * rng.normal(*z.shape)
 
 
 def _at(curve: Tensor, t: Tensor, like: Tensor) -> Tensor:
