@@ -76,8 +76,8 @@ class MLD(Model):
     in T discrete steps. Their denoiser is a U-shaped multilayer perceptron; here it is ShaLa's, for
     equal capacity. Each item of a batch draws its own kept subset; theirs draws one a batch.
     Sampling goes back once; theirs repeats every ten steps ten times (RePaint). Latents are
-    standardised by the whole training split, not by its first batch. Incomplete tuples, which the
-    paper does not treat, keep the time T and pure noise in place of an absent latent.
+    standardised by the whole training split, not by its first batch. Incomplete tuples, which their
+    code does not treat, keep the time T and pure noise in place of an absent latent.
     """
 
     Config = MLDConfig
@@ -91,11 +91,11 @@ class MLD(Model):
 
     def stages(self) -> list[Stage]:
         c = self.config
-        training = LatentTraining(self.coders, self.diffusion, 0.0, self.draw_kept)
+        training = LatentTraining(self.coders, self.diffusion, 0.0, kept=self.draw_kept)
         return training.stages(c.optimiser, c.steps, c.batch_size)
 
     def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
-        """The modalities kept clean in an update, a random subset an item (section 4.2).
+        """The modalities kept clean in an update, a random subset an item.
 
         None with the probability `joint`, else uniformly one of the 2^M - 2 proper, non-empty
         subsets, cut to the modalities that are there; none where that would keep them all.

@@ -44,6 +44,9 @@ class SBMPriorConfig(LatentDiffusionConfig):
         0.0, "Decay of the averaged weights; 0 for none.", f"{_CODE}: none", ge=0, lt=1
     )
     sampling_steps: int = setting(100, "Steps of the reverse process.", f"{_CODE}: N", ge=1)
+    standardise: bool = setting(
+        False, "Give every dimension unit variance before the diffusion.", f"{_CODE}: none"
+    )
     corrections: int = setting(
         1, "Langevin steps before each reverse step.", f"{_CODE}: train_poly.sh, --pc=1", ge=0
     )
@@ -79,11 +82,11 @@ class SBM(Model):
     Differences from the authors' code. The variance-preserving diffusion is in T discrete steps
     with Ho et al.'s variances; theirs ends at beta = 5, where a fifth of the signal is left. Their
     score network is a convolutional U-Net on latents folded into 8 x 8 images; here it is ShaLa's,
-    for equal capacity. Latents are standardised. A given latent is noised with noise; their
-    sampling scripts scale the latent itself in its place. The likelihood is the dataset's, and
-    theirs the squared error, so that beta does not mean quite the same. Incomplete tuples, which
-    they do not treat, keep the time T and pure noise in place of an absent latent. Their further
-    guidance by an energy between pairs of modalities is not contained.
+    for equal capacity. A given latent is noised with noise; their sampling scripts scale the latent
+    itself in its place. The likelihood is the dataset's, and theirs the squared error, so that beta
+    does not mean quite the same. Incomplete tuples, which they do not treat, keep the time T and
+    pure noise in place of an absent latent. Their further guidance by an energy between pairs of
+    modalities is not contained.
     """
 
     Config = SBMConfig
@@ -97,7 +100,9 @@ class SBM(Model):
 
     def stages(self) -> list[Stage]:
         c = self.config
-        training = LatentTraining(self.coders, self.diffusion, c.beta)
+        training = LatentTraining(
+            self.coders, self.diffusion, c.beta, scale=self.config.prior.standardise
+        )
         return training.stages(c.optimiser, c.steps, c.batch_size)
 
     def complete(self, given: Views, n: int, rng: Rng) -> Tensor:

@@ -263,6 +263,7 @@ class LatentTraining:
         beta: Factor of the autoencoders' divergences.
         kept: Draws the modalities kept clean, from the number of items, the randomness and which
             modalities are there (`[B, M]` or None); None keeps none.
+        scale: Whether the diffusion sees standardised latents.
     """
 
     def __init__(
@@ -270,9 +271,12 @@ class LatentTraining:
         coders: UnimodalCoders,
         diffusion: LatentDiffusion,
         beta: float,
+        *,
         kept: Callable[[int, Rng, Tensor | None], Tensor] | None = None,
+        scale: bool = True,
     ):
-        self.coders, self.diffusion, self.beta, self.kept = coders, diffusion, beta, kept
+        self.coders, self.diffusion, self.beta = coders, diffusion, beta
+        self.kept, self.scale = kept, scale
 
     def stages(self, optimiser: Optimiser, steps: int, batch_size: int) -> list[Stage]:
         """Both stages; the arguments are the first one's."""
@@ -301,7 +305,8 @@ class LatentTraining:
 
     def _begin(self, data: Split) -> None:
         self._latents, self._there = self.coders.encode_split(data)
-        self.diffusion.fit_scale(self._latents, self._there)
+        if self.scale:
+            self.diffusion.fit_scale(self._latents, self._there)
 
     def _finish(self, data: Split) -> None:
         del self._latents, self._there

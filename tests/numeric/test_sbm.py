@@ -66,9 +66,12 @@ def test_stage_one_equals_the_loop_in_value_and_gradient(spec, network, views, t
     assert_same_gradients(value, total, coders)
 
 
+@pytest.mark.parametrize("standardise", [True, False])
 @pytest.mark.parametrize("prediction", ["noise", "velocity"])
-def test_stage_two_is_plain_denoising_of_the_standardised_means(spec, network, views, prediction):
-    model = build(spec, network, prediction=prediction)
+def test_stage_two_is_plain_denoising_of_the_posterior_means(
+    spec, network, views, prediction, standardise
+):
+    model = build(spec, network, prediction=prediction, standardise=standardise)
     stage = model.stages()[1]
     data = SimpleNamespace(batches=lambda size: iter([SimpleNamespace(views=views)]))
     stage.begin(data)
@@ -81,7 +84,7 @@ def test_stage_two_is_plain_denoising_of_the_standardised_means(spec, network, v
     noise, total = rng.normal(4, 3, D).double(), 0.0
     for i, t in enumerate((1 + rng.integers(20, 4)).tolist()):
         s, sigma = diffusion.schedule.signal[t], diffusion.schedule.sigma[t]
-        clean = (means[index[i]] - mean) / std
+        clean = (means[index[i]] - mean) / std if standardise else means[index[i]]
         out = diffusion.predict((s * clean + sigma * noise[i])[None], torch.full((1, 3), t))[0]
         target = noise[i] if prediction == "noise" else s * noise[i] - sigma * clean
         total = total + ((out - target) ** 2).mean() / 4
