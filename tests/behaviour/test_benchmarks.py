@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +100,15 @@ def test_operations_are_those_that_torch_counts(load):
             net(torch.ones(5, 3, 8, 8)).sum().backward()
         counts.append(mode.flops if hasattr(mode, "flops") else mode.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("multivae") is None, reason="MultiVae is not installed here"
+)
+@pytest.mark.slow
+def test_objectives_agree_with_the_other_library():
+    done = run("peer.py", "--batch", "32", "--repeats", "1", "--json")
+    methods = json.loads(done.stdout)["methods"]
+    for name, row in methods.items():
+        assert row["objective"] < 1e-7, name
+        assert row["gradient"] < 1e-7, name
