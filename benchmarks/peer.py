@@ -41,7 +41,7 @@ from timing import best_times
 
 from harness.api import DataSpec, Modality, Model, Rng, Split
 from harness.api.registry import entries, find
-from harness.drive import _keep_freed_memory
+from harness.drive import keep_freed_memory
 from nets.backbones import Network
 from nets.experts import subsets
 
@@ -360,7 +360,7 @@ def measure(model: Model, peer: nn.Module, split: Split, repeats: int) -> dict[s
         adam.step()
 
     def update(precision: str) -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         cast = torch.autocast("cpu", dtype=torch.bfloat16)
         with cast if precision == "bf16" else nullcontext():
             stage.update(split.batch(index), Rng(0))

@@ -38,7 +38,7 @@ from timing import best_times
 from harness.api import Dataset, GradientStage, Model, Places, Rng, Split, Stage, Translate
 from harness.api.registry import entries, find
 from harness.config import resolve
-from harness.drive import _keep_freed_memory
+from harness.drive import keep_freed_memory
 from nets.backbones import decode_many
 
 _BATCH = {"conv": 32, "resnet": 2}
@@ -110,7 +110,7 @@ def kept(work: Callable[[], object]) -> Callable[[], object]:
     """The same, with freed memory kept for its process, as the driver does it."""
 
     def run() -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         work()
 
     return run

@@ -226,7 +226,7 @@ def open_dataset(name: str, settings: str, places: Places) -> Dataset:
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc reuse large freed blocks; handing them back costs a page fault each 4 kB.
 
     Measured on a CPU: a fifth to a third of an update. Without glibc it does nothing.
@@ -246,7 +246,7 @@ class _Work:
         self.resolved = run.resolved
         self.entry = find("model", run.model)
         self.device = choose_device(options.device)
-        _keep_freed_memory()
+        keep_freed_memory()
         if options.threads:
             torch.set_num_threads(options.threads)
         elif options.jobs > 1:
