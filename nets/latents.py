@@ -74,7 +74,7 @@ class UnimodalCoders(nn.Module):
         Returns:
             The scalar to descend, and its parts, in nats.
         """
-        there, terms, total = presence(batch), {}, 0.0
+        there, terms, total = batch.present, {}, 0.0
         for column, m in enumerate(self.spec.modalities):
             x, weights = batch.views[m.name], _weights(there, column)
             code = self.encoders[m.name](x)
@@ -128,7 +128,7 @@ class UnimodalCoders(nn.Module):
         self.eval()
         batches = list(data.batches(_ENCODING_BATCH))
         latents = torch.cat([self.encode(batch.views) for batch in batches])
-        there = [presence(batch) for batch in batches]
+        there = [batch.present for batch in batches]
         self.train(was_training)
         return latents, None if there[0] is None else torch.cat(there)
 
@@ -323,11 +323,6 @@ class LatentTraining:
 def embed_times(times: Tensor) -> Tensor:
     """The times `[B, M]` of all modalities as `[B, 32 M]`."""
     return embed_time(times.flatten(), _TIME).view(len(times), -1)
-
-
-def presence(batch: Batch) -> Tensor | None:
-    """`[B, M]` bool, or None where all tuples are complete."""
-    return getattr(batch, "present", None)
 
 
 def _each(process, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
