@@ -78,7 +78,8 @@ class MMJSD(SharedLatent):
         """The posterior `[B, D]` that each item's sample comes from."""
         weights = there
         if self.config.mixture == "with-prior":
-            q = Normal(*(torch.cat([a, b[None]]) for a, b in _parts(q, standard)), False)
+            mean, scale = torch.cat([q.mean, standard.mean[None]]), [*q.scale, standard.scale]
+            q = Normal(mean, torch.stack(scale), validate_args=False)
             weights = torch.cat([there, torch.ones_like(there[:1])])
         if self.config.components == "slices" and there.all():
             which = sliced_components(len(weights), weights.shape[1], weights.device)
@@ -88,13 +89,11 @@ class MMJSD(SharedLatent):
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, D]` of the given modalities' mixture, or of their geometric mean."""
-        q = self.experts(given)
         if self.config.several == "geometric" and len(given) > 1:
+            q = self.experts(given)
             there = torch.ones(q.mean.shape[:2], dtype=torch.bool, device=q.mean.device)
             return draw(geometric_mean(q, there), rng)[0]
-        return draw_mixture(
-            {n: Normal(*q_m, False) for n, q_m in zip(given, _each(q), strict=True)}, rng
-        )
+        return draw_mixture({n: self.encoders[self.spec[n].name](x) for n, x in given.items()}, rng)
 
 
 def geometric_mean(q: Normal, there: Tensor) -> Normal:
@@ -110,11 +109,3 @@ def geometric_mean(q: Normal, there: Tensor) -> Normal:
     weight = 1 / (1 + there.sum(0))  # [B]
     f = product_of_experts(q, (there * weight).T[None], weight[None])
     return Normal(f.mean[0], f.scale[0], validate_args=False)
-
-
-def _parts(a: Normal, b: Normal) -> tuple:
-    return (a.mean, b.mean), (a.scale, b.scale)
-
-
-def _each(q: Normal) -> zip:
-    return zip(q.mean, q.scale, strict=True)
