@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -55,7 +56,8 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
         One message of two or three sentences.
     """
     allowed = sorted(allowed)
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
+    spoken = re.sub(r"[-_ ]?plus\b", "+", name)  # "mmvae-plus" means mmvae+, and not mmvae
+    near = difflib.get_close_matches(spoken, allowed, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = f" Known: {', '.join(allowed)}." if allowed else f" No {kind} is known here."
     return f"Unknown {kind} '{name}'.{hint}{listing}"

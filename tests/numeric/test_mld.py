@@ -28,7 +28,7 @@ def build(spec, network, **prior):
 
 def batch_of(views, there=None):
     if there is None:
-        return SimpleNamespace(views=views)
+        return SimpleNamespace(views=views, present=None)
     blank = {
         n: x * there[:, i].view(-1, *(1,) * (x.dim() - 1)) for i, (n, x) in enumerate(views.items())
     }

@@ -23,9 +23,9 @@ def build(spec, network, beta=0.5, **prior):
     return model
 
 
-def batch_of(views, there):
+def batch_of(views, there=None):
     if there is None:
-        return SimpleNamespace(views=views)
+        return SimpleNamespace(views=views, present=None)
     blank = {
         n: x * there[:, i].view(-1, *(1,) * (x.dim() - 1)) for i, (n, x) in enumerate(views.items())
     }
@@ -73,7 +73,7 @@ def test_stage_two_is_plain_denoising_of_the_posterior_means(
 ):
     model = build(spec, network, prediction=prediction, standardise=standardise)
     stage = model.stages()[1]
-    data = SimpleNamespace(batches=lambda size: iter([SimpleNamespace(views=views)]))
+    data = SimpleNamespace(batches=lambda size: iter([batch_of(views)]))
     stage.begin(data)
     index = torch.tensor([2, 0, 3, 3])
     value, _ = stage._loss(SimpleNamespace(index=index), Rng(9), 0)
