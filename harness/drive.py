@@ -348,6 +348,7 @@ class _Work:
                     "source": self.spec.source,
                     "twin": self.spec.twin,
                     "sizes": self.spec.sizes,
+                    "distinct": self.spec.distinct,
                     "modalities": [m.name for m in self.spec.modalities],
                 },
                 "settings": values,

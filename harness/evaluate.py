@@ -94,6 +94,11 @@ def evaluate(
         name = f"pictures/{evaluator.name}-{stem}.png"
         write_whole(folder.path / name, _png(picture))
         pictures.append(name)
+    texts = []
+    for stem, text in outcome.texts.items():
+        name = f"texts/{evaluator.name}-{stem}.txt"
+        write_whole(folder.path / name, text.encode())
+        texts.append(name)
     folder.write_json(
         f"results/{evaluator.name}-{evaluation.identity[:10]}.json",
         {
@@ -109,6 +114,7 @@ def evaluate(
             "scores": [score.to_json() for score in outcome.scores],
             "details": outcome.details,
             "pictures": pictures,
+            "texts": texts,
             "provenance": {
                 **describe_code(find("evaluator", evaluator.name)),
                 **describe_machine(split.device),

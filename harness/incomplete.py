@@ -46,4 +46,4 @@ def hide_views(split: Split, spec: DataSpec) -> Split:
         name: x * present[:, m].view(-1, *(1,) * (x.dim() - 1))
         for m, (name, x) in enumerate((name, split.tensors[name]) for name in names)
     }
-    return Split(tensors, split.labels, present)
+    return replace(split, tensors=tensors, present=present)

@@ -195,7 +195,7 @@ class Store:
             target.mkdir(parents=True, exist_ok=True)
             for name in ("run.json", "trained.json"):
                 shutil.copyfile(folder.path / name, target / name)
-            for name in ("results", "pictures"):
+            for name in ("results", "pictures", "texts"):
                 if (folder.path / name).is_dir():
                     shutil.copytree(folder.path / name, target / name, dirs_exist_ok=True)
             lines = [json.dumps(event) + "\n" for event in _thin(list(folder.events()))]

@@ -11,7 +11,8 @@ from typing import Any
 _HOMES = {
     "errors": ("BenchError", "ConfigErrors", "DataError", "Diverged", "unknown"),
     "settings": ("Settings", "setting"),
-    "modalities": ("DataSpec", "Modality"),
+    "grammar": ("Attribute", "Grammar"),
+    "modalities": ("END", "PAD", "DataSpec", "Modality"),
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
     "random": ("Rng", "derive_seed"),

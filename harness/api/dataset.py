@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -84,11 +84,16 @@ class Split:
         tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`.
         labels: `[N]` int64, or None where the data have no label. Models never see them.
         present: `[N, M]` bool, which views of each tuple there are; None where all are.
+        facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
+            "attributes": `[N, A]` int64, numbers of the values of `DataSpec.grammar`'s attributes;
+            "named": `[N, A]` bool, which of them the caption names;
+            "source": `[N]` int64, the thing that a tuple shows, where several tuples show one.
     """
 
     tensors: dict[str, Tensor]
     labels: Tensor | None = None
     present: Tensor | None = None
+    facts: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
@@ -108,7 +113,10 @@ class Split:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
         labels, present = (None if x is None else change(x) for x in (self.labels, self.present))
-        return Split({name: change(x) for name, x in self.tensors.items()}, labels, present)
+        tensors, facts = (
+            {name: change(x) for name, x in own.items()} for own in (self.tensors, self.facts)
+        )
+        return Split(tensors, labels, present, facts)
 
     def batch(self, index: Tensor) -> Batch:
         """The tuples of the given numbers, converted only when their views are read."""

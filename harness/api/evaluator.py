@@ -64,11 +64,13 @@ class Outcome:
         scores: Summaries and their parts.
         details: Further plain values for the record, such as a histogram.
         pictures: uint8 `[H, W, 3]` by file stem.
+        texts: Plain text by file stem.
     """
 
     scores: list[Score]
     details: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 class Evaluator(ABC):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal
+
+from harness.api.grammar import Grammar
+
+END, PAD = "<eos>", "<pad>"
+"""Tokens after a text's last word: its end, and what fills the rest."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,16 @@ class Modality:
     vocabulary: tuple[str, ...] = ()
     camera: object | None = None
 
+    def text(self, tokens: Iterable[int]) -> str:
+        """Token ids of a text as people read it, up to its end.
+
+        Words are parted by blanks; where every token is one character, nothing parts them.
+        """
+        words = [self.vocabulary[token] for token in tokens]
+        words = words[: words.index(END)] if END in words else words
+        letters = all(len(token) == 1 for token in self.vocabulary)
+        return ("" if letters else " ").join(word for word in words if word != PAD)
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -47,6 +63,9 @@ class DataSpec:
         twin: The published dataset that this one stands in for, whose printed figures are shown
             beside, under its name; empty where there is none.
         missing: Probability that a view of a training tuple is absent.
+        distinct: Number of distinct things behind the tuples of each split, where one thing is in
+            several of them: the effective sample size. Empty where each tuple is its own.
+        grammar: Of the captions, where they name attributes that `Split.facts` records.
     """
 
     name: str
@@ -58,6 +77,8 @@ class DataSpec:
     source: str
     twin: str = ""
     missing: float = 0.0
+    distinct: dict[str, int] = field(default_factory=dict)
+    grammar: Grammar | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
