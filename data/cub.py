@@ -87,8 +87,8 @@ class CUB(Dataset):
         )
         crop: Literal["none", "box"] = setting(
             "none",
-            "What is resized to 64 x 64: the whole photo, or a square around the bird.",
-            "MMVAE code: the whole photo, stretched",
+            "What is stretched to 64 x 64: the whole photo, or the box around the bird.",
+            "MMVAE code: the whole photo",
         )
         validation: float = setting(
             0.05,
@@ -98,9 +98,9 @@ class CUB(Dataset):
             lt=0.5,
         )
         occurrences: int = setting(
-            3,
+            4,
             "Times that a word must occur in training captions to be in the vocabulary.",
-            _MMVAE,
+            "MMVAE code: more than 3",
             ge=1,
         )
         seed: int = setting(0, "Seed of the validation cut.", "our choice", ge=0)
@@ -309,20 +309,17 @@ def _save(pixels: np.ndarray, file: Path) -> None:
 def _read(file: Path, box: tuple[float, float, float, float], crop: str) -> np.ndarray:
     """A photo resized to uint8 `[3, 64, 64]` by antialiased bilinear interpolation."""
     picture = Image.fromarray(read_picture(file))
-    area = _square(box, picture.size) if crop == "box" else None
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=area)
-    return np.asarray(small).transpose(2, 0, 1)
-
-
-def _square(
-    box: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """The square around a bird with a tenth of margin, moved and shrunk to lie in the photo."""
     left, top, width, height = box
-    side = min(1.2 * max(width, height), *size)
-    x = min(max(left + width / 2 - side / 2, 0), size[0] - side)
-    y = min(max(top + height / 2 - side / 2, 0), size[1] - side)
-    return x, y, x + side, y + side
+    right, bottom = min(left + width, picture.width), min(top + height, picture.height)
+    area = (left, top, right, bottom) if crop == "box" else None
+    try:
+        small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=area)
+    except ValueError as error:
+        raise DataError(
+            f"The box {box} of bounding_boxes.txt does not lie in {file} ({error}). Restore both "
+            "from the archive, or use --set data.crop=none."
+        ) from error
+    return np.asarray(small).transpose(2, 0, 1)
 
 
 def _digest(splits: dict[str, Split], vocabulary: tuple[str, ...]) -> str:

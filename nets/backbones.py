@@ -1,7 +1,8 @@
 """Encoder and decoder families, one pair for each kind of modality, used alike by every method.
 
 Both image families are PolyMNIST's (recipes.md section 0), written for any image size:
-"conv" is that of MoPoE and MVTCAE, "resnet" that of MMVAE+ and CMVAE.
+"conv" is that of MoPoE and MVTCAE, "resnet" that of MMVAE+ and CMVAE. At 64 x 64 the latter is
+MMVAE+'s network for CUB, the former has the depth of MMVAE's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Network(Settings):
     )
 
 
+_SMALL = 32  # pixels; larger images get deeper networks
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
@@ -85,24 +87,28 @@ def _channels(network: Network, *counts: int) -> list[int]:
     return [max(1, round(count * network.width)) for count in counts]
 
 
+def _conv_levels(modality: Modality, network: Network) -> tuple[list[int], list[int]]:
+    """Sides and channels after each strided convolution.
+
+    Three of them, as published for 28 x 28; beyond 32 x 32 four, as MMVAE's network for CUB has.
+    """
+    counts = (32, 64, 128) if modality.shape[-1] <= _SMALL else (32, 64, 128, 256)
+    return _sides(modality, len(counts)), _channels(network, *counts)
+
+
 class ConvEncoder(nn.Module):
-    """Three strided convolutions and one linear layer (MoPoE code, ConvNetworksImgCMNIST)."""
+    """Strided convolutions and one linear layer (MoPoE code, ConvNetworksImgCMNIST)."""
 
     def __init__(self, modality: Modality, network: Network):
         super().__init__()
-        a, b, c = _channels(network, 32, 64, 128)
-        last = _sides(modality, 3)[-1]
+        sides, channels = _conv_levels(modality, network)
         act = _ACTIVATIONS[network.activation]
         self.features = network.hidden
+        steps = pairwise([modality.shape[0], *channels])
         self.layers = nn.Sequential(
-            nn.Conv2d(modality.shape[0], a, 3, 2, 1),
-            act(),
-            nn.Conv2d(a, b, 3, 2, 1),
-            act(),
-            nn.Conv2d(b, c, 3, 2, 1),
-            act(),
+            *(layer for a, b in steps for layer in (nn.Conv2d(a, b, 3, 2, 1), act())),
             nn.Flatten(),
-            nn.Linear(c * last * last, network.hidden),
+            nn.Linear(channels[-1] * sides[-1] ** 2, network.hidden),
             act(),
         )
 
@@ -111,22 +117,21 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """One linear layer and three transposed convolutions, no output activation (MoPoE code)."""
+    """One linear layer and transposed convolutions, no output activation (MoPoE code)."""
 
     def __init__(self, modality: Modality, inputs: int, network: Network):
         super().__init__()
-        c, b, a = _channels(network, 128, 64, 32)
-        s0, s1, s2, s3 = _sides(modality, 3)
+        sides, channels = _conv_levels(modality, network)
         act = _ACTIVATIONS[network.activation]
+        sides, channels = sides[::-1], [*channels[::-1], modality.shape[0]]
         self.layers = nn.Sequential(
-            nn.Linear(inputs, c * s3 * s3),
-            nn.Unflatten(1, (c, s3, s3)),
-            act(),
-            _enlarge(c, b, s3, s2),
-            act(),
-            _enlarge(b, a, s2, s1),
-            act(),
-            _enlarge(a, modality.shape[0], s1, s0),
+            nn.Linear(inputs, channels[0] * sides[0] ** 2),
+            nn.Unflatten(1, (channels[0], sides[0], sides[0])),
+            *(
+                layer
+                for (a, b), (side, target) in zip(pairwise(channels), pairwise(sides), strict=True)
+                for layer in (act(), _enlarge(a, b, side, target))
+            ),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -137,21 +142,32 @@ def _enlarge(inputs: int, outputs: int, side: int, target: int) -> nn.ConvTransp
     return nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=target - (2 * side - 1))
 
 
+def _resnet_levels(modality: Modality, network: Network) -> tuple[list[int], list[int]]:
+    """Sides at each level, and channels before the first block and after the last of each level.
+
+    28 is halved twice, as published; beyond 32 x 32 down to 2, as MMVAE+'s network for CUB does.
+    """
+    side = modality.shape[-1]
+    halvings = 2 if side <= _SMALL else math.ceil(math.log2(side)) - 1
+    counts = [min(64 * 2**k, 256) for k in range(halvings + 1)]
+    return _sides(modality, halvings), _channels(network, *counts)
+
+
 class ResnetEncoder(nn.Module):
     """Pre-activation residual blocks with average pooling between (MMVAE+ code)."""
 
     def __init__(self, modality: Modality, network: Network):
         super().__init__()
-        a, b, c = _channels(network, 64, 128, 256)
-        last = _sides(modality, 2)[-1]
-        self.features = c * last * last
+        sides, channels = _resnet_levels(modality, network)
+        self.features = channels[-1] * sides[-1] ** 2
         self.layers = nn.Sequential(
-            nn.Conv2d(modality.shape[0], a, 3, 1, 1),
-            Block(a, a),
-            nn.AvgPool2d(3, 2, 1),
-            Block(a, b),
-            nn.AvgPool2d(3, 2, 1),
-            Block(b, c),
+            nn.Conv2d(modality.shape[0], channels[0], 3, 1, 1),
+            Block(channels[0], channels[0]),
+            *(
+                layer
+                for a, b in pairwise(channels)
+                for layer in (nn.AvgPool2d(3, 2, 1), Block(a, b))
+            ),
             nn.Flatten(),
         )
 
@@ -164,18 +180,18 @@ class ResnetDecoder(nn.Module):
 
     def __init__(self, modality: Modality, inputs: int, network: Network):
         super().__init__()
-        c, b, a = _channels(network, 256, 128, 64)
-        s0, s1, s2 = _sides(modality, 2)
+        sides, channels = (level[::-1] for level in _resnet_levels(modality, network))
         self.layers = nn.Sequential(
-            nn.Linear(inputs, c * s2 * s2),
-            nn.Unflatten(1, (c, s2, s2)),
-            Block(c, b),
-            nn.Upsample(size=(s1, s1)),
-            Block(b, a),
-            nn.Upsample(size=(s0, s0)),
-            Block(a, a),
+            nn.Linear(inputs, channels[0] * sides[0] ** 2),
+            nn.Unflatten(1, (channels[0], sides[0], sides[0])),
+            *(
+                layer
+                for (a, b), side in zip(pairwise(channels), sides[1:], strict=True)
+                for layer in (Block(a, b), nn.Upsample(size=(side, side)))
+            ),
+            Block(channels[-1], channels[-1]),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(a, modality.shape[0], 3, 1, 1),
+            nn.Conv2d(channels[-1], modality.shape[0], 3, 1, 1),
         )
 
     def forward(self, z: Tensor) -> Tensor:
