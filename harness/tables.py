@@ -396,7 +396,8 @@ def _notes(
     shown = {r["evaluator"]: r for r in results if any(m["name"] in metrics for m in r["metrics"])}
     told = [f"{name} version {r['version']} on the {r['split']} split" for name, r in shown.items()]
     if told:
-        sizes = ", ".join(f"{n:,}" for n in sorted({cell.n for cell in cells}))
+        n = sorted({cell.n for cell in cells})
+        sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(told)}; test items a figure: {sizes}.")
     ceilings = [
         f"{s['target']} {s['value']:.3f}"
