@@ -142,8 +142,8 @@ class MVEBM(Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What f_a ascends: E_q f_a - E_{p_a} f_a, the latter by short-run Langevin from p_0.
 
-        From it is taken `energy_decay` times E_q f_a^2 + E_{p_a} f_a^2, which keeps f_a small enough
-        for the chains to follow.
+        From it is taken `energy_decay` times E_q f_a^2 + E_{p_a} f_a^2, which keeps f_a small
+        enough for the chains to follow.
 
         Args:
             z: Draws `[M, 1, B, Dz]` of the experts, the positives.
