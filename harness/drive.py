@@ -420,7 +420,21 @@ class _Work:
 
         split = self.dataset.split(evaluation.split).to(self.device)
         seed, folder = self.run.seed, self.folder
-        evaluate(evaluation, model, self.spec, split, seed, judges, folder, self.identity, report)
+        with warnings.catch_warnings():
+            warnings.showwarning = self._warn
+            evaluate(
+                evaluation,
+                model,
+                self.spec,
+                split,
+                seed,
+                judges,
+                folder,
+                self.identity,
+                report,
+                self.dataset.split,
+                self.options.places.cache,
+            )
 
     def _watch(self) -> Watch:
         def report(progress: Progress) -> None:
