@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from harness.api import (
@@ -301,7 +302,10 @@ class _Bench:
         self, protocol: str, given: tuple[str, ...], target: str, features: Tensor
     ) -> _Comparison:
         config, real = self.config, self._real[target]
-        figures = compare(features, real, config.kid_subsets, config.resamples)
+        # numpy's own threads know nothing of torch's number, and on busy cores wait for each other:
+        # 14 CPU seconds for an FID of 864 dimensions where one thread takes 0.3.
+        with threadpool_limits(torch.get_num_threads()):
+            figures = compare(features, real, config.kid_subsets, config.resamples)
         self._advance(_COMPARISON)
         return _Comparison(protocol, given, target, len(features), figures)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import time
@@ -141,6 +142,8 @@ def evaluate(
     )
     folder.log("evaluated", evaluator=evaluator.name)
     shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another evaluation's work is there, or nothing ever was
+        scratch.parent.rmdir()
 
 
 def _describe(classifier: Classifier) -> dict[str, Any]:

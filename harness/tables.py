@@ -501,6 +501,7 @@ def _legend(metrics: dict[str, Any], printed: list[Published], rows: list[Row]) 
         notes.append("not run: no run of the method is recorded here.")
     if any(row.missing == "not measured" and set(metrics) - set(row.cells) for row in rows):
         notes.append("not measured: the method or the evaluator does not give it, or has yet to.")
+    printed = [p for p in printed if p.metric in metrics]
     if printed:
         if any(p.metric not in row.published for p in printed for row in rows):
             notes.append("-: not published.")
