@@ -57,6 +57,7 @@ from nets.extractors import (
 from nets.fidelity import FAMILIES, LEAST, Figures, Real, compare
 
 _COMPARISON = 100  # images that one comparison counts as in the progress display
+_SLOW_SHARD = 50  # tuples at most through Inception on a CPU: half a minute for a few targets
 _MEANING = {
     "fid": ("lower", 2, "Fréchet distance of Gaussians fitted to features"),
     "kid": ("lower", 4, "unbiased squared MMD of features, cubic kernel, subsets of up to 1,000"),
@@ -355,8 +356,10 @@ class _Bench:
     ) -> dict[str, Tensor]:
         """What `read(first, size)` gives for all of n, shard by shard; kept shards are not read."""
         shards = []
-        for first in range(0, n, self.config.batch_size):
-            size = min(self.config.batch_size, n - first)
+        slow = self.name != CLASSIFIER and self.tools.device.type == "cpu"
+        most = min(self.config.batch_size, _SLOW_SHARD) if slow else self.config.batch_size
+        for first in range(0, n, most):
+            size = min(most, n - first)
             file = folder / f"{first:08d}-{size}.npz" if folder else None
             shard = _load(file) if file else None
             if shard is None:

@@ -221,6 +221,7 @@ def test_a_run_without_inception_has_its_coherence_and_says_why(tmp_path, judges
     summary, folder, said = campaign(tmp_path, judges, f"evaluators.quality.extractor={INCEPTION}")
     assert summary.exit_code == 0
     assert [r["evaluator"] for r in folder.results()] == ["coherence"]
+    assert folder.run["overrides"] == []  # what names no number labels no row
     assert "No quality: The Inception weights are not at" in said[-1]
     # Later, with other features, on the same training.
     _, folder, _ = campaign(tmp_path, judges)
