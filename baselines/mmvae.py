@@ -92,15 +92,20 @@ class MMVAE(SharedLatent):
     def prior_log_prob(self, z: Tensor) -> Tensor:
         """log p(z) of latents `[..., D]`; `[...]` in nats."""
         kind = Laplace if self.config.family == "laplace" else Normal
-        scale = softmax_scale(self.prior_raw)
+        scale = self._prior_scale()
         return kind(torch.zeros_like(scale), scale, validate_args=False).log_prob(z).sum(-1)
+
+    def _prior_scale(self) -> Tensor:
+        """`[D]`, bound as the posteriors' are: a Laplace's sum to D, a Gaussian's are free."""
+        laplace = self.config.family == "laplace"
+        return softmax_scale(self.prior_raw) if laplace else (0.5 * self.prior_raw).exp()
 
     def _noise(self, rng: Rng):
         return rng.laplace if self.config.family == "laplace" else rng.normal
 
     def prior(self, n: int, rng: Rng) -> Tensor:
         """Latents `[n, D]` of the prior."""
-        return self._noise(rng)(n, self.config.latent_dim) * softmax_scale(self.prior_raw)
+        return self._noise(rng)(n, self.config.latent_dim) * self._prior_scale()
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, D]` of the mixture of the given modalities' experts."""

@@ -52,6 +52,12 @@ class MVEBMConfig(Settings):
     energy_bound: float = setting(
         20.0, "Largest |f_a|, by a tanh, so that Z is finite; 0 bounds nothing.", _CHOICE, ge=0
     )
+    energy_wait: float = setting(
+        0.0, "Share of the updates before f_a learns; it is 0 till then.", _CHOICE, ge=0, lt=1
+    )
+    energy_decay: float = setting(
+        0.0, "Factor of the mean of f_a squared, at positives and at negatives.", _CHOICE, ge=0
+    )
     langevin_steps: int = setting(20, "Langevin steps from p_0 in training.", _CHOICE, ge=1)
     sample_steps: int = setting(60, "Langevin steps from p_0 when sampling.", _CHOICE, ge=1)
     step_size: float = setting(0.4, "s, the standard deviation of a step's noise.", _CHOICE, gt=0)
@@ -136,6 +142,9 @@ class MVEBM(Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What f_a ascends: E_q f_a - E_{p_a} f_a, the latter by short-run Langevin from p_0.
 
+        From it is taken `energy_decay` times E_q f_a^2 + E_{p_a} f_a^2, which keeps f_a small
+        enough for the chains to follow.
+
         Args:
             z: Draws `[M, 1, B, Dz]` of the experts, the positives.
             present: `[B, M]` bool, or None where all are.
@@ -145,10 +154,11 @@ class MVEBM(Model):
             The scalar to ascend, and the terms to log.
         """
         negatives, slope = self._langevin(z.shape[2], self.config.langevin_steps, rng)
-        positive = expert_mean(self.energy(z.detach()), present)
-        negative = self.energy(negatives).mean()
+        at_positive, at_negative = self.energy(z.detach()), self.energy(negatives)
+        positive, negative = expert_mean(at_positive, present), at_negative.mean()
         gap = positive - negative
-        return gap, {
+        size = expert_mean(at_positive**2, present) + (at_negative**2).mean()
+        return gap - self.config.energy_decay * size, {
             "energy_positive": positive,
             "energy_negative": negative,
             "energy_gap": gap,
@@ -201,6 +211,7 @@ class AlternatingStage(Stage):
     def __init__(self, model: MVEBM):
         c = model.config
         self.steps, self.batch_size, self._model, self._step = c.steps, c.batch_size, model, 0
+        self._wait = round(c.energy_wait * c.steps)
         energy = list(model.energy.parameters())
         held = {id(p) for p in energy}
         networks = [p for p in model.parameters() if id(p) not in held]
@@ -213,8 +224,9 @@ class AlternatingStage(Stage):
         present = batch.present
         bound, terms, z = self._model.evidence(batch.views, present, rng.fork("evidence"))
         self._ascend("networks", bound)
-        gap, energies = self._model.contrast(z, present, rng.fork("contrast"))
-        self._ascend("energy", gap)
+        gain, energies = self._model.contrast(z, present, rng.fork("contrast"))
+        if self._step >= self._wait:
+            self._ascend("energy", gain)
         self._step += 1
         return {n: value.detach() for n, value in ({"loss": -bound} | terms | energies).items()}
 

@@ -84,6 +84,15 @@ class Resolved:
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
         return dict(_leaves(nested))
 
+    def choices(self) -> dict[str, Any]:
+        """Settings of evaluators that no record holds, such as a file's path, by dotted key."""
+        return {
+            f"evaluators.{name}.{key}": getattr(own, key)
+            for name, own in self.evaluators.items()
+            for key, field in type(own).model_fields.items()
+            if field.exclude
+        }
+
 
 def presets() -> list[str]:
     """Names of the presets."""

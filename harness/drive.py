@@ -331,6 +331,7 @@ class _Work:
         if (self.folder.path / "run.json").exists():
             return
         values = self.resolved.values()
+        own = self.resolved.choices()  # such as a path of this machine
         origins = {k: [o.layer, o.source] for k, o in self.resolved.origins.items() if k in values}
         self.folder.write_json(
             "run.json",
@@ -342,7 +343,7 @@ class _Work:
                 "dataset": self.run.dataset,
                 "preset": self.run.preset,
                 "seed": self.run.seed,
-                "overrides": list(self.run.overrides),
+                "overrides": [o for o in self.run.overrides if o.split("=")[0].strip() not in own],
                 "data": {
                     "fingerprint": self.spec.fingerprint,
                     "source": self.spec.source,
@@ -421,7 +422,21 @@ class _Work:
 
         split = self.dataset.split(evaluation.split).to(self.device)
         seed, folder = self.run.seed, self.folder
-        evaluate(evaluation, model, self.spec, split, seed, judges, folder, self.identity, report)
+        with warnings.catch_warnings():
+            warnings.showwarning = self._warn
+            evaluate(
+                evaluation,
+                model,
+                self.spec,
+                split,
+                seed,
+                judges,
+                folder,
+                self.identity,
+                report,
+                self.dataset.split,
+                self.options.places.cache,
+            )
 
     def _watch(self) -> Watch:
         def report(progress: Progress) -> None:

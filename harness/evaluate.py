@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from harness.api import Classifier, DataSpec, Evaluator, Model, Split, Tools, derive_seed
+from harness.api import (
+    Classifier,
+    DataError,
+    DataSpec,
+    Evaluator,
+    Model,
+    Split,
+    Tools,
+    derive_seed,
+)
 from harness.api.registry import entries, find
 from harness.config import Resolved
 from harness.identity import eval_id
@@ -27,11 +39,13 @@ class Evaluation:
     Attributes:
         identity: Its `eval_id`.
         split: Name of the split that it measures on.
+        instruments: Digests of what it measures with.
     """
 
     evaluator: Evaluator
     identity: str
     split: str
+    instruments: dict[str, str]
 
 
 def plan_evaluations(
@@ -58,16 +72,18 @@ def plan_evaluations(
     for name in names or tuple(entries("evaluator")):
         evaluator = find("evaluator", name).cls(resolved.evaluators[name])
         reason = evaluator.skip(model, spec)
-        if reason is None and evaluator.uses_classifiers and not classifiers:
-            reason = f"The dataset '{spec.name}' has no classes to judge by."
         if reason is not None:
             skipped[name] = reason
             continue
-        used = {n: c.digest for n, c in classifiers.items()} if evaluator.uses_classifiers else {}
+        try:
+            used = evaluator.instruments(spec, classifiers)
+        except DataError as error:
+            skipped[name] = str(error)
+            continue
         settings = resolved.evaluators[name].model_dump(mode="json")
         n = spec.sizes[split]
         identity = eval_id(training, name, evaluator.version, settings, used, split, n)
-        wanted.append(Evaluation(evaluator, identity, split))
+        wanted.append(Evaluation(evaluator, identity, split, used))
     return wanted, skipped
 
 
@@ -81,14 +97,20 @@ def evaluate(
     folder: RunFolder,
     training: str,
     report: Callable[[int, int], None],
+    splits: Callable[[str], Split] | None = None,
+    cache: Path | None = None,
 ) -> None:
     """Run one evaluator in float32 and record what it found."""
     evaluator = evaluation.evaluator
     own = classifiers if evaluator.uses_classifiers else {}
+    used = {n: c for n, c in own.items() if n in evaluation.instruments}
     seed = derive_seed(seed, evaluator.name, "evaluation")
+    scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:10]}"
+    tools = Tools(split.device, seed, own, report, splits, cache, scratch)
     began = time.time()
     with torch.inference_mode():
-        outcome = evaluator.run(model, spec, split, Tools(split.device, seed, own, report))
+        outcome = evaluator.run(model, spec, split, tools)
+    scored = {score.metric for score in outcome.scores}
     pictures = []
     for stem, picture in outcome.pictures.items():
         name = f"pictures/{evaluator.name}-{stem}.png"
@@ -109,8 +131,9 @@ def evaluate(
             "settings": evaluator.config.model_dump(mode="json"),
             "split": evaluation.split,
             "n": len(split),
-            "classifiers": {n: _describe(c) for n, c in own.items()},
-            "metrics": [vars(metric) for metric in evaluator.metrics],
+            "classifiers": {n: _describe(c) for n, c in used.items()},
+            "instruments": evaluation.instruments,
+            "metrics": [vars(metric) for metric in evaluator.metrics if metric.name in scored],
             "scores": [score.to_json() for score in outcome.scores],
             "details": outcome.details,
             "pictures": pictures,
@@ -124,6 +147,9 @@ def evaluate(
         },
     )
     folder.log("evaluated", evaluator=evaluator.name)
+    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another evaluation's work is there, or nothing ever was
+        scratch.parent.rmdir()
 
 
 def _describe(classifier: Classifier) -> dict[str, Any]:

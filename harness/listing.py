@@ -55,7 +55,7 @@ def describe_settings(run: Run) -> list[dict[str, Any]]:
             "origin": origins[key].layer if key in origins else "class default",
             "source": origins[key].source if key in origins else "",
         }
-        for key, value in run.resolved.values().items()
+        for key, value in {**run.resolved.values(), **run.resolved.choices()}.items()
     ]
 
 

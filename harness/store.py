@@ -8,6 +8,7 @@
     trained.json        how training ended, with its provenance
     failed.json         why it did not
     results/            one JSON an evaluation
+    partial/            features of an evaluation that was cut off
     pictures/           PNG
 """
 

@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from harness.api.errors import BenchError, ConfigErrors, unknown
@@ -21,6 +21,7 @@ from harness.store import RunFolder, Store
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 _LEVEL = 0.05  # of the tests behind the bold print
 _CEILING = "classifier/accuracy"
+_FLOOR = "floor/"  # before the metric whose floor it is: all but the protocol
 _NOT_RUN = "not run"
 
 
@@ -69,7 +70,7 @@ class _Record:
 
     Attributes:
         run: With the settings of the evaluators whose results these are.
-        results: One an evaluator, all on one split.
+        results: One an evaluator and extractor, all on one split.
         state: As `RunFolder.state`, but for a finished training whose evaluation failed.
         reason: Why it failed, if it did.
     """
@@ -86,10 +87,10 @@ class _Record:
         """What was measured on a split, the last result of each evaluator's newest version."""
         run, failure = folder.run, folder.failed or {}
         found = sorted((r for r in folder.results() if r["split"] == split), key=_age)
-        last = {result["evaluator"]: result for result in found}
+        last = {_source(result): result for result in found}
         used = {
-            f"evaluators.{name}.{key}": value
-            for name, result in last.items()
+            f"evaluators.{result['evaluator']}.{key}": value
+            for result in last.values()
             for key, value in result["settings"].items()
         }
         return cls(
@@ -109,6 +110,12 @@ class _Record:
 
 def _age(result: dict[str, Any]) -> tuple[int, int]:
     return result["version"], result["provenance"].get("finished", 0)
+
+
+def _source(result: dict[str, Any]) -> str:
+    """The evaluator, and the extractor where it has several."""
+    extractor = result.get("details", {}).get("extractor")
+    return f"{result['evaluator']} ({extractor})" if extractor else result["evaluator"]
 
 
 @dataclass
@@ -226,6 +233,9 @@ def _table(
     printed = _printed(published, twin or dataset, metric)
     results = [r for f in records for r in f.results]
     metrics = _metrics(results, [] if twin else printed, metric)
+    records = _only_shown(records, metrics)
+    if not mix:
+        _refuse_other_measures(records, metrics)
     rows = _rows(records, metrics, mix)
     ran = {row.method for row in rows}
     for p in printed:
@@ -243,6 +253,54 @@ def _table(
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, r.label))
     notes = _notes(records, metrics, printed, rows)
     return Table(dataset, preset, metrics, rows, notes, twin or dataset)
+
+
+def _only_shown(records: list[_Record], metrics: dict[str, Any]) -> list[_Record]:
+    """The records with the results that the table shows, and the settings of their evaluators.
+
+    So rows differ by nothing that decides no figure of theirs, and runs that were made before an
+    evaluator was there stand with those made after.
+    """
+    kept = []
+    shown = {_source(r) for f in records for r in f.results if _gives(r, metrics)}
+    evaluators = tuple(f"evaluators.{source.split(' (')[0]}." for source in shown)
+    for record in records:
+        settings = {
+            key: value
+            for key, value in record.run["settings"].items()
+            if not key.startswith("evaluators.") or key.startswith(evaluators)
+        }
+        results = [r for r in record.results if _source(r) in shown]
+        kept.append(replace(record, run={**record.run, "settings": settings}, results=results))
+    return kept
+
+
+def _gives(result: dict[str, Any], metrics: dict[str, Any]) -> bool:
+    return any(s["metric"] in metrics for s in result["scores"])
+
+
+def _refuse_other_measures(records: list[_Record], metrics: dict[str, Any]) -> None:
+    """Complain where a metric that depends on n has rows of two n, or of two extractors."""
+    found: dict[str, dict[str, str]] = {}
+    for record in records:
+        for result in record.results:
+            biased = {m["name"] for m in result["metrics"] if m.get("biased")} & set(metrics)
+            for score in result["scores"]:
+                if score["metric"] in biased and Score.from_json(score).is_summary:
+                    real = result.get("details", {}).get("real")
+                    used = json.dumps([score["n"], real, result.get("instruments")])
+                    found.setdefault(score["metric"], {})[used] = record.name
+    for name, by_measure in found.items():
+        if len(by_measure) > 1:
+            (a, first), (b, second), *_ = by_measure.items()
+            told = [
+                f"{record} with n = {json.loads(m)[0]:,}" for m, record in ((a, first), (b, second))
+            ]
+            raise BenchError(
+                f"'{name}' depends on the number of images and on the extractor, and the runs "
+                f"differ in these: {' and '.join(told)}. Evaluate again with the same "
+                "evaluators.quality settings, name --models, --preset or --store, or add --mix."
+            )
 
 
 def _printed(published: list[Published], dataset: str, metric: str) -> list[Published]:
@@ -339,7 +397,7 @@ def _refuse_mixture(label: str, records: list[_Record]) -> None:
                 ("source code", result["provenance"]["source"]),
                 ("classifiers", json.dumps([c["digest"] for c in result["classifiers"].values()])),
             ):
-                facts.setdefault(f"{result['evaluator']} {what}", {})[state] = record.name
+                facts.setdefault(f"{_source(result)} {what}", {})[state] = record.name
     for what, values in facts.items():
         if len(values) > 1:
             first, second, *_ = values.values()
@@ -393,10 +451,11 @@ def _notes(
     results = [r for f in records for r in f.results]
     cells = [cell for row in rows for cell in row.cells.values()]
     notes = [f"{name}: {meaning}." for name, (_, _, meaning) in metrics.items() if meaning]
-    shown = {r["evaluator"]: r for r in results if any(m["name"] in metrics for m in r["metrics"])}
+    shown = {_source(r): r for r in results if _gives(r, metrics)}
     told = [f"{name} version {r['version']} on the {r['split']} split" for name, r in shown.items()]
     if told:
-        sizes = ", ".join(f"{n:,}" for n in sorted({cell.n for cell in cells}))
+        n = sorted({cell.n for cell in cells})
+        sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(told)}; test items a figure: {sizes}.")
     ceilings = [
         f"{s['target']} {s['value']:.3f}"
@@ -406,6 +465,9 @@ def _notes(
     ]
     if ceilings:
         notes.append(f"Classifiers on real test data: {', '.join(dict.fromkeys(ceilings))}.")
+    notes += _floors(results, metrics)
+    own_notes = (text for r in results for text in r.get("details", {}).get("notes", []))
+    notes += dict.fromkeys(own_notes)
     notes += [f"Data: {text}." for text in dict.fromkeys(f.run["data"]["source"] for f in records)]
     if cells:
         notes.append("In brackets: the number of seeds, over which the standard error is taken.")
@@ -416,6 +478,23 @@ def _notes(
     return [*notes, *_legend(metrics, printed, rows)]
 
 
+def _floors(results: list[dict[str, Any]], metrics: dict[str, Any]) -> list[str]:
+    """What real training data score in the place of generated ones, for the metrics shown."""
+    told: dict[str, None] = {}
+    for result in results:
+        digits = {m["name"]: m["digits"] for m in result["metrics"]}
+        for s in (Score.from_json(score) for score in result["scores"]):
+            family = s.metric.removeprefix(_FLOOR) + "/"
+            is_floor = s.metric.startswith(_FLOOR) and s.is_summary
+            if is_floor and any(name.startswith(family) for name in metrics):
+                value = f"{s.value:.{digits[s.metric]}f}"
+                told[
+                    f"Floor, {s.n:,} real training images of each modality against the real ones: "
+                    f"{family[:-1]} {value}."
+                ] = None
+    return list(told)
+
+
 def _legend(metrics: dict[str, Any], printed: list[Published], rows: list[Row]) -> list[str]:
     """What is missing and why, and where the published figures are from."""
     notes = [f"{row.label}: {row.reason}." for row in rows if row.reason]
@@ -423,6 +502,7 @@ def _legend(metrics: dict[str, Any], printed: list[Published], rows: list[Row]) 
         notes.append("not run: no run of the method is recorded here.")
     if any(row.missing == "not measured" and set(metrics) - set(row.cells) for row in rows):
         notes.append("not measured: the method or the evaluator does not give it, or has yet to.")
+    printed = [p for p in printed if p.metric in metrics]
     if printed:
         if any(p.metric not in row.published for p in printed for row in rows):
             notes.append("-: not published.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from harness.api.dataset import Split
+from harness.api.dataset import Split, SplitName
+from harness.api.errors import DataError
 from harness.api.modalities import DataSpec
 from harness.api.model import Model
 from harness.api.random import Rng, derive_seed
@@ -43,13 +45,20 @@ class Tools:
         device: Where to compute.
         seed: Seed of this evaluation.
         classifiers: By modality; empty unless the evaluator asked for them.
-        report: Called with (done, total) items, for the progress display.
+        report: Called with (done, total) items, for the progress display; may raise to stop.
+        splits: Gives any split of the data, for floors; None where it is not lent.
+        cache: Where to keep what serves other evaluations too, by a key of content; or None.
+        scratch: Where to keep this evaluation's unfinished work, dropped once it is recorded; or
+            None.
     """
 
     device: torch.device
     seed: int
     classifiers: Mapping[str, Classifier] = field(default_factory=dict)
     report: Callable[[int, int], None] = lambda done, total: None
+    splits: Callable[[SplitName], Split] | None = None
+    cache: Path | None = None
+    scratch: Path | None = None
 
     def rng(self, *names: object, first: int = 0) -> Rng:
         """Random numbers for the items from `first` on, named by what they are for."""
@@ -62,7 +71,9 @@ class Outcome:
 
     Attributes:
         scores: Summaries and their parts.
-        details: Further plain values for the record, such as a histogram.
+        details: Further plain values for the record, such as a histogram. "notes" are sentences
+            for below the table; "extractor" names one of several instruments of an evaluator, whose
+            results then stand side by side.
         pictures: uint8 `[H, W, 3]` by file stem.
         texts: Plain text by file stem.
     """
@@ -82,7 +93,7 @@ class Evaluator(ABC):
         metrics: What it gives, with direction and digits.
         needs: Abilities without which it has nothing to do; where a model has some of several, see
             `skip`.
-        uses_classifiers: Whether `Tools.classifiers` must be filled.
+        uses_classifiers: Whether `Tools.classifiers` is filled, where the data have classes.
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -99,6 +110,18 @@ class Evaluator(ABC):
         """Why it cannot measure such a model on such data, as a sentence, or None where it can."""
         missing = [need.__name__ for need in self.needs if not has_ability(model, need)]
         return f"The model lacks the ability {' and '.join(missing)}." if missing else None
+
+    def instruments(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> dict[str, str]:
+        """Digests, by name, of what it will measure with: part of the evaluation's identity.
+
+        Raises:
+            DataError: It cannot be had; the evaluation is then skipped with that reason.
+        """
+        if not self.uses_classifiers:
+            return {}
+        if not classifiers:
+            raise DataError(f"The dataset '{spec.name}' has no classes to judge by.")
+        return {name: classifier.digest for name, classifier in classifiers.items()}
 
     @abstractmethod
     def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:

@@ -15,12 +15,14 @@ class Metric:
         direction: Whether more or less of it is better.
         digits: Decimals worth showing.
         meaning: One sentence: the protocol.
+        biased: Whether it depends on n and on what measured it, so that no table mixes these.
     """
 
     name: str
     direction: Literal["higher", "lower"]
     digits: int
     meaning: str
+    biased: bool = False
 
 
 @dataclass(frozen=True)

@@ -123,12 +123,22 @@ def test_the_evidence_equals_the_loop_in_value_and_gradient(
 
 @pytest.mark.parametrize("family", ["laplace", "normal"])
 @pytest.mark.parametrize("present", [None, MASK], ids=["complete", "incomplete"])
-def test_the_contrast_equals_the_loop_in_value_and_gradient(spec, network, views, family, present):
-    model = build(spec, network, family=family, langevin_steps=3)
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_the_contrast_equals_the_loop_in_value_and_gradient(
+    spec, network, views, family, present, decay
+):
+    model = build(spec, network, family=family, langevin_steps=3, energy_decay=decay)
     views = blank(views, present)
     _, _, z = model.evidence(views, present, Rng(7))
     value, terms = model.contrast(z, present, Rng(8))
     _, positive = evidence_by_loop(model, spec, views, present, Rng(7))
+    there = torch.ones(4, 3, dtype=torch.bool) if present is None else present
+    squares = [
+        torch.stack(
+            [energy_by_formula(model, z[m, 0, i]) ** 2 for m in there[i].nonzero()[:, 0]]
+        ).mean()
+        for i in range(4)
+    ]
 
     start, steps = Rng(8).fork("start"), Rng(8).fork("steps")
     chains = (start.laplace if family == "laplace" else start.normal)(4, 3).double()
@@ -139,10 +149,12 @@ def test_the_contrast_equals_the_loop_in_value_and_gradient(spec, network, views
             base = -point.abs().sum() if family == "laplace" else -(point**2).sum() / 2
             slope = torch.autograd.grad(energy_by_formula(model, point) + base, point)[0]
             chains[i] = chains[i] + 0.4**2 / 2 * slope + 0.4 * noise[i]
-    negative = torch.stack([energy_by_formula(model, z) for z in chains]).mean()
-    torch.testing.assert_close(value, positive - negative, rtol=1e-5, atol=1e-6)
-    assert_gradients(value, positive - negative, list(model.energy.parameters()))
-    torch.testing.assert_close(terms["energy_gap"], value)
+    at_chains = torch.stack([energy_by_formula(model, z) for z in chains])
+    gap = positive - at_chains.mean()
+    expected = gap - decay * (torch.stack(squares).mean() + (at_chains**2).mean())
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    assert_gradients(value, expected, list(model.energy.parameters()))
+    torch.testing.assert_close(terms["energy_gap"], gap, rtol=1e-5, atol=1e-6)
 
 
 def test_an_absent_view_does_not_count(spec, network, views):
@@ -184,6 +196,17 @@ def test_an_update_is_the_two_ascents_in_turn(spec, network, views):
     torch.testing.assert_close(terms["loss"], -bound.detach())
     for name, value in other.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_the_energy_waits_as_long_as_it_is_told_to(spec, network, views):
+    model = MVEBM(spec, MVEBM.Config(network=network, steps=4, energy_wait=0.5)).double()
+    stage, moved = AlternatingStage(model), []
+    for step in range(4):
+        before = model.energy.leave.weight.clone()
+        terms = stage.update(FakeBatch(views), Rng(step))
+        moved.append(not torch.equal(before, model.energy.leave.weight))
+        assert "energy_gap" in terms
+    assert moved == [False, False, True, True]
 
 
 def test_the_energy_learns_a_density(spec, network):

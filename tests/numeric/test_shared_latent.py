@@ -186,7 +186,8 @@ def log_weights(model, spec, views, present, samples):
     laplace = model.config.family == "laplace"
     kind, rng = (Laplace, Rng(7).laplace) if laplace else (Normal, Rng(7).normal)
     noise = rng(B, 3 * samples * D).view(B, 3, samples, D).double()
-    prior = kind(torch.zeros(D), softmax_scale(model.prior_raw))
+    raw = model.prior_raw
+    prior = kind(torch.zeros(D), softmax_scale(raw) if laplace else torch.exp(raw / 2))
     out = []
     for i in range(B):
         own = there(present, i)
@@ -270,3 +271,13 @@ def test_absent_views_change_nothing(spec, network, views, cls):
     changed = dict(views, b=torch.where(MISSING[:, 1].view(-1, 1, 1, 1), views["b"], 9.0))
     after, _ = model.loss(FakeBatch(changed, MISSING), Rng(7), 0)
     assert torch.equal(before, after)
+
+
+def test_the_prior_of_mmvae_widens_in_one_dimension_alone_where_it_is_gaussian(spec, network):
+    """A sum of scales bound to D would throw what the posteriors do not need into one dimension."""
+    model = build(MMVAE, spec, network, family="normal")
+    before = model.prior(4000, Rng(3)).std(0)
+    with torch.no_grad():
+        model.prior_raw[0] += 2.0
+    ratio = model.prior(4000, Rng(3)).std(0) / before
+    assert torch.allclose(ratio, torch.tensor([math.e, *[1.0] * (D - 1)]), rtol=1e-6)
