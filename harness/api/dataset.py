@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -62,7 +62,11 @@ class Batch:
     @cached_property
     def views(self) -> Views:
         """The tuples' views, converted on the device; images are in channels-last memory order."""
-        return {name: _convert(x[self.index]) for name, x in self.split.tensors.items()}
+        rows = self.split.rows
+        return {
+            name: _convert(x[rows[name][self.index] if name in rows else self.index])
+            for name, x in self.split.tensors.items()
+        }
 
     @cached_property
     def present(self) -> Tensor | None:
@@ -81,17 +85,23 @@ class Split:
     """All tuples of one split.
 
     Attributes:
-        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`.
+        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`;
+            `[R, ...]` where the modality is in `rows`.
         labels: `[N]` int64, or None where the data have no label. Models never see them.
         present: `[N, M]` bool, which views of each tuple there are; None where all are.
+        rows: By modality, `[N]` int64 in 0..R - 1: which row of its tensor each tuple shows, for
+            data that pair one image several times. A modality that is not here has a row a tuple.
+            Tuples that share a row are not independent: standard errors count rows.
     """
 
     tensors: dict[str, Tensor]
     labels: Tensor | None = None
     present: Tensor | None = None
+    rows: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
+        name, x = next(iter(self.tensors.items()))
+        return len(self.rows.get(name, x))
 
     @property
     def device(self) -> torch.device:
@@ -100,15 +110,17 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
-        return self._each(lambda x: x.to(device))
+        tensors, rows = (
+            {name: x.to(device) for name, x in own.items()} for own in (self.tensors, self.rows)
+        )
+        labels, present = (None if x is None else x.to(device) for x in (self.labels, self.present))
+        return Split(tensors, labels, present, rows)
 
     def head(self, n: int) -> Split:
         """The first `n` tuples."""
-        return self._each(lambda x: x[:n])
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
-        labels, present = (None if x is None else change(x) for x in (self.labels, self.present))
-        return Split({name: change(x) for name, x in self.tensors.items()}, labels, present)
+        tensors = {name: x if name in self.rows else x[:n] for name, x in self.tensors.items()}
+        labels, present = (None if x is None else x[:n] for x in (self.labels, self.present))
+        return Split(tensors, labels, present, {name: x[:n] for name, x in self.rows.items()})
 
     def batch(self, index: Tensor) -> Batch:
         """The tuples of the given numbers, converted only when their views are read."""
