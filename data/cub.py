@@ -122,18 +122,16 @@ class CUB(Dataset):
             self.config.occurrences,
         )
         pixels = _cached(places.cache, photos, listed, self.config.crop)
-        row = {p.number: i for i, p in enumerate(listed)}
+        place = {p.number: i for i, p in enumerate(listed)}
         self._splits = {}
         for name, own in parts.items():
-            rows = np.repeat([row[p.number] for p in own], used)
             captions = [caption for p in own for caption in words[p.number][:used]]
-            numbers = np.repeat(np.array([p.number for p in own], np.int64), used)
             self._splits[name] = Split(
                 {
-                    "image": torch.from_numpy(pixels[rows]),
+                    "image": torch.from_numpy(pixels[[place[p.number] for p in own]]),
                     "caption": torch.from_numpy(encode(captions, self._vocabulary, LENGTH)),
                 },
-                facts={"source": torch.from_numpy(numbers)},
+                rows={"image": torch.arange(len(own)).repeat_interleave(used)},
             )
         self._distinct = {name: len(own) for name, own in parts.items()}
         species = len({p.species for p in listed})
@@ -326,7 +324,7 @@ def _digest(splits: dict[str, Split], vocabulary: tuple[str, ...]) -> str:
     arrays = [
         own[key].numpy()
         for split in splits.values()
-        for own in (split.tensors, split.facts)
+        for own in (split.tensors, split.rows)
         for key in sorted(own)
     ]
     return hashlib.sha256(f"{digest_of(arrays)} {' '.join(vocabulary)}".encode()).hexdigest()

@@ -6,9 +6,16 @@ import hashlib
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from data.sources.composing import compose, describe_modalities, pair
+from data.sources.digits import (
+    SIDE,
+    draw_evenly,
+    part_digits,
+    read_digits,
+    read_photographs,
+    write_digits,
+)
 from data.sources.files import digest_of, write_whole
 from harness.api import (
     Dataset,
@@ -19,11 +26,6 @@ from harness.api import (
     register_dataset,
     setting,
 )
-
-SIDE = 28
-_PHOTOGRAPHS = ("flower", "coffee", "astronaut", "hubble_deep_field", "retina")
-_TEST_DIGITS = 360  # of the 1,797; a fifth, as in scikit-learn's own examples
-_VALIDATION_DIGITS = 144  # a tenth of the rest
 
 
 @register_dataset("polydigits", version=1)
@@ -80,74 +82,17 @@ class PolyDigits(Dataset):
         return self._splits[name]
 
     def _generate(self) -> dict[str, np.ndarray]:
-        digits, labels = _digits()
-        order = np.random.default_rng([self.config.seed, 0]).permutation(len(digits))
-        test, validation = _TEST_DIGITS, _TEST_DIGITS + _VALIDATION_DIGITS
-        parts = {
-            "test": order[:test],
-            "validation": order[test:validation],
-            "train": order[validation:],
-        }
-        backgrounds = _photographs()[: self.config.modalities]
+        digits, labels = read_digits()
+        parts = part_digits(len(digits), self.config.seed)
+        backgrounds = read_photographs()[: self.config.modalities]
         arrays: dict[str, np.ndarray] = {}
         for stream, (split, part) in enumerate(parts.items(), start=1):
             rng = np.random.default_rng([self.config.seed, stream])
             size = getattr(self.config, split)
-            pool = [_draw(part, labels[part], size, rng) for _ in backgrounds]
+            pool = [draw_evenly(part, labels[part], size, rng) for _ in backgrounds]
             chosen, arrays[f"{split}_labels"] = pair([labels[index] for index in pool], rng)
             for m, background in enumerate(backgrounds):
-                written = _write(digits[pool[m][chosen[m]]], rng)
+                written = write_digits(digits[pool[m][chosen[m]]], rng)
                 arrays[f"{split}_m{m}"] = compose(written, background, rng)
         fingerprint = digest_of(arrays[name] for name in sorted(arrays))
         return arrays | {"fingerprint": np.array(fingerprint)}
-
-
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    return (loaded.images / 16).astype(np.float32), loaded.target.astype(np.int64)  # [1797, 8, 8]
-
-
-def _photographs() -> list[np.ndarray]:
-    import skimage.data
-    from sklearn.datasets import load_sample_image
-
-    return [load_sample_image("flower.jpg")] + [
-        getattr(skimage.data, n)() for n in _PHOTOGRAPHS[1:]
-    ]
-
-
-def _draw(part: np.ndarray, labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` source digits, the classes as even as can be, each digit used equally often."""
-    classes = np.unique(labels)
-    counts = np.full(len(classes), size // len(classes))
-    counts[: size % len(classes)] += 1
-    drawn = []
-    for c, count in zip(classes, counts, strict=True):
-        members = part[labels == c]
-        rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
-        drawn.append(np.concatenate(rounds)[:count])
-    return np.concatenate(drawn)
-
-
-def _write(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Enlarge digits `[N, 8, 8]` to uint8 `[N, 28, 28]` by bicubic interpolation, jittered.
-
-    Each digit gets an affine map of its own: up to 15 degrees, a shear of a quarter, 10 % in either
-    size, 2 pixels of shift.
-    """
-    n = len(digits)
-    angle, shear = rng.uniform(-0.26, 0.26, n), rng.uniform(-0.25, 0.25, n)
-    size, shift = rng.uniform(0.9, 1.12, (2, n)), rng.uniform(-2, 2, (2, n)) * 2 / SIDE
-    cos, sin, one, zero = np.cos(angle), np.sin(angle), np.ones(n), np.zeros(n)
-    turn = np.stack([cos, -sin, sin, cos], -1).reshape(n, 2, 2)
-    lean = np.stack([one, shear, zero, one], -1).reshape(n, 2, 2)
-    matrix = turn @ lean / size.T[:, :, None] * (SIDE / 22)  # 22 pixels high: MNIST's are 20
-    where = np.concatenate([matrix, -matrix @ shift.T[:, :, None]], axis=2)  # [N, 2, 3]
-    # In float64, so that no rounding of another machine moves a pixel over the threshold of
-    # the ink.
-    grid = functional.affine_grid(torch.from_numpy(where), [n, 1, SIDE, SIDE], align_corners=False)
-    source = torch.from_numpy(digits)[:, None].double()
-    drawn = functional.grid_sample(source, grid, mode="bicubic", align_corners=False)
-    return (drawn[:, 0].clamp(0, 1) * 255).to(torch.uint8).numpy()

@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 
+from data.sources import mnist
 from data.sources.composing import compose, cut_validation, describe_modalities, pair
 from data.sources.download import Remote, download
 from data.sources.files import digest_of, git_digest, write_whole
-from data.sources.idx import find_idx, read_idx
 from data.sources.pictures import read_picture
 from harness.api import (
     DataError,
@@ -40,36 +40,11 @@ from harness.api import (
 
 SIDE = 28
 _PUBLISHED = 5  # modalities of the published set; pictures for five more exist
-_PARTS = {"train": "train", "test": "t10k"}  # as MNIST's file names call them
+_PARTS = ("train", "test")
 _FOLDERS = ("PolyMNIST", "MMNIST", "PolyMNIST/MMNIST", "PolyMNIST/PolyMNIST")
 
 # The record states no checksum that is known here; the zip's own are checked on unpacking.
 _ARCHIVE = Remote(("https://zenodo.org/record/4899160/files/PolyMNIST.zip",), "PolyMNIST.zip")
-_MNIST_MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-
-
-class _Md5(NamedTuple):
-    file: str  # as the mirrors send it; other copies are wrapped by other gzips
-    content: str  # unpacked
-
-
-_MNIST = {
-    "train-images-idx3-ubyte": _Md5(
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"
-    ),
-    "train-labels-idx1-ubyte": _Md5(
-        "d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"
-    ),
-    "t10k-images-idx3-ubyte": _Md5(
-        "9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"
-    ),
-    "t10k-labels-idx1-ubyte": _Md5(
-        "ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"
-    ),
-}
 # The published pictures and those of the ten-modality extension, with their ids in a public git
 # repository that holds all ten.
 _GALLERY = (
@@ -334,25 +309,20 @@ def _generation(root: Path, modalities: int, seed: int) -> _Source:
     words = f"generated from MNIST and {modalities} pictures, seed {seed}"
     if other:
         words += f" (not the published file: {', '.join(other)})"
-    recipe = json.dumps([PolyMNIST.version, seed, digests, _MNIST])
+    recipe = json.dumps([PolyMNIST.version, seed, digests, mnist.CHECKSUMS])
     key = hashlib.sha256(recipe.encode()).hexdigest()
-    return _Source(words, key, lambda part: _generate(root / "mnist", part, pictures, seed))
+    return _Source(words, key, lambda part: _generate(root, part, pictures, seed))
 
 
-def _generate(mnist: Path, part: str, pictures: list[Path], seed: int) -> Arrays:
-    rng = np.random.default_rng([seed, list(_PARTS).index(part)])
-    images = _read_mnist(mnist, f"{_PARTS[part]}-images-idx3-ubyte", 3)
-    labels = _read_mnist(mnist, f"{_PARTS[part]}-labels-idx1-ubyte", 1)
+def _generate(root: Path, part: str, pictures: list[Path], seed: int) -> Arrays:
+    rng = np.random.default_rng([seed, _PARTS.index(part)])
+    images, labels = mnist.read_part(root, part)
     chosen, tuples = pair([labels] * len(pictures), rng)
     arrays = {
         f"m{m}": compose(images[chosen[m]], _read_background(picture), rng)
         for m, picture in enumerate(pictures)
     }
     return arrays | {"labels": tuples}
-
-
-def _read_mnist(folder: Path, stem: str, axes: int) -> np.ndarray:
-    return read_idx(find_idx(folder, stem), axes, _MNIST[stem].content)
 
 
 def _read_background(file: Path) -> np.ndarray:
@@ -369,7 +339,7 @@ def _find_picture(root: Path, number: int) -> Path | None:
 
 def _lacking(root: Path, modalities: int) -> list[str]:
     """What generation needs and does not find under the data root."""
-    idx = [f"mnist/{stem}.gz" for stem in _MNIST if not find_idx(root / "mnist", stem)]
+    idx = mnist.lacking(root)
     absent = [f"{m:02d}" for m in range(modalities) if not _find_picture(root, m)]
     pictures = [f"polymnist_backgrounds/{{{','.join(absent)}}}*.jpg"] if absent else []
     return idx + pictures
@@ -401,10 +371,7 @@ def _download(root: Path, config: PolyMNIST.Config) -> None:
     if config.source in ("tensors", "folders") or (config.source == "auto" and archived):
         _unpack(download(_ARCHIVE, root), root / "PolyMNIST")
         return
-    for stem, checksums in _MNIST.items():
-        if not find_idx(root / "mnist", stem):
-            urls = tuple(f"{mirror}{stem}.gz" for mirror in _MNIST_MIRRORS)
-            download(Remote(urls, f"mnist/{stem}.gz", f"md5:{checksums.file}"), root)
+    mnist.fetch(root)
     for m, (name, digest) in enumerate(list(_PICTURES.items())[: config.modalities]):
         if not _find_picture(root, m):
             remote = Remote(

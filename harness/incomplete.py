@@ -42,8 +42,12 @@ def hide_views(split: Split, spec: DataSpec) -> Split:
     present = rng.uniform(n, len(names)) >= spec.missing  # [N, M]
     kept = torch.nn.functional.one_hot(rng.integers(len(names), n), len(names)).bool()
     present |= kept & ~present.any(1, keepdim=True)
-    tensors = {
-        name: x * present[:, m].view(-1, *(1,) * (x.dim() - 1))
-        for m, (name, x) in enumerate((name, split.tensors[name]) for name in names)
-    }
-    return replace(split, tensors=tensors, present=present)
+    tensors, rows = {}, {}
+    for m, name in enumerate(names):
+        x, own = split.tensors[name], present[:, m]
+        if name in split.rows:  # an absent view shows a row of zeros, which is added
+            tensors[name] = torch.cat([x, torch.zeros_like(x[:1])])
+            rows[name] = split.rows[name].where(own, len(x))
+        else:
+            tensors[name] = x * own.view(-1, *(1,) * (x.dim() - 1))
+    return replace(split, tensors=tensors, present=present, rows=rows)

@@ -1,8 +1,9 @@
 """Encoder and decoder families, one pair for each kind of modality, used alike by every method.
 
-Both image families are PolyMNIST's (recipes.md section 0), written for any image size:
+Two image families are PolyMNIST's (recipes.md section 0), written for any image size:
 "conv" is that of MoPoE and MVTCAE, "resnet" that of MMVAE+ and CMVAE. At 64 x 64 the latter is
-MMVAE+'s network for CUB, the former has the depth of MMVAE's.
+MMVAE+'s network for CUB, the former has the depth of MMVAE's. "mst" is that of MNIST-SVHN-Text,
+for images and texts (`nets.mst`).
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.api import Modality, Settings, setting
+from nets.mst import mst_decoder, mst_encoder
 
 
 class Network(Settings):
     """Which family of networks, and how wide."""
 
-    family: Literal["conv", "resnet"] = setting(
+    family: Literal["conv", "resnet", "mst"] = setting(
         "resnet", "Family of the image networks.", "MMVAE+ and CMVAE code (recipes.md section 0)"
     )
     width: float = setting(1.0, "Multiple of the published channel counts.", "published", gt=0)
-    activation: Literal["relu", "silu"] = setting("relu", "Of the conv family.", "published")
+    activation: Literal["relu", "silu"] = setting(
+        "relu", "Of the conv and mst families.", "published"
+    )
     initialisation: Literal["torch", "kaiming"] = setting(
         "torch", "Of every layer: torch's default, or variance-preserving.", "published code"
     )
@@ -59,6 +63,8 @@ def initialise(module: nn.Module, network: Network) -> None:
 
 def encoder(modality: Modality, network: Network) -> nn.Module:
     """Network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F."""
+    if network.family == "mst":
+        return mst_encoder(modality, network.width, _ACTIVATIONS[network.activation])
     if modality.kind == "text":
         return TextEncoder(modality)
     return {"conv": ConvEncoder, "resnet": ResnetEncoder}[network.family](modality, network)
@@ -66,6 +72,8 @@ def encoder(modality: Modality, network: Network) -> nn.Module:
 
 def decoder(modality: Modality, inputs: int, network: Network) -> nn.Module:
     """Network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`."""
+    if network.family == "mst":
+        return mst_decoder(modality, inputs, network.width, _ACTIVATIONS[network.activation])
     if modality.kind == "text":
         return TextDecoder(modality, inputs)
     kind = {"conv": ConvDecoder, "resnet": ResnetDecoder}[network.family]

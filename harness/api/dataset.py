@@ -62,7 +62,11 @@ class Batch:
     @cached_property
     def views(self) -> Views:
         """The tuples' views, converted on the device; images are in channels-last memory order."""
-        return {name: _convert(x[self.index]) for name, x in self.split.tensors.items()}
+        rows = self.split.rows
+        return {
+            name: _convert(x[rows[name][self.index] if name in rows else self.index])
+            for name, x in self.split.tensors.items()
+        }
 
     @cached_property
     def present(self) -> Tensor | None:
@@ -81,22 +85,27 @@ class Split:
     """All tuples of one split.
 
     Attributes:
-        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`.
+        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`;
+            `[R, ...]` where the modality is in `rows`.
         labels: `[N]` int64, or None where the data have no label. Models never see them.
         present: `[N, M]` bool, which views of each tuple there are; None where all are.
+        rows: By modality, `[N]` int64 in 0..R - 1: which row of its tensor each tuple shows, for
+            data that pair one image several times. A modality that is not here has a row a tuple.
+            Tuples that share a row are not independent: standard errors count rows.
         facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
-            "attributes": `[N, A]` int64, numbers of the values of `DataSpec.grammar`'s attributes;
-            "named": `[N, A]` bool, which of them the caption names;
-            "source": `[N]` int64, the thing that a tuple shows, where several tuples show one.
+            "attributes": int64 `[N, A]`, numbers of the values of `DataSpec.grammar`'s attributes;
+            "named": bool `[N, A]`, which of them the caption names.
     """
 
     tensors: dict[str, Tensor]
     labels: Tensor | None = None
     present: Tensor | None = None
+    rows: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
+        name, x = next(iter(self.tensors.items()))
+        return len(self.rows.get(name, x))
 
     @property
     def device(self) -> torch.device:
@@ -105,18 +114,21 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
-        return self._each(lambda x: x.to(device))
+        tensors = {name: x.to(device) for name, x in self.tensors.items()}
+        return self._each(tensors, lambda x: x.to(device))
 
     def head(self, n: int) -> Split:
         """The first `n` tuples."""
-        return self._each(lambda x: x[:n])
+        tensors = {name: x if name in self.rows else x[:n] for name, x in self.tensors.items()}
+        return self._each(tensors, lambda x: x[:n])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
+    def _each(self, tensors: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Split:
+        """These tensors, and a change of all that has a row a tuple."""
         labels, present = (None if x is None else change(x) for x in (self.labels, self.present))
-        tensors, facts = (
-            {name: change(x) for name, x in own.items()} for own in (self.tensors, self.facts)
+        rows, facts = (
+            {name: change(x) for name, x in own.items()} for own in (self.rows, self.facts)
         )
-        return Split(tensors, labels, present, facts)
+        return Split(tensors, labels, present, rows, facts)
 
     def batch(self, index: Tensor) -> Batch:
         """The tuples of the given numbers, converted only when their views are read."""

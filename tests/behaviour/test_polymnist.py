@@ -16,6 +16,7 @@ from PIL import Image
 
 from data import polymnist
 from data.polymnist import PolyMNIST
+from data.sources import mnist
 from data.sources.pictures import read_picture
 from harness.api import DataError, Places
 
@@ -52,10 +53,10 @@ def root(tmp_path, monkeypatch):
     sums = {}
     for file in (tmp_path / "mnist").iterdir():
         raw = file.read_bytes()
-        sums[file.stem] = polymnist._Md5(
+        sums[file.stem] = mnist.Md5(
             hashlib.md5(raw).hexdigest(), hashlib.md5(gzip.decompress(raw)).hexdigest()
         )
-    monkeypatch.setattr(polymnist, "_MNIST", sums)
+    monkeypatch.setattr(mnist, "CHECKSUMS", sums)
     return tmp_path
 
 

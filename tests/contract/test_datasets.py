@@ -40,7 +40,13 @@ def test_splits_are_integers_of_the_stated_shape_and_size(dataset):
         assert tuple(split.tensors) == dataset.spec.names
         for modality in dataset.spec.modalities:
             x = split.tensors[modality.name]
-            assert x.shape == (size, *modality.shape)
+            if modality.name in split.rows:
+                rows = split.rows[modality.name]
+                assert rows.shape == (size,)
+                assert 0 <= rows.min() <= rows.max() < len(x)
+                assert x.shape[1:] == modality.shape
+            else:
+                assert x.shape == (size, *modality.shape)
             assert x.dtype in (torch.uint8, torch.int64)
         if dataset.spec.classes:
             assert split.labels.unique().tolist() == list(range(dataset.spec.classes))
