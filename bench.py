@@ -322,6 +322,7 @@ def classifiers() -> None:
 @_with(_data_options)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; the shipped one by default.")
+@click.option("--updates", type=click.IntRange(1), help="Fewer, for a trial, or more.")
 def classifiers_train(
     dataset: str,
     overrides: tuple[str, ...],
@@ -329,13 +330,14 @@ def classifiers_train(
     cache_dir: Path,
     device: str,
     out: Path | None,
+    updates: int | None,
 ) -> None:
     """Train one classifier a modality and store its weights with digest and accuracy."""
     from harness.api import Places
     from harness.preparation import train_classifiers
 
     places = Places(data_root, cache_dir)
-    for facts in train_classifiers(dataset, overrides, places, device, out):
+    for facts in train_classifiers(dataset, overrides, places, device, out, updates):
         click.echo(
             f"{facts['modality']}: accuracy {facts['accuracy']:.4f} on test, "
             f"{facts['validation']:.4f} on validation; {facts['digest'][:12]}"

@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from classifiers.accuracy import measure_accuracy
+from classifiers.attributes import answers, judged, loss, measure_answers, questions
 from classifiers.networks import build
 from classifiers.weights import SHIPPED, save
 from harness.api import Dataset, DataSpec, Modality, Rng, Split, derive_seed
 
-_BATCH = 128
-_UPDATES = 2_000  # 256,000 views: beyond this the validation accuracy on PolyMNIST stands still
-_PEAK_RATE = 1e-2
+
+@dataclass(frozen=True)
+class _Plan:
+    batch: int
+    updates: int
+    peak_rate: float
+
+
+# 256,000 views: beyond this the validation accuracy on PolyMNIST stands still.
+_CLASSES = _Plan(128, 2_000, 1e-2)
+# Small batches teach nine attributes sooner: on birds .942 after 58,000 views, .921 after 64,000.
+_ATTRIBUTES = _Plan(32, 8_000, 5e-3)
 
 
 def train_all(
-    dataset: Dataset, device: torch.device, out: Path | None, command: str
+    dataset: Dataset,
+    device: torch.device,
+    out: Path | None,
+    command: str,
+    updates: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train and store one classifier a modality; behind `bench.py classifiers train`.
 
     Nothing is chosen: the last weights are kept, and validation and test are read once each.
 
     Args:
-        dataset: Prepared, with classes.
+        dataset: Prepared, with classes or with attributes.
         device: Where to train.
         out: Folder for the weights; the shipped ones of this dataset where None.
         command: What the user typed, for the record.
+        updates: As for `train`.
 
     Yields:
         A modality's entry in weights.json as soon as it is written, with the name of the
@@ -39,13 +55,18 @@ def train_all(
     """
     spec, folder = dataset.spec, out or SHIPPED / dataset.spec.name
     splits = {name: dataset.split(name).to(device) for name in ("train", "validation", "test")}
-    for modality in spec.modalities:
-        network = train(spec, modality, splits["train"])
+    for modality in judged(spec):
+        network = train(spec, modality, splits["train"], updates=updates)
+        test, validation = (
+            measure_answers(network, modality, spec, splits[name])
+            for name in ("test", "validation")
+        )
         facts = {
             "dataset": spec.name,
-            "accuracy": round(measure_accuracy(network, modality, splits["test"]), 4),
+            "accuracy": round(fmean(test.values()), 4),
+            **({} if spec.classes else {"by_attribute": test}),
             "n": len(splits["test"]),
-            "validation": round(measure_accuracy(network, modality, splits["validation"]), 4),
+            "validation": round(fmean(validation.values()), 4),
             "data": spec.fingerprint,
             "command": command,
             "torch": torch.__version__.split("+")[0],
@@ -54,39 +75,42 @@ def train_all(
 
 
 def train(
-    spec: DataSpec, modality: Modality, data: Split, seed: int = 0, updates: int = _UPDATES
+    spec: DataSpec, modality: Modality, data: Split, seed: int = 0, updates: int | None = None
 ) -> nn.Module:
-    """Train one modality's classifier on the labelled training split.
+    """Train one modality's classifier on the training split.
 
     A third of the image batches is blurred (3x3 mean) and all are shifted by up to a pixel in 28,
     since the judged images are decoder means, which are softer than photographs.
 
     Args:
-        spec: What the data consist of; must have classes.
+        spec: What the data consist of; must have classes or attributes.
         modality: The one to classify.
         data: The training split, on the training device.
         seed: Of the weights, the order and the augmentation.
-        updates: Number of updates of 128 views.
+        updates: Number of updates, of 128 views for classes and of 32 for attributes; as many as
+            are known to suffice where None.
 
     Returns:
         The network in eval mode, its weights rounded to float16 as they are stored.
     """
+    plan = _CLASSES if spec.classes else _ATTRIBUTES
+    updates = updates or plan.updates
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "classifier", modality.name))
-        network = build(modality, spec.classes).to(data.device, memory_format=torch.channels_last)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=0.02)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, _PEAK_RATE, updates)
+        network = build(modality, sum(questions(spec).values())).to(
+            data.device, memory_format=torch.channels_last
+        )
+        optimiser = torch.optim.AdamW(network.parameters(), lr=plan.peak_rate, weight_decay=0.02)
+        right = answers(spec, data)
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.peak_rate, updates)
         for step in range(updates):
             rng = Rng(derive_seed(seed, modality.name, step), device=data.device)
-            index = rng.integers(len(data), _BATCH)
+            index = rng.integers(len(data), plan.batch)
             x = data.batch(index).views[modality.name]
             with torch.autocast(data.device.type, dtype=torch.bfloat16):
                 logits = network(_soften(x, modality, step, rng))
-            loss = functional.cross_entropy(
-                logits.float(), data.labels[index], label_smoothing=0.05
-            )
             optimiser.zero_grad()
-            loss.backward()
+            loss(spec, logits, right[index]).backward()
             optimiser.step()
             rate.step()
     return network.eval().half().float()

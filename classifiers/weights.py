@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from classifiers.accuracy import measure_accuracy
+from classifiers.attributes import judged, questions
 from classifiers.networks import PublishedClassifier, build
 from harness.api import Classifier, DataError, DataSpec, Modality, Split
 
@@ -81,12 +82,12 @@ def load(
             do not; on `device`. Without it theirs is None.
 
     Returns:
-        By modality; nothing for data without classes.
+        By modality; nothing for data without classes and attributes.
 
     Raises:
         DataError: There are none, they are damaged, or they are for other data.
     """
-    if not spec.classes:
+    if not judged(spec):
         return {}
     folder = archive or SHIPPED / spec.name
     if (folder / _INDEX).is_file():
@@ -107,21 +108,21 @@ def load(
 
 def _load_own(spec: DataSpec, folder: Path) -> dict[str, Classifier]:
     entries = _read_index(folder)
-    missing = [name for name in spec.names if name not in entries]
+    missing = [m.name for m in judged(spec) if m.name not in entries]
     if missing:
         raise DataError(
             f"{folder} has classifiers for {', '.join(entries) or 'nothing'}, and none for "
             f"{', '.join(missing)} of '{spec.name}'. {_advice(spec)}"
         )
-    found = {}
-    for modality in spec.modalities:
+    found, outputs = {}, sum(questions(spec).values())
+    for modality in judged(spec):
         entry, file = entries[modality.name], folder / f"{modality.name}.npz"
         if entry["dataset"] != spec.name:
             raise DataError(
                 f"{file} classifies '{modality.name}' of '{entry['dataset']}', and the data are "
                 f"'{spec.name}'. {_advice(spec)}"
             )
-        network = _fill(build(modality, spec.classes), _read_arrays(file, entry["digest"]), file)
+        network = _fill(build(modality, outputs), _read_arrays(file, entry["digest"]), file)
         source = f"trained here: {entry['command']}"
         found[modality.name] = Classifier(network, entry["accuracy"], entry["digest"], source)
     return found

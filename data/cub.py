@@ -307,16 +307,17 @@ def _save(pixels: np.ndarray, file: Path) -> None:
 def _read(file: Path, box: tuple[float, float, float, float], crop: str) -> np.ndarray:
     """A photo resized to uint8 `[3, 64, 64]` by antialiased bilinear interpolation."""
     picture = Image.fromarray(read_picture(file))
-    left, top, width, height = box
-    right, bottom = min(left + width, picture.width), min(top + height, picture.height)
-    area = (left, top, right, bottom) if crop == "box" else None
-    try:
-        small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=area)
-    except ValueError as error:
-        raise DataError(
-            f"The box {box} of bounding_boxes.txt does not lie in {file} ({error}). Restore both "
-            "from the archive, or use --set data.crop=none."
-        ) from error
+    if crop == "box":
+        left, top, width, height = (round(side) for side in box)
+        right, bottom = min(left + width, picture.width), min(top + height, picture.height)
+        area = max(left, 0), max(top, 0), right, bottom
+        if area[0] >= right or area[1] >= bottom:
+            raise DataError(
+                f"The box {box} of bounding_boxes.txt does not lie in {file}. Restore both from "
+                "the archive, or use --set data.crop=none."
+            )
+        picture = picture.crop(area)
+    small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small).transpose(2, 0, 1)
 
 

@@ -32,6 +32,7 @@ from harness.api import (
 
 _SMALL = 32  # pixels; a modality up to here is shown at least twice enlarged
 _LEAST = 56  # pixels of the smallest tile: PolyMNIST's 28 twice
+_PAGE = 128  # pixels of the smallest tile where texts have words: some 200 letters
 _GAP = 2
 _GIVEN = (20, 160, 60)  # frame of what was given
 _WHITE = 255
@@ -87,30 +88,35 @@ class Samples(Evaluator):
         return None
 
     def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
-        scores, pictures = [], {}
+        scores, pictures, texts = [], {}, {}
         columns = self.config.columns
         if isinstance(model, Joint):
-            pictures["joint"] = _grid([model.sample(columns, tools.rng("joint"))], spec)
+            sampled = model.sample(columns, tools.rng("joint"))
+            pictures["joint"] = _grid([sampled], spec)
+            texts["joint"] = _transcript({"sampled": sampled}, spec)
         if isinstance(model, Translate):
-            pictures["cross"] = self._cross(model, spec, split, tools)
+            pictures["cross"], texts["cross"] = self._cross(model, spec, split, tools)
         if isinstance(model, Reconstruct):
             real = _first(split, columns)
             made = model.reconstruct(real, tools.rng("reconstruction"))
             pictures["reconstruction"] = _grid([real, made], spec)
             scores = self._errors(model, spec, split, tools)
-        return Outcome(scores, {}, pictures)
+        return Outcome(scores, {}, pictures, {stem: text for stem, text in texts.items() if text})
 
-    def _cross(self, model: Translate, spec: DataSpec, split: Split, tools: Tools) -> Tensor:
-        """A block for each source: what was given framed on top, the targets below."""
+    def _cross(
+        self, model: Translate, spec: DataSpec, split: Split, tools: Tools
+    ) -> tuple[Tensor, str]:
+        """A block for each source: what was given framed on top, the targets below; the texts."""
         views = _first(split, max(1, min(self.config.sources, _TILES // len(spec.names) ** 2)))
-        tile, blocks = _tile_size(spec), []
+        tile, blocks, told = _tile_size(spec), [], {"real": views}
         for source in spec.names:
             targets = [name for name in spec.names if name != source]
             made = model.translate({source: views[source]}, targets, tools.rng("cross", source))
             rows = [_row(spec[source], views[source], tile, _GIVEN)]
             rows += [_row(spec[name], made[name], tile) for name in targets]
             blocks.append(np.concatenate(rows, axis=0))
-        return torch.from_numpy(_beside(blocks))
+            told[f"from {source}"] = made
+        return torch.from_numpy(_beside(blocks)), _transcript(told, spec)
 
     def _errors(
         self, model: Reconstruct, spec: DataSpec, split: Split, tools: Tools
@@ -164,7 +170,27 @@ def _grid(groups: list[Views], spec: DataSpec) -> Tensor:
 def _tile_size(spec: DataSpec) -> int:
     """Side in pixels of the square that every view is shown in."""
     largest = max((max(m.shape[1:]) for m in spec.modalities if m.kind == "image"), default=0)
-    return max(_LEAST, 2 * largest if largest <= _SMALL else largest)
+    tile = max(_LEAST, 2 * largest if largest <= _SMALL else largest)
+    return max(tile, _PAGE) if any(_has_words(m) for m in spec.modalities) else tile
+
+
+def _has_words(modality: Modality) -> bool:
+    return any(len(token) > 1 for token in modality.vocabulary)
+
+
+def _transcript(groups: dict[str, Views], spec: DataSpec) -> str:
+    """The texts of some tuples, a paragraph a tuple, a line a text; empty where there is none."""
+    lines = {
+        (i, name, group): modality.text(x.tolist())
+        for name, modality in ((m.name, m) for m in spec.modalities if m.kind == "text")
+        for group, views in groups.items()
+        if name in views
+        for i, x in enumerate(views[name])
+    }
+    paragraphs: dict[int, str] = {}
+    for (i, name, group), text in lines.items():
+        paragraphs[i] = paragraphs.get(i, f"{i + 1}\n") + f"  {name}, {group}: {text}\n"
+    return "\n".join(paragraphs.values())
 
 
 def _row(
@@ -192,10 +218,10 @@ def _shown(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
 
 def _written(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
     """A text as uint8 `[tile, tile, 3]`, wrapped; what does not fit is cut off."""
-    letters = all(len(token) == 1 for token in modality.vocabulary)
-    text = ("" if letters else " ").join(modality.vocabulary[token] for token in x.tolist())
+    text = modality.text(x.tolist())
     width, height = _LETTER
-    lines = textwrap.wrap(text, tile // width, drop_whitespace=False)[: tile // height]
+    lines = textwrap.wrap(text, tile // width, drop_whitespace=_has_words(modality))
+    lines = lines[: tile // height]
     canvas, font = Image.new("RGB", (tile, tile), "white"), ImageFont.load_default(_FONT_SIZE)
     for i, line in enumerate(lines):
         ImageDraw.Draw(canvas).text((1, i * height), line, fill="black", font=font)

@@ -33,7 +33,12 @@ def prepare_dataset(
 
 
 def train_classifiers(
-    name: str, overrides: Sequence[str], places: Places, device: str, out: Path | None
+    name: str,
+    overrides: Sequence[str],
+    places: Places,
+    device: str,
+    out: Path | None,
+    updates: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train and store one classifier a modality of a dataset.
 
@@ -43,15 +48,18 @@ def train_classifiers(
         places: Where the data lie.
         device: "auto", "cpu" or "cuda[:n]".
         out: Folder for the weights; the shipped ones of the dataset where None.
+        updates: Of each classifier; as many as are known to suffice where None.
 
     Yields:
         What is recorded of each classifier, as soon as it is written.
 
     Raises:
-        BenchError: The dataset has no classes, or its name, a setting or the data are wrong.
+        BenchError: The dataset has neither classes nor attributes, or its name, a setting or the
+            data are wrong.
     """
     data = prepare_dataset(name, overrides, places)
-    if not data.spec.classes:
+    if not data.spec.classes and data.spec.grammar is None:
         raise BenchError(f"The dataset '{name}' has no classes to train a classifier on.")
     told = ["python bench.py classifiers train --dataset", name, *(f"--set {o}" for o in overrides)]
-    yield from classifiers.train_all(data, choose_device(device), out, " ".join(told))
+    told += [f"--updates {updates}"] if updates else []
+    yield from classifiers.train_all(data, choose_device(device), out, " ".join(told), updates)

@@ -192,7 +192,7 @@ def _plain(words: Sequence[str]) -> str:
 
 def _with_articles(words: Sequence[str]) -> list[str]:
     """The words with "a" and "an" as what follows them asks."""
-    following = [*words[1:], ""]
+    following = [*words, ""][1:]
     return [
         ("an" if after[:1] in tuple("aeiou") else "a") if word in ("a", "an") else word
         for word, after in zip(words, following, strict=True)

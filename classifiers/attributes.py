@@ -1,0 +1,64 @@
+"""What a classifier is asked about a modality: its class, or the attributes that were drawn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.api import DataSpec, Modality, Split
+
+_BATCH = 1000
+_SMOOTHING = 0.05
+
+
+def judged(spec: DataSpec) -> tuple[Modality, ...]:
+    """The modalities that classifiers are for: all where there are classes, images where there
+    are attributes, else none.
+    """
+    if spec.classes:
+        return spec.modalities
+    return tuple(m for m in spec.modalities if m.kind == "image") if spec.grammar else ()
+
+
+def questions(spec: DataSpec) -> dict[str, int]:
+    """Number of possible answers to each question that a classifier's logits answer in turn."""
+    if spec.classes:
+        return {"class": spec.classes}
+    return {a.name: len(a.values) for a in spec.grammar.attributes}
+
+
+def answers(spec: DataSpec, data: Split) -> Tensor:
+    """The right answers, int64 `[N, questions]`."""
+    return data.labels[:, None] if spec.classes else data.facts["attributes"]
+
+
+def loss(spec: DataSpec, logits: Tensor, right: Tensor) -> Tensor:
+    """Mean cross-entropy over questions, of logits `[B, all answers]` and answers `[B, Q]`."""
+    parts = logits.float().split(list(questions(spec).values()), dim=1)
+    terms = [
+        functional.cross_entropy(part, own, label_smoothing=_SMOOTHING)
+        for part, own in zip(parts, right.unbind(1), strict=True)
+    ]
+    return sum(terms) / len(terms)
+
+
+@torch.inference_mode()
+def measure_answers(
+    network: nn.Module, modality: Modality, spec: DataSpec, data: Split
+) -> dict[str, float]:
+    """Part of a split's views that are answered right, by question, in [0, 1].
+
+    Args:
+        network: In eval mode, on the split's device.
+        modality: The one it classifies.
+        spec: What the data consist of.
+        data: A split with the right answers.
+    """
+    asked, right = questions(spec), answers(spec, data)
+    hits = torch.zeros(len(asked), dtype=torch.int64, device=data.device)
+    for batch in data.batches(_BATCH):
+        parts = network(batch.views[modality.name]).split(list(asked.values()), dim=1)
+        guesses = torch.stack([part.argmax(-1) for part in parts], dim=1)
+        hits += (guesses == right[batch.index]).sum(0)
+    return dict(zip(asked, (hits.double() / len(data)).tolist(), strict=True))
