@@ -152,7 +152,7 @@ def main() -> None:
 @_json_option
 @click.pass_context
 def run(ctx: click.Context, **options: Any) -> None:
-    """Train and evaluate methods, then print the coherence table.
+    """Train and evaluate methods, then print a table: of coherence, where the data have classes.
 
     What is done is not done again; what was cut off goes on where it stopped.
     """
@@ -202,12 +202,15 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...], **filters:
     from harness.tables import make_tables, render
 
     models = () if models == ("all",) else models
-    try:
-        tables = make_tables([Store(store)], "coherence", models=models, **filters)
-    except BenchError as error:  # the runs are recorded; a table is only a view of them
-        click.echo(f"No table: {error}", err=True)
+    for metric in ("coherence", "attributes", "fid"):  # the first that the data have
+        try:
+            tables = make_tables([Store(store)], metric, models=models, **filters)
+        except BenchError as error:  # the runs are recorded; a table is only a view of them
+            reason = error
+            continue
+        click.echo(render(tables, "json" if as_json else "text"))
         return
-    click.echo(render(tables, "json" if as_json else "text"))
+    click.echo(f"No table: {reason}", err=True)
 
 
 def _stores(given: tuple[Path, ...]) -> list[Path]:

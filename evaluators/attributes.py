@@ -87,16 +87,16 @@ class Attributes(Evaluator):
             "caption that names none counts 0",
         ),
         Metric(
-            "attributes/ceiling",
+            "ceiling/attributes",
             "higher",
             3,
             "as caption-to-image, for the real picture: the classifier's own accuracy",
         ),
         Metric(
-            "attributes/floor",
+            "chance/attributes",
             "higher",
             3,
-            "as caption-to-image, for the real picture of another tuple: chance",
+            "as caption-to-image, for the real picture of another tuple",
         ),
     )
 
@@ -114,9 +114,9 @@ class Attributes(Evaluator):
         figures = {
             ("attributes/caption-to-image", caption, image): _agree(drawn, named),
             ("attributes/image-to-caption", image, caption): _agree(truth, written),
-            ("attributes/ceiling", caption, image): _agree(shown, named),
+            ("ceiling/attributes", caption, image): _agree(shown, named),
             # Attributes are independent between tuples, so a neighbour's are as good as any.
-            ("attributes/floor", caption, image): _agree(shown.roll(1, 0), named),
+            ("chance/attributes", caption, image): _agree(shown.roll(1, 0), named),
         }
         parts = {metric: _by_part(*own, spec.grammar) for (metric, *_), own in figures.items()}
         scores = [_score(metric, *own) for (metric, *_), own in figures.items()]
@@ -128,7 +128,7 @@ class Attributes(Evaluator):
         for metric, given, target in figures:
             own = next(s for s in scores if s.metric == metric)
             scores.append(Score(metric, own.value, own.n, own.stderr, (given,), target))
-        details = {"parts": parts, "notes": _notes(parts, spec.grammar)}
+        details = {"parts": parts, "notes": _notes(scores, parts, spec.grammar)}
         return Outcome(scores, details)
 
 
@@ -273,12 +273,16 @@ def _interval(hits: int, n: int, z: float = 1.96) -> list[float] | None:
     return [max(middle - half, 0.0), min(middle + half, 1.0)]
 
 
-def _notes(parts: dict[str, dict[str, Any]], grammar: Grammar) -> list[str]:
-    """Chance and the classifier's accuracy by attribute, for below the table."""
-    ceiling = parts["attributes/ceiling"]
+def _notes(scores: list[Score], parts: dict[str, dict[str, Any]], grammar: Grammar) -> list[str]:
+    """Chance and the classifier's accuracy, overall and by attribute, for below the table."""
+    whole = {score.metric: score.value for score in scores if score.is_summary}
+    ceiling = parts["ceiling/attributes"]
     told = [
-        f"{a.name} {1 / len(a.values):.2f} to {ceiling[a.name]['value']:.3f}"
+        f"{a.name} {1 / len(a.values):.2f} and {ceiling[a.name]['value']:.3f}"
         for a in grammar.attributes
         if ceiling[a.name]["value"] is not None
     ]
-    return [f"Chance, and the classifier on real test pictures: {', '.join(told)}."]
+    return [
+        f"Chance {whole['chance/attributes']:.3f}, the classifier on real test pictures "
+        f"{whole['ceiling/attributes']:.3f}; by attribute: {', '.join(told)}."
+    ]

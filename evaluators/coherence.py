@@ -105,6 +105,8 @@ class Coherence(Evaluator):
     )
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
+        if not spec.classes:
+            return f"The dataset '{spec.name}' has no classes to judge by."
         if not has_ability(model, Joint) and not has_ability(model, Translate):
             return "The model neither samples jointly nor translates."
         return None
