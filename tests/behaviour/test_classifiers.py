@@ -15,9 +15,11 @@ import pytest
 import torch
 
 import classifiers
+from classifiers.attributes import measure_answers
 from classifiers.networks import PublishedClassifier
 from classifiers.weights import SHIPPED
-from harness.api import DataError, DataSpec, Modality, Split
+from data.birds import Birds
+from harness.api import DataError, DataSpec, Modality, Places, Split
 
 FACTS = {"dataset": "toy", "accuracy": 0.75, "command": "a test"}
 PUBLISHED = DataSpec(
@@ -201,3 +203,29 @@ def test_shipped_weights_load_are_small_and_state_at_least_097(dataset, count):
     shipped = classifiers.load(spec, "cpu")
     assert all(own.accuracy >= 0.97 for own in shipped.values())
     assert all((SHIPPED / dataset / f"{n}.npz").stat().st_size < 300_000 for n in names)
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("birds")
+    dataset = Birds(Birds.Config(train=100, validation=10, test=200))
+    dataset.prepare(Places(folder, folder))
+    return dataset
+
+
+def test_attributes_are_judged_in_images_alone_by_weights_that_are_shipped(birds):
+    found = classifiers.load(birds.spec, "cpu")
+    assert list(found) == ["image"]
+    parts = measure_answers(
+        found["image"].network, birds.spec["image"], birds.spec, birds.split("test")
+    )
+    assert list(parts) == [a.name for a in birds.spec.grammar.attributes]
+    assert sum(parts.values()) / len(parts) == pytest.approx(found["image"].accuracy, abs=0.03)
+    assert min(parts.values()) > 0.75
+
+
+def test_attribute_classifiers_are_trained_stored_and_read_again(birds, tmp_path):
+    entries = list(classifiers.train_all(birds, torch.device("cpu"), tmp_path, "test", updates=2))
+    assert [entry["modality"] for entry in entries] == ["image"]
+    assert set(entries[0]["by_attribute"]) == {a.name for a in birds.spec.grammar.attributes}
+    assert classifiers.load(birds.spec, "cpu", tmp_path)["image"].digest == entries[0]["digest"]

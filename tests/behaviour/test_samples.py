@@ -147,3 +147,66 @@ def test_a_model_without_any_ability_is_skipped_with_a_reason():
     evaluator = Samples(Samples.Config())
     assert "nor reconstructs" in evaluator.skip(torch.nn.Module, SPEC)
     assert evaluator.skip(Copy, SPEC) is None
+
+
+WORDS = DataSpec(
+    "captioned",
+    1,
+    (
+        Modality("photo", "image", (3, 64, 64)),
+        Modality(
+            "caption",
+            "text",
+            (6,),
+            "categorical",
+            vocabulary=("<pad>", "<eos>", "a", "red", "bird", "."),
+        ),
+    ),
+    0,
+    {"test": 20},
+    "",
+    "",
+)
+
+
+class Captions(torch.nn.Module):
+    """Gives each photo the same caption, and each caption a grey photo."""
+
+    max_given = None
+
+    def sample(self, n, rng):
+        caption = torch.tensor([2, 3, 4, 5, 1, 3]).expand(n, 6)  # what follows the end is not said
+        return {"photo": torch.full((n, 3, 64, 64), 0.5), "caption": caption}
+
+    def translate(self, given, targets, rng):
+        views = self.sample(len(next(iter(given.values()))), rng)
+        return {name: views[name] for name in targets}
+
+
+def captioned():
+    tensors = {
+        "photo": torch.zeros(20, 3, 64, 64, dtype=torch.uint8),
+        "caption": torch.tensor([[2, 4, 5, 1, 0, 0]], dtype=torch.uint8).expand(20, 6),
+    }
+    return measure(Captions(), WORDS, Split(tensors), columns=3, sources=2)
+
+
+def test_captions_are_written_out_beside_the_real_ones_up_to_their_end():
+    texts = captioned().texts
+    assert texts["cross"] == (
+        "1\n  caption, real: a bird .\n  caption, from photo: a red bird .\n\n"
+        "2\n  caption, real: a bird .\n  caption, from photo: a red bird .\n"
+    )
+    assert texts["joint"].splitlines()[:2] == ["1", "  caption, sampled: a red bird ."]
+
+
+def test_captions_get_a_tile_that_holds_them():
+    pictures = captioned().pictures
+    assert pictures["joint"].shape == (2 * 132, 3 * 132, 3)
+    assert (pictures["joint"][132:, :132] < 100).any()  # ink
+
+
+def test_data_without_texts_have_no_transcript():
+    photos = DataSpec("plain", 1, WORDS.modalities[:1], 0, {"test": 20}, "", "")
+    data = Split({"photo": torch.zeros(20, 3, 64, 64, dtype=torch.uint8)})
+    assert measure(Captions(), photos, data).texts == {}
