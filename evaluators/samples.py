@@ -133,13 +133,32 @@ class Samples(Evaluator):
         scores = []
         for metric, by_modality in found.items():
             parts = {name: torch.cat(errors).double() for name, errors in by_modality.items()}
+            parts = {name: _independent(errors, split) for name, errors in parts.items()}
             scores.append(_mean(metric, torch.stack(list(parts.values())).mean(0), None))
             scores += [_mean(metric, errors, name) for name, errors in parts.items()]
         return scores
 
 
 def _first(split: Split, n: int) -> Views:
-    return split.batch(torch.arange(min(n, len(split)), device=split.device)).views
+    """The first tuples, without those that show the same image as the one before."""
+    fresh = torch.ones(len(split), dtype=torch.bool, device=split.device)
+    if split.rows:
+        rows = torch.stack(list(split.rows.values()))
+        fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
+    return split.batch(fresh.nonzero()[:n, 0]).views
+
+
+def _independent(items: Tensor, split: Split) -> Tensor:
+    """Figures `[N]` of tuples as one for each distinct image, the mean of its tuples' `[R]`.
+
+    Where several modalities share rows, that with the fewest distinct ones counts.
+    """
+    if not split.rows:
+        return items
+    shared = [own.unique(return_inverse=True)[1] for own in split.rows.values()]
+    row = min(shared, key=lambda own: int(own.max()))
+    sums = torch.zeros(int(row.max()) + 1, dtype=items.dtype, device=items.device)
+    return sums.index_add(0, row, items) / row.bincount()
 
 
 def _errors(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]:

@@ -210,3 +210,25 @@ def test_data_without_texts_have_no_transcript():
     photos = DataSpec("plain", 1, WORDS.modalities[:1], 0, {"test": 20}, "", "")
     data = Split({"photo": torch.zeros(20, 3, 64, 64, dtype=torch.uint8)})
     assert measure(Captions(), photos, data).texts == {}
+
+
+class Brighter(torch.nn.Module):
+    """Reconstructs photos brighter by a tenth."""
+
+    def reconstruct(self, views, rng):
+        return {name: x + 0.1 * x if x.dim() == 4 else x for name, x in views.items()}
+
+
+def test_a_photo_with_several_captions_is_shown_once_and_counts_once():
+    greys = torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1, 1, 1)
+    caption = torch.tensor([[2, 4, 5, 1, 0, 0]], dtype=torch.uint8).expand(30, 6)
+    rows = torch.arange(3).repeat_interleave(10)
+    data = Split({"photo": greys.expand(3, 3, 64, 64), "caption": caption}, rows={"photo": rows})
+    outcome = measure(Brighter(), WORDS, data, columns=3)
+    top = outcome.pictures["reconstruction"][66, [66, 66 + 132, 66 + 264], 0]
+    assert top.tolist() == [0, 100, 200]
+    error = next(s for s in outcome.scores if s.metric == "reconstruction/mae" and s.is_summary)
+    expected = 0.1 * torch.tensor([0.0, 100, 200]).double() / 255
+    assert error.n == 3
+    assert error.value == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert error.stderr == pytest.approx(expected.std().item() / 3**0.5, rel=1e-5)
