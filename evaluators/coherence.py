@@ -124,7 +124,7 @@ class Coherence(Evaluator):
             details["joint_histogram"] = _histogram(guesses, spec)
             scores += _joint_scores(guesses, spec.classes)
         if isinstance(model, Reconstruct):
-            scores.append(_agreement("coherence/posterior", bench.posterior()))
+            scores.append(bench.posterior())
         for k in bench.subsets:
             scores += bench.translations(k)
         details["cross_matrix"] = _matrix(scores, "coherence/cross")
@@ -159,9 +159,13 @@ class _Bench:
 
         right = self._guesses(views, self.spec.names, len(everything)) == self.split.labels
         parts = dict(zip(self.spec.names, right, strict=True))
+        whole = self._shared(self.spec.names, everything)
         return [
-            _summary("classifier/accuracy", list(right)),
-            *(_part("classifier/accuracy", x, (), name) for name, x in parts.items()),
+            _summary("classifier/accuracy", list(right), whole),
+            *(
+                _part("classifier/accuracy", x, (), name, self._shared((name,), everything))
+                for name, x in parts.items()
+            ),
         ]
 
     def joint(self) -> Tensor:
@@ -172,14 +176,16 @@ class _Bench:
 
         return self._guesses(sample, self.spec.names, self.config.samples or len(self.split))
 
-    def posterior(self) -> Tensor:
-        """Classes `[M, n]` of decoded posterior samples, all modalities given."""
+    def posterior(self) -> Score:
+        """Agreement of decoded posterior samples, all modalities given."""
 
         def reconstruct(first: int, size: int) -> Views:
             views = self.split.batch(self.items[first : first + size]).views
             return self.model.reconstruct(views, self.tools.rng("posterior", first=first))
 
-        return self._guesses(reconstruct, self.spec.names, len(self.items))
+        guesses = self._guesses(reconstruct, self.spec.names, len(self.items))
+        shared = self._shared(self.spec.names, self.items)
+        return _part("coherence/posterior", _agreeing(guesses), (), None, shared)
 
     def translations(self, k: int) -> list[Score]:
         """The summary for `k` given modalities, and each subset with each target outside it.
@@ -191,13 +197,18 @@ class _Bench:
         by_target: dict[str, list[Tensor]] = {name: [] for name in self.spec.names}
         parts = []
         for subset in self.subsets[k]:
+            shared = self._shared(subset, items)
             targets = [name for name in self.spec.names if name not in subset]
             right = self._translate(metric, subset, targets, items) == self.split.labels[items]
             for target, own in zip(targets, right, strict=True):
                 by_target[target].append(own.double())
-                parts.append(_part(metric, own, subset, target))
+                parts.append(_part(metric, own, subset, target, shared))
         means = [torch.stack(own).mean(0) for own in by_target.values() if own]
-        return [_summary(metric, means), *parts]
+        return [_summary(metric, means, self._shared(self.spec.names, items)), *parts]
+
+    def _shared(self, names: Sequence[str], items: Tensor) -> list[Tensor]:
+        """Which image each tuple `[n]` shows, for every modality whose images tuples share."""
+        return [self.split.rows[name][items] for name in names if name in self.split.rows]
 
     def _translate(
         self, metric: str, subset: tuple[str, ...], targets: list[str], items: Tensor
@@ -255,7 +266,7 @@ def _choose(n: int, wanted: int) -> Tensor:
 
 
 def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:
-    scores = [_agreement("coherence/joint", guesses)]
+    scores = [_part("coherence/joint", _agreeing(guesses), (), None, [])]
     counts = torch.bincount(guesses[0][_agreeing(guesses)], minlength=classes)
     if counts.any():
         spread = _effective_classes(counts)
@@ -265,10 +276,6 @@ def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:
 
 def _agreeing(guesses: Tensor) -> Tensor:
     return (guesses == guesses[0]).all(0)
-
-
-def _agreement(metric: str, guesses: Tensor) -> Score:
-    return _part(metric, _agreeing(guesses), (), None)
 
 
 def _histogram(guesses: Tensor, spec: DataSpec) -> dict[str, Any]:
@@ -300,19 +307,63 @@ def _matrix(scores: list[Score], metric: str) -> dict[str, dict[str, float]]:
     return matrix
 
 
-def _part(metric: str, right: Tensor, given: tuple[str, ...], target: str | None) -> Score:
-    """A rate over items `[n]`, each right or wrong, with the binomial standard error."""
-    n, value = len(right), right.double().mean().item()
-    return Score(metric, value, n, (value * (1 - value) / n) ** 0.5, given, target)
+def _part(
+    metric: str, right: Tensor, given: tuple[str, ...], target: str | None, shared: list[Tensor]
+) -> Score:
+    """A rate over items `[n]`, each right or wrong, with the binomial standard error.
+
+    Where items share images (`shared`, as for `_clustered`), the error is clustered by them.
+    """
+    value = right.double().mean().item()
+    if any(len(own.unique()) < len(own) for own in shared):
+        stderr, n = _clustered(right.double(), shared)
+    else:
+        n = len(right)
+        stderr = (value * (1 - value) / n) ** 0.5
+    return Score(metric, value, n, stderr, given, target)
 
 
-def _summary(metric: str, means: list[Tensor]) -> Score:
+def _summary(metric: str, means: list[Tensor], shared: list[Tensor]) -> Score:
     """The mean over targets of rates `[n]` that test tuples reach.
 
     The standard error is clustered by test tuple: a tuple gives one figure, the mean of its pairs,
-    since these share a label and sources and are not independent.
+    since these share a label and sources and are not independent. Where tuples share images it is
+    clustered by these.
     """
     tuples = torch.stack(means).double().mean(0)  # [n]
-    n = len(tuples)
-    stderr = (tuples.std() / n**0.5).item() if n > 1 else None
+    if any(len(own.unique()) < len(own) for own in shared):
+        stderr, n = _clustered(tuples, shared)
+    else:
+        n = len(tuples)
+        stderr = (tuples.std() / n**0.5).item() if n > 1 else None
     return Score(metric, tuples.mean().item(), n, stderr)
+
+
+def _clustered(values: Tensor, shared: list[Tensor]) -> tuple[float | None, int]:
+    """Standard error of the mean of figures that share images, and the number of images.
+
+    The variances clustered by each modality's images are added, less what they count twice
+    (Cameron, Gelbach and Miller 2011; exact for two modalities whose pairs occur once), and no
+    smaller than the largest of them.
+
+    Args:
+        values: `[n]`, one a tuple.
+        shared: For each modality `[n]`, which image each tuple shows.
+
+    Returns:
+        The error, None where there is one image, and the number of distinct images of the modality
+        that has fewest.
+    """
+    n, deviation = len(values), values - values.mean()
+    variances, counts = [], []
+    for own in shared:
+        _, image = own.unique(return_inverse=True)
+        count = int(image.max()) + 1
+        sums = deviation.new_zeros(count).index_add_(0, image, deviation)
+        counts.append(count)
+        variances.append(sums.square().sum() / n**2 * count / max(count - 1, 1))
+    if min(counts) < 2:
+        return None, min(counts)
+    twice = (len(shared) - 1) * deviation.square().sum() / n / (n - 1)
+    variance = torch.maximum(sum(variances) - twice, torch.stack(variances).amax())
+    return variance.sqrt().item(), min(counts)

@@ -40,6 +40,8 @@ _TILES = 200  # in the grid of translations, which must stay below 300 kB
 _LARGEST_PSNR = 100.0  # dB; exact copies would be infinite, which JSON does not hold
 _LETTER = (6, 11)  # width and height of a letter in pixels
 _FONT_SIZE = 10
+_LARGEST_FONT = 20
+_BLANK = (190, 190, 190)  # colour of the dots that stand for blanks
 
 
 class SamplesConfig(Settings):
@@ -236,7 +238,12 @@ def _shown(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
 
 
 def _written(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
-    """A text as uint8 `[tile, tile, 3]`, wrapped; what does not fit is cut off."""
+    """A text as uint8 `[tile, tile, 3]`, wrapped; what does not fit is cut off.
+
+    A line of letters that fits is spread over the tile, so that each letter's place is seen.
+    """
+    if not _has_words(modality) and len(x) * _LETTER[0] <= tile:
+        return _spread([modality.vocabulary[token] for token in x.tolist()], tile)
     text = modality.text(x.tolist())
     width, height = _LETTER
     lines = textwrap.wrap(text, tile // width, drop_whitespace=_has_words(modality))
@@ -244,6 +251,23 @@ def _written(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
     canvas, font = Image.new("RGB", (tile, tile), "white"), ImageFont.load_default(_FONT_SIZE)
     for i, line in enumerate(lines):
         ImageDraw.Draw(canvas).text((1, i * height), line, fill="black", font=font)
+    return np.asarray(canvas)
+
+
+def _spread(letters: list[str], tile: int) -> np.ndarray:
+    """A line of letters in the middle of the tile, each in a cell of its own; blanks are dots."""
+    cell = tile / len(letters)
+    canvas = Image.new("RGB", (tile, tile), "white")
+    font = ImageFont.load_default(min(_LARGEST_FONT, 1.6 * cell))
+    for i, letter in enumerate(letters):
+        blank = letter.isspace()
+        ImageDraw.Draw(canvas).text(
+            ((i + 0.5) * cell, tile / 2),
+            "·" if blank else letter,
+            fill=_BLANK if blank else "black",
+            font=font,
+            anchor="mm",
+        )
     return np.asarray(canvas)
 
 

@@ -44,9 +44,14 @@ def log_likelihood(modality: Modality, output: Tensor, target: Tensor) -> Tensor
     if modality.likelihood == "categorical":
         index = target.expand(output.shape[:-1]).unsqueeze(-1)
         return _total(modality, output.log_softmax(-1).gather(-1, index).squeeze(-1))
+    if modality.likelihood == "categorical-published":
+        index = target.expand(output.shape[:-1]).unsqueeze(-1)
+        odds = _published_odds(output)
+        chosen = odds.gather(-1, index).squeeze(-1)
+        return _total(modality, chosen.log() - odds.sum(-1).log())
     raise ValueError(
         f"Modality '{modality.name}' asks for the likelihood '{modality.likelihood}'. "
-        "Known: bernoulli, categorical, laplace, normal."
+        "Known: bernoulli, categorical, categorical-published, laplace, normal."
     )
 
 
@@ -67,4 +72,14 @@ def view_of(modality: Modality, output: Tensor) -> Tensor:
     """
     if modality.likelihood == "bernoulli":
         return torch.sigmoid(output)
+    if modality.likelihood == "categorical-published":
+        return output.argmin(-1)  # the least of the logits has the most probability
     return output.argmax(-1) if modality.likelihood == "categorical" else output
+
+
+def _published_odds(output: Tensor) -> Tensor:
+    """Minus log-softmax, which mmJSD's and MoPoE's code hands over as probabilities (trap 23).
+
+    A certain token would have the odds 0, whose logarithm is not finite.
+    """
+    return (-output.log_softmax(-1)).clamp(min=torch.finfo(output.dtype).eps)

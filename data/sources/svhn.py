@@ -67,7 +67,15 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         content = loadmat(file, variable_names=("X", "y"))
-    except (OSError, EOFError, ValueError, TypeError, MatReadError, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        IndexError,
+        ValueError,
+        TypeError,
+        MatReadError,
+        zlib.error,
+    ) as error:
         raise DataError(
             f"{file} does not read as a MATLAB file with X [32, 32, 3, N] and y [N, 1] ({error}): "
             f"it is cut short or damaged. {_AGAIN}"

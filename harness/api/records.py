@@ -32,7 +32,7 @@ class Score:
     Attributes:
         metric: Name of the metric.
         value: What was measured.
-        n: Number of test items behind it.
+        n: Number of test items behind it; where tuples share images, of distinct images.
         stderr: Standard error over those items, or None where there is no such thing.
         given: Modalities that were given; empty for joint generation and for summaries.
         target: Modality that was scored; None for summaries over targets.

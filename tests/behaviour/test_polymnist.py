@@ -262,6 +262,7 @@ def fetched(monkeypatch) -> list[str]:
         return folder / remote.name
 
     monkeypatch.setattr(polymnist, "download", note)
+    monkeypatch.setattr(mnist, "download", note)
     monkeypatch.setattr(polymnist, "_unpack", lambda archive, folder: None)
     return names
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.coherence import Coherence
+from evaluators.coherence import Coherence, _clustered
 from harness.api import Classifier, DataSpec, Modality, Split, Tools
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -228,3 +228,56 @@ def test_a_model_that_neither_samples_nor_translates_is_skipped_with_a_reason():
     evaluator = Coherence(Coherence.Config())
     assert "neither samples jointly nor translates" in evaluator.skip(nn.Module, spec_of(1))
     assert evaluator.skip(Pairs, spec_of(1)) is None
+
+
+class Steady(nn.Module):
+    """Translates from one modality; a given image is always right or always wrong."""
+
+    max_given = 1
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def translate(self, given, targets, rng):
+        (source,) = given
+        label = (given[source].flatten(1)[:, 0] * 255).round().long()
+        image = torch.arange(rng.first, rng.first + len(label)) // self.times
+        return {t: as_view(torch.where(image % 4 > 0, label, label + 1)) for t in targets}
+
+
+def test_the_error_counts_images_and_not_the_tuples_that_repeat_them():
+    """Right on 3/4 of 200 images: sqrt(.75 * .25 / 200), however often each is paired."""
+    n, times = 200, 20
+    labels = (torch.arange(n) % CLASSES).repeat_interleave(times)
+    first = (torch.arange(n) % CLASSES).to(torch.uint8).view(n, 1, 1, 1)
+    others = labels.to(torch.uint8).view(-1, 1, 1, 1)
+    tensors = {name: first if name == "a" else others for name in NAMES}
+    split = Split(tensors, labels, rows={"a": torch.arange(n).repeat_interleave(times)})
+    outcome = Coherence(Coherence.Config(subsets=False)).run(
+        Steady(times), spec_of(len(split)), split, tools()
+    )
+    parts = {s.given: s for s in outcome.scores if s.metric == "coherence/cross" and s.target}
+    summary = next(s for s in outcome.scores if s.metric == "coherence/cross" and s.is_summary)
+    expected = (0.75 * 0.25 / n) ** 0.5
+    assert parts["a",].value == 0.75
+    assert parts["a",].n == summary.n == n
+    assert parts["a",].stderr == pytest.approx(expected, rel=0.01)
+    assert summary.stderr == pytest.approx(expected, rel=0.01)
+    assert parts["b",].n == n * times
+    assert parts["b",].stderr == pytest.approx(expected / times**0.5, rel=0.01)
+
+
+def test_two_clusterings_add_up_less_what_both_count():
+    """Every image of 30 with every one of 20: the two-way variance, and a loop over pairs."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.arange(30).repeat_interleave(20), torch.arange(20).repeat(30)
+    values = torch.randn(30, generator=generator)[a] + torch.randn(20, generator=generator)[b]
+    values = values.double() + torch.randn(600, generator=generator)
+    stderr, n = _clustered(values, [a, b])
+    deviation, total = values - values.mean(), 0.0
+    for i in range(600):  # all pairs of tuples that share an image
+        related = (a == a[i]) | (b == b[i])
+        total += float(deviation[i] * deviation[related].sum())
+    assert n == 20
+    assert stderr == pytest.approx(total**0.5 / 600, rel=0.04)  # G / (G - 1) for each clustering

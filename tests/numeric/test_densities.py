@@ -39,6 +39,19 @@ def test_text_likelihood_equals_the_categorical_and_sums_to_one():
     assert abs(mass - 1) < 1e-5
 
 
+def test_the_published_text_likelihood_takes_log_softmax_for_probabilities():
+    """recipes.md, trap 23: softmax (.84, .04, .006, .11) becomes (.016, .297, .484, .203)."""
+    modality = Modality("x", "text", (1,), "categorical-published", vocabulary=tuple("abcd"))
+    s = torch.tensor([0.84, 0.04, 0.006, 0.11])
+    output = (s / s.sum()).log().view(1, 1, 4)
+    made = [log_likelihood(modality, output, torch.tensor([[t]])).exp().item() for t in range(4)]
+    assert made == pytest.approx([0.016, 0.297, 0.484, 0.203], abs=8e-3)  # two digits are given
+    assert sum(made) == pytest.approx(1, abs=1e-6)
+    assert view_of(modality, output).tolist() == [[2]]
+    certain = torch.tensor([[[0.0, 500.0]]])
+    assert torch.isfinite(log_likelihood(modality, certain, torch.tensor([[1]]))).all()
+
+
 def test_an_unknown_likelihood_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'cauchy'.*laplace"):
         log_likelihood(Modality("x", "image", (1, 2, 2), "cauchy"), torch.zeros(1), torch.zeros(1))
