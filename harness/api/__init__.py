@@ -11,6 +11,7 @@ from typing import Any
 _HOMES = {
     "errors": ("BenchError", "ConfigErrors", "DataError", "Diverged", "unknown"),
     "settings": ("Settings", "setting"),
+    "cameras": ("Camera",),
     "grammar": ("Attribute", "Grammar"),
     "modalities": ("END", "PAD", "DataSpec", "Modality"),
     "records": ("Metric", "Score"),

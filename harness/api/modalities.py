@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.api.cameras import Camera
 from harness.api.grammar import Grammar
 
 END, PAD = "<eos>", "<pad>"
@@ -35,7 +36,7 @@ class Modality:
     scale: float = 0.75
     weight: float = 1.0
     vocabulary: tuple[str, ...] = ()
-    camera: object | None = None
+    camera: Camera | None = None
 
     def text(self, tokens: Iterable[int]) -> str:
         """Token ids of a text as people read it, up to its end.
