@@ -22,8 +22,8 @@ class Camera:
         rotation: Rows of the 3 x 3 rotation from the world to the camera.
         translation: Of the same.
         focal: Focal lengths (x, y) in units of the image's width.
-        centre: Principal point (x, y) in units of the image's width, from the upper left corner of the
-            upper left pixel.
+        centre: Principal point (x, y) in units of the image's width, from the image's upper left
+            corner.
     """
 
     rotation: Matrix
@@ -55,7 +55,7 @@ class Camera:
         return x, y, z
 
     def project(self, point: Vector) -> tuple[float, float, float]:
-        """Where a point of the world is seen: (x, y) in units of the image's width, and its depth."""
+        """Where a point of the world is seen: (x, y) in widths of the image, and its depth."""
         x, y, z = (
             sum(map(float.__mul__, row, point)) + t
             for row, t in zip(self.rotation, self.translation, strict=True)
