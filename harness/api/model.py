@@ -29,10 +29,16 @@ class Model(nn.Module):
 
     Attributes:
         incomplete: Whether it trains on tuples of which some views are absent (`Batch.present`).
+        reduced: What of the published method is missing or smaller here whatever the settings, as a
+            phrase that tables print below; empty where nothing is.
+        supervision: What it learns from where that differs between the rows of a table ("single
+            views with cameras"); empty: aligned tuples.
     """
 
     Config: ClassVar[type[Settings]] = Settings
     incomplete: ClassVar[bool] = False
+    reduced: ClassVar[str] = ""
+    supervision: ClassVar[str] = ""
 
     def __init__(self, spec: DataSpec, config: Settings):
         super().__init__()
