@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.api import (
     Batch,
     DataSpec,
     GradientStage,
-    Model,
     Optimiser,
     Rng,
     Settings,
@@ -27,10 +26,9 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, initialise
+from nets.backbones import Network
 from nets.clusters import ClusterPrior
-from nets.importance import doubly_reparametrised, importance_bound
-from nets.private import Family, PrivateExperts, draw_experts, private_networks
+from nets.private import Family, PrivateLatents, draw_experts
 from nets.refiner import RefinerConfig, Refiners, images
 
 _CODE = "CMVAE code, 2024 release (recipes.md section 7)"
@@ -76,22 +74,13 @@ class CMVAEConfig(Settings):
 @register_model(
     "cmvae", paper="Palumbo, Laguna, Chopard, Vogt: CMVAE and D-CMVAE (ICLR 2024)", version=1
 )
-class CMVAE(Model):
+class CMVAE(PrivateLatents):
     """Shared and private latents, and a shared prior of as many clusters as the data ask for."""
 
     Config = CMVAEConfig
-    max_given = None
-    incomplete = True
 
     def __init__(self, spec: DataSpec, config: CMVAEConfig):
         super().__init__(spec, config)
-        self.shared, self.private, self.decoders = private_networks(
-            spec, config.network, config.family, config.shared_dim, config.private_dim
-        )
-        # r_n: zero mean and a learned scale, as in MMVAE+ (trap 6).
-        shape = len(spec.modalities), config.private_dim
-        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
-        initialise(self, config.network)
         self.clusters = ClusterPrior(config.clusters, config.shared_dim, config.family == "laplace")
         self.refiners = Refiners(spec, config.diffusion) if self._refines else None
 
@@ -104,11 +93,6 @@ class CMVAE(Model):
     @property
     def _refines(self) -> bool:
         return self.config.decoders == "diffusion"
-
-    @property
-    def _experts(self) -> PrivateExperts:
-        parts = self.shared, self.private, self.decoders, self.auxiliary
-        return PrivateExperts(self.spec, self.config.family, *parts)
 
     def stages(self) -> list[Stage]:
         c = self.config
@@ -135,23 +119,10 @@ class CMVAE(Model):
         return [first, second]
 
     def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        c, present = self.config, batch.present
-        log_w, terms, draws = self._experts.log_weights(
-            batch.views,
-            rng,
-            self.clusters.log_prob,
-            samples=c.importance_samples,
-            beta=c.beta,
-            present=present,
-            detach=c.estimator == "dreg",
-        )
-        if c.estimator == "iwae":
-            bound = importance_bound(log_w, present)
-        else:
-            bound = doubly_reparametrised(log_w, draws, present)
+        loss, terms = self.importance_loss(batch, rng, self.clusters.log_prob)
         log_pi = self.clusters.log_pi
         perplexity = (-(log_pi.exp() * log_pi).sum()).exp()  # how many clusters pi spreads over
-        return -bound, terms | {"clusters": perplexity}
+        return loss, terms | {"clusters": perplexity}
 
     @torch.no_grad()
     def _prune(self, data: Split) -> None:
@@ -162,8 +133,8 @@ class CMVAE(Model):
         found, marks, seed = [], [], derive_seed("pruning")
         for batch in data.head(self.config.prune_items).batches(_ENCODING_BATCH):
             rng = Rng(seed, first=int(batch.index[0]), device=data.device)
-            q, _ = self._experts.posteriors(batch.views)
-            z = draw_experts(q, self._experts.noise(rng), 1)[:, 0]  # [M, B, Dz]
+            q, _ = self.posteriors(batch.views)
+            z = draw_experts(q, self.noise(rng), 1)[:, 0]  # [M, B, Dz]
             found.append(self.clusters.component_log_prob(z))
             marks.append(batch.present)
         present = None if marks[0] is None else torch.cat(marks)
@@ -177,32 +148,15 @@ class CMVAE(Model):
         with torch.no_grad():
             for m in images(self.spec):
                 own, noise = {m.name: views[m.name]}, rng.fork("coarse", m.name)
-                z = self._experts.encode(own, noise.fork("shared"))
-                coarse |= self._experts.decode(z, [m.name], own, noise)
+                z = self.encode(own, noise.fork("shared"))
+                coarse |= super().decode_given(z, [m.name], own, noise)
         present = batch.present
         return self.refiners.loss(views, coarse, rng.fork("diffusion"), present)
-
-    def encode(self, given: Views, rng: Rng) -> Tensor:
-        """A sample `[B, Dz]` of the mixture of the given modalities' experts."""
-        return self._experts.encode(given, rng)
 
     def prior(self, n: int, rng: Rng) -> Tensor:
         """Shared latents `[n, Dz]` of the clusters that the pruning kept."""
         return self.clusters.draw(n, rng)
 
-    def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
-        return self._decode(z, self.spec.names, {}, rng)
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        return self._decode(self.encode(given, rng.fork("shared")), targets, given, rng)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.translate(views, self.spec.names, rng)
-
-    def _decode(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
-        coarse = self._experts.decode(z, targets, given, rng)
+    def decode_given(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
+        coarse = super().decode_given(z, targets, given, rng)
         return self.refiners.refine(coarse, rng.fork("diffusion")) if self._refines else coarse

@@ -6,17 +6,13 @@ the private latents out of the cross terms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.api import (
     Batch,
-    DataSpec,
     GradientStage,
-    Model,
     Optimiser,
     Rng,
     Settings,
@@ -25,9 +21,8 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, initialise
-from nets.importance import doubly_reparametrised, importance_bound
-from nets.private import Family, PrivateExperts, private_networks
+from nets.backbones import Network
+from nets.private import Family, PrivateLatents
 
 _CODE = "MMVAE+ code, 2024 release (recipes.md section 4)"
 
@@ -60,27 +55,10 @@ class MMVAEPlusConfig(Settings):
 
 
 @register_model("mmvae+", paper="Palumbo, Daunhawer, Vogt: MMVAE+ (ICLR 2023)", version=1)
-class MMVAEPlus(Model):
+class MMVAEPlus(PrivateLatents):
     """Shared and private latents; a private latent reaches another modality's decoder never."""
 
     Config = MMVAEPlusConfig
-    max_given = None
-    incomplete = True
-
-    def __init__(self, spec: DataSpec, config: MMVAEPlusConfig):
-        super().__init__(spec, config)
-        self.shared, self.private, self.decoders = private_networks(
-            spec, config.network, config.family, config.shared_dim, config.private_dim
-        )
-        # r_n: zero mean and a learned scale; the method needs it learned (trap 6).
-        shape = len(spec.modalities), config.private_dim
-        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
-        initialise(self, config.network)
-
-    @property
-    def _experts(self) -> PrivateExperts:
-        parts = self.shared, self.private, self.decoders, self.auxiliary
-        return PrivateExperts(self.spec, self.config.family, *parts)
 
     def stages(self) -> list[Stage]:
         c = self.config
@@ -91,50 +69,14 @@ class MMVAEPlus(Model):
         ]
 
     def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        c, present = self.config, batch.present
-        log_w, terms, draws = self._experts.log_weights(
-            batch.views,
-            rng,
-            self._experts.standard_log_prob,
-            samples=c.importance_samples,
-            beta=c.beta,
-            present=present,
-            detach=c.estimator == "dreg",
-        )
-        if c.estimator == "iwae":
-            bound = importance_bound(log_w, present)
-        else:
-            bound = doubly_reparametrised(log_w, draws, present)
-        # The published code sums over the batch; Adam's update is the same but for its epsilon.
-        return -bound, terms
-
-    def encode(self, given: Views, rng: Rng) -> Tensor:
-        """A sample `[B, Dz]` of the mixture of the given modalities' experts."""
-        return self._experts.encode(given, rng)
+        return self.importance_loss(batch, rng, self.standard_log_prob)
 
     def prior(self, n: int, rng: Rng) -> Tensor:
         """Shared latents `[n, Dz]` of the fixed prior."""
-        return self._experts.noise(rng)(n, self.config.shared_dim)
+        return self.noise(rng)(n, self.config.shared_dim)
 
     def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
-        one = self.config.joint_private == "shared"
-        return {
-            name: self._experts.view(
-                name, z, self._prior_private(len(z), rng, "all" if one else name)
-            )
-            for name in self.spec.names
-        }
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        z = self.encode(given, rng.fork("shared"))
-        return self._experts.decode(z, targets, given, rng)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.translate(views, self.spec.names, rng)
-
-    def _prior_private(self, n: int, rng: Rng, name: str) -> Tensor:
-        return self._experts.private_prior(n, rng, name)
+        if self.config.joint_private == "independent":
+            return super().decode(z, rng)
+        w = self.private_prior(len(z), rng, "all")
+        return {name: self.view(name, z, w) for name in self.spec.names}

@@ -7,7 +7,6 @@ p_a(z) = exp(f_a(z)) p_0(z) / Z. No code is public; what the abstracts leave ope
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from harness.api import (
     Batch,
     DataSpec,
-    Model,
     Optimiser,
     Rng,
     Settings,
@@ -25,11 +23,11 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, initialise
+from nets.backbones import Network
 from nets.importance import expert_mean, importance_bound
 from nets.langevin import gradient_of, sample_langevin
 from nets.precision import widen
-from nets.private import PrivateExperts, private_networks
+from nets.private import PrivateLatents
 
 _CHOICE = "not given in what is public: our choice (recipes.md section 8)"
 _BACKBONE = "as MMVAE+, whose networks it takes (recipes.md sections 4 and 8)"
@@ -90,27 +88,14 @@ class Energy(nn.Module):
 
 
 @register_model("mvebm", paper="Yuan, Cui, Li, Han: MVEBM (ECCV 2024)", version=1)
-class MVEBM(Model):
+class MVEBM(PrivateLatents):
     """MMVAE+ with a learned energy on the shared latent, sampled by short-run Langevin dynamics."""
 
     Config = MVEBMConfig
-    max_given = None
-    incomplete = True
 
     def __init__(self, spec: DataSpec, config: MVEBMConfig):
         super().__init__(spec, config)
-        self.shared, self.private, self.decoders = private_networks(
-            spec, config.network, config.family, config.shared_dim, config.private_dim
-        )
-        shape = len(spec.modalities), config.private_dim
-        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
-        initialise(self, config.network)
         self.energy = Energy(config.shared_dim, config.energy_width, config.energy_bound)
-
-    @property
-    def _experts(self) -> PrivateExperts:
-        parts = self.shared, self.private, self.decoders, self.auxiliary
-        return PrivateExperts(self.spec, self.config.family, *parts)
 
     def stages(self) -> list[Stage]:
         return [AlternatingStage(self)]
@@ -132,7 +117,7 @@ class MVEBM(Model):
         Returns:
             The scalar to ascend, the terms to log, and the draws z `[M, 1, B, Dz]`.
         """
-        log_w, terms, (z, _) = self._experts.log_weights(
+        log_w, terms, (z, _) = self.log_weights(
             views, rng, self.prior_log_density, samples=1, beta=self.config.beta, present=present
         )
         return importance_bound(log_w, present), terms, z
@@ -167,36 +152,18 @@ class MVEBM(Model):
 
     def prior_log_density(self, z: Tensor) -> Tensor:
         """f_a(z) + log p_0(z) of latents `[..., Dz]`, without log Z; `[...]`."""
-        return self.energy(z) + self._experts.standard_log_prob(z)
+        return self.energy(z) + self.standard_log_prob(z)
 
     def _langevin(self, n: int, steps: int, rng: Rng) -> tuple[Tensor, Tensor]:
-        start = self._experts.noise(rng.fork("start"))(n, self.config.shared_dim).to(
+        start = self.noise(rng.fork("start"))(n, self.config.shared_dim).to(
             self.auxiliary.dtype
         )
         gradient = gradient_of(self.prior_log_density)
         return sample_langevin(gradient, start, steps, self.config.step_size, rng.fork("steps"))
 
-    def encode(self, given: Views, rng: Rng) -> Tensor:
-        """A sample `[B, Dz]` of the mixture of the given modalities' experts; no Langevin."""
-        return self._experts.encode(given, rng)
-
     def prior(self, n: int, rng: Rng) -> Tensor:
         """Shared latents `[n, Dz]`: the ends of longer Langevin chains from p_0."""
         return self._langevin(n, self.config.sample_steps, rng)[0]
-
-    def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
-        return self._experts.decode(z, self.spec.names, {}, rng)
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        z = self.encode(given, rng.fork("shared"))
-        return self._experts.decode(z, targets, given, rng)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.translate(views, self.spec.names, rng)
 
 
 class AlternatingStage(Stage):

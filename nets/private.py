@@ -1,4 +1,4 @@
-"""Shared and private latents: every expert's draw is decoded for every modality.
+"""VAEs with shared and private latents: every expert's draw is decoded for every modality.
 
 The private latent of the expert reaches its own modality's decoder only; every other decoder gets
 a draw of an auxiliary prior (Palumbo et al. 2023, eq. 8).
@@ -6,18 +6,23 @@ a draw of an auxiliary prior (Palumbo et al. 2023, eq. 8).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
-from harness.api import DataSpec, Rng, Views
-from nets.backbones import Network, decode_many, decoder, encoder
+from harness.api import Batch, DataSpec, Model, Rng, Settings, Views
+from nets.backbones import decode_many, decoder, encoder, initialise
 from nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
-from nets.importance import detached, expert_mean
+from nets.importance import (
+    detached,
+    doubly_reparametrised,
+    expert_mean,
+    importance_bound,
+)
 from nets.likelihoods import log_likelihood, view_of
 from nets.posteriors import LaplaceHead, NormalHead, Posterior, draw, softmax_scale
 
@@ -28,51 +33,64 @@ LogDensity = Callable[[Tensor], Tensor]
 """Latents `[..., D]` to log-densities `[...]` in nats."""
 
 
-def private_networks(
-    spec: DataSpec, network: Network, family: Family, shared_dim: int, private_dim: int
-) -> tuple[nn.ModuleDict, nn.ModuleDict, nn.ModuleDict]:
-    """Encoders of the shared and of the private latents, and decoders, by modality.
+class PrivateLatents(Model):
+    """Encoders of a shared latent z and of private latents w_m, and a decoder of both, a modality.
+
+    A method derives from it, gives `prior` and `stages`, and has with them every ability of a VAE.
+    Its settings have at least `network`, `shared_dim` (Dz), `private_dim` (Dw), `family` and
+    `auxiliary_start`.
 
     Args:
-        spec: The modalities.
-        network: Family of the networks.
-        family: Of the posteriors.
-        shared_dim: Dz, size of the shared latent.
-        private_dim: Dw, size of each private latent.
-
-    Returns:
-        Shared and private encoders, views `[B, ...]` to posteriors `[B, D]`, and decoders of
-        `[N, Dw + Dz]`.
-    """
-    head = {"laplace": LaplaceHead, "normal": NormalHead}[family]
-    shared, private, decoders = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-    for m in spec.modalities:
-        for towers, dim in ((shared, shared_dim), (private, private_dim)):
-            trunk = encoder(m, network)
-            towers[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
-        decoders[m.name] = decoder(m, private_dim + shared_dim, network)
-    return shared, private, decoders
-
-
-@dataclass(frozen=True)
-class PrivateExperts:
-    """A mixture of experts with private latents: a view on a model's networks, owning none.
-
-    Attributes:
-        spec: The modalities.
-        family: Of posteriors, auxiliary priors and standard priors.
-        shared: Encoders of the shared latent z, by modality.
-        private: Encoders of the private latents w_m.
-        decoders: From w_m and z together, `[N, Dw + Dz]`.
-        auxiliary: `[M, Dw]`, raw scales of the zero-mean auxiliary priors r_n.
+        spec: The data's modalities.
+        config: An instance of the class's `Config`.
     """
 
-    spec: DataSpec
-    family: Family
-    shared: nn.ModuleDict
-    private: nn.ModuleDict
-    decoders: nn.ModuleDict
-    auxiliary: Tensor
+    max_given = None
+    incomplete = True
+
+    def __init__(self, spec: DataSpec, config: Settings):
+        super().__init__(spec, config)
+        head = {"laplace": LaplaceHead, "normal": NormalHead}[config.family]
+        self.shared, self.private, self.decoders = (nn.ModuleDict() for _ in range(3))
+        for m in spec.modalities:
+            for towers, dim in (
+                (self.shared, config.shared_dim),
+                (self.private, config.private_dim),
+            ):
+                trunk = encoder(m, config.network)
+                towers[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
+            size = config.private_dim + config.shared_dim
+            self.decoders[m.name] = decoder(m, size, config.network)
+        # r_n: zero mean and a learned scale; the methods need it learned (trap 6).
+        shape = len(spec.modalities), config.private_dim
+        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
+        initialise(self, config.network)
+
+    @abstractmethod
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Shared latents `[n, Dz]` for joint generation."""
+
+    def importance_loss(
+        self, batch: Batch, rng: Rng, log_prior: LogDensity
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the bound of MMVAE+ under a shared prior, and the terms to log.
+
+        The settings' `importance_samples`, `beta` and `estimator` choose it. The published code
+        sums over the batch; Adam's update is the same but for its epsilon.
+        """
+        c, present = self.config, batch.present
+        log_w, terms, draws = self.log_weights(
+            batch.views,
+            rng,
+            log_prior,
+            samples=c.importance_samples,
+            beta=c.beta,
+            present=present,
+            detach=c.estimator == "dreg",
+        )
+        if c.estimator == "iwae":
+            return -importance_bound(log_w, present), terms
+        return -doubly_reparametrised(log_w, draws, present), terms
 
     def log_weights(
         self,
@@ -142,7 +160,7 @@ class PrivateExperts:
     @property
     def scales(self) -> Tensor:
         """`[M, Dw]`, of the auxiliary priors."""
-        laplace = self.family == "laplace"
+        laplace = self.config.family == "laplace"
         return softmax_scale(self.auxiliary) if laplace else (0.5 * self.auxiliary).exp()
 
     def posteriors(self, views: Views) -> tuple[Posterior, Posterior]:
@@ -155,11 +173,11 @@ class PrivateExperts:
 
     def noise(self, rng: Rng) -> Noise:
         """Standard noise of the family."""
-        return rng.laplace if self.family == "laplace" else rng.normal
+        return rng.laplace if self.config.family == "laplace" else rng.normal
 
     def standard_log_prob(self, x: Tensor) -> Tensor:
         """Of the fixed prior, `[..., D]` to `[...]`: scale 1 (for "normal" too; trap 8)."""
-        kind = Laplace if self.family == "laplace" else Normal
+        kind = Laplace if self.config.family == "laplace" else Normal
         prior = kind(torch.zeros_like(x), torch.ones_like(x), validate_args=False)
         return prior.log_prob(x).sum(-1)
 
@@ -169,13 +187,13 @@ class PrivateExperts:
 
     def private_prior(self, n: int, rng: Rng, name: str) -> Tensor:
         """Private latents `[n, Dw]` of the fixed prior, not of r_n (trap 6)."""
-        return self.noise(rng.fork("private", name))(n, self.auxiliary.shape[1])
+        return self.noise(rng.fork("private", name))(n, self.config.private_dim)
 
     def view(self, name: str, z: Tensor, w: Tensor) -> Tensor:
         """Decoder mean of a modality at shared and private latents `[B, Dz]`, `[B, Dw]`."""
         return view_of(self.spec[name], self.decoders[name](torch.cat([w, z], -1)))
 
-    def decode(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
+    def decode_given(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
         """Decoder means at shared latents `[B, Dz]`.
 
         Args:
@@ -193,6 +211,19 @@ class PrivateExperts:
                 w = self.private_prior(len(z), rng, name)
             made[name] = self.view(name, z, w)
         return made
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
+        return self.decode_given(z, self.spec.names, {}, rng)
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.decode(self.prior(n, rng.fork("shared")), rng)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        return self.decode_given(self.encode(given, rng.fork("shared")), targets, given, rng)
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.translate(views, self.spec.names, rng)
 
 
 def draw_experts(experts: Posterior, noise: Noise, samples: int) -> Tensor:

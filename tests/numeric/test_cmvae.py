@@ -16,6 +16,7 @@ from harness.api import Rng
 from nets.clusters import ClusterPrior
 from nets.likelihoods import log_likelihood
 from nets.posteriors import softmax_scale
+from nets.private import PrivateLatents
 from nets.refiner import RefinerConfig
 from nets.unet import UNet
 
@@ -349,7 +350,7 @@ def test_a_decoder_that_repeats_its_condition_gives_the_clamped_coarse_image(spe
     for name in model.refiners.networks:
         model.refiners.networks[name].forward = lambda x, t, condition: condition
     z = torch.randn(4, 3)
-    coarse = model._experts.decode(z, NAMES, {}, Rng(1))
+    coarse = PrivateLatents.decode_given(model, z, NAMES, {}, Rng(1))
     made = model.decode(z, Rng(1))
     torch.testing.assert_close(made["a"], coarse["a"].clamp(0, 1))
     assert torch.equal(made["c"], coarse["c"])  # texts keep the autoencoder's decoder

@@ -199,7 +199,7 @@ def test_private_latents_of_targets_come_from_the_fixed_prior(spec, network, vie
 def test_joint_samples_can_share_one_private_latent(spec, network):
     model = build(spec, network, joint_private="shared").float()
     rng = Rng(1)
-    private = [model._prior_private(3, rng, "all") for _ in NAMES]
+    private = [model.private_prior(3, rng, "all") for _ in NAMES]
     made = model.sample(3, rng)
     z = model.prior(3, rng.fork("shared"))
     expected = model.decoders["b"](torch.cat([private[1], z], -1))
