@@ -93,8 +93,10 @@ def shoot(mesh: Mesh, cameras: Sequence[Camera], side: int) -> Shot:
     """Project a mesh, which lies before all cameras, to pictures of `side` x `side` samples."""
     rotation, translation, focal, centre = (x.to(mesh.points.device) for x in stack(cameras))
     # A sum, and no matrix product: its result is the same for any number of threads.
-    seen = (rotation[:, None] * mesh.points[None, :, None]).sum(-1)  # [N, V, 3]
-    seen = seen + translation[:, None]
+    x, y, z = mesh.points.unbind(1)  # [V] each
+    rows = rotation[:, :, :, None]  # [N, 3, 3, 1]
+    seen = rows[:, :, 0] * x + rows[:, :, 1] * y + rows[:, :, 2] * z + translation[..., None]
+    seen = seen.transpose(1, 2)  # [N, V, 3]
     plane = (seen[..., :2] / seen[..., 2:] * focal[:, None] + centre[:, None]) * side
     corners, depths = plane[:, mesh.faces], seen[:, mesh.faces, 2]
     (ax, ay), (bx, by), (cx, cy) = (corners[:, :, i].unbind(-1) for i in range(3))
@@ -113,13 +115,13 @@ def rasterise(shot: Shot, wanted: Tensor) -> Hits:
         One row a covered sample.
     """
     side, count = shot.side, shot.areas.shape[0] * shot.side**2
-    low = (shot.corners.amin(2) - 0.5).ceil().clamp_(0, side)  # [N, F, 2]
-    high = (shot.corners.amax(2) - 0.5).floor().clamp_(-1, side - 1)
-    extent = (high - low + 1).clamp_(min=0).long()
-    area = extent.prod(-1)
-    chosen = (wanted & (area > 0) & (shot.areas.abs() > _TINY)).flatten().nonzero()[:, 0]  # [T]
-    area, width = area.flatten()[chosen], extent.flatten(0, 1)[chosen, 0]
-    low = low.long().flatten(0, 1)[chosen]
+    chosen = (wanted & (shot.areas.abs() > _TINY)).flatten().nonzero()[:, 0]  # [T]
+    a, b, c = shot.corners.flatten(0, 1)[chosen].unbind(1)  # [T, 2] each
+    low = (torch.minimum(torch.minimum(a, b), c) - 0.5).ceil().clamp_(0, side).long()
+    high = (torch.maximum(torch.maximum(a, b), c) - 0.5).floor().clamp_(-1, side - 1).long()
+    extent = (high - low + 1).clamp_(min=0)  # [T, 2]
+    some = extent.amin(1) > 0
+    chosen, low, width, area = chosen[some], low[some], extent[some, 0], extent[some].prod(1)
     nearest = torch.full((count,), torch.iinfo(torch.int64).max, device=area.device)
     ends = area.cumsum(0)
     first = 0

@@ -27,10 +27,10 @@ def blend(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 
 
 def diffuse(normal: Tensor) -> Tensor:
-    """Light `[P]` that falls on surfaces of the given normals `[P, 3]`: from all around, and a lamp's."""
+    """Light `[P]` on surfaces of the normals `[P, 3]`: from all around, and a lamp's."""
     lamp = (normal * _unit(_LAMP, normal)).sum(1).clamp_min(0)
-    around = 0.52 + 0.22 * normal[:, 2]
-    return around + 0.42 * lamp
+    around = 0.46 + 0.20 * normal[:, 2]
+    return around + 0.46 * lamp
 
 
 def reflection(normal: Tensor, view: Tensor, gloss: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def reflection(normal: Tensor, view: Tensor, gloss: Tensor) -> Tensor:
     """
     facing = (normal * view).sum(1).clamp(0, 1)
     mirrored = 2 * facing[:, None] * normal - view
-    fresnel = 0.05 + 0.95 * (1 - facing) ** 5  # Schlick 1994
+    fresnel = 0.09 + 0.91 * (1 - facing) ** 5  # Schlick 1994
     lamp = (mirrored * _unit(_LAMP, normal)).sum(1).clamp_min(0)
     glints = sum(strength * lamp**sharp for sharp, strength in _GLINTS)
     return gloss * (studio(mirrored[:, 2]) * fresnel + 0.6 * glints)
@@ -51,7 +51,7 @@ def reflection(normal: Tensor, view: Tensor, gloss: Tensor) -> Tensor:
 
 def studio(height: Tensor) -> Tensor:
     """Brightness `[P]` of the surroundings towards directions of the given z component `[P]`."""
-    wall = 0.18 + 0.80 * smooth_step(-0.06, 0.22, height)
+    wall = 0.10 + 0.88 * smooth_step(-0.04, 0.16, height)
     panel = smooth_step(0.50, 0.58, height) * (1 - smooth_step(0.80, 0.92, height))
     return wall + 0.55 * panel
 

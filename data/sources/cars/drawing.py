@@ -157,7 +157,7 @@ def _mirror(surface: _Surface) -> Tensor:
 
 
 def _floor(car: Car, cameras: Sequence[Camera], side: int) -> Tensor:
-    """White ground, `[N, R, R, 3]`, with a soft shadow of the body and a dark one of its underside."""
+    """White ground, `[N, R, R, 3]`, with a soft shadow and a darker one below the body."""
     shape = car.shape
     at = ground(cameras, side, float(-car.middle[2] * car.scale)).float()
     half = shape.length / 2 * car.scale, shape.width / 2 * car.scale

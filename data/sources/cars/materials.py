@@ -7,6 +7,7 @@ doors and lamps lie is the shape's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -102,8 +103,6 @@ def lay_out(place: Place) -> Layout:
         within = (place.x > rear) & (place.x < front) & (place.y.abs() < w)
         hole = hole | (body & within & (place.normal[:, 2] > 0.4) & (place.z > shape.deck - 0.2))
     white, red = body & _headlamps(place), body & _tail_lamps(place)
-    if shape.kind == "bus":
-        red = red & ~white
     plate = body & _plates(place) & ~white
     slats = body & _grille(place) & ~plate & ~white
     chrome = body & _handles(place)
@@ -134,14 +133,14 @@ def _rise(place: Place) -> Tensor:
     peak = high_front - 0.35 * (high_front - high_rear)
     reach = max(high_front - peak, peak - high_rear)
     drop = 0.06 if shape.kind in ("sedan", "coupe", "hatchback", "wagon", "suv") else 0.018
-    roof = shape.height - 0.03 - drop * ((place.x - peak) / reach) ** 2
+    roof = shape.height - 0.03 - drop * ((place.x - peak) / reach).clamp(-1, 1) ** 2
     return (place.z - base) / (roof - base)
 
 
 def _facet(place: Place) -> tuple[Tensor, Tensor]:
     """(front or rear, side) of the cabin, by the normal."""
     side = place.normal[:, 1].abs() > 0.62 * place.normal.norm(dim=1)
-    return ~side & (place.normal[:, 0].abs() > 0.22), side
+    return ~side & (place.normal[:, 0].abs() > 0.12), side
 
 
 def _windows(place: Place) -> Tensor:
@@ -181,13 +180,13 @@ def _lanes(shape: Shape) -> list[tuple[float, float]]:
     doors, gap = shape.doors, 0.045
     if shape.kind == "bus":
         panes = [doors[0], *doors[1:]]
-        return [(a - gap, b + gap) for a, b in zip(panes, panes[1:], strict=False)]
+        return [(a - gap, b + gap) for a, b in pairwise(panes)]
     if shape.kind in ("van", "coupe"):
         far = -99.0 if shape.kind == "coupe" else doors[1] + gap
         first = (99.0, doors[1] + gap)
         return [first, (doors[1] - gap, far)] if shape.kind == "coupe" else [first]
     pillars = [99.0, *doors[1:-1]]
-    lanes = [(a - gap, b + gap) for a, b in zip(pillars, pillars[1:], strict=False)]
+    lanes = [(a - gap, b + gap) for a, b in pairwise(pillars)]
     last = doors[-2]
     if shape.kind in ("wagon", "suv"):
         quarter = doors[-1] + 0.10
@@ -228,7 +227,7 @@ def _black(place: Place) -> Tensor:
 
 
 def _body_rise(place: Place) -> Tensor:
-    """Height in the front or rear face, 0 at the clearance and 1 at the bonnet's or the deck's edge."""
+    """Height in the front or rear face, 0 at the clearance and 1 at its upper edge."""
     shape = place.shape
     ahead = place.x > 0
     high = torch.where(ahead, place.x.new_tensor(shape.nose), place.x.new_tensor(shape.deck))
@@ -254,11 +253,11 @@ def _tail_lamps(place: Place) -> Tensor:
     near = (place.x < -shape.length / 2 + 0.30) & (place.normal[:, 0] < 0.05)
     up = _body_rise(place)
     if shape.kind in ("suv", "wagon", "hatchback", "van", "pickup"):
-        low, high, inner = 0.58, 0.93, 0.80
+        low, high, inner = 0.62, 0.92, 0.83
     elif shape.kind == "bus":
         low, high, inner = 0.30, 0.62, 0.84
     else:
-        low, high, inner = 0.66, 0.88, 0.60
+        low, high, inner = 0.70, 0.86, 0.62
     return near & (up > low) & (up < high) & (y > inner)
 
 
@@ -322,7 +321,7 @@ def _seams(place: Place) -> Tensor:
     lines = torch.minimum(edges, torch.where(within, (place.z - sill).abs(), edges.new_tensor(9.0)))
     lines = torch.where(side & (place.z > sill - half), lines, 9.0)
     above = place.normal[:, 2] > 0.6
-    if shape.kind not in ("bus", "van") or shape.kind == "van":
+    if shape.kind != "bus":
         ahead = place.x > shape.along(shape.screen) - 0.05
         bonnet = (place.y.abs() - 0.40 * shape.width).abs()
         lines = torch.where(
@@ -393,9 +392,11 @@ def _painted(place: Place, style: Style) -> Tensor:
         (along > 0.5 - shape.screen + 0.01) & (place.z > 0.5 * shape.nose),
         (place.z < belt)
         & (place.z > belt - 0.26)
+        & (place.normal[:, 1].abs() > 0.5)
         & (((place.x / 0.13).floor() + ((belt - place.z) / 0.13).floor()) % 2 == 0),
         up < 0.36 + 0.11 * torch.sin(9.0 * along + 1.2),
     )[style.pattern]
+    second = second & (place.piece != MIRROR)
     first, other = (place.point.new_tensor(c) for c in (style.first, style.second))
     return torch.where(second[:, None], other, first)
 

@@ -1,7 +1,7 @@
 """Meshes of cars: a body and a cabin drawn through sections, wheels, mirrors, and what is inside.
 
-Wheel arches, windows and a pickup's bed are no holes in the mesh: the painter decides by place where
-the shell lets through (`materials`), so that their outlines are exact curves.
+Wheel arches, windows and a pickup's bed are no holes in the mesh: `materials` decides by place where
+the shell lets through, so that their outlines are exact curves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HIDDEN = (INSIDE, SEAT, BED)  # seen only through the shell
 
 @dataclass(frozen=True)
 class Car:
-    """A shape's mesh, made to fit: the largest side of its box is 1, the box's middle is the origin.
+    """A shape's mesh, made to fit: its box has a largest side of 1, and the origin in its middle.
 
     Attributes:
         shape: In metres.
@@ -84,7 +84,7 @@ def top_of_body(shape: Shape) -> PchipInterpolator:
 
 
 def cabin_ends(shape: Shape) -> tuple[float, float, float, float]:
-    """The x of windscreen and rear window at the belt (front, rear) and at the roof (front, rear)."""
+    """The x of windscreen and rear window at the belt, and of both at the roof."""
     parts = shape.screen, shape.back, shape.brow, shape.crest
     return tuple(shape.along(part) for part in parts)
 
@@ -97,7 +97,9 @@ def _body(shape: Shape) -> Piece:
     inner = np.linspace(-half + fillet, half - fillet, 44)
     at = np.concatenate([[-half + 0.002], -half + turn, inner, (half - turn)[::-1], [half - 0.002]])
     boxy = shape.kind in ("bus", "van")
-    ends = (0.95, 0.97, 1, 1, 0.97, 0.96) if boxy else (0.88, 0.95, 1, 1, 0.955, 0.86)
+    estate = shape.back > 0.94  # the cabin goes on to the tail, and so does the body's width
+    tail = (0.95, 0.98) if estate else (0.88, 0.95)
+    ends = (0.95, 0.97, 1, 1, 0.97, 0.96) if boxy else (*tail, 1, 1, 0.955, 0.86)
     knots = -half, -half + 0.1 * shape.length, *shape.axles[::-1], half - 0.08 * shape.length, half
     plan = PchipInterpolator(knots, np.array(ends) * shape.width / 2)
     sections = []
@@ -107,16 +109,27 @@ def _body(shape: Shape) -> Piece:
         raised = 0.10 * np.clip(1 - (half - abs(x)) / 0.5, 0, 1) ** 2  # bumpers rise at the ends
         low, high = shape.clearance + raised + 0.6 * inset, float(top(x)) - 0.75 * inset
         sections.append(_section(x, float(plan(x)) - inset, low, high, shape))
-    rings = np.stack(sections)  # [S, K, 3]
+    rings = np.stack(_close(sections))  # [S, K, 3]
     # The ends bow in plan, and lean back from the bumper.
     y, z = rings[..., 1] / (shape.width / 2), rings[..., 2]
     near = np.clip(1 - (half - np.abs(rings[..., 0])) / 0.75, 0, 1) ** 1.5
-    bow = (0.02 if boxy else 0.13) * shape.width / 1.84
+    bow = np.where(rings[..., 0] < 0, 0.06 if estate else 0.13, 0.02 if boxy else 0.13)
+    bow = bow * (0.3 if boxy else 1)
     lean = np.clip((z - 0.45 * shape.nose) / shape.nose, 0, 1) ** 2
-    steep = 0.02 if boxy else 0.16
+    steep = np.where(rings[..., 0] < 0, 0.03 if estate else 0.14, 0.02 if boxy else 0.16)
     rings[..., 0] -= np.sign(rings[..., 0]) * near * (bow * y**2 + steep * lean)
     points, faces = _tube(rings)
     return _cap(points, faces, rings.shape[:2])
+
+
+def _close(sections: list[np.ndarray]) -> list[np.ndarray]:
+    """Go on with smaller sections at both ends, so that faces are round and not flat."""
+
+    def smaller(section: np.ndarray) -> list[np.ndarray]:
+        middle = section.mean(0)
+        return [middle + (section - middle) * part for part in (0.8, 0.55, 0.25)]
+
+    return [*smaller(sections[0])[::-1], *sections, *smaller(sections[-1])]
 
 
 def _section(x: float, w: float, low: float, high: float, shape: Shape) -> np.ndarray:
@@ -165,8 +178,9 @@ def roof_height(shape: Shape, x: np.ndarray) -> np.ndarray:
     """Height of the roof's edge by x: highest a little behind the windscreen."""
     _, _, front, rear = cabin_ends(shape)
     peak = front - 0.35 * (front - rear)
-    drop = 0.10 if shape.kind in ("sedan", "coupe", "hatchback", "wagon", "suv") else 0.03
-    return shape.height - 0.03 - drop * ((x - peak) / max(front - peak, peak - rear)) ** 2 * 0.6
+    drop = 0.06 if shape.kind in ("sedan", "coupe", "hatchback", "wagon", "suv") else 0.018
+    reach = max(front - peak, peak - rear)
+    return shape.height - 0.03 - drop * ((x - peak) / reach).clip(-1, 1) ** 2
 
 
 def cabin_width(shape: Shape, up: np.ndarray) -> np.ndarray:
@@ -266,12 +280,12 @@ def _mirrors(shape: Shape) -> list[Piece]:
     tall = 0.30 if shape.kind == "bus" else 0.14 if shape.kind in ("suv", "pickup", "van") else 0.11
     x = shape.along(shape.screen) - (0.30 if shape.kind not in ("bus", "van") else 0.25)
     x = shape.along(0.0) - 0.02 if shape.kind == "bus" else x
-    z = float(belt_height(shape, np.float64(x))) + (0.85 if shape.kind == "bus" else 0.19)
+    z = float(belt_height(shape, np.float64(x))) + (0.85 if shape.kind == "bus" else 0.14)
     pieces = []
     for side in (1, -1):
         y = side * (shape.width / 2 + 0.07)
         pieces.append(_ball((x, y, z), (0.075, 0.115, tall * 0.6), 2.6))
-        stem = (x - 0.01, y - side * 0.13, z - 0.05), (0.035, 0.10, 0.025)
+        stem = (x - 0.02, y - side * 0.12, z - 0.055), (0.04, 0.15, 0.022)
         pieces.append(_ball(*stem, 3.0))
     return pieces
 
@@ -312,12 +326,28 @@ def _inside(shape: Shape) -> list[Piece]:
     x, y, z = (front + rear) / 2, w, min(floor, shape.cowl - 0.12)
     pieces = [_box((x, 0, z - 0.02), ((front - rear) / 2 - 0.02, y, 0.02))]
     high = shape.cowl - 0.03
+    pieces += _wells(shape)
     pieces.append(_box((front - 0.34, 0, (z + high) / 2), (0.30, w - 0.06, (high - z) / 2)))
     return pieces
 
 
+def _wells(shape: Shape) -> list[Piece]:
+    """Discs behind the wheels, so that no light falls through two arches."""
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    pieces = []
+    for x, y, side in wheel_places(shape):
+        r, depth = 1.25 * shape.wheel, y - side * 0.68 * shape.wheel
+        turned = angles * -side  # counter-clockwise as seen from outside
+        x_of, z_of = x + r * np.cos(turned), shape.wheel + r * np.sin(turned)
+        ring = np.column_stack([x_of, np.full(24, depth), z_of])
+        j = np.arange(24)
+        fan = np.stack([np.full(24, 24), j, (j + 1) % 24], 1)
+        pieces.append((np.concatenate([ring, [[x, depth, shape.wheel]]]), fan))
+    return pieces
+
+
 def _seats(shape: Shape) -> list[Piece]:
-    front, rear, high_front, high_rear = cabin_ends(shape)
+    _, rear, high_front, high_rear = cabin_ends(shape)
     top = min(shape.cowl + 0.40, shape.height - 0.22)
     base = min(2 * shape.wheel, shape.cowl - 0.2)
     rows = {"coupe": 1, "pickup": 2, "van": 1, "bus": 6}.get(shape.kind, 2)
@@ -338,7 +368,7 @@ def _bed(shape: Shape) -> list[Piece]:
     if shape.bed is None:
         return []
     rear, front, w = shape.bed
-    low, high = shape.deck - 0.50, shape.deck + 0.03
+    low, high = max(shape.deck - 0.50, 2 * shape.wheel + 0.01), shape.deck + 0.03
     points, faces = _box(
         ((rear + front) / 2, 0, (low + high) / 2), ((front - rear) / 2, w, (high - low) / 2)
     )
