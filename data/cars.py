@@ -173,7 +173,9 @@ def draw_car(shape: Shape, styles: list[Style], views: int, side: int) -> dict[s
         "parts": scene.parts.numpy(),
         "depth": scene.depth.half().numpy(),
     }
-    return drawn | {"restyled": scene.draw(style).numpy() for style in styles[1:]}
+    if len(styles) > 1:
+        drawn["restyled"] = scene.draw(styles[1]).numpy()
+    return drawn
 
 
 def _draw_all(plan: Plan, views: int, side: int) -> Iterator[dict[str, np.ndarray]]:

@@ -1,7 +1,7 @@
 """Meshes of cars: a body and a cabin drawn through sections, wheels, mirrors, and what is inside.
 
-Wheel arches, windows and a pickup's bed are no holes in the mesh: `materials` decides by place where
-the shell lets through, so that their outlines are exact curves.
+Wheel arches, windows and a pickup's bed are no holes in the mesh: `materials` decides by place
+where the shell lets through, so that their outlines are exact curves.
 """
 
 from __future__ import annotations
