@@ -207,7 +207,11 @@ def _nmr_views(folder: Path, car: Path) -> list[View]:
         if not picture.is_file():
             raise DataError(f"The view {picture} is missing; a car has {_NMR_VIEWS}.")
         try:
-            camera = from_nmr(matrices[f"world_mat_{i}"], matrices[f"camera_mat_{i}"])
+            if f"world_mat_{i}" in matrices:
+                world = matrices[f"world_mat_{i}"]
+            else:
+                world = np.linalg.inv(_whole(matrices[f"world_mat_inv_{i}"]))
+            camera = from_nmr(world, matrices[f"camera_mat_{i}"])
         except KeyError as error:
             raise DataError(f"{file} has no {error}, and {picture.name} needs it.") from error
         except ValueError as error:
@@ -215,6 +219,10 @@ def _nmr_views(folder: Path, car: Path) -> list[View]:
         _fit(file, camera.focal[0], camera.centre)
         views.append(View(picture, camera, mask if mask.is_file() else None))
     return views
+
+
+def _whole(matrix: np.ndarray) -> np.ndarray:
+    return matrix if matrix.shape == (4, 4) else np.vstack([matrix, [[0, 0, 0, 1]]])
 
 
 # SyncDreamer: the sixteen views themselves.
