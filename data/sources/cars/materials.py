@@ -126,15 +126,8 @@ def lay_out(place: Place) -> Layout:
 
 def _rise(place: Place) -> Tensor:
     """Height within the cabin, 0 at the belt and 1 at the roof's edge."""
-    shape, (front, rear, _, _) = place.shape, meshes.cabin_ends(place.shape)
-    share = ((front - place.x) / (front - rear)).clamp(0, 1)
-    base = shape.cowl + (shape.deck - shape.cowl) * share - 0.05
-    _, _, high_front, high_rear = meshes.cabin_ends(shape)
-    peak = high_front - 0.35 * (high_front - high_rear)
-    reach = max(high_front - peak, peak - high_rear)
-    drop = 0.06 if shape.kind in ("sedan", "coupe", "hatchback", "wagon", "suv") else 0.018
-    roof = shape.height - 0.03 - drop * ((place.x - peak) / reach).clamp(-1, 1) ** 2
-    return (place.z - base) / (roof - base)
+    base = meshes.belt_height(place.shape, place.x)
+    return (place.z - base) / (meshes.roof_height(place.shape, place.x) - base)
 
 
 def _facet(place: Place) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,7 @@ def build(shape: Shape) -> Car:
     return Car(shape, Mesh(*(torch.from_numpy(x) for x in arrays)), float(scale), middle)
 
 
+Values = np.ndarray | torch.Tensor
 Piece = tuple[np.ndarray, np.ndarray]
 """Points `[V, 3]` in metres and triangles `[F, 3]`."""
 
@@ -174,7 +175,7 @@ def _cabin(shape: Shape) -> Piece:
     return _cap(points, faces, (len(rings), len(edge)), first=False)
 
 
-def roof_height(shape: Shape, x: np.ndarray) -> np.ndarray:
+def roof_height(shape: Shape, x: Values) -> Values:
     """Height of the roof's edge by x: highest a little behind the windscreen."""
     _, _, front, rear = cabin_ends(shape)
     peak = front - 0.35 * (front - rear)
@@ -183,14 +184,14 @@ def roof_height(shape: Shape, x: np.ndarray) -> np.ndarray:
     return shape.height - 0.03 - drop * ((x - peak) / reach).clip(-1, 1) ** 2
 
 
-def cabin_width(shape: Shape, up: np.ndarray) -> np.ndarray:
+def cabin_width(shape: Shape, up: Values) -> Values:
     """Half width of the cabin by height, 0 at the belt and 1 at the roof."""
     return shape.width / 2 * (0.985 if shape.kind in ("bus", "van") else 0.94) - (
         shape.tumble * up * (0.6 + 0.4 * up)
     )
 
 
-def cabin_span(shape: Shape, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cabin_span(shape: Shape, up: Values) -> tuple[Values, Values]:
     """The x of the cabin's front and rear end by height; both ends bulge a little."""
     low_front, low_rear, high_front, high_rear = cabin_ends(shape)
     bulge = 0.06 * 4 * up * (1 - up) * min(1.0, (low_front - high_front) / 0.5)
@@ -199,10 +200,10 @@ def cabin_span(shape: Shape, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return front, low_rear + (high_rear - low_rear) * up - swell
 
 
-def belt_height(shape: Shape, x: np.ndarray) -> np.ndarray:
+def belt_height(shape: Shape, x: Values) -> Values:
     """Height at which the cabin begins, by x."""
     low_front, low_rear, _, _ = cabin_ends(shape)
-    share = np.clip((low_front - x) / (low_front - low_rear), 0, 1)
+    share = ((low_front - x) / (low_front - low_rear)).clip(0, 1)
     return shape.cowl + (shape.deck - shape.cowl) * share - 0.05
 
 
