@@ -13,7 +13,7 @@ from torch.nn import functional
 from nets.diffusion import embed_time
 
 Attend = Callable[[int, Tensor], Tensor]
-"""`(level, features [B, F, h, w]) -> features`, after each resolution's upward blocks; 0 is finest."""
+"""`(level, features [B, F, h, w]) -> features`, after each level on the way up; 0 is finest."""
 
 
 class UNet(nn.Module):
