@@ -54,6 +54,11 @@ class SyncDreamerConfig(Settings):
     )
     blocks: int = setting(2, "Residual blocks a resolution and direction.", _SCRATCH, ge=1)
     bottom: int = setting(4, "Largest side of the denoiser's lowest resolution.", _SCRATCH, ge=2)
+    absolute: bool = setting(
+        False,
+        "Tell the denoiser also which view of the rig the target is, as all other methods know.",
+        "the paper tells only the angle to the given view, whose azimuth it does not know",
+    )
     volume: VolumeConfig = VolumeConfig()
     timesteps: int = setting(1000, "T, steps of the forward process.", _CODE, ge=2)
     schedule: Literal["cosine", "linear"] = setting(
@@ -112,7 +117,7 @@ class _ViewDenoiser(nn.Module):
         modality, self.views = spec.modalities[0], len(spec.modalities)
         channels, side = modality.shape[0] * config.patch**2, modality.shape[1] // config.patch
         self.look = encoder(modality, config.network)
-        vector = self.look.features + 2 * _HARMONICS + 2
+        vector = self.look.features + (2 + 2 * config.absolute) * _HARMONICS + 2
         self.unet = UNet(
             channels,
             channels,
@@ -122,7 +127,7 @@ class _ViewDenoiser(nn.Module):
             vector=vector,
             bottom=config.bottom,
         )
-        self.patch = config.patch
+        self.patch, self.absolute = config.patch, config.absolute
 
     def embed(self, image: Tensor) -> Tensor:
         """Given views in patches to vectors `[B, F]`."""
@@ -138,12 +143,19 @@ class _ViewDenoiser(nn.Module):
         attend: Attend | None = None,
     ) -> Tensor:
         """Predict from noisy views `[B, C, H, W]` that lie `target` `[B]` views from the given."""
-        multiples = 1 + torch.arange(_HARMONICS, device=target.device)
-        angle = 2 * math.pi / self.views * target[:, None] * multiples
         kept = known.kept
-        vector = torch.cat([embedding * kept[:, :1], angle.sin(), angle.cos(), kept[:, :2]], 1)
+        parts = [embedding * kept[:, :1], self._harmonics(target), kept[:, :2]]
+        if self.absolute:
+            parts.append(self._harmonics(target + known.first))
+        vector = torch.cat(parts, 1)
         image = known.image * kept[:, 1, None, None, None]
         return self.unet(x, t, image, vector, attend)
+
+    def _harmonics(self, number: Tensor) -> Tensor:
+        """Sines and cosines `[B, 8]` of multiples of the angle at which a view lies."""
+        multiples = 1 + torch.arange(_HARMONICS, device=number.device)
+        angle = 2 * math.pi / self.views * number[:, None] * multiples
+        return torch.cat([angle.sin(), angle.cos()], 1)
 
 
 @register_model(
@@ -356,7 +368,7 @@ class SyncDreamer(Model):
         if self.config.guidance != 1:
             # Without its condition a view is one of the rig's, so its number is the data's.
             absolute = (target + each.first) % n
-            nothing = _Condition(each.image, each.first, torch.zeros_like(each.kept))
+            nothing = _Condition(each.image, 0 * each.first, torch.zeros_like(each.kept))
             free = self.single(flat, times, absolute, embedding[rows], nothing)
             output = free + self.config.guidance * (output - free)
         return output.unflatten(0, (b, n))
