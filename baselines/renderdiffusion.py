@@ -117,7 +117,7 @@ class RenderDiffusion(Model):
         cameras = [m.camera for m in spec.modalities]
         self.rig = Rig(cameras, side, config.half)
         poses = [[*sum(c.rotation, ()), *c.position] for c in cameras]
-        self.register_buffer("_poses", torch.tensor(poses).float(), persistent=False)  # [N, 12]
+        self.register_buffer("_poses", torch.tensor(poses), persistent=False)  # [N, 12]
         self._schedule = end_in_noise(make_schedule(config.schedule, config.timesteps, "data"))
 
     @classmethod

@@ -38,7 +38,7 @@ class Rig(nn.Module):
             "near": near,
             "far": far,
         }.items():
-            self.register_buffer(f"_{name}", x.float(), persistent=False)
+            self.register_buffer(f"_{name}", x.to(torch.get_default_dtype()), persistent=False)
 
     def points(self, view: Tensor, pixels: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Points along rays.

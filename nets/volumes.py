@@ -100,8 +100,12 @@ class SharedVolume(nn.Module):
         steps = (torch.arange(config.depths, dtype=torch.float64) + 0.5) / config.depths * 2 - 1
         depths = distance + config.reach * steps
         behind = torch.stack([frustum(camera, side, depths) for camera in cameras]) / config.half
-        self.register_buffer("_seen", (2 * seen - 1).float(), persistent=False)
-        self.register_buffer("_behind", behind.float(), persistent=False)  # [N, D, H, W, 3]
+        self.register_buffer(
+            "_seen", (2 * seen - 1).to(torch.get_default_dtype()), persistent=False
+        )
+        self.register_buffer(
+            "_behind", behind.to(torch.get_default_dtype()), persistent=False
+        )  # [N, D, H, W, 3]
         directions = torch.eye(len(cameras))
         self.register_buffer("_directions", directions, persistent=False)
         self.time = nn.Sequential(
