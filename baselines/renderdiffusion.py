@@ -25,6 +25,7 @@ from harness.api import (
     register_model,
     setting,
 )
+from nets.backbones import Network, encoder, initialise
 from nets.diffusion import end_in_noise, make_schedule, sample_ancestral
 from nets.planes import PlaneField, Rig, composite
 from nets.unet import UNet
@@ -42,6 +43,12 @@ class RenderDiffusionConfig(Settings):
     width: int = setting(128, "Channels of the U-Net, a multiple of 8.", _OPEN, ge=8, multiple_of=8)
     blocks: int = setting(2, "Residual blocks a resolution and direction.", _OPEN, ge=1)
     bottom: int = setting(4, "Largest side of the U-Net's lowest resolution.", _OPEN, ge=2)
+    code: bool = setting(
+        False,
+        "Give the U-Net also a vector of the whole noisy view, by an encoder of its own.",
+        "ours, for few updates: the U-Net alone carried no colour to the planes within 900",
+    )
+    network: Network = Network(family="conv", activation="silu", initialisation="kaiming")
     plane_width: int = setting(32, "Channels of each of the three planes.", _OPEN, ge=1)
     hidden: int = setting(64, "Units of the decoder's layer.", _OPEN, ge=1)
     half: float = setting(0.5, "Half the edge of the rendered cube.", "cars fit into it", gt=0)
@@ -59,6 +66,13 @@ class RenderDiffusionConfig(Settings):
     )
     timesteps: int = setting(1000, "T, steps of the forward process.", _PEER, ge=2)
     schedule: Literal["cosine", "linear"] = setting("cosine", "Forward variances.", _PEER)
+    clean: float = setting(
+        0.0,
+        "Part of the views of an update that stay without noise, as reconstruction gives them.",
+        f"{_PAPER}: every t alike",
+        ge=0,
+        le=1,
+    )
     start: float = setting(
         0.0,
         "t_r / T: how far a given view is noised before it is denoised; 0: one pass, no noise.",
@@ -88,8 +102,9 @@ class RenderDiffusion(Model):
     planes seen from elsewhere.
 
     The authors published no code. Ours: the denoiser is told the camera, without which it could not
-    place what it sees; the schedule ends in pure noise; updates may take some rays of a view
-    instead of all; the planes of several given views are averaged, where the paper takes one view.
+    place what it sees; the schedule ends in pure noise, and t = 0 is trained too; updates may take
+    some rays of a view instead of all; the planes of several given views are averaged, where the
+    paper takes one view.
     """
 
     Config = RenderDiffusionConfig
@@ -110,8 +125,12 @@ class RenderDiffusion(Model):
             vector=config.width,
             bottom=config.bottom,
         )
+        self.code = encoder(spec.modalities[0], config.network) if config.code else None
+        if self.code is not None:
+            initialise(self.code, config.network)
+        known = 12 + (self.code.features if config.code else 0)
         self.look = nn.Sequential(
-            nn.Linear(12, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
+            nn.Linear(known, 4 * config.width), nn.SiLU(), nn.Linear(4 * config.width, config.width)
         )
         self.field = PlaneField(config.plane_width, config.hidden, channels, config.half)
         cameras = [m.camera for m in spec.modalities]
@@ -150,6 +169,7 @@ class RenderDiffusion(Model):
         view = rng.fork("view").integers(n, b)
         image, schedule = x[rows, view], self._schedule.to(x.device)
         t = rng.fork("t").integers(schedule.steps + 1, b)  # 0 too: a pass without noise
+        t = torch.where(rng.fork("clean").uniform(b) < self.config.clean, 0, t)
         noise = rng.fork("noise").normal(*image.shape)
         planes = self.planes(schedule.diffuse(2 * image - 1, t, noise), t, view)
         loss = self._error(planes, image, view, rng.fork("own"))
@@ -162,7 +182,10 @@ class RenderDiffusion(Model):
 
     def planes(self, z: Tensor, t: Tensor, view: Tensor) -> Tensor:
         """Planes `[B, 3, P, H, W]` of noisy images `[B, C, H, W]` seen by cameras `view` `[B]`."""
-        return self.unet(z, t, None, self.look(self._poses[view])).unflatten(1, (3, -1))
+        known = self._poses[view]  # [B, 12]
+        if self.code is not None:
+            known = torch.cat([known, self.code((z + 1) / 2)], 1)
+        return self.unet(z, t, None, self.look(known)).unflatten(1, (3, -1))
 
     def _error(self, planes: Tensor, image: Tensor, view: Tensor, rng: Rng) -> Tensor:
         """Mean error of the rendered view, over all of its pixels or some."""

@@ -29,7 +29,7 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, encoder
+from nets.backbones import Network, encoder, initialise
 from nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
 from nets.precision import widen
 from nets.unet import Attend, UNet
@@ -117,6 +117,7 @@ class _ViewDenoiser(nn.Module):
         modality, self.views = spec.modalities[0], len(spec.modalities)
         channels, side = modality.shape[0] * config.patch**2, modality.shape[1] // config.patch
         self.look = encoder(modality, config.network)
+        initialise(self.look, config.network)
         vector = self.look.features + (2 + 2 * config.absolute) * _HARMONICS + 2
         self.unet = UNet(
             channels,

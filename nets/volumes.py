@@ -113,9 +113,7 @@ class SharedVolume(nn.Module):
         )
         self.view = nn.Linear(len(cameras), context)
         self.enter = nn.Conv2d(channels, config.view_width, 3, 1, 1)
-        self.blocks = nn.ModuleList(
-            TimedBlock(config.view_width, config.view_width, context) for _ in range(2)
-        )
+        self.block = TimedBlock(config.view_width, config.view_width, context)
         self.solid = _SolidNet(len(cameras) * config.view_width, config.width)
         widths = [config.frustum_width * min(2**k, 2) for k in range(len(levels))]
         self.frusta = _FrustumNet(config.width, widths, context)
@@ -136,9 +134,7 @@ class SharedVolume(nn.Module):
         """
         n = views.shape[1]
         context = self._context(t.repeat_interleave(n), self._directions.repeat(len(views), 1))
-        h = self.enter(views.flatten(0, 1))
-        for block in self.blocks:
-            h = block(h, context)
+        h = self.block(self.enter(views.flatten(0, 1)), context)
         return self.solid(unproject(h.unflatten(0, (-1, n)), self._seen))
 
     def attend(self, volume: Tensor, t: Tensor, target: Tensor) -> Attend:
