@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness.api import (
     Batch,
@@ -40,6 +41,12 @@ _WHITE = 0.99  # of a view's darkest channel; what is brighter is taken for back
 class RenderDiffusionConfig(Settings):
     """Settings, with the published ones, or those of a public re-implementation, as defaults."""
 
+    patch: int = setting(
+        1,
+        "Side of the squares of pixels that are channels to the U-Net, and cells of the planes.",
+        "our choice",
+        ge=1,
+    )
     width: int = setting(128, "Channels of the U-Net, a multiple of 8.", _OPEN, ge=8, multiple_of=8)
     blocks: int = setting(2, "Residual blocks a resolution and direction.", _OPEN, ge=1)
     bottom: int = setting(4, "Largest side of the U-Net's lowest resolution.", _OPEN, ge=2)
@@ -116,9 +123,9 @@ class RenderDiffusion(Model):
         super().__init__(spec, config)
         channels, side, _ = spec.modalities[0].shape
         self.unet = UNet(
-            channels,
+            channels * config.patch**2,
             0,
-            side,
+            side // config.patch,
             config.width,
             config.blocks,
             outputs=3 * config.plane_width,
@@ -146,6 +153,8 @@ class RenderDiffusion(Model):
         channels, height, width = spec.modalities[0].shape
         if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
             return "RenderDiffusion's views are squares of one size, and these are not."
+        if height % config.patch:
+            return f"Views of {height} pixels cannot be cut into patches of {config.patch}."
         return None
 
     def stages(self) -> list[Stage]:
@@ -185,7 +194,8 @@ class RenderDiffusion(Model):
         known = self._poses[view]  # [B, 12]
         if self.code is not None:
             known = torch.cat([known, self.code((z + 1) / 2)], 1)
-        return self.unet(z, t, None, self.look(known)).unflatten(1, (3, -1))
+        patches = functional.pixel_unshuffle(z, self.config.patch)
+        return self.unet(patches, t, None, self.look(known)).unflatten(1, (3, -1))
 
     def _error(self, planes: Tensor, image: Tensor, view: Tensor, rng: Rng) -> Tensor:
         """Mean error of the rendered view, over all of its pixels or some."""

@@ -72,14 +72,25 @@ def shine(model, planes, camera, pixel, place):
     return colour + light
 
 
-@pytest.mark.parametrize("error", ["absolute", "squared"])
-@pytest.mark.parametrize("multiview", [False, True])
-def test_the_objective_and_its_gradient_equal_a_loop_over_rays(error, multiview):
-    model = build(rays=6, error=error, multiview_supervision=multiview)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"error": "squared", "patch": 2, "code": True, "clean": 0.5},
+        {"multiview_supervision": True},
+    ],
+)
+def test_the_objective_and_its_gradient_equal_a_loop_over_rays(settings):
+    model = build(rays=6, network={"family": "conv", "width": 0.1, "hidden": 5}, **settings)
+    c = model.config
+    multiview = c.multiview_supervision
     views, b = views_of(3), 3
-    ours, terms = model._loss(SimpleNamespace(views=views), Rng(4), 0)
-    rng = Rng(4)
+    ours, terms = model._loss(SimpleNamespace(views=views), Rng(9), 0)
+    rng = Rng(9)
     view, t = rng.fork("view").integers(N, b), rng.fork("t").integers(21, b)
+    t = t * (rng.fork("clean").uniform(b) >= c.clean)
+    if c.clean:
+        assert set((t == 0).tolist()) == {False, True}
     noise, second = (
         rng.fork("noise").normal(b, 3, SIDE, SIDE),
         rng.fork("other view").integers(N, b),
@@ -89,8 +100,10 @@ def test_the_objective_and_its_gradient_equal_a_loop_over_rays(error, multiview)
         clean = 2 * views[NAMES[view[i]]][i] - 1
         noisy = model._schedule.signal[t[i]] * clean + model._schedule.sigma[t[i]] * noise[i]
         pose = torch.tensor([*sum(RING[view[i]].rotation, ()), *RING[view[i]].position])
-        planes = model.unet(noisy[None], t[i : i + 1], None, model.look(pose)[None])
-        planes = planes.view(3, 4, SIDE, SIDE)
+        known = [pose] if model.code is None else [pose, model.code((noisy[None] + 1) / 2)[0]]
+        patches = torch.nn.functional.pixel_unshuffle(noisy[None], c.patch)
+        planes = model.unet(patches, t[i : i + 1], None, model.look(torch.cat(known))[None])
+        planes = planes.view(3, 4, SIDE // c.patch, SIDE // c.patch)
         for name, number in (("own", view), ("other", second))[: 1 + multiview]:
             images = torch.stack([views[NAMES[number[k]]][k] for k in range(b)])
             pixels = model._pixels(images, rng.fork(name).fork("pixels"))[i]
@@ -98,7 +111,7 @@ def test_the_objective_and_its_gradient_equal_a_loop_over_rays(error, multiview)
             for k, pixel in enumerate(pixels.tolist()):
                 due = images[i].flatten(1)[:, pixel]
                 off = shine(model, planes, RING[number[i]], pixel, place[k]) - due
-                total = total + (off.abs() if error == "absolute" else off**2).sum()
+                total = total + (off.abs() if c.error == "absolute" else off**2).sum()
                 count += 3
     loop = total / (count / (1 + multiview))
     assert set(terms) == {"own", "other"} if multiview else {"own"}

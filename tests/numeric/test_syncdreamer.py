@@ -55,6 +55,11 @@ def views_of(n, dtype=torch.float64, seed=0):
     return {f"v{k}": made[:, k] for k in range(N)}
 
 
+def harmonics(number):
+    angles = [math.tau * number / N * m for m in (1, 2, 3, 4)]
+    return [*map(math.sin, angles), *map(math.cos, angles)]
+
+
 def by_hand(model, views, rng, b, volume):
     """One object's error, from the formula: the mean square of v = signal noise - sigma x."""
     n_objects = len(views["v0"])
@@ -73,16 +78,18 @@ def by_hand(model, views, rng, b, volume):
     if volume:
         solid = model.volume.build(torch.stack(noisy)[None], t[None]) * kept[2]
         attend = model.volume.attend(solid, t[None], target[None])
-    angles = [math.tau * target.item() / N * m for m in (1, 2, 3, 4)]
-    known = [*map(math.sin, angles), *map(math.cos, angles), kept[0], kept[1]]
+    known = [*harmonics(target.item()), kept[0], kept[1]]
+    if model.config.absolute:
+        known += harmonics(target.item() + start)
     vector = torch.cat([kept[0] * model.single.embed(image)[0], image.new_tensor(known)])[None]
     output = model.single.unet(noisy[target][None], t[None], kept[1] * image, vector, attend)[0]
     return (output - (signal * noise[target] - sigma * rolled[target])).square().mean()
 
 
 @pytest.mark.parametrize("volume", [False, True])
-def test_the_objective_and_its_gradient_equal_a_loop_over_objects(volume):
-    model, views, rng = build(drop=0.15), views_of(8), Rng(3)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_the_objective_and_its_gradient_equal_a_loop_over_objects(volume, absolute):
+    model, views, rng = build(drop=0.15, absolute=absolute), views_of(8), Rng(3)
     loss = model._volume_loss if volume else model._single_loss
     trained = list((model.volume if volume else model.single).parameters())
     ours, _ = loss(SimpleNamespace(views=views), rng, 0)
