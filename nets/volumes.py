@@ -7,6 +7,7 @@ resampled along each target view's rays, and read by depth-wise attention.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class VolumeConfig(Settings):
     frustum_width: int = setting(
         64, "Channels of a frustum, a multiple of 8.", _CODE, ge=8, multiple_of=8
     )
-    heads: int = setting(4, "Of the depth-wise attention.", _CODE, ge=1)
+    heads: Literal[1, 2, 4, 8] = setting(4, "Of the depth-wise attention.", _CODE)
 
 
 def project(cameras: Sequence[Camera], points: Tensor) -> Tensor:
