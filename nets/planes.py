@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.api import Camera
+from nets.backbones import Network, initialise
 from nets.precision import widen
 from nets.volumes import frustum
 
@@ -94,6 +95,8 @@ class PlaneField(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(width, hidden), nn.Softplus(), nn.Linear(hidden, 1 + channels)
         )
+        # Keeps the variance: by torch's own start a feature moves a colour by some hundredths.
+        initialise(self, Network(initialisation="kaiming"))
 
     def forward(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Densities `[B, Q]` and colours `[B, Q, C]` in 0..1.
