@@ -202,7 +202,7 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...], **filters:
     from harness.tables import make_tables, render
 
     models = () if models == ("all",) else models
-    for metric in ("coherence", "attributes", "fid"):  # the first that the data have
+    for metric in ("coherence", "attributes", "psnr", "fid"):  # the first that the data have
         try:
             tables = make_tables([Store(store)], metric, models=models, **filters)
         except BenchError as error:  # the runs are recorded; a table is only a view of them

@@ -156,11 +156,19 @@ def _check_surroundings(runs: Sequence[Run], options: Options) -> None:
 def load_classifiers(
     dataset: Dataset, options: Options, device: torch.device
 ) -> dict[str, Classifier]:
-    """The classifiers of a dataset, where an evaluator that is asked for uses them."""
+    """The classifiers of a dataset, where an evaluator that is asked for uses them.
+
+    Where none are shipped and no evaluator was named, there are none: what needs them is skipped.
+    """
     names = options.evaluators or tuple(entries("evaluator"))
     if not any(find("evaluator", name).cls.uses_classifiers for name in names):
         return {}
-    return classifiers.load(dataset.spec, device, options.archive)
+    try:
+        return classifiers.load(dataset.spec, device, options.archive)
+    except classifiers.NotShipped:
+        if options.evaluators:
+            raise
+        return {}
 
 
 def label(run: Run) -> str:
