@@ -247,6 +247,29 @@ def table(metric: str, form: str, stores: tuple[Path, ...], as_json: bool, **fil
 
 
 @main.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--metric", default="", help="Only metrics that begin so.")
+@click.option("--dataset")
+@click.option("--preset")
+@click.option("--models", callback=_names)
+@_split_option
+@_store_option
+@_json_option
+def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
+    """Compare two methods, presets, commits or folders of records, A minus B.
+
+    Says what differs in the configuration, then each metric's difference with its 95 % interval:
+    over paired seeds where both have two or more in common. A row of a table may be named in full.
+    """
+    from harness import compare as comparing
+    from harness.store import Store
+
+    here = [Store(path) for path in _stores(stores)]
+    click.echo(comparing.render_comparisons(*comparing.compare(a, b, here, **filters), as_json))
+
+
+@main.command()
 @_store_option
 @_json_option
 def status(stores: tuple[Path, ...], as_json: bool) -> None:
