@@ -270,6 +270,26 @@ def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: 
 
 
 @main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@_split_option
+@_store_option
+@_json_option
+def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> None:
+    """Write the records of all stores as a folder of pages, of which OUT/index.html is the first.
+
+    OUT is made, or replaced where it holds an older report. The pages need no network.
+    """
+    from harness.report import build_report
+    from harness.store import Store
+
+    built = build_report([Store(path) for path in _stores(stores)], out, split)
+    told = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
+    if built.problems:
+        told += f" {built.problems} records are left out; the first page names them."
+    click.echo(json.dumps(vars(built)) if as_json else told)
+
+
+@main.command()
 @_store_option
 @_json_option
 def status(stores: tuple[Path, ...], as_json: bool) -> None:

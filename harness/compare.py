@@ -23,6 +23,7 @@ _KEYS = {  # what two sides of a kind have in common
     "store": ("model", "dataset", "preset"),
 }
 _SHORT = 12  # letters of a digest
+_OF_DATA = ("classifier/", "floor/", "ceiling/", "chance/")
 
 
 @dataclass
@@ -206,7 +207,7 @@ def _fill(comparison: Comparison, a: list[Record], b: list[Record], metric: str)
         known |= {m["name"]: m for side in results for r in side for m in r["metrics"]}
     for name, facts in known.items():
         scores = [_scores(own, name) for own in (a, b)]
-        if not name.startswith(metric) or not all(scores) or _is_of_data(name):
+        if not name.startswith(metric) or not all(scores) or is_of_data(name):
             continue
         n = [{s.n for s in side.values()} for side in scores]
         if facts.get("biased") and n[0] != n[1]:
@@ -216,9 +217,9 @@ def _fill(comparison: Comparison, a: list[Record], b: list[Record], metric: str)
         comparison.metrics.append((name, facts["direction"], facts["digits"], found))
 
 
-def _is_of_data(metric: str) -> bool:
+def is_of_data(metric: str) -> bool:
     """Whether it measures the data or the classifiers rather than a method."""
-    return metric.startswith(("classifier/", "floor/"))
+    return metric.startswith(_OF_DATA)
 
 
 def _scores(records: list[Record], metric: str) -> dict[int, Score]:

@@ -57,18 +57,22 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
     return _over_items(a, b, common)
 
 
-def against_constant(values: list[float], stderr: float | None, constant: float) -> Difference:
+def against_constant(mean: float, stderr: float | None, seeds: int, constant: float) -> Difference:
     """Compare a mean with a printed figure, whose own error is not known.
 
     Args:
-        values: One a seed.
-        stderr: Over test items, used where there is one seed.
+        mean: Over seeds.
+        stderr: Over seeds; over test items where there is one.
+        seeds: Number of trainings.
         constant: The printed figure.
     """
-    mean = _mean(values)
-    if len(values) > 1:
-        return _student(mean, constant, [v - constant for v in values], f"{len(values)} seeds")
-    return _normal(mean, constant, stderr, "test items of one training")
+    if seeds < 2 or not stderr:
+        return _normal(mean, constant, stderr, "test items of one training")
+    from scipy.special import stdtr, stdtrit
+
+    p = 2 * float(stdtr(seeds - 1, -abs(mean - constant) / stderr))
+    margin = float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * stderr
+    return Difference(mean, constant, mean - constant, margin, p, f"{seeds} seeds")
 
 
 def _paired(
