@@ -290,6 +290,29 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 
 
 @main.command()
+@click.argument("kind", type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost"]))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures"), show_default=True)
+@click.option("--dataset")
+@click.option("--preset")
+@click.option("--models", callback=_names)
+@_split_option
+@_store_option
+def figure(kind: str, out: Path, stores: tuple[Path, ...], **filters: Any) -> None:
+    """Draw a figure for a paper, as SVG and PDF, one for each dataset and preset.
+
+    tradeoff: coherence against FID, or cross against joint; curves: training losses; heatmap:
+    given x target; dots: every method beside the printed figures; cost: quality against time.
+    """
+    from harness.report.paper import write_figures
+    from harness.store import Store
+
+    files, left_out = write_figures(kind, [Store(path) for path in _stores(stores)], out, **filters)
+    for text in left_out:
+        click.echo(f"Left out: {text}", err=True)
+    click.echo("\n".join(map(str, files)))
+
+
+@main.command()
 @_store_option
 @_json_option
 def status(stores: tuple[Path, ...], as_json: bool) -> None:

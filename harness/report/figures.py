@@ -23,7 +23,8 @@ INK = {
     "surface": "#fefefe",
 }
 _WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
-_PANEL = 1.5  # inches of a small multiple's height
+_GAPS = {"hspace": 0.55, "wspace": 0.14}
+_PANEL = 1.35  # inches of a small multiple's height
 _LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
 _FRAME = {
     "font.size": 9.5,
@@ -46,6 +47,7 @@ _FRAME = {
     "svg.hashsalt": "shala-bench",
     "pdf.fonttype": 42,
     "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # names are no formulas, and parsing costs a third of the time
 }
 
 
@@ -65,12 +67,25 @@ class Drawing:
 
 
 @contextmanager
-def _drawing(height: float) -> Iterator[Any]:
+def _drawing(height: float, left: float, right: float, top: float, below: float) -> Iterator[Any]:
+    """A figure with margins in inches: fixed ones, for computed ones take most of the time."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_FRAME):
-        yield Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, height))
+        figure.subplots_adjust(
+            left=left / _WIDTH,
+            right=1 - right / _WIDTH,
+            top=1 - top / height,
+            bottom=below / height,
+        )
+        yield figure
+
+
+def _room(names: Any, size: float = 9.5) -> float:
+    """Inches that the longest of some names takes, and a little more."""
+    return 0.12 + max(len(name) for name in names) * size * 0.66 / 72
 
 
 def dots(section: Section, metric: str) -> Drawing:
@@ -78,7 +93,9 @@ def dots(section: Section, metric: str) -> Drawing:
     table, ranked = section.table_with(metric), section.ranked(metric)
     _, digits, _ = table.metrics[metric]
     ranked = ranked[::-1]
-    with _drawing(0.62 + 0.225 * len(ranked)) as figure:
+    left = _room(row.label for row, _ in ranked)
+    height = 0.6 + 0.225 * len(ranked)
+    with _drawing(height, left, 0.5, 0.05, 0.5) as figure:
         axes = figure.subplots()
         for y, (row, cell) in enumerate(ranked):
             colour = INK["accent"] if cell.best else INK["muted"]
@@ -88,11 +105,20 @@ def dots(section: Section, metric: str) -> Drawing:
                 axes.plot(float(row.published[metric]), y, "D", ms=4.5, mfc="none", c=INK["paper"])
             text = f"{cell.mean:.{digits}f}"
             axes.text(
-                1.02, y, text, transform=axes.get_yaxis_transform(), va="center", c=colour, gid="n"
+                1.02,
+                y,
+                text,
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                c=colour,
             )
         axes.set_yticks(range(len(ranked)), [_plain(row.label) for row, _ in ranked])
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.spines["left"].set_visible(False)
+        shown = [cell.mean for _, cell in ranked]
+        shown += [float(row.published[metric]) for row, _ in ranked if metric in row.published]
+        if min(shown) >= 0 and max(shown) <= 1:  # one scale for all shares
+            axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(_plain(metric))
     alt = "; ".join(
         f"{row.label} {cell.mean:.{digits}f}"
@@ -122,8 +148,9 @@ def cost(section: Section, metric: str) -> Drawing | None:
     for row, cell in section.ranked(metric):
         seconds = mean_seconds(section, row.label)
         if seconds:
-            points[row.label] = (seconds / 60, cell.mean, cell.best)
-    return _cloud(points, "training time in minutes, log scale", metric, log=True)
+            points[row.label] = (seconds / 60, cell.mean)
+    better = (-1, _sign(section, metric))
+    return _cloud(points, "training time in minutes, log scale", metric, better, log=True)
 
 
 def mean_seconds(section: Section, label: str) -> float | None:
@@ -137,47 +164,68 @@ def mean_seconds(section: Section, label: str) -> float | None:
 def _scatter(section: Section, across: str, up: str) -> Drawing | None:
     firsts = {row.label: cell for row, cell in section.ranked(across)}
     points = {
-        row.label: (firsts[row.label].mean, cell.mean, cell.best and firsts[row.label].best)
+        row.label: (firsts[row.label].mean, cell.mean)
         for row, cell in section.ranked(up)
         if row.label in firsts
     }
-    worse = section.table_with(across).metrics[across][0] == "lower"
-    return _cloud(points, f"{across} (less is better)" if worse else across, up)
+    better = _sign(section, across), _sign(section, up)
+    name = f"{across} (less is better)" if better[0] < 0 else across
+    return _cloud(points, name, up, better)
+
+
+def _sign(section: Section, metric: str) -> int:
+    """1 where more of it is better, -1 where less is."""
+    return -1 if section.table_with(metric).metrics[metric][0] == "lower" else 1
+
+
+def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
+    """Whether another point is better in both."""
+    return any(
+        all(sign * (o - p) > 0 for sign, o, p in zip(better, other, point, strict=True))
+        for other in others
+    )
 
 
 def _cloud(
-    points: dict[str, tuple[float, float, bool]], across: str, up: str, *, log: bool = False
+    points: dict[str, tuple[float, float]],
+    across: str,
+    up: str,
+    better: tuple[int, int],
+    *,
+    log: bool = False,
 ) -> Drawing | None:
+    """Dots with names; in colour those that no other beats in both."""
     if len(points) < 2:
         return None
-    with _drawing(3.1) as figure:
+    with _drawing(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
         axes = figure.subplots()
         if log:
             from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(color=INK["rule"], lw=0.5)
         axes.set_axisbelow(True)
-        for x, y, best in points.values():
-            axes.plot(x, y, "o", ms=5.5, c=INK["accent"] if best else INK["muted"], mew=0)
+        for point in points.values():
+            beaten = _is_beaten(point, points.values(), better)
+            axes.plot(*point, "o", ms=5.5, c=INK["muted" if beaten else "accent"], mew=0)
         axes.margins(0.1, 0.1)
         axes.set_xlabel(_plain(across))
         axes.set_ylabel(_plain(up))
         axes.tick_params(axis="y", labelcolor=INK["muted"])
-        figure.draw_without_rendering()
         _label(axes, points)
-    told = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y, _) in points.items())
+    told = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
     return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {told}.")
 
 
-def _label(axes: Any, points: dict[str, tuple[float, float, bool]]) -> None:
+def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
     """Names beside their dots, each at the first place that covers no dot and no other name."""
     from matplotlib.transforms import Bbox
 
-    at = {name: axes.transData.transform((x, y)) for name, (x, y, _) in points.items()}
+    axes.autoscale_view()
+    at = {name: axes.transData.transform((x, y)) for name, (x, y) in points.items()}
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
     frame = axes.get_window_extent()
     for name, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
@@ -234,8 +282,8 @@ def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
 def _panels(rows: list[tuple[str, list[dict]]]) -> Drawing:
     across = 3
     down = math.ceil(len(rows) / across)
-    with _drawing(down * _PANEL) as figure:
-        grid = figure.subplots(down, across, squeeze=False)
+    with _drawing(down * _PANEL, 0.08, 0.08, 0.25, 0.25) as figure:
+        grid = figure.subplots(down, across, squeeze=False, gridspec_kw=_GAPS)
         for axes in grid.flat[len(rows) :]:
             axes.set_visible(False)
         for axes, (label, runs) in zip(grid.flat, rows, strict=False):
@@ -244,24 +292,26 @@ def _panels(rows: list[tuple[str, list[dict]]]) -> Drawing:
                 for index, terms in enumerate(run.values()):
                     steps, values = zip(*terms.get("loss", [(0, math.nan)]), strict=True)
                     colour = (INK["accent"], INK["paper"], INK["muted"])[min(index, 2)]
-                    _line(axes, [start + s for s in steps], _share(values), colour, lw=1.1)
+                    _line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
                     start += steps[-1]
             axes.set_title(_plain(label), fontsize=8.5, loc="left", pad=2)
             axes.set_yticks([])
+            axes.set_ylim(-0.08, 1.15)
             axes.tick_params(axis="x", labelsize=7.5)
             axes.locator_params(axis="x", nbins=3)
             axes.spines["left"].set_visible(False)
     names = ", ".join(label for label, _ in rows)
     alt = (
         f"Training loss by update of {names}, a panel each. Losses of two methods are of different "
-        "kinds, so each panel has its own scale, from its least to its largest reading."
+        "kinds, so each panel has its own scale, to the largest reading after the first tenth."
     )
     return Drawing(figure, "Training loss by update", alt)
 
 
-def _share(values: tuple[float, ...]) -> list[float]:
-    """Readings between 0 and 1, so that two stages fit one panel."""
-    low, high = min(values), max(values)
+def _share(steps: tuple[int, ...], values: tuple[float, ...]) -> list[float]:
+    """Readings between the least and the largest after the first tenth, so that stages fit."""
+    low = min(values)
+    high = max((v for s, v in zip(steps, values, strict=True) if s > steps[-1] / 10), default=low)
     return [(v - low) / (high - low) if high > low else 0.5 for v in values]
 
 
@@ -274,8 +324,9 @@ def run_curves(name: str, folder: Any) -> Drawing | None:
     stages = progress(folder)
     if not stages:
         return None
-    with _drawing(2.0 * len(stages)) as figure:
-        grid = figure.subplots(len(stages), 1, squeeze=False)
+    right = _room((term for terms in stages.values() for term in terms), 8.5)
+    with _drawing(0.3 + 1.9 * len(stages), 0.6, right, 0.3, 0.5) as figure:
+        grid = figure.subplots(len(stages), 1, squeeze=False, gridspec_kw={"hspace": 0.4})
         for axes, (stage, terms) in zip(grid.flat, stages.items(), strict=True):
             ends = {}
             for colour, (term, readings) in zip(_LINES, terms.items(), strict=False):
@@ -284,10 +335,11 @@ def run_curves(name: str, folder: Any) -> Drawing | None:
                 _line(axes, steps, values, shade, lw=1.6 if term == "loss" else 1.1)
                 ends[term] = steps[-1], values[-1], shade
             _spread_scale(axes, terms)
-            _name_ends(figure, axes, ends)
+            _name_ends(axes, ends)
             axes.set_title(_plain(f"stage {stage}"), fontsize=9, loc="left", pad=3)
             axes.grid(axis="y", color=INK["rule"], lw=0.5)
             axes.tick_params(axis="y", labelcolor=INK["muted"])
+            axes.locator_params(axis="x", nbins=5)
         grid.flat[-1].set_xlabel("update")
     last = "; ".join(
         f"{stage}: {', '.join(f'{t} ends at {v[-1][1]:.4g}' for t, v in terms.items())}"
@@ -300,15 +352,18 @@ def _spread_scale(axes: Any, terms: dict[str, list[tuple[int, float]]]) -> None:
     """A log scale where terms differ tenfold and all are positive."""
     values = [value for readings in terms.values() for _, value in readings]
     if min(values) > 0 and max(values) > 10 * min(values):
+        from matplotlib.ticker import FuncFormatter
+
         axes.set_yscale("log")
         axes.minorticks_off()
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
-def _name_ends(figure: Any, axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
+def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
     """Terms named beside the ends of their lines, pushed apart where they would meet."""
-    figure.draw_without_rendering()
+    axes.autoscale_view()
     frame = axes.get_window_extent()
-    step, below = 11 / frame.height, -math.inf
+    step, below = 13 / frame.height, -math.inf
     for term, (x, y, colour) in sorted(ends.items(), key=lambda item: (item[1][1], item[0])):
         share = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]
         below = max(share, below + step)
@@ -328,7 +383,8 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
     shades = LinearSegmentedColormap.from_list("shares", ("#f4f7fa", "#5d9ccb", "#08355e"))
     across = min(3, len(rows))
     down = math.ceil(len(rows) / across)
-    with _drawing(down * 4.2 / across) as figure:
+    names = {name for _, (given, targets, _) in rows for name in (*given, *targets)}
+    with _drawing(0.7 + down * 4.0 / across, _room(names, 7) + 0.2, 0.05, 0.3, 0.4) as figure:
         grid = figure.subplots(down, across, squeeze=False)
         for axes in grid.flat[len(rows) :]:
             axes.set_visible(False)
@@ -349,15 +405,15 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
             axes.set_xticks(range(len(targets)), map(_plain, targets), fontsize=7)
             axes.set_yticks(range(len(given)), map(_plain, given), fontsize=7)
             axes.spines[:].set_visible(False)
-        figure.supxlabel("target", fontsize=8.5, c=INK["muted"])
-        figure.supylabel("given", fontsize=8.5, c=INK["muted"])
+        figure.supxlabel("target", y=0.02, fontsize=8.5, c=INK["muted"])
+        figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])
     names = ", ".join(label for label, _ in rows)
     return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {names}.")
 
 
 def _plain(text: str) -> str:
-    """A name that matplotlib takes for no formula."""
-    return " ".join(str(text).split()).replace("$", r"\$")
+    """A name on one line."""
+    return " ".join(str(text).split())
 
 
 def as_svg(drawing: Drawing) -> str:

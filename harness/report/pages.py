@@ -13,10 +13,9 @@ from typing import Any
 
 from harness.api.errors import BenchError
 from harness.compare import spread
-from harness.difference import Difference
 from harness.gather import Gathered, gather
 from harness.report import figures
-from harness.report.sections import Section, gap, glances, matrices, sections_of, states
+from harness.report.sections import Section, gap, glances, matrices, sections_of, standing, states
 from harness.store import Store
 from harness.tables import Record, Row, Table, render
 
@@ -98,12 +97,16 @@ class _Writer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        words = {"duration": duration, "memory": memory, "count": count, "spread": spread}
+        words = {
+            "duration": duration,
+            "memory": memory,
+            "count": count,
+            "spread": lambda d, digits: dashed(spread(d, digits)),
+            "signed": signed,
+        }
         self.environment.filters |= words | {"pictureword": _picture_word}
         shown = [record for section in self.sections for record in section.runs]
-        names = [record.name for record in found.records]
         self.pages = {record.name: f"runs/{page_name(record.name)}.html" for record in shown}
-        self.hidden = sorted(set(names) - set(self.pages))
 
     def write(self) -> int:
         """Write all pages; the number of them."""
@@ -122,7 +125,7 @@ class _Writer:
             sections=shown,
             problems=self.found.problems,
             methods=sorted({r.run["model"] for r in self.found.records}),
-            overview=self._overview(shown),
+            overview=self._overview(),
             states=states(self.found.records),
             split=self.split,
         )
@@ -311,35 +314,16 @@ class _Writer:
         files = sorted((path / "texts").glob("*.txt"))
         return [(f.stem, f.read_text(encoding="utf-8", errors="replace")) for f in files]
 
-    def _overview(self, shown: list[dict[str, Any]]) -> list[tuple[str, list]]:
-        """Methods down, sections across: the first headline's figure of the best variant."""
+    def _overview(self) -> tuple[list[tuple[Section, str]], list[tuple[str, list]]]:
+        """Columns, a section and headline each; a line a method with its best variant's cells."""
+        columns = [(s, metric) for s in self.sections for metric in s.headlines()]
         lines: dict[str, list] = {}
-        for column, page in enumerate(shown):
-            section = page["section"]
-            headlines = section.headlines()
-            if not headlines:
-                continue
-            for row, cell in section.ranked(headlines[0]):
-                places = lines.setdefault(row.method, [None] * len(shown))
-                digits = section.table_with(headlines[0]).metrics[headlines[0]][1]
-                if places[column] is None:
-                    places[column] = cell, digits
-        order = sorted(
-            lines.items(), key=lambda i: (-sum(bool(c and c[0].best) for c in i[1]), i[0])
-        )
-        return order
-
-
-def standing(found: Difference | None, direction: str, same_data: bool) -> tuple[str, str]:
-    """A class for colour and the same in words: how a figure stands to the printed one."""
-    if found is None:
-        return "", ""
-    if not same_data:
-        return "other", "other data"
-    if not found.is_told:
-        return "level", "not told apart" if found.p is not None else "not tested"
-    better = (found.value > 0) == (direction != "lower")
-    return ("above", "better than printed") if better else ("below", "worse than printed")
+        for place, (section, metric) in enumerate(columns):
+            digits = section.table_with(metric).metrics[metric][1]
+            for row, cell in section.ranked(metric):
+                cells = lines.setdefault(row.method, [None] * len(columns))
+                cells[place] = cells[place] or (cell, digits)
+        return columns, sorted(lines.items())
 
 
 def _split(table: Table) -> list[Table]:
@@ -446,6 +430,16 @@ def page_name(name: str) -> str:
     if spoken == name or spoken == name.replace("+", "plus"):
         return spoken
     return f"{spoken[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign."""
+    return dashed(f"{value:+.{digits}f}")
+
+
+def dashed(text: str) -> str:
+    """Hyphens before figures as minus signs."""
+    return re.sub(r"-(?=[\d.])", "−", text)
 
 
 def duration(seconds: float | None) -> str:

@@ -95,6 +95,7 @@ class Glance:
         gap: Best minus printed, or None.
         printed_best: The method with the best printed figure and that figure, or "".
         printed_for: The dataset of the printed figures.
+        standing: Of the gap, a class for its colour and words.
         warning: Why the figure may mean little, or "".
     """
 
@@ -110,6 +111,7 @@ class Glance:
     gap: Difference | None
     printed_best: str
     printed_for: str
+    standing: tuple[str, str]
     warning: str
 
 
@@ -208,10 +210,8 @@ def glances(section: Section) -> Iterator[Glance]:
         table, ranked = section.table_with(metric), section.ranked(metric)
         direction, digits, _ = table.metrics[metric]
         (best, cell), *rest = ranked
-        lead = None
-        if rest:
-            own, other = (section.scores(row.label, metric) for row in (best, rest[0][0]))
-            lead = difference(own, other)
+        own = section.scores(best.label, metric)
+        leads = [(row.label, difference(own, section.scores(row.label, metric))) for row, _ in rest]
         printed = {r.label: float(r.published[metric]) for r in table.rows if metric in r.published}
         top = (max if direction == "higher" else min)(printed, key=printed.get, default="")
         yield Glance(
@@ -220,13 +220,13 @@ def glances(section: Section) -> Iterator[Glance]:
             digits,
             best,
             cell,
-            [row.label for row, other in rest if other.best],
-            rest[0][0].label if rest else "",
-            lead,
+            [label for label, lead in leads if lead.p is not None and not lead.is_told],
+            *(leads[0] if leads else ("", None)),
             best.published.get(metric, ""),
             gap(best, metric),
             f"{top} {table_value(table, top, metric)}" if top else "",
             table.printed_for,
+            standing(gap(best, metric), direction, table.printed_for == section.dataset),
             _warning(best, metric),
         )
 
@@ -242,6 +242,18 @@ def gap(row: Row, metric: str) -> Difference | None:
         return None
     cell = row.cells[metric]
     return against_constant(cell.mean, cell.stderr, cell.seeds, float(row.published[metric]))
+
+
+def standing(found: Difference | None, direction: str, same_data: bool) -> tuple[str, str]:
+    """A class for colour and the same in words: how a figure stands to the printed one."""
+    if found is None:
+        return "", ""
+    if not same_data:
+        return "other", "other data"
+    if not found.is_told:
+        return "level", "not told apart" if found.p is not None else "not tested"
+    better = (found.value > 0) == (direction != "lower")
+    return ("above", "better") if better else ("below", "worse")
 
 
 def _warning(row: Row, metric: str) -> str:
@@ -269,11 +281,15 @@ def matrices(records: list[Record]) -> dict[str, tuple[list[str], list[str], dic
                 if s["metric"] in better and len(s["given"]) == 1 and s["target"]:
                     pairs = found.setdefault(s["metric"], {})
                     pairs.setdefault((s["given"][0], s["target"]), []).append(s["value"])
+    known = [name for record in records for name in record.run["data"].get("modalities", [])]
+    order = list(
+        dict.fromkeys([*known, *sorted({n for ps in found.values() for p in ps for n in p})])
+    )
     shown = {}
     for metric, pairs in found.items():
         means = {pair: math.fsum(values) / len(values) for pair, values in pairs.items()}
         if all(0 <= value <= 1 for value in means.values()):
-            given, targets = (list(dict.fromkeys(p[i] for p in sorted(means))) for i in (0, 1))
+            given, targets = ([n for n in order if any(p[i] == n for p in means)] for i in (0, 1))
             shown[metric] = given, targets, means
     return shown
 
