@@ -150,7 +150,10 @@ class _Writer:
             "section": section,
             "page": f"{stem}.html",
             "glances": list(glances(section)),
-            "dots": [(d.title, figures.as_svg(d)) for d in drawings],
+            "dots": [
+                (d.title, figures.as_svg(d), section.table_with(d.title).metrics[d.title][2])
+                for d in drawings
+            ],
             "trade": trade and (trade.title, figures.as_svg(trade)),
             "cost_figure": costs and (costs.title, figures.as_svg(costs)),
             "curves": curves and (curves.title, figures.as_svg(curves)),

@@ -78,7 +78,7 @@ def write_figures(
             write_whole(files[-1], figures.as_file(drawing, form))
     if not files:
         raise BenchError(
-            f"No figure of kind '{kind}' can be drawn from {len(found.records)} runs: what it shows "
-            "was not measured there. Ask for another dataset, preset, method or split."
+            f"No figure of kind '{kind}' can be drawn from {len(found.records)} runs: what it "
+            "shows was not measured there. Ask for another dataset, preset, method or split."
         )
     return files, [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
