@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ INK = {
 }
 _WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
 _GAPS = {"hspace": 0.55, "wspace": 0.14}
-_LONGEST = 24  # letters of a name in a figure
 _PANEL = 1.35  # inches of a small multiple's height
 _LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
 _FRAME = {
@@ -86,8 +84,9 @@ def _drawing(height: float, left: float, right: float, top: float, below: float)
 
 
 def _room(names: Any, size: float = 9.5) -> float:
-    """Inches that the longest of some names takes, and a little more."""
-    return 0.12 + max(len(name) for name in names) * size * 0.66 / 72
+    """Inches that the longest of some names takes; short ones may be all m's."""
+    letters = max(len(name) for name in names)
+    return 0.12 + (0.5 + 0.56 * letters) * size / 72
 
 
 def dots(section: Section, metric: str) -> Drawing:
@@ -95,8 +94,8 @@ def dots(section: Section, metric: str) -> Drawing:
     table, ranked = section.table_with(metric), section.ranked(metric)
     _, digits, _ = table.metrics[metric]
     ranked = ranked[::-1]
-    names = _names(row.label for row, _ in ranked)
-    left = _room(names.values())
+    names = [_plain(section.names[row.label]) for row, _ in ranked]
+    left = _room(names)
     height = 0.6 + 0.225 * len(ranked)
     with _drawing(height, left, 0.5, 0.05, 0.5) as figure:
         axes = figure.subplots()
@@ -115,7 +114,7 @@ def dots(section: Section, metric: str) -> Drawing:
                 va="center",
                 c=colour,
             )
-        axes.set_yticks(range(len(ranked)), names.values())
+        axes.set_yticks(range(len(ranked)), names)
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.spines["left"].set_visible(False)
         shown = [cell.mean for _, cell in ranked]
@@ -136,6 +135,7 @@ def tradeoff(section: Section) -> Drawing | None:
     measured = [n for t in section.tables for n in t.metrics if _is_measured(t, n)]
     fids = [n for n in measured if n.startswith("fid/") and n.endswith("/cross")]
     others = [n for n in ("coherence/cross", "coherence/joint") if n in measured]
+    fids.sort(key=lambda name: "inception-v3-compat" not in name)  # the published figures' own
     if fids and others:
         return _scatter(section, fids[0], others[0])
     return _scatter(section, others[1], others[0]) if len(others) > 1 else None
@@ -151,7 +151,7 @@ def cost(section: Section, metric: str) -> Drawing | None:
     for row, cell in section.ranked(metric):
         seconds = mean_seconds(section, row.label)
         if seconds:
-            points[row.label] = (seconds / 60, cell.mean)
+            points[section.names[row.label]] = (seconds / 60, cell.mean)
     better = (-1, _sign(section, metric))
     return _cloud(points, "training time in minutes, log scale", metric, better, log=True)
 
@@ -167,7 +167,7 @@ def mean_seconds(section: Section, label: str) -> float | None:
 def _scatter(section: Section, across: str, up: str) -> Drawing | None:
     firsts = {row.label: cell for row, cell in section.ranked(across)}
     points = {
-        row.label: (firsts[row.label].mean, cell.mean)
+        section.names[row.label]: (firsts[row.label].mean, cell.mean)
         for row, cell in section.ranked(up)
         if row.label in firsts
     }
@@ -231,9 +231,7 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
     at = {name: axes.transData.transform((x, y)) for name, (x, y) in points.items()}
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
     frame = axes.get_window_extent()
-    names = _names(points)
-    for label, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
-        name = names[label]
+    for name, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
         width, height = 6.0 * len(name) + 4, 12
         spots = [
             (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
@@ -255,13 +253,15 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
         )
         across = where[0]
         up = axes.transData.inverted().transform((x, boxes[best].y0 + height / 2))[1]
-        axes.text(across, up, name, va="center", ha="left" if side > 0 else "right", fontsize=8.5)
+        axes.text(
+            across, up, _plain(name), va="center", ha="left" if side > 0 else "right", fontsize=8.5
+        )
 
 
 def curves(section: Section) -> Drawing | None:
     """The training loss of every method, a small panel each, a line a seed and stage."""
     rows = [
-        (label, [progress(section.folders[record.name]) for record in own])
+        (section.names[label], [progress(section.folders[record.name]) for record in own])
         for label, own in section.records
     ]
     rows = [(label, runs) for label, runs in rows if any(runs)]
@@ -283,7 +283,7 @@ def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 
 def _panels(rows: list[tuple[str, list[dict]]]) -> Drawing:
-    across, titles = 3, _names(label for label, _ in rows)
+    across = 3
     down = math.ceil(len(rows) / across)
     with _drawing(down * _PANEL, 0.08, 0.08, 0.25, 0.25) as figure:
         grid = figure.subplots(down, across, squeeze=False, gridspec_kw=_GAPS)
@@ -297,7 +297,7 @@ def _panels(rows: list[tuple[str, list[dict]]]) -> Drawing:
                     colour = (INK["accent"], INK["paper"], INK["muted"])[min(index, 2)]
                     _line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
                     start += steps[-1]
-            axes.set_title(titles[label], fontsize=8.5, loc="left", pad=2)
+            axes.set_title(_plain(label), fontsize=8.5, loc="left", pad=2)
             axes.set_yticks([])
             axes.set_ylim(-0.08, 1.15)
             axes.tick_params(axis="x", labelsize=7.5)
@@ -377,14 +377,14 @@ def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
 
 def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None:
     """Given modality x target, a panel a method, with the value in each field."""
-    rows = [(label, matrices(own).get(metric)) for label, own in section.records]
+    rows = [(section.names[x], matrices(own).get(metric)) for x, own in section.records]
     rows = [(label, matrix) for label, matrix in rows if matrix]
     if not rows:
         return None
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("shares", ("#f4f7fa", "#5d9ccb", "#08355e"))
-    across, titles = min(3, len(rows)), _names(label for label, _ in rows)
+    across = min(3, len(rows))
     down = math.ceil(len(rows) / across)
     names = {name for _, (given, targets, _) in rows for name in (*given, *targets)}
     with _drawing(0.7 + down * 4.6 / across, _room(names, 7) + 0.2, 0.05, 0.3, 0.4) as figure:
@@ -404,7 +404,7 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
                     fontsize=7,
                     c="#ffffff" if value > 0.45 else INK["ink"],
                 )
-            axes.set_title(titles[label], fontsize=8.5, loc="left", pad=3)
+            axes.set_title(_plain(label), fontsize=8.5, loc="left", pad=3)
             axes.set_xticks(range(len(targets)), map(_plain, targets), fontsize=7)
             axes.set_yticks(range(len(given)), map(_plain, given), fontsize=7)
             axes.spines[:].set_visible(False)
@@ -412,17 +412,6 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
         figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])
     names = ", ".join(label for label, _ in rows)
     return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {names}.")
-
-
-def _names(labels: Any) -> dict[str, str]:
-    """Short names of rows, each its own: those of many overridden settings are cut."""
-    names, seen = {}, Counter()
-    for label in labels:
-        name = _plain(label)
-        name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-        seen[name] += 1
-        names[label] = f"{name} ({seen[name]})" if seen[name] > 1 else name
-    return names
 
 
 def _plain(text: str) -> str:

@@ -157,7 +157,7 @@ class _Writer:
             "trade": trade and (trade.title, figures.as_svg(trade)),
             "cost_figure": costs and (costs.title, figures.as_svg(costs)),
             "curves": curves and (curves.title, figures.as_svg(curves)),
-            "tables": [self._table(section, t) for table in section.tables for t in _split(table)],
+            "tables": self._tables(section),
             "files": self._files(section, stem),
             "matrices": self._matrices(section),
             "sheets": sheets,
@@ -166,7 +166,21 @@ class _Writer:
             "notes": dict.fromkeys(note for t in section.tables for note in t.notes),
             "twin": next((t.printed_for for t in section.tables), section.dataset),
             "states": states(section.runs),
+            "names": section.names,
+            "variants": [(n, label) for label, n in section.names.items() if n != label],
+            "methods": len({record.run["model"] for record in section.runs}),
         }
+
+    def _tables(self, section: Section) -> list[dict[str, Any]]:
+        """All tables; rows without any figure in the first one only, which says why."""
+        parts = [part for table in section.tables for part in _split(table)]
+        parts[1:] = [
+            replace(
+                part, rows=[r for r in part.rows if (r.cells | r.published).keys() & part.metrics]
+            )
+            for part in parts[1:]
+        ]
+        return [self._table(section, part) for part in parts if part.rows]
 
     def _table(self, section: Section, table: Table) -> dict[str, Any]:
         """A table as columns and lines, best first, with the printed figures and the gaps."""
@@ -383,8 +397,8 @@ def _scores(record: Record) -> list[tuple[str, str, float, float | None, int, st
 
 
 def _log_tail(failure: dict[str, Any]) -> str:
-    """The last lines of a failure's traceback, or its reason."""
-    text = str(failure.get("traceback") or failure.get("reason") or "")
+    """The last lines of a failure's traceback."""
+    text = str(failure.get("traceback") or "")
     return "\n".join(text.splitlines()[-_LOG_LINES:])
 
 

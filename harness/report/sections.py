@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from harness.api.errors import BenchError
 from harness.api.records import Score
@@ -21,6 +23,8 @@ _FIRST = ("coherence/cross", "coherence/joint", "psnr", "ssim", "views/psnr", "v
 _SUBSET = "coherence/subset"
 _CLASSES = "coherence/joint-classes"
 _COLLAPSED = 2.0  # effective classes below which joint agreement means little
+_LONGEST = 30  # letters of a name
+_OVERRIDE = re.compile(r"\[([^=\]]+)=([^\]]*)\]")
 _Key = tuple[str, str, str, str]  # dataset, preset, fingerprint, classifiers
 _DIGEST = 8  # letters of a digest in a title
 
@@ -52,6 +56,13 @@ class Section:
     @property
     def runs(self) -> list[Record]:
         return [record for _, own in self.records for record in own]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """A short name for each row, the same on all pages and in all figures."""
+        rows = {label: own[0].run["model"] for label, own in self.records}
+        rows |= {row.label: row.method for table in self.tables for row in table.rows}
+        return _short_names(rows)
 
     def headlines(self) -> list[str]:
         """The metrics that sum it up, of those that some run has."""
@@ -175,6 +186,23 @@ def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -
     return section
 
 
+def _short_names(rows: dict[str, str]) -> dict[str, str]:
+    """The method, and of overridden settings those that tell its rows apart."""
+    settings = {label: dict(_OVERRIDE.findall(label)) for label in rows}
+    names, seen = {}, Counter()
+    for label, method in sorted(rows.items()):
+        alike = [settings[other] for other, own in rows.items() if own == method]
+        own = settings[label].items()
+        telling = [f"{k.split('.')[-1]}={v}" for k, v in own if any(o.get(k) != v for o in alike)]
+        if own and not telling:
+            telling = ["…"]
+        name = " ".join([method, *telling] if own else label.split())
+        name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        seen[name] += 1
+        names[label] = f"{name} ({seen[name]})" if seen[name] > 1 else name
+    return names
+
+
 def _label(row: tuple[str, list[Record]]) -> str:
     return row[0]
 
@@ -212,8 +240,9 @@ def glances(section: Section) -> Iterator[Glance]:
         (best, cell), *rest = ranked
         own = section.scores(best.label, metric)
         leads = [(row.label, difference(own, section.scores(row.label, metric))) for row, _ in rest]
-        printed = {r.label: float(r.published[metric]) for r in table.rows if metric in r.published}
-        top = (max if direction == "higher" else min)(printed, key=printed.get, default="")
+        printed = [(r.method, r.published[metric]) for r in table.rows if metric in r.published]
+        sign = 1 if direction == "higher" else -1
+        top = max(printed, key=lambda pair: sign * float(pair[1]), default=())
         yield Glance(
             metric,
             direction,
@@ -224,16 +253,11 @@ def glances(section: Section) -> Iterator[Glance]:
             *(leads[0] if leads else ("", None)),
             best.published.get(metric, ""),
             gap(best, metric),
-            f"{top} {table_value(table, top, metric)}" if top else "",
+            " ".join(top),
             table.printed_for,
             standing(gap(best, metric), direction, table.printed_for == section.dataset),
             _warning(best, metric),
         )
-
-
-def table_value(table: Table, label: str, metric: str) -> str:
-    """The printed figure of a row, as printed."""
-    return next(row.published[metric] for row in table.rows if row.label == label)
 
 
 def gap(row: Row, metric: str) -> Difference | None:

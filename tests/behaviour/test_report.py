@@ -203,6 +203,17 @@ def test_runs_of_other_code_are_left_out_of_the_row_by_name(tmp_path):
     assert "0.810" in text
 
 
+def test_variants_have_short_names_of_what_differs_and_a_legend(tmp_path):
+    for x, seed in ((2, 0), (3, 0)):
+        overrides = [f"model.x={x}", "train.precision=bf16"]
+        name = f"v{x}"
+        write_run(tmp_path / "store", "shala", seed, x / 10, name=name, overrides=overrides, x=x)
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    assert "shala x=3 0.300" in " ".join(page(tmp_path / "out").text.split())
+    legend = page(tmp_path / "out", "polymnist-quick.html").text
+    assert "shala [model.x=3] [train.precision=bf16]" in legend
+
+
 def test_a_failed_run_shows_its_last_lines(store, tmp_path):
     lines = [f"line {n}" for n in range(90)]
     failed = {"status": "failed", "reason": "no memory", "traceback": "\n".join(lines)}
