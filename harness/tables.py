@@ -556,7 +556,8 @@ def render(tables: list[Table], form: Format) -> str:
         return json.dumps([_plain(table) for table in tables], indent=1)
     if form == "csv":
         return _csv(tables)
-    return "\n\n".join(_readable(table, form) for table in tables)
+    text = "\n\n".join(_readable(table, form) for table in tables)
+    return f"% {_ALONE[0]}\n{text}\n% {_ALONE[1]}" if form == "latex" else text
 
 
 def _readable(table: Table, form: Format) -> str:
@@ -568,9 +569,8 @@ def _readable(table: Table, form: Format) -> str:
     where = table.preset if table.preset == _NOT_RUN else f"preset {table.preset}"
     title = f"{table.dataset}, {where}"
     if form == "latex":
-        head, *notes = (" ".join(text.split()) for text in (title, *table.notes))
-        above, below = (_ALONE[0], head), (*notes, _ALONE[1])
-        return "\n".join([*(f"% {c}" for c in above), _ruled(drawn), *(f"% {c}" for c in below)])
+        head, *notes = ("% " + " ".join(text.split()) for text in (title, *table.notes))
+        return "\n".join([head, _ruled(drawn), *notes])
     mark = "**" if form == "markdown" else ""
     notes = [f"- {note}" if form == "markdown" else f"  {note}" for note in table.notes]
     return "\n".join([f"{mark}{title}{mark}", "", drawn, "", *notes])
@@ -584,7 +584,8 @@ def _ruled(drawn: str) -> str:
 
 def _grid(table: Table, form: Format) -> list[list[str]]:
     """Heading and lines, a measured and a published column for each metric."""
-    other = "" if table.printed_for == table.dataset else f", {table.printed_for}"
+    twin = table.printed_for
+    other = "" if twin == table.dataset else f", {_escaped(twin, form)}"
     heading, lines = ["method"], [[_escaped(row.label, form)] for row in table.rows]
     for name, (_, digits, _) in table.metrics.items():
         printed = any(name in row.published for row in table.rows)

@@ -402,7 +402,7 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
                     ha="center",
                     va="center",
                     fontsize=7,
-                    c="#ffffff" if value > 0.45 else INK["ink"],
+                    c="#ffffff" if value > 0.6 else INK["ink"],
                 )
             axes.set_title(_plain(label), fontsize=8.5, loc="left", pad=3)
             axes.set_xticks(range(len(targets)), map(_plain, targets), fontsize=7)

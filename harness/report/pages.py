@@ -286,14 +286,15 @@ class _Writer:
         return found
 
     def _files(self, section: Section, stem: str) -> list[tuple[str, str]]:
-        """The section's tables as LaTeX and CSV."""
+        """The section's tables as LaTeX and CSV, as wide as a page takes."""
         if not section.tables:
             return []
         (self.folder / "tables").mkdir(exist_ok=True)
         files = []
+        parts = [part for table in section.tables for part in _split(table)]
         for form, end, word in (("latex", "tex", "LaTeX"), ("csv", "csv", "CSV")):
             name = f"tables/{stem}.{end}"
-            text = render(section.tables, form) + "\n"
+            text = render(parts, form) + "\n"
             (self.folder / name).write_text(text, encoding="utf-8", newline="\n")
             files.append((word, name))
         return files

@@ -19,6 +19,7 @@ from harness.api import BenchError, Score
 from harness.gather import gather
 from harness.report import build_report
 from harness.store import Store
+from harness.tables import make_tables, render
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&$_%"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -289,6 +290,22 @@ def test_latex_has_the_rules_of_booktabs_and_hostile_words_escaped(store, tmp_pa
     assert r"a\_b [model.x=\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
     body = re.sub(r"(?m)^%.*$", "", text)
     assert not re.search(r"(?<!\\)[%#_]", body)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_latex_tables_compile_alone_with_their_first_and_last_comment_as_code(tmp_path):
+    write_run(tmp_path, "a_b", 0, 0.5, overrides=["model.x=~^\\{$\n%#&<>"], x=7)
+    text = render(make_tables([Store(tmp_path)], "coherence", dataset="polymnist"), "latex")
+    first, *lines, last = text.splitlines()
+    whole = [first.removeprefix("% "), *lines, last.removeprefix("% ")]
+    (tmp_path / "table.tex").write_text("\n".join(whole))
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-500:]
 
 
 def console(folder: Path, name: str, pages: list[str]) -> list[str]:
