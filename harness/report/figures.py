@@ -147,21 +147,33 @@ def _is_measured(table: Any, metric: str) -> bool:
 
 def cost(section: Section, metric: str) -> Drawing | None:
     """A metric against training minutes."""
-    points = {}
-    for row, cell in section.ranked(metric):
-        seconds = mean_seconds(section, row.label)
-        if seconds:
-            points[section.names[row.label]] = (seconds / 60, cell.mean)
+    ranked = section.ranked(metric)
+    times = {
+        clock: [mean_seconds(section, row.label, clock) for row, _ in ranked]
+        for clock in ("cpu_seconds", "seconds")
+    }
+    by_processor = all(times["cpu_seconds"])
+    points = {
+        section.names[row.label]: (seconds / 60, cell.mean)
+        for (row, cell), seconds in zip(
+            ranked, times["cpu_seconds" if by_processor else "seconds"], strict=True
+        )
+        if seconds
+    }
+    name = "training minutes of the processor" if by_processor else "training minutes by the wall"
     better = (-1, _sign(section, metric))
-    return _cloud(points, "training time in minutes, log scale", metric, better, log=True)
+    return _cloud(points, f"{name}, log scale", metric, better, log=True)
 
 
-def mean_seconds(section: Section, label: str) -> float | None:
-    """Training time of a row's runs, or None where it is not recorded."""
+def mean_seconds(section: Section, label: str, clock: str = "seconds") -> float | None:
+    """Training time of a row's runs by the wall ("seconds") or the processor ("cpu_seconds").
+
+    Returns:
+        None where a run does not record it.
+    """
     own = next((runs for name, runs in section.records if name == label), [])
-    seconds = [r.trained.get("provenance", {}).get("seconds") for r in own]
-    seconds = [s for s in seconds if s]
-    return sum(seconds) / len(seconds) if seconds else None
+    seconds = [r.trained.get("provenance", {}).get(clock) for r in own if r.trained]
+    return sum(seconds) / len(seconds) if seconds and all(seconds) else None
 
 
 def _scatter(section: Section, across: str, up: str) -> Drawing | None:

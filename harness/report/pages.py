@@ -240,7 +240,8 @@ class _Writer:
                 {
                     "label": label,
                     "runs": [(r, self.pages[r.name]) for r in own],
-                    "seconds": _mean([p["seconds"] for p in where if p.get("seconds")]),
+                    "seconds": figures.mean_seconds(section, label),
+                    "cpu_seconds": figures.mean_seconds(section, label, "cpu_seconds"),
                     "evaluation": _mean(
                         [
                             sum(x["provenance"].get("seconds") or 0 for x in r.results)

@@ -236,6 +236,20 @@ def test_run_page_shows_settings_matrix_and_texts(store, tmp_path):
     assert "1.0 GiB" in page(tmp_path / "out", "polymnist-quick.html").text
 
 
+def test_time_of_the_processor_is_shown_where_it_is_recorded(store, tmp_path):
+    build_report([store], tmp_path / "wall")
+    for file in store.root.glob("*/trained.json"):
+        trained = json.loads(file.read_text())
+        trained["provenance"]["cpu_seconds"] = 300.0
+        file.write_text(json.dumps(trained))
+    build_report([store], tmp_path / "both")
+    wall, both = (page(tmp_path / n, "polymnist-quick.html").text for n in ("wall", "both"))
+    assert "5 min" not in wall
+    assert "training minutes by the wall" in wall
+    assert "5 min" in both
+    assert "training minutes of the processor" in both
+
+
 def test_an_older_report_is_replaced_and_another_folder_left_alone(store, tmp_path):
     out = tmp_path / "out"
     build_report([store], out)
