@@ -115,6 +115,9 @@ def test_no_machine_path_and_no_registry_is_named():
         ["table", "--metric", "coherence", "--format", "csv", "--store"],
         ["status", "--store"],
         ["export", "OUT", "--store"],
+        ["compare", "shala", "mmvae+", "--store"],
+        ["report", "OUT", "--store"],
+        ["figure", "dots", "--out", "OUT", "--store"],
     ],
 )
 def test_reading_commands_import_neither_torch_nor_pandas(arguments, tmp_path):
