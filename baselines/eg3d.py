@@ -186,8 +186,9 @@ class Generator(nn.Module):
         """Raw densities `[B, Q]` and features `[B, Q, F]` in 0..1 at points `[B, Q, 3]`."""
         place = points / self.config.box
         grid = torch.stack([place[..., axes] for axes in _AXES], 1)  # [B, 3, Q, 2]
+        maps = widen(planes).flatten(0, 1)
         read = functional.grid_sample(
-            widen(planes).flatten(0, 1), grid.flatten(0, 1)[:, None], align_corners=False
+            maps, grid.flatten(0, 1)[:, None].to(maps), align_corners=False
         )  # [3 B, P, 1, Q]
         read = read.unflatten(0, (-1, 3)).mean(1)[:, :, 0].transpose(1, 2)  # [B, Q, P]
         raw = widen(self.decoder(read))

@@ -35,7 +35,10 @@ _CODE = "pixelNeRF code (sxyu/pixel-nerf; views.md section 1)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf
 _AVERAGED = 3  # blocks before the mean over the given views
 _WHITE = 0.99  # of a pixel's darkest channel; what is brighter is taken for background
-_POINTS = 1 << 17  # evaluated at a time when views are generated
+_POINTS = 1 << 15  # evaluated at a time when views are generated
+
+Maps = tuple[Tensor, Tensor]
+"""What the coarse and the fine field read of given views, `[B, S, 3 width, h, w]` each."""
 
 
 class PixelNeRFConfig(Settings):
@@ -144,33 +147,42 @@ class FieldNetwork(nn.Module):
         width = config.width
         self.config = config
         self.enter = nn.Linear(3 + 6 * _FREQUENCIES + 3, width)
-        self.inject = nn.ModuleList(nn.Linear(features, width) for _ in range(_AVERAGED))
+        self.inject = nn.Conv2d(features, _AVERAGED * width, 1)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
             for _ in range(config.blocks)
         )
         self.leave = nn.Linear(width, channels + 1)
-        for layer in (self.enter, *self.inject, *(block[1] for block in self.blocks), self.leave):
+        for layer in (self.enter, self.inject, *(block[1] for block in self.blocks), self.leave):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
         for block in self.blocks:
             nn.init.zeros_(block[3].weight)
             nn.init.zeros_(block[3].bias)
 
-    def forward(
-        self, points: Tensor, directions: Tensor, features: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def project(self, features: Tensor) -> Tensor:
+        """What feature maps `[B, S, F, h, w]` add before the first blocks, `[B, S, 3 width, h, w]`.
+
+        A linear layer of interpolated features is the interpolation of the layer's maps, of which
+        there are fewer pixels than there are points.
+        """
+        return self.inject(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+
+    def forward(self, points: Tensor, directions: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
         """Densities `[B, Q]` and colours `[B, Q, C]` in 0..1.
 
         Args:
             points: `[B, S, Q, 3]`, in the axes of each of the S given views.
             directions: `[B, S, Q, 3]`, unit vectors along the rays, in the same.
-            features: `[B, S, Q, F]`, where each given view sees the point.
+            added: `[B, S, Q, 3 width]`, `project`'s, where each given view sees the point.
         """
-        x = self.enter(torch.cat([encode(points), directions], -1))
+        x, added = (
+            self.enter(torch.cat([encode(points), directions], -1)),
+            added.chunk(_AVERAGED, -1),
+        )
         for number, block in enumerate(self.blocks):
             if number < _AVERAGED:
-                x = x + self.inject[number](features)
+                x = x + added[number]
             elif number == _AVERAGED:
                 x = x.mean(1)
             x = x + block(x)
@@ -243,10 +255,10 @@ class PixelNeRF(Model):
         b, n = x.shape[:2]
         rows = torch.arange(b, device=x.device)[:, None]
         given = rng.fork("given").uniform(b, n).argsort(1)[:, : self.config.given]  # [B, S]
-        features = self.features(x[rows, given])
+        maps = self.maps(x[rows, given])
         view, pixel = self._draw_pixels(x, rng.fork("pixels"))
         due = x.flatten(3)[rows, view, :, pixel]  # [B, R, C]
-        coarse, fine = self.render(features, given, view, pixel, rng.fork("samples"))
+        coarse, fine = self.render(maps, given, view, pixel, rng.fork("samples"))
         terms = {"coarse": (coarse - due).square().mean(), "fine": (fine - due).square().mean()}
         return terms["coarse"] + terms["fine"], terms
 
@@ -263,17 +275,18 @@ class PixelNeRF(Model):
         area = x.shape[-1] ** 2
         return number // area, number % area
 
-    def features(self, images: Tensor) -> Tensor:
-        """Feature maps `[B, S, F, h, w]` of given views `[B, S, C, H, W]` in 0..1."""
-        return self.encoder(images.flatten(0, 1) * 2 - 1).unflatten(0, images.shape[:2])
+    def maps(self, images: Tensor) -> Maps:
+        """What both fields read of given views `[B, S, C, H, W]` in 0..1."""
+        features = self.encoder(images.flatten(0, 1) * 2 - 1).unflatten(0, images.shape[:2])
+        return widen(self.coarse.project(features)), widen(self.fine.project(features))
 
     def render(
-        self, features: Tensor, given: Tensor, view: Tensor, pixel: Tensor, rng: Rng | None
+        self, maps: Maps, given: Tensor, view: Tensor, pixel: Tensor, rng: Rng | None
     ) -> tuple[Tensor, Tensor]:
         """Coarse and fine colours `[B, R, C]` of rays.
 
         Args:
-            features: `[B, S, F, h, w]`.
+            maps: Of the coarse and of the fine field.
             given: `[B, S]` int64, numbers of the given views.
             view: `[B, R]` int64, number of each ray's view.
             pixel: `[B, R]` int64, number of its pixel.
@@ -288,19 +301,19 @@ class PixelNeRF(Model):
             middle = (torch.arange(count, device=near.device) + 0.5) / count
             return middle.expand(*view.shape, count).to(near)
 
-        def shine(field: FieldNetwork, depth: Tensor) -> tuple[Tensor, Tensor]:
+        def shine(field: FieldNetwork, read: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
             points = origin[..., None, :] + depth[..., None] * direction[..., None, :]
             towards = direction[..., None, :].expand_as(points)
-            size = depth.shape[1:]
             density, colour = self.query(
-                field, points.flatten(1, 2), towards.flatten(1, 2), features, given
+                field, read, points.flatten(1, 2), towards.flatten(1, 2), given
             )
+            size = depth.shape[1:]
             shaded = density.unflatten(1, size), colour.unflatten(1, size)
             return composite(*shaded, gaps(depth, far))
 
         part = place("coarse", c.samples) if rng else near.new_full((*near.shape, c.samples), 0.5)
         depth = stratify(near, far, part)
-        coarse, weight = shine(self.coarse, depth)
+        coarse, weight = shine(self.coarse, maps[0], depth)
         weight = weight.detach()
         drawn = resample(near, far, weight, place("importance", c.importance))
         centre = (weight * depth).sum(-1, keepdim=True)
@@ -308,33 +321,33 @@ class PixelNeRF(Model):
         spread = c.spread * math.sqrt(2) * torch.erfinv(2 * uniform - 1)
         nearby = (centre + spread).clamp(near[..., None], far[..., None])
         depth = torch.cat([depth, drawn, nearby], -1).sort(-1).values
-        fine, _ = shine(self.fine, depth)
+        fine, _ = shine(self.fine, maps[1], depth)
         return coarse, fine
 
     def query(
         self,
         field: FieldNetwork,
+        read: Tensor,
         points: Tensor,
         directions: Tensor,
-        features: Tensor,
         given: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Densities `[B, Q]` and colours `[B, Q, C]` at points of the world.
 
         Args:
             field: The coarse or the fine one.
+            read: `[B, S, 3 width, h, w]`, its maps.
             points: `[B, Q, 3]`.
             directions: `[B, Q, 3]`, unit vectors.
-            features: `[B, S, F, h, w]`.
             given: `[B, S]` int64, numbers of the given views.
         """
         place, _ = self.rays.project(points[:, None], given)  # [B, S, Q, 2]
         seen = functional.grid_sample(
-            widen(features).flatten(0, 1),
+            read.flatten(0, 1),
             (2 * place - 1).flatten(0, 1)[:, None],
             padding_mode="border",
             align_corners=False,
-        )  # [B S, F, 1, Q]
+        )  # [B S, 3 width, 1, Q]
         seen = seen[:, :, 0].transpose(1, 2).unflatten(0, given.shape)
         points, directions = (self.rays.turn(v[:, None], given) for v in (points, directions))
         return field(points, directions, seen)
@@ -344,19 +357,20 @@ class PixelNeRF(Model):
             self.spec[name]  # a KeyError that names what is unknown
         images = torch.stack(list(given.values()), 1)  # [B, S, C, H, W]
         numbers = torch.tensor([self.spec.names.index(n) for n in given], device=images.device)
-        features = self.features(images)
-        return {name: self._develop(features, numbers, name) for name in targets}
+        maps = self.maps(images)
+        return {name: self._develop(maps, numbers, name) for name in targets}
 
-    def _develop(self, features: Tensor, given: Tensor, target: str) -> Tensor:
+    def _develop(self, maps: Maps, given: Tensor, target: str) -> Tensor:
         """A whole view `[B, C, H, W]`, some rays at a time."""
         c, number = self.config, self.spec.names.index(target)
         pixels = self.rays.lit[number]
         samples = len(given) * (2 * c.samples + c.importance + c.around)
         rays = max(1, _POINTS // samples)
         parts = []
-        for own in features.split(max(1, rays // len(pixels))):
-            size = len(own), -1
-            view = given.new_full((len(own),), number)
+        tuples = max(1, rays // len(pixels))
+        for own in zip(*(read.split(tuples) for read in maps), strict=True):
+            size = len(own[0]), -1
+            view = given.new_full((len(own[0]),), number)
             pieces = [
                 self.render(own, given.expand(*size), view[:, None].expand_as(p), p, None)[1]
                 for p in pixels.expand(*size).split(rays, 1)
