@@ -95,7 +95,7 @@ class EG3DConfig(Settings):
 def widths(config: EG3DConfig, side: int) -> list[int]:
     """Channels at 4, 8, ... `side` pixels."""
     sides = [2**k for k in range(2, int(math.log2(side)) + 1)]
-    return [min(config.channel_base // s, config.channel_max) for s in sides]
+    return [max(1, min(config.channel_base // s, config.channel_max)) for s in sides]
 
 
 class Generator(nn.Module):
