@@ -28,7 +28,7 @@ from harness.api import (
     setting,
 )
 from nets.precision import widen
-from nets.rays import Rays, composite, resample, stratify
+from nets.rays import Rays, composite, middles, resample, stratify
 from nets.stylegan import (
     Discriminator,
     Mapping,
@@ -157,20 +157,19 @@ class Generator(nn.Module):
             density, colour = self.query(planes, points.flatten(1, 2))
             return density.unflatten(1, depth.shape[1:]), colour.unflatten(1, depth.shape[1:])
 
-        def place(what: str, count: int, middle: Tensor) -> Tensor:
-            size = (*near.shape, count)
-            return rng.fork(what).uniform(*size) if rng else middle.to(near).expand(size)
+        def place(what: str, middle: Tensor) -> Tensor:
+            size = *near.shape, len(middle)
+            return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
 
-        even = place("even", c.samples, near.new_full((), 0.5))
-        depth = stratify(near, far, even)
+        depth = stratify(near, far, place("even", near.new_full((c.samples,), 0.5)))
         density, colour = look(depth)
         if c.importance:
             with torch.no_grad():  # a part's weight is that of the sample in it
                 length = ((far - near) / c.samples)[..., None]
                 positive = c.density_unit * functional.softplus(density - 1)
                 weight = composite(positive, colour, length)[1]
-                quantiles = (torch.arange(c.importance, device=near.device) + 0.5) / c.importance
-                more = resample(near, far, weight, place("more", c.importance, quantiles))
+                drawn = place("more", middles(c.importance, near))
+                more = resample(near, far, weight, drawn)
             depth, order = torch.cat([depth, more], -1).sort(-1)
             also = look(more)
             density = torch.cat([density, also[0]], -1).gather(-1, order)

@@ -29,7 +29,7 @@ from harness.api import (
     setting,
 )
 from nets.precision import widen
-from nets.rays import Rays, composite, gaps, resample, stratify
+from nets.rays import Rays, composite, gaps, middles, resample, stratify
 
 _CODE = "pixelNeRF code (sxyu/pixel-nerf; views.md section 1)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf
@@ -295,11 +295,9 @@ class PixelNeRF(Model):
         c = self.config
         origin, direction, near, far = self.rays.cast(view, pixel)
 
-        def place(what: str, count: int) -> Tensor:
-            if rng is not None:
-                return rng.fork(what).uniform(*view.shape, count)
-            middle = (torch.arange(count, device=near.device) + 0.5) / count
-            return middle.expand(*view.shape, count).to(near)
+        def place(what: str, middle: Tensor) -> Tensor:
+            size = *view.shape, len(middle)
+            return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
 
         def shine(field: FieldNetwork, read: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
             points = origin[..., None, :] + depth[..., None] * direction[..., None, :]
@@ -311,13 +309,12 @@ class PixelNeRF(Model):
             shaded = density.unflatten(1, size), colour.unflatten(1, size)
             return composite(*shaded, gaps(depth, far))
 
-        part = place("coarse", c.samples) if rng else near.new_full((*near.shape, c.samples), 0.5)
-        depth = stratify(near, far, part)
+        depth = stratify(near, far, place("coarse", near.new_full((c.samples,), 0.5)))
         coarse, weight = shine(self.coarse, maps[0], depth)
         weight = weight.detach()
-        drawn = resample(near, far, weight, place("importance", c.importance))
+        drawn = resample(near, far, weight, place("importance", middles(c.importance, near)))
         centre = (weight * depth).sum(-1, keepdim=True)
-        uniform = place("around", c.around)
+        uniform = place("around", middles(c.around, near))
         spread = c.spread * math.sqrt(2) * torch.erfinv(2 * uniform - 1)
         nearby = (centre + spread).clamp(near[..., None], far[..., None])
         depth = torch.cat([depth, drawn, nearby], -1).sort(-1).values

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from harness.api import Camera
-
-Field = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Depths `[..., S]` along rays to densities `[..., S]` and colours `[..., S, C]` there."""
 
 
 class Rays(nn.Module):
@@ -109,6 +106,11 @@ def stratify(near: Tensor, far: Tensor, place: Tensor) -> Tensor:
     """
     part = torch.arange(place.shape[-1], device=place.device) + place
     return near[..., None] + (far - near)[..., None] * part / place.shape[-1]
+
+
+def middles(count: int, like: Tensor) -> Tensor:
+    """The middles `[count]` of equal parts of 0..1, for `resample` where nothing is drawn."""
+    return ((torch.arange(count, device=like.device) + 0.5) / count).to(like)
 
 
 def resample(near: Tensor, far: Tensor, weight: Tensor, place: Tensor) -> Tensor:
