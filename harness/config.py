@@ -200,10 +200,17 @@ def _entries(
         _check_methods(methods, file, mistakes)
         general = {key: value for key, value in table.items() if key != "models"}
         for key, value, source in _walk("", general, known):
-            yield key, value, Origin(shared, source or file)
+            if key in known or key not in _all_methods():  # what only others have is not for this
+                yield key, value, Origin(shared, source or file)
         for key, value, source in _walk("model", methods.get(model, {}), known):
             yield key, value, Origin(own, source or file)
     yield from _overrides(overrides, mistakes)
+
+
+def _all_methods() -> set[str]:
+    """Dotted keys of the settings of every method."""
+    classes = (entry.cls.Config for entry in entries("model").values())
+    return {f"model.{key}" for cls in classes for key, _ in _sources(cls)}
 
 
 def _layers(

@@ -122,6 +122,18 @@ def test_a_table_s_source_holds_for_its_plain_values(files):
     assert origins["model.batch_size"].source == "configs/datasets/toy.toml"
 
 
+def test_a_preset_s_shared_setting_is_for_the_methods_that_have_it(files):
+    (files / "presets" / "p.toml").write_text("[model]\nlatent_dim = 5\nrays = 3\n")
+    assert resolve("shala", "toy", "p", ()).model.latent_dim == 5
+    assert resolve("pixelnerf", "toy", "p", ()).model.rays == 3
+    (files / "presets" / "p.toml").write_text("[model]\nlatend_dim = 5\n")
+    with pytest.raises(ConfigErrors, match=r"Unknown setting 'model\.latend_dim'"):
+        resolve("pixelnerf", "toy", "p", ())
+    (files / "presets" / "p.toml").write_text("[models.pixelnerf]\nlatent_dim = 5\n")
+    with pytest.raises(ConfigErrors, match=r"Unknown setting 'model\.latent_dim'"):
+        resolve("pixelnerf", "toy", "p", ())
+
+
 def test_a_setting_that_is_called_source_is_a_setting(files):
     (files / "datasets" / "polymnist.toml").write_text("[data]\nsource = 'generated'\n")
     assert resolve("shala", "polymnist", "p", ()).data.source == "generated"
