@@ -155,9 +155,7 @@ class MVEBM(PrivateLatents):
         return self.energy(z) + self.standard_log_prob(z)
 
     def _langevin(self, n: int, steps: int, rng: Rng) -> tuple[Tensor, Tensor]:
-        start = self.noise(rng.fork("start"))(n, self.config.shared_dim).to(
-            self.auxiliary.dtype
-        )
+        start = self.noise(rng.fork("start"))(n, self.config.shared_dim).to(self.auxiliary.dtype)
         gradient = gradient_of(self.prior_log_density)
         return sample_langevin(gradient, start, steps, self.config.step_size, rng.fork("steps"))
 
