@@ -202,7 +202,7 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...], **filters:
     from harness.tables import make_tables, render
 
     models = () if models == ("all",) else models
-    for metric in ("coherence", "attributes", "fid"):  # the first that the data have
+    for metric in ("coherence", "attributes", "psnr", "fid"):  # the first that the data have
         try:
             tables = make_tables([Store(store)], metric, models=models, **filters)
         except BenchError as error:  # the runs are recorded; a table is only a view of them
@@ -244,6 +244,72 @@ def table(metric: str, form: str, stores: tuple[Path, ...], as_json: bool, **fil
 
     tables = make_tables([Store(path) for path in _stores(stores)], metric, **filters)
     click.echo(render(tables, "json" if as_json else form))
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--metric", default="", help="Only metrics that begin so.")
+@click.option("--dataset")
+@click.option("--preset")
+@click.option("--models", callback=_names)
+@_split_option
+@_store_option
+@_json_option
+def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
+    """Compare two methods, presets, commits or folders of records, A minus B.
+
+    Says what differs in the configuration, then each metric's difference with its 95 % interval:
+    over paired seeds where both have two or more in common. A row of a table may be named in full.
+    """
+    from harness import compare as comparing
+    from harness.store import Store
+
+    here = [Store(path) for path in _stores(stores)]
+    click.echo(comparing.render_comparisons(*comparing.compare(a, b, here, **filters), as_json))
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@_split_option
+@_store_option
+@_json_option
+def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> None:
+    """Write the records of all stores as a folder of pages, of which OUT/index.html is the first.
+
+    OUT is made, or replaced where it holds an older report. The pages need no network.
+    """
+    from harness.report import build_report
+    from harness.store import Store
+
+    built = build_report([Store(path) for path in _stores(stores)], out, split)
+    told = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
+    if built.problems:
+        told += f" {built.problems} records are left out; the first page names them."
+    click.echo(json.dumps(vars(built)) if as_json else told)
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost"]))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures"), show_default=True)
+@click.option("--dataset")
+@click.option("--preset")
+@click.option("--models", callback=_names)
+@_split_option
+@_store_option
+def figure(kind: str, out: Path, stores: tuple[Path, ...], **filters: Any) -> None:
+    """Draw a figure for a paper, as SVG and PDF, one for each dataset and preset.
+
+    tradeoff: coherence against FID, or cross against joint; curves: training losses; heatmap:
+    given x target; dots: every method beside the printed figures; cost: quality against time.
+    """
+    from harness.report.paper import write_figures
+    from harness.store import Store
+
+    files, left_out = write_figures(kind, [Store(path) for path in _stores(stores)], out, **filters)
+    for text in left_out:
+        click.echo(f"Left out: {text}", err=True)
+    click.echo("\n".join(map(str, files)))
 
 
 @main.command()

@@ -65,6 +65,10 @@ def save(
     return entry
 
 
+class NotShipped(DataError):
+    """A dataset with classes has no classifiers yet."""
+
+
 def load(
     spec: DataSpec,
     device: torch.device | str,
@@ -95,7 +99,7 @@ def load(
     elif archive is not None:
         found = _load_published(spec, archive)
     else:
-        raise DataError(
+        raise NotShipped(
             f"No classifiers are shipped for the dataset '{spec.name}'. {_advice(spec)}"
         )
     for name, classifier in found.items():

@@ -33,7 +33,7 @@ from harness.plan import Run
 from harness.progress import Reporter
 from harness.provenance import describe_code, describe_machine, peak_memory
 from harness.store import Store, StoreError, write_whole
-from harness.train import Progress, Stopped, Watch, train
+from harness.train import Clock, Progress, Stopped, Watch, train
 
 Status = Literal["done", "already", "skipped", "diverged", "failed", "stopped", "busy"]
 STOPPED_EXIT = 3
@@ -156,11 +156,19 @@ def _check_surroundings(runs: Sequence[Run], options: Options) -> None:
 def load_classifiers(
     dataset: Dataset, options: Options, device: torch.device
 ) -> dict[str, Classifier]:
-    """The classifiers of a dataset, where an evaluator that is asked for uses them."""
+    """The classifiers of a dataset, where an evaluator that is asked for uses them.
+
+    Where none are shipped and no evaluator was named, there are none: what needs them is skipped.
+    """
     names = options.evaluators or tuple(entries("evaluator"))
     if not any(find("evaluator", name).cls.uses_classifiers for name in names):
         return {}
-    return classifiers.load(dataset.spec, device, options.archive)
+    try:
+        return classifiers.load(dataset.spec, device, options.archive)
+    except classifiers.NotShipped:
+        if options.evaluators:
+            raise
+        return {}
 
 
 def label(run: Run) -> str:
@@ -363,7 +371,6 @@ class _Work:
             state = torch.load(self.folder.weights, map_location=self.device, weights_only=True)
             model.load_state_dict(state)
             return model.eval()
-        began = time.time()
         code = describe_code(self.entry)  # before the hours in which a file may be edited
         self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
         data = hide_views(self.dataset.split("train"), self.spec).to(self.device)
@@ -371,10 +378,10 @@ class _Work:
             compile_networks(model)
         with warnings.catch_warnings():
             warnings.showwarning = self._warn
-            last = train(
+            last, clock = train(
                 model, data, self.folder, self.run.seed, self.resolved.train, self._watch()
             )
-        self._keep(model, last, time.time() - began, code)
+        self._keep(model, last, clock, code)
         return model
 
     def _build(self) -> Model:
@@ -384,9 +391,8 @@ class _Work:
         order = torch.channels_last if self.resolved.train.channels_last else torch.preserve_format
         return model.to(self.device, memory_format=order)
 
-    def _keep(
-        self, model: Model, last: dict[str, Any], seconds: float, code: dict[str, Any]
-    ) -> None:
+    def _keep(self, model: Model, last: dict[str, Any], clock: Clock, code: dict[str, Any]) -> None:
+        seconds, cpu_seconds = clock.read()
         file = io.BytesIO()
         torch.save(model.state_dict(), file)
         write_whole(self.folder.weights, file.getvalue())
@@ -402,6 +408,7 @@ class _Work:
                     **describe_machine(self.device),
                     "precision": self.resolved.train.precision,
                     "seconds": round(seconds, 1),
+                    "cpu_seconds": round(cpu_seconds, 1),
                     "peak_memory": peak_memory(self.device),
                     "resumptions": kinds.count("resumed"),
                 },

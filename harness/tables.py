@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,16 @@ _LEVEL = 0.05  # of the tests behind the bold print
 _CEILING = "classifier/accuracy"
 _FLOOR = "floor/"  # before the metric whose floor it is: all but the protocol
 _NOT_RUN = "not run"
+_ALONE = (
+    r"\documentclass{article}\usepackage{booktabs}\begin{document} "
+    "% with this and the last line uncommented, the file compiles alone",
+    r"\end{document}",
+)
+_LATEX = str.maketrans(
+    {c: rf"\{c}" for c in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +76,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Record:
+class Record:
     """What a run's folder holds, read once.
 
     Attributes:
+        name: Of the folder.
         run: With the settings of the evaluators whose results these are.
         results: One an evaluator and extractor, all on one split.
         state: As `RunFolder.state`, but for a finished training whose evaluation failed.
@@ -83,11 +95,11 @@ class _Record:
     reason: str
 
     @classmethod
-    def read(cls, folder: RunFolder, split: str) -> _Record:
+    def read(cls, folder: RunFolder, split: str) -> Record:
         """What was measured on a split, the last result of each evaluator's newest version."""
         run, failure = folder.run, folder.failed or {}
         found = sorted((r for r in folder.results() if r["split"] == split), key=_age)
-        last = {_source(result): result for result in found}
+        last = {source_of(result): result for result in found}
         used = {
             f"evaluators.{result['evaluator']}.{key}": value
             for result in last.values()
@@ -112,7 +124,7 @@ def _age(result: dict[str, Any]) -> tuple[int, int]:
     return result["version"], result["provenance"].get("finished", 0)
 
 
-def _source(result: dict[str, Any]) -> str:
+def source_of(result: dict[str, Any]) -> str:
     """The evaluator, and the extractor where it has several."""
     extractor = result.get("details", {}).get("extractor")
     return f"{result['evaluator']} ({extractor})" if extractor else result["evaluator"]
@@ -150,20 +162,41 @@ def make_tables(
 
     Args:
         stores: Where records lie.
-        metric: A metric, or the beginning of several ("coherence").
-        dataset: Only this one.
-        preset: Only this one.
-        models: Only these.
+        metric, dataset, preset, models, mix: As in `tables_of`.
         split: What was measured on.
-        mix: Whether runs of different code, packages' precision or data may share a row.
 
     Raises:
         BenchError: The metric or dataset is unknown, or records would be mixed.
     """
     records = _read(stores, split)
+    return tables_of(records, metric, dataset=dataset, preset=preset, models=models, mix=mix)
+
+
+def tables_of(
+    records: list[Record],
+    metric: str,
+    *,
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+    mix: bool = False,
+) -> list[Table]:
+    """Records as tables, one for each dataset and preset.
+
+    Args:
+        records: Each training once, all on one split.
+        metric: A metric, or the beginning of several ("coherence").
+        dataset: Only this one.
+        preset: Only this one.
+        models: Only these.
+        mix: Whether runs of different code, packages' precision or data may share a row.
+
+    Raises:
+        BenchError: The metric or dataset is unknown, or records would be mixed.
+    """
     published = read_published()
     _check_names(records, published, metric, dataset, preset, models)
-    groups: dict[tuple[str, str], list[_Record]] = {}
+    groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         run = record.run
         place = run["dataset"], run["preset"]
@@ -185,14 +218,14 @@ def make_tables(
     return tables
 
 
-def _read(stores: Sequence[Store], split: str) -> list[_Record]:
+def _read(stores: Sequence[Store], split: str) -> list[Record]:
     """One record a training: a run that lies in two stores counts once."""
     folders = {folder.run["train_id"]: folder for store in stores for folder in store.runs()}
-    return [_Record.read(folder, split) for folder in folders.values()]
+    return [Record.read(folder, split) for folder in folders.values()]
 
 
 def _check_names(
-    records: list[_Record],
+    records: list[Record],
     published: list[Published],
     metric: str,
     dataset: str | None,
@@ -222,7 +255,7 @@ def _matches(name: str, asked: str) -> bool:
 
 def _table(
     key: tuple[str, str],
-    records: list[_Record],
+    records: list[Record],
     metric: str,
     published: list[Published],
     models: Sequence[str],
@@ -255,14 +288,14 @@ def _table(
     return Table(dataset, preset, metrics, rows, notes, twin or dataset)
 
 
-def _only_shown(records: list[_Record], metrics: dict[str, Any]) -> list[_Record]:
+def _only_shown(records: list[Record], metrics: dict[str, Any]) -> list[Record]:
     """The records with the results that the table shows, and the settings of their evaluators.
 
     So rows differ by nothing that decides no figure of theirs, and runs that were made before an
     evaluator was there stand with those made after.
     """
     kept = []
-    shown = {_source(r) for f in records for r in f.results if _gives(r, metrics)}
+    shown = {source_of(r) for f in records for r in f.results if _gives(r, metrics)}
     evaluators = tuple(f"evaluators.{source.split(' (')[0]}." for source in shown)
     for record in records:
         settings = {
@@ -270,7 +303,7 @@ def _only_shown(records: list[_Record], metrics: dict[str, Any]) -> list[_Record
             for key, value in record.run["settings"].items()
             if not key.startswith("evaluators.") or key.startswith(evaluators)
         }
-        results = [r for r in record.results if _source(r) in shown]
+        results = [r for r in record.results if source_of(r) in shown]
         kept.append(replace(record, run={**record.run, "settings": settings}, results=results))
     return kept
 
@@ -279,7 +312,7 @@ def _gives(result: dict[str, Any], metrics: dict[str, Any]) -> bool:
     return any(s["metric"] in metrics for s in result["scores"])
 
 
-def _refuse_other_measures(records: list[_Record], metrics: dict[str, Any]) -> None:
+def _refuse_other_measures(records: list[Record], metrics: dict[str, Any]) -> None:
     """Complain where a metric that depends on n has rows of two n, or of two extractors."""
     found: dict[str, dict[str, str]] = {}
     for record in records:
@@ -324,21 +357,26 @@ def _metrics(
     return found
 
 
-def _rows(records: list[_Record], metrics: dict[str, Any], mix: bool) -> list[Row]:
-    variants: dict[str, list[_Record]] = {}
-    for record in records:
-        variants.setdefault(_variant(record.run), []).append(record)
+def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row]:
     rows = []
-    for own, label in zip(variants.values(), _labels(list(variants.values())), strict=True):
+    for label, own in group_rows(records):
         row = Row(label, own[0].run["model"], missing=_state(own), reason=_reason(own))
         if not mix:
-            _refuse_mixture(label, own)
+            refuse_mixture(label, own)
         for name in metrics:
             scores = [score for f in own if (score := f.score(name)) is not None]
             if scores:
-                row.cells[name] = _cell(scores)
+                row.cells[name] = cell_of(scores)
         rows.append(row)
     return rows
+
+
+def group_rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
+    """The runs that differ in nothing but the seed and the data, each with the row's label."""
+    variants: dict[str, list[Record]] = {}
+    for record in records:
+        variants.setdefault(_variant(record.run), []).append(record)
+    return list(zip(_labels(list(variants.values())), variants.values(), strict=True))
 
 
 def _variant(run: dict[str, Any]) -> str:
@@ -353,7 +391,7 @@ def _variant(run: dict[str, Any]) -> str:
     return json.dumps([training, rest], sort_keys=True)
 
 
-def _labels(variants: list[list[_Record]]) -> list[str]:
+def _labels(variants: list[list[Record]]) -> list[str]:
     """Names of the rows: what was overridden, and what else differs between rows of one name."""
     runs = [own[0].run for own in variants]
     names = [" ".join([run["model"], *(f"[{text}]" for text in run["overrides"])]) for run in runs]
@@ -366,13 +404,13 @@ def _labels(variants: list[list[_Record]]) -> list[str]:
     return labels
 
 
-def _state(records: list[_Record]) -> str:
+def _state(records: list[Record]) -> str:
     """In a word, why some of a row's figures may be missing."""
     states = dict.fromkeys(record.state for record in records if record.state != "done")
     return ", ".join(states) or "not measured"
 
 
-def _reason(records: list[_Record]) -> str:
+def _reason(records: list[Record]) -> str:
     """The same in full, with the number of runs."""
     states = Counter(record.state for record in records if record.state != "done")
     told = []
@@ -383,7 +421,8 @@ def _reason(records: list[_Record]) -> str:
     return "; ".join(told)
 
 
-def _refuse_mixture(label: str, records: list[_Record]) -> None:
+def refuse_mixture(label: str, records: list[Record]) -> None:
+    """Complain where runs of one row differ in code, data or classifiers."""
     facts: dict[str, dict[str, str]] = {}
     for record in records:
         if record.trained:
@@ -397,7 +436,7 @@ def _refuse_mixture(label: str, records: list[_Record]) -> None:
                 ("source code", result["provenance"]["source"]),
                 ("classifiers", json.dumps([c["digest"] for c in result["classifiers"].values()])),
             ):
-                facts.setdefault(f"{_source(result)} {what}", {})[state] = record.name
+                facts.setdefault(f"{source_of(result)} {what}", {})[state] = record.name
     for what, values in facts.items():
         if len(values) > 1:
             first, second, *_ = values.values()
@@ -407,7 +446,8 @@ def _refuse_mixture(label: str, records: list[_Record]) -> None:
             )
 
 
-def _cell(scores: list[Score]) -> Cell:
+def cell_of(scores: list[Score]) -> Cell:
+    """Mean over seeds with its standard error; over test items where there is one seed."""
     values = [score.value for score in scores]
     mean, k = sum(values) / len(values), len(values)
     if k == 1:
@@ -443,7 +483,7 @@ def _differs(a: Cell, b: Cell) -> bool:
 
 
 def _notes(
-    records: list[_Record],
+    records: list[Record],
     metrics: dict[str, Any],
     printed: list[Published],
     rows: list[Row],
@@ -451,7 +491,7 @@ def _notes(
     results = [r for f in records for r in f.results]
     cells = [cell for row in rows for cell in row.cells.values()]
     notes = [f"{name}: {meaning}." for name, (_, _, meaning) in metrics.items() if meaning]
-    shown = {_source(r): r for r in results if _gives(r, metrics)}
+    shown = {source_of(r): r for r in results if _gives(r, metrics)}
     told = [f"{name} version {r['version']} on the {r['split']} split" for name, r in shown.items()]
     if told:
         n = sorted({cell.n for cell in cells})
@@ -516,7 +556,8 @@ def render(tables: list[Table], form: Format) -> str:
         return json.dumps([_plain(table) for table in tables], indent=1)
     if form == "csv":
         return _csv(tables)
-    return "\n\n".join(_readable(table, form) for table in tables)
+    text = "\n\n".join(_readable(table, form) for table in tables)
+    return f"% {_ALONE[0]}\n{text}\n% {_ALONE[1]}" if form == "latex" else text
 
 
 def _readable(table: Table, form: Format) -> str:
@@ -528,15 +569,23 @@ def _readable(table: Table, form: Format) -> str:
     where = table.preset if table.preset == _NOT_RUN else f"preset {table.preset}"
     title = f"{table.dataset}, {where}"
     if form == "latex":
-        return "\n".join([f"% {title}", drawn, *(f"% {note}" for note in table.notes)])
+        head, *notes = ("% " + " ".join(text.split()) for text in (title, *table.notes))
+        return "\n".join([head, _ruled(drawn), *notes])
     mark = "**" if form == "markdown" else ""
     notes = [f"- {note}" if form == "markdown" else f"  {note}" for note in table.notes]
     return "\n".join([f"{mark}{title}{mark}", "", drawn, "", *notes])
 
 
+def _ruled(drawn: str) -> str:
+    """The rules of booktabs in the places of three plain lines."""
+    rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
+    return re.sub(r"\\hline", lambda _: next(rules), drawn)
+
+
 def _grid(table: Table, form: Format) -> list[list[str]]:
     """Heading and lines, a measured and a published column for each metric."""
-    other = "" if table.printed_for == table.dataset else f", {table.printed_for}"
+    twin = table.printed_for
+    other = "" if twin == table.dataset else f", {_escaped(twin, form)}"
     heading, lines = ["method"], [[_escaped(row.label, form)] for row in table.rows]
     for name, (_, digits, _) in table.metrics.items():
         printed = any(name in row.published for row in table.rows)
@@ -551,7 +600,7 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
 def _escaped(text: str, form: Format) -> str:
     """Words that the format would else take for its own marks."""
     if form == "latex":
-        return text.translate(str.maketrans({c: rf"\{c}" for c in "_%&#${}"}))
+        return text.translate(_LATEX)
     return text.replace("|", r"\|") if form == "markdown" else text
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import torch
@@ -55,6 +55,21 @@ class Watch:
     checkpoint_every: float = 60.0
 
 
+class Clock:
+    """Seconds of a training by the wall and of the processor, those before a resumption included.
+
+    Args:
+        before: What `read` gave when the checkpoint was written that is gone on from.
+    """
+
+    def __init__(self, before: tuple[float, float] = (0.0, 0.0)):
+        self._began = monotonic() - before[0], process_time() - before[1]
+
+    def read(self) -> tuple[float, float]:
+        """Both, so far."""
+        return monotonic() - self._began[0], process_time() - self._began[1]
+
+
 @dataclass
 class _Window:
     """Loss terms summed on the device since the last reading."""
@@ -80,7 +95,7 @@ class _Window:
 
 def train(
     model: Model, data: Split, folder: RunFolder, seed: int, settings: TrainSettings, watch: Watch
-) -> dict[str, dict[str, float]]:
+) -> tuple[dict[str, dict[str, float]], Clock]:
     """Train every stage of a model, from its newest checkpoint where there is one.
 
     Args:
@@ -92,7 +107,7 @@ def train(
         watch: Stopping, progress and checkpoint cadence.
 
     Returns:
-        The last reading of the loss terms of each stage.
+        The last reading of the loss terms of each stage, and the clock.
 
     Raises:
         Diverged: A loss term was not finite.
@@ -102,13 +117,14 @@ def train(
     saved = _restore(folder, model, data.device)
     done = saved["last"] if saved else {}
     first = saved["stage"] if saved else 0
+    clock = Clock(*([saved["spent"]] if saved and "spent" in saved else []))
     for number, stage in enumerate(stages):
         if number < first:
             continue
-        loop = _Loop(model, stage, number, data, folder, seed, settings, watch, done)
+        loop = _Loop(model, stage, number, data, folder, seed, settings, watch, clock, done)
         done[stage.name] = loop.run(saved if number == first else None)
     model.eval()
-    return done
+    return done, clock
 
 
 @dataclass
@@ -121,6 +137,7 @@ class _Loop:
     seed: int
     settings: TrainSettings
     watch: Watch
+    clock: Clock
     done: dict[str, dict[str, float]]
     window: _Window = field(default_factory=_Window)
     last: dict[str, float] = field(default_factory=dict)
@@ -193,6 +210,7 @@ class _Loop:
             "updates": 0 if after else self.window.updates,
             "reading": {} if after else self.last,
             "last": self.done,
+            "spent": self.clock.read(),
         }
         file = io.BytesIO()
         torch.save(content, file)

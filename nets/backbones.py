@@ -98,9 +98,11 @@ def _channels(network: Network, *counts: int) -> list[int]:
 def _conv_levels(modality: Modality, network: Network) -> tuple[list[int], list[int]]:
     """Sides and channels after each strided convolution.
 
-    Three of them, as published for 28 x 28; beyond 32 x 32 four, as MMVAE's network for CUB has.
+    Three of them, as published for 28 x 28; up to 64 x 64 four, as MMVAE's network for CUB has; and
+    one more for each doubling beyond, so that no linear layer sees more than 4 x 4 places.
     """
-    counts = (32, 64, 128) if modality.shape[-1] <= _SMALL else (32, 64, 128, 256)
+    halvings = max(3, math.ceil(math.log2(modality.shape[-1] / _SMALL)) + 3)
+    counts = [min(32 * 2**k, 256) for k in range(halvings)]
     return _sides(modality, len(counts)), _channels(network, *counts)
 
 

@@ -90,6 +90,27 @@ def make_schedule(
     return Schedule(signal.float(), (1 - signal**2).sqrt().float(), prediction)
 
 
+def end_in_noise(schedule: Schedule) -> Schedule:
+    """The same schedule with nothing of the data left at t = T (Lin et al. 2024, algorithm 1).
+
+    The signal is shifted to 0 at T and stretched so that t = 1 keeps its own; what is left of a
+    white background at T would otherwise be missing where sampling starts. A noise prediction at T
+    says nothing of the data, so the schedule's prediction must be another.
+
+    Raises:
+        ValueError: The schedule's denoiser predicts noise.
+    """
+    if schedule.prediction == "noise":
+        raise ValueError(
+            "A schedule that ends in pure noise cannot go with prediction 'noise'. "
+            "Choose 'velocity' or 'data'."
+        )
+    signal = schedule.signal.double()
+    first, last = signal[1], signal[-1]
+    signal = torch.cat([signal[:1], (signal[1:] - last) * first / (first - last)])
+    return Schedule(signal.float(), (1 - signal**2).sqrt().float(), schedule.prediction)
+
+
 def denoising_loss(denoiser: Denoiser, schedule: Schedule, z0: Tensor, rng: Rng) -> Tensor:
     """Squared error at uniform t, mean over dimensions (Ho et al. 2020, eq. 14); `[B]`."""
     t = 1 + rng.integers(schedule.steps, len(z0))

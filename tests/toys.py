@@ -12,9 +12,9 @@ from harness.api.registry import find
 from harness.config import resolve
 
 
-def toy_data(folder: Path) -> Dataset:
-    """The toy dataset, prepared."""
-    cls = find("dataset", "toy").cls
+def toy_data(folder: Path, name: str = "toy") -> Dataset:
+    """A toy dataset, prepared."""
+    cls = find("dataset", name).cls
     dataset = cls(cls.Config())
     dataset.prepare(Places(data=folder, cache=folder))
     return dataset
@@ -23,7 +23,7 @@ def toy_data(folder: Path) -> Dataset:
 def build(name: str, toy: Dataset, seed: int = 0) -> Model:
     """An untrained model with the smoke preset on the toy data; skips where it cannot run there."""
     cls = find("model", name).cls
-    config = resolve(name, "toy", "smoke", ()).model
+    config = resolve(name, toy.name, "smoke", ()).model
     reason = cls.skip(toy.spec, config)
     if reason:
         pytest.skip(reason)

@@ -12,6 +12,7 @@ _HOMES = {
     "errors": ("BenchError", "ConfigErrors", "DataError", "Diverged", "unknown"),
     "settings": ("Settings", "setting"),
     "cameras": ("Camera",),
+    "conventions": ("from_eg3d", "from_nmr", "from_opengl", "from_pose", "from_srn"),
     "grammar": ("Attribute", "Grammar"),
     "modalities": ("END", "PAD", "DataSpec", "Modality"),
     "records": ("Metric", "Score"),

@@ -120,7 +120,8 @@ class Evaluator(ABC):
         if not self.uses_classifiers:
             return {}
         if not classifiers:
-            raise DataError(f"The dataset '{spec.name}' has no classes to judge by.")
+            lacking = "classifiers" if spec.classes else "classes"
+            raise DataError(f"The dataset '{spec.name}' has no {lacking} to judge by.")
         return {name: classifier.digest for name, classifier in classifiers.items()}
 
     @abstractmethod

@@ -112,3 +112,12 @@ def test_objectives_agree_with_the_other_library():
     for name, row in methods.items():
         assert row["objective"] < 1e-7, name
         assert row["gradient"] < 1e-7, name
+
+
+def test_render_measures_images_a_second():
+    done = run("render.py", "--resolutions", "16", "--cars", "1")
+    assert done.returncode == 0, done.stderr
+    head, _, row = done.stdout.strip().splitlines()
+    assert head.split()[0] == "pixels"
+    assert row.split()[0] == "16"
+    assert all(float(x) > 0 for x in row.split())

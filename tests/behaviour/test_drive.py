@@ -79,6 +79,7 @@ def test_a_run_leaves_weights_records_and_pictures(tmp_path, judges):
     assert {r["evaluator"] for r in folder.results()} == {"coherence", "quality", "samples"}
     assert (outcome.folder / "pictures" / "samples-joint.png").exists()
     assert folder.trained["provenance"]["seconds"] > 0
+    assert folder.trained["provenance"]["cpu_seconds"] > 0
     assert folder.run["origins"]["model.steps"][0] == "preset smoke"
     assert folder.checkpoints() == []
     weights = torch.load(folder.weights, weights_only=True)

@@ -82,8 +82,24 @@ def test_a_stopped_run_keeps_a_checkpoint_and_goes_on(toy, tmp_path):
                 toy, parts, settings, Watch(should_stop=lambda left=left: next(left, None) is None)
             )
     work(toy, parts, settings, Watch())
-    assert [e["step"] for e in parts.events() if e["kind"] == "resumed"] == [6, 10, 20][:2] or True
+    resumed = [(e["stage"], e["step"]) for e in parts.events() if e["kind"] == "resumed"]
+    assert resumed == [("inference", 7), ("inference", 12), ("prior", 3)]
     assert_same(whole, parts)
+
+
+def test_the_cost_of_the_attempts_before_is_counted(toy, tmp_path):
+    folder, settings = folder_in(tmp_path / "run"), TrainSettings(log_every=1)
+    data, left = toy.split("train"), iter(range(9))
+    watch = Watch(should_stop=lambda: next(left, None) is None, report=slow)
+    with pytest.raises(Stopped):
+        train(build("shala", toy), data, folder, 3, settings, watch)
+    spent = torch.load(folder.checkpoints()[0], weights_only=True)["spent"]
+    assert spent[0] > 9 * 0.004
+    assert spent[1] > 0
+    again = time.monotonic()
+    _, clock = train(build("shala", toy), data, folder, 3, settings, Watch())
+    again = time.monotonic() - again
+    assert again < clock.read()[0] < again + spent[0] + 1
 
 
 def test_a_truncated_newest_checkpoint_costs_a_warning(toy, tmp_path):

@@ -1,4 +1,7 @@
-"""What every registered model must do; a new file in baselines/ is taken up by itself."""
+"""What every registered model must do; a new file in baselines/ is taken up by itself.
+
+A model that cannot run on the toy data for want of cameras runs on the toy views.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from itertools import permutations
 
 import pytest
 import torch
-from toys import build
+from toys import build, toy_data
 
 from harness.api import Joint, Latent, Reconstruct, Rng, Transfer, Translate, derive_seed
-from harness.api.registry import broken, entries
+from harness.api.registry import broken, entries, find
+from harness.config import resolve
 
 MODELS = sorted(entries("model"))
 UPDATES = 3
@@ -59,9 +63,30 @@ def assert_same(a, b, exact=True):
             torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toys")
+    return [toy_data(folder, name) for name in ("toy", "toy-views")]
+
+
 @pytest.fixture(scope="module", params=MODELS)
-def trained(request, toy):
-    model = build(request.param, toy)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def toy(name, toys):
+    """The first toy dataset that the model can run on."""
+    cls = find("model", name).cls
+    for data in toys:
+        if cls.skip(data.spec, resolve(name, data.name, "smoke", ()).model) is None:
+            return data
+    pytest.fail(f"No toy dataset suits the model {name}.")
+
+
+@pytest.fixture(scope="module")
+def trained(name, toy):
+    model = build(name, toy)
     train(model, toy)
     return model
 
@@ -77,7 +102,6 @@ def test_every_file_imports():
     assert [f"{b.module}: {b.reason}" for b in broken("model")] == []
 
 
-@pytest.mark.parametrize("name", MODELS)
 def test_updates_change_every_stage_and_stay_finite(name, toy):
     model = build(name, toy)
     stages = model.stages()
@@ -130,7 +154,7 @@ def test_same_randomness_gives_the_same_output(trained, toy):
 
 @torch.no_grad()
 def test_samples_do_not_depend_on_the_batch_size(trained, toy):
-    model = abilities(trained, Joint, Translate, Reconstruct)
+    model = trained
     first, *others = toy.spec.names
 
     def joined(make):
@@ -146,7 +170,8 @@ def test_samples_do_not_depend_on_the_batch_size(trained, toy):
     def reconstruct(start, n):
         return model.reconstruct(views(toy, n, start), Rng(5, first=start))
 
-    for make in (sample, translate, reconstruct):
+    able = {sample: Joint, translate: Translate, reconstruct: Reconstruct}
+    for make in (make for make, ability in able.items() if isinstance(model, ability)):
         assert_same(make(0, 6), joined(make), exact=False)
 
 
@@ -178,7 +203,6 @@ def test_saved_and_loaded_model_gives_the_same_output(trained, toy):
     assert_same(model.sample(3, Rng(2)), other.sample(3, Rng(2)))
 
 
-@pytest.mark.parametrize("name", MODELS)
 def test_resumed_training_equals_uninterrupted_bit_for_bit(name, toy):
     whole = build(name, toy)
     train(whole, toy, updates=4)

@@ -43,3 +43,19 @@ def test_captions_of_32_tokens_are_encoded_and_decoded():
     coder = encoder(caption, Network())
     assert coder(torch.zeros(2, 32, dtype=torch.long)).shape == (2, coder.features)
     assert decoder(caption, 5, Network())(torch.rand(2, 5)).shape == (2, 32, 50)
+
+
+@pytest.mark.parametrize("family", ["conv", "resnet"])
+@pytest.mark.parametrize("side", [16, 32, 64, 128, 256])
+def test_pictures_of_cars_are_encoded_and_decoded_at_every_resolution(family, side):
+    modality = Modality("v00", "image", (3, side, side))
+    network = Network(family=family, width=0.125, hidden=16)
+    net = encoder(modality, network)
+    assert net(torch.zeros(2, *modality.shape)).shape == (2, net.features)
+    assert decoder(modality, 4, network)(torch.zeros(2, 4)).shape == (2, *modality.shape)
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_large_pictures_reach_the_linear_layers_of_conv_as_four_by_four_places(side):
+    net = decoder(Modality("v00", "image", (3, side, side)), 4, Network(family="conv", width=0.125))
+    assert net.layers[0].out_features == 32 * 4 * 4

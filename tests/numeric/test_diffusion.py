@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.api import Rng
-from nets.diffusion import make_schedule, sample_ancestral, sample_ddim
+from nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
 
 KINDS = ["noise", "velocity", "data"]
 
@@ -119,3 +119,31 @@ def test_data_and_noise_are_recovered_from_the_target(prediction):
     data, eps = schedule.split(z_t, t, schedule.target(z0, t, noise))
     torch.testing.assert_close(data, z0, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(eps, noise, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "data"])
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_a_schedule_can_end_in_pure_noise(kind, prediction):
+    """Algorithm 1 of Lin et al. 2024: nothing of the data at T, t = 1 as it was."""
+    before = make_schedule(kind, 400, prediction)
+    after = end_in_noise(before)
+    assert after.signal[-1] == 0
+    assert after.sigma[-1] == 1
+    assert after.signal[0] == 1
+    torch.testing.assert_close(after.signal[1], before.signal[1])
+    torch.testing.assert_close(after.signal**2 + after.sigma**2, torch.ones(401).float())
+    assert (after.signal.diff() < 0).all()
+    rng = Rng(0)
+    denoise = exact_denoiser(after, 1.0, 0.5)
+    start = rng.normal(20_000, 2)
+    for samples in (
+        sample_ddim(denoise, after, start, 100),
+        sample_ancestral(denoise, after, start, rng),
+    ):
+        assert abs(samples.mean() - 1.0) < 0.02
+        assert abs(samples.std() - 0.5) < 0.02
+
+
+def test_noise_prediction_cannot_end_in_pure_noise():
+    with pytest.raises(ValueError, match="Choose 'velocity' or 'data'"):
+        end_in_noise(make_schedule("cosine", 10, "noise"))

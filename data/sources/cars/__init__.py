@@ -1,0 +1,1 @@
+"""Procedural cars: their shapes, their styles, and how both are drawn."""

@@ -1,0 +1,144 @@
+"""The difference of two measurements with its interval: over seeds, or over test items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.api.records import Score
+
+LEVEL = 0.05
+_NORMAL = 1.959964  # quantile of the normal distribution that belongs to the level
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A minus B.
+
+    Attributes:
+        a, b: Means over the seeds that are compared.
+        value: Their difference.
+        margin: Half the 95 % interval, or None where no error is known.
+        p: Two-sided, of no difference; None where no error is known.
+        basis: What the interval is over, in words.
+    """
+
+    a: float
+    b: float
+    value: float
+    margin: float | None
+    p: float | None
+    basis: str
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.p is not None and self.p < LEVEL
+
+
+def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
+    """Compare two sets of runs on one metric.
+
+    Seeds that both have are paired (Student's t of their differences) where there are two or more;
+    else all seeds of both are compared (Welch's t); with one training on a side, the errors over
+    test items are taken as independent, which says nothing of other trainings.
+
+    Args:
+        a: The score of each seed.
+        b: The same of the other side.
+    """
+    common = sorted(a.keys() & b.keys())
+    if len(common) > 1:
+        return _paired([(a[seed].value, b[seed].value) for seed in common], common, a, b)
+    if len(a) > 1 and len(b) > 1:
+        why = "no seed is common" if not common else "one seed is common"
+        return _welch(a, b, f"{len(a)} and {len(b)} seeds, not paired: {why}")
+    return _over_items(a, b, common)
+
+
+def against_constant(mean: float, stderr: float | None, seeds: int, constant: float) -> Difference:
+    """Compare a mean with a printed figure, whose own error is not known.
+
+    Args:
+        mean: Over seeds.
+        stderr: Over seeds; over test items where there is one.
+        seeds: Number of trainings.
+        constant: The printed figure.
+    """
+    if seeds < 2 or not stderr:
+        return _normal(mean, constant, stderr, "test items of one training")
+    from scipy.special import stdtr, stdtrit
+
+    p = 2 * float(stdtr(seeds - 1, -abs(mean - constant) / stderr))
+    margin = float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * stderr
+    return Difference(mean, constant, mean - constant, margin, p, f"{seeds} seeds")
+
+
+def _paired(
+    pairs: list[tuple[float, float]], common: list[int], a: Mapping, b: Mapping
+) -> Difference:
+    left = sorted((a.keys() | b.keys()) - set(common))
+    basis = f"{len(common)} seeds, paired"
+    if left:
+        basis += f"; without a partner: {', '.join(map(str, left))}"
+    firsts, seconds = zip(*pairs, strict=True)
+    return _student(_mean(firsts), _mean(seconds), [x - y for x, y in pairs], basis)
+
+
+def _student(a: float, b: float, differences: list[float], basis: str) -> Difference:
+    from scipy.special import stdtr, stdtrit
+
+    k = len(differences)
+    mean = _mean(differences)
+    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (k - 1) / k)
+    if error == 0:
+        return Difference(a, b, mean, 0.0, float(mean == 0), basis)
+    p = 2 * float(stdtr(k - 1, -abs(mean) / error))
+    return Difference(a, b, mean, float(stdtrit(k - 1, 1 - LEVEL / 2)) * error, p, basis)
+
+
+def _welch(a: Mapping[int, Score], b: Mapping[int, Score], basis: str) -> Difference:
+    from scipy.special import stdtr, stdtrit
+
+    sides = [[score.value for score in side.values()] for side in (a, b)]
+    (mean_a, var_a), (mean_b, var_b) = ((_mean(s), _variance(s) / len(s)) for s in sides)
+    value, error = mean_a - mean_b, math.sqrt(var_a + var_b)
+    if error == 0:
+        return Difference(mean_a, mean_b, value, 0.0, float(value == 0), basis)
+    parts = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
+    freedom = (var_a + var_b) ** 2 / parts
+    p = 2 * float(stdtr(freedom, -abs(value) / error))
+    margin = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
+    return Difference(mean_a, mean_b, value, margin, p, basis)
+
+
+def _over_items(a: Mapping[int, Score], b: Mapping[int, Score], common: list[int]) -> Difference:
+    """One training each: that of the common seed, else each side's first."""
+    first = a[common[0] if common else min(a)]
+    second = b[common[0] if common else min(b)]
+    basis = "test items of one training each"
+    if not common:
+        basis += f" (seeds {min(a)} and {min(b)})"
+    elif len(a) + len(b) > 2:
+        basis += f" (seed {common[0]})"
+    errors = [first.stderr, second.stderr]
+    error = None if None in errors else math.hypot(*errors)
+    return _normal(first.value, second.value, error, basis)
+
+
+def _normal(a: float, b: float, error: float | None, basis: str) -> Difference:
+    value = a - b
+    if not error:
+        return Difference(a, b, value, None, None, "no error is recorded")
+    p = math.erfc(abs(value) / error / math.sqrt(2))
+    return Difference(a, b, value, _NORMAL * error, p, basis)
+
+
+def _mean(values) -> float:
+    return sum(values) / len(values)
+
+
+def _variance(values: list[float]) -> float:
+    mean = _mean(values)
+    return sum((v - mean) ** 2 for v in values) / (len(values) - 1)

@@ -1,0 +1,480 @@
+"""Pages from sections: what is on each, and how the folder is written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.api.errors import BenchError
+from harness.compare import spread
+from harness.gather import Gathered, gather
+from harness.report import figures
+from harness.report.sections import Section, gap, glances, matrices, sections_of, standing, states
+from harness.store import Store
+from harness.tables import Record, Row, Table, render
+
+MARKER = ".shala-bench-report"  # a folder with this file may be replaced
+_TEMPLATES = Path(__file__).parent / "templates"
+_LOG_LINES = 30  # of a failure
+_EVENTS = 8
+_SUBSET = "/subset-"
+_PICTURES = {"joint": "Joint samples", "cross": "Translations", "reconstruction": "Reconstructions"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a report was made of.
+
+    Attributes:
+        pages: Number of pages.
+        runs: Number of runs shown.
+        problems: Number of records left out.
+    """
+
+    pages: int
+    runs: int
+    problems: int
+
+
+def build_report(stores: Sequence[Store], out: Path, split: str = "test") -> Built:
+    """Write the pages of all records of some stores.
+
+    Args:
+        stores: Where records lie; at least one that reads.
+        out: A folder that is missing, empty, or an older report, which is replaced.
+        split: What was measured on.
+
+    Raises:
+        BenchError: `out` holds something else, or there is no record to show.
+    """
+    if out.exists() and not (out.is_dir() and (_is_empty(out) or (out / MARKER).exists())):
+        raise BenchError(
+            f"{out} is no report and not empty, so it is left as it is. Name another folder."
+        )
+    found = gather(stores, split)
+    if not found.records:
+        told = "; ".join(f"{p.where}: {p.kind}" for p in found.problems)
+        raise BenchError(f"No record reads, so there is nothing to report: {told}.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".report-") as made:
+        folder = Path(made) / "report"
+        pages = _Writer(folder, found, split).write()
+        (folder / MARKER).write_text("Made by: python bench.py report\n", encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return Built(pages, len(found.records), len(found.problems))
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+class _Writer:
+    """Writes one report.
+
+    Args:
+        folder: Where; must not exist.
+        found: The records.
+        split: What was measured on.
+    """
+
+    def __init__(self, folder: Path, found: Gathered, split: str):
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        self.folder, self.found, self.split = folder, found, split
+        self.sections = sections_of(found)
+        self.environment = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        words = {
+            "duration": duration,
+            "memory": memory,
+            "count": count,
+            "spread": lambda d, digits: dashed(spread(d, digits)),
+            "signed": signed,
+        }
+        self.environment.filters |= words | {"pictureword": _picture_word}
+        shown = [record for section in self.sections for record in section.runs]
+        self.pages = {record.name: f"runs/{page_name(record.name)}.html" for record in shown}
+
+    def write(self) -> int:
+        """Write all pages; the number of them."""
+        self.folder.mkdir(parents=True)
+        shutil.copyfile(_TEMPLATES / "style.css", self.folder / "style.css")
+        shown = [self._section(section) for section in self.sections]
+        for page, section in zip(shown, self.sections, strict=True):
+            self._page(page["page"], "dataset.html", root="", **page)
+            for label, own in section.records:
+                for record in own:
+                    self._run(section, page, label, record)
+        self._page(
+            "index.html",
+            "index.html",
+            root="",
+            sections=shown,
+            problems=self.found.problems,
+            methods=sorted({r.run["model"] for r in self.found.records}),
+            overview=self._overview(),
+            states=states(self.found.records),
+            split=self.split,
+        )
+        return 1 + len(shown) + len(self.pages)
+
+    def _page(self, name: str, template: str, **facts: Any) -> None:
+        text = self.environment.get_template(template).render(**facts)
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(re.sub(r"\n\s*\n+", "\n", text) + "\n", encoding="utf-8", newline="\n")
+
+    def _section(self, section: Section) -> dict[str, Any]:
+        """The facts of a dataset's page, which the index uses too."""
+        stem = page_name("-".join(filter(None, (section.dataset, section.preset, section.variant))))
+        headlines = section.headlines()
+        drawings = [figures.dots(section, metric) for metric in headlines]
+        trade = figures.tradeoff(section)
+        costs = figures.cost(section, headlines[0]) if headlines else None
+        curves = figures.curves(section)
+        sheets = self._sheets(section)
+        return {
+            "section": section,
+            "page": f"{stem}.html",
+            "glances": list(glances(section)),
+            "dots": [
+                (d.title, figures.as_svg(d), section.table_with(d.title).metrics[d.title][2])
+                for d in drawings
+            ],
+            "trade": trade and (trade.title, figures.as_svg(trade)),
+            "cost_figure": costs and (costs.title, figures.as_svg(costs)),
+            "curves": curves and (curves.title, figures.as_svg(curves)),
+            "tables": self._tables(section),
+            "files": self._files(section, stem),
+            "matrices": self._matrices(section),
+            "sheets": sheets,
+            "costs": self._costs(section),
+            "pages": self.pages,
+            "notes": dict.fromkeys(note for t in section.tables for note in t.notes),
+            "twin": next((t.printed_for for t in section.tables), section.dataset),
+            "states": states(section.runs),
+            "names": section.names,
+            "variants": [(n, label) for label, n in section.names.items() if n != label],
+            "methods": len({record.run["model"] for record in section.runs}),
+        }
+
+    def _tables(self, section: Section) -> list[dict[str, Any]]:
+        """All tables; rows without any figure in the first one only, which says why."""
+        parts = [part for table in section.tables for part in _split(table)]
+        parts[1:] = [
+            replace(
+                part, rows=[r for r in part.rows if (r.cells | r.published).keys() & part.metrics]
+            )
+            for part in parts[1:]
+        ]
+        return [self._table(section, part) for part in parts if part.rows]
+
+    def _table(self, section: Section, table: Table) -> dict[str, Any]:
+        """A table as columns and lines, best first, with the printed figures and the gaps."""
+        printed = {name for row in table.rows for name in row.published} & set(table.metrics)
+        first = next(iter(table.metrics))
+        sign = -1 if table.metrics[first][0] == "higher" else 1
+        rows = sorted(
+            table.rows,
+            key=lambda r: (
+                first not in r.cells,
+                sign * r.cells[first].mean if first in r.cells else 0,
+                r.label,
+            ),
+        )
+        return {
+            "title": _family(table),
+            "columns": [
+                (_short(name, table), direction, digits, meaning, name in printed)
+                for name, (direction, digits, meaning) in table.metrics.items()
+            ],
+            "lines": [
+                (row, [self._entry(row, name, table, name in printed) for name in table.metrics])
+                for row in rows
+            ],
+            "other": table.printed_for if table.printed_for != section.dataset else "",
+            "links": {label: self.pages[own[0].name] for label, own in section.records if own},
+        }
+
+    def _entry(self, row: Row, metric: str, table: Table, printed: bool) -> dict[str, Any]:
+        direction, digits, _ = table.metrics[metric]
+        found = gap(row, metric)
+        return {
+            "cell": row.cells.get(metric),
+            "digits": digits,
+            "printed": printed,
+            "published": row.published.get(metric, ""),
+            "gap": found,
+            "standing": standing(found, direction, table.printed_for == table.dataset),
+        }
+
+    def _matrices(self, section: Section) -> list[tuple[str, list]]:
+        """By metric: each method's matrix."""
+        by_row = [(label, matrices(own)) for label, own in section.records]
+        names = list(dict.fromkeys(name for _, found in by_row for name in found))
+        names = [name for name in names if _SUBSET not in name]
+        return [
+            (name, [(label, found[name]) for label, found in by_row if name in found])
+            for name in names
+        ]
+
+    def _costs(self, section: Section) -> list[dict[str, Any]]:
+        rows = []
+        for label, own in section.records:
+            trained = [r.trained for r in own if r.trained]
+            where = [t["provenance"] for t in trained]
+            rows.append(
+                {
+                    "label": label,
+                    "runs": [(r, self.pages[r.name]) for r in own],
+                    "seconds": figures.mean_seconds(section, label),
+                    "cpu_seconds": figures.mean_seconds(section, label, "cpu_seconds"),
+                    "evaluation": _mean(
+                        [
+                            sum(x["provenance"].get("seconds") or 0 for x in r.results)
+                            for r in own
+                            if r.results
+                        ]
+                    ),
+                    "memory": max((p.get("peak_memory") or 0 for p in where), default=0),
+                    "parameters": next((t.get("parameters") for t in trained), None),
+                    "devices": sorted({_device(p) for p in where}),
+                }
+            )
+        return sorted(rows, key=lambda row: (row["seconds"] is None, row["seconds"], row["label"]))
+
+    def _sheets(self, section: Section) -> list[tuple[str, list[tuple[str, str, str]]]]:
+        """By kind: label, file and alternative text of the picture of each method's first seed."""
+        kinds: dict[str, list[tuple[str, str, str]]] = {}
+        for label, own in section.records:
+            pictured = next((r for r in own if self._pictures(section, r)), None)
+            for kind, file, alt in self._pictures(section, pictured) if pictured else ():
+                kinds.setdefault(kind, []).append((label, file, alt))
+        order = {kind: place for place, kind in enumerate(_PICTURES)}
+        return sorted(kinds.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
+
+    def _pictures(self, section: Section, record: Record) -> list[tuple[str, str, str]]:
+        """Copied once; kind, path from the root, alternative text."""
+        found = []
+        for file in sorted((section.folders[record.name].path / "pictures").glob("*.png")):
+            if file.is_symlink() or not file.is_file():
+                continue
+            name = f"pictures/{page_name(record.name)}/{page_name(file.stem)}.png"
+            target = self.folder / name
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+            kind = file.stem.removeprefix("samples-")
+            run = record.run
+            alt = (
+                f"{_picture_word(kind)} of {run['model']}, seed {run['seed']}, "
+                f"on {run['dataset']}: {_described(kind)}"
+            )
+            found.append((kind, name, alt))
+        return found
+
+    def _files(self, section: Section, stem: str) -> list[tuple[str, str]]:
+        """The section's tables as LaTeX and CSV, as wide as a page takes."""
+        if not section.tables:
+            return []
+        (self.folder / "tables").mkdir(exist_ok=True)
+        files = []
+        parts = [part for table in section.tables for part in _split(table)]
+        for form, end, word in (("latex", "tex", "LaTeX"), ("csv", "csv", "CSV")):
+            name = f"tables/{stem}.{end}"
+            text = render(parts, form) + "\n"
+            (self.folder / name).write_text(text, encoding="utf-8", newline="\n")
+            files.append((word, name))
+        return files
+
+    def _run(self, section: Section, page: dict[str, Any], label: str, record: Record) -> None:
+        folder = section.folders[record.name]
+        failure = folder.failed or {}
+        drawing = figures.run_curves(record.name, folder)
+        origins = record.run.get("origins", {})
+        self._page(
+            self.pages[record.name],
+            "run.html",
+            root="../",
+            record=record,
+            label=label,
+            section=section,
+            home=page["page"],
+            curves=drawing and (drawing.title, figures.as_svg(drawing)),
+            pictures=self._pictures(section, record),
+            texts=self._texts(folder.path),
+            matrices=[m for m in matrices([record]).items() if _SUBSET not in m[0]],
+            settings=[
+                (key, value, *[*origins.get(key, ()), "", ""][:2])
+                for key, value in sorted(record.run["settings"].items())
+            ],
+            scores=_scores(record),
+            failure=failure,
+            log=_log_tail(failure),
+            events=[_event(e) for e in list(folder.events())[-_EVENTS:]] if failure else [],
+            provenance=_flat(record.trained.get("provenance", {})),
+            device=_device(record.trained.get("provenance", {})),
+        )
+
+    def _texts(self, path: Path) -> list[tuple[str, str]]:
+        files = sorted((path / "texts").glob("*.txt"))
+        return [(f.stem, f.read_text(encoding="utf-8", errors="replace")) for f in files]
+
+    def _overview(self) -> tuple[list[tuple[Section, str]], list[tuple[str, list]]]:
+        """Columns, a section and headline each; a line a method with its best variant's cells."""
+        columns = [(s, metric) for s in self.sections for metric in s.headlines()]
+        lines: dict[str, list] = {}
+        for place, (section, metric) in enumerate(columns):
+            digits = section.table_with(metric).metrics[metric][1]
+            for row, cell in section.ranked(metric):
+                cells = lines.setdefault(row.method, [None] * len(columns))
+                cells[place] = cells[place] or (cell, digits)
+        return columns, sorted(lines.items())
+
+
+def _split(table: Table) -> list[Table]:
+    """Given-modality counts apart from the protocol's main figures."""
+    parts = []
+    for wanted in (False, True):
+        metrics = {
+            name: facts
+            for name, facts in table.metrics.items()
+            if (_SUBSET in name) == wanted and not (wanted and _is_unmeasured(table, name))
+        }
+        rows = [r for r in table.rows if not wanted or set(metrics) & set(r.cells)]
+        if metrics and rows:
+            parts.append(replace(table, metrics=_ordered(metrics), rows=rows))
+    return parts
+
+
+def _ordered(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Cross before joint, as the protocol's figure that every method has."""
+    return dict(sorted(metrics.items(), key=lambda item: not item[0].endswith("/cross")))
+
+
+def _is_unmeasured(table: Table, name: str) -> bool:
+    return not any(name in row.cells for row in table.rows)
+
+
+def _family(table: Table) -> str:
+    first = next(iter(table.metrics))
+    if _SUBSET in first:
+        return "Cross coherence by number of given modalities"
+    names = {"fid": "FID", "kid": "KID"}
+    family = first.split("/")[0]
+    return names.get(family, family.capitalize())
+
+
+def _short(name: str, table: Table) -> str:
+    word = name.split("/", 1)[-1].removeprefix("subset-")
+    return f"{word} given" if _SUBSET in name else word.replace("joint-classes", "joint classes")
+
+
+def _scores(record: Record) -> list[tuple[str, str, float, float | None, int, str]]:
+    """Summaries: metric, shown value and error, items, meaning."""
+    rows = []
+    for result in record.results:
+        facts = {m["name"]: m for m in result["metrics"]}
+        for s in result["scores"]:
+            if s["given"] or s["target"] is not None:
+                continue
+            about = facts.get(s["metric"], {"digits": 3, "meaning": ""})
+            error = "" if s["stderr"] is None else f"{s['stderr']:.{about['digits']}f}"
+            value = f"{s['value']:.{about['digits']}f}"
+            rows.append((s["metric"], value, error, s["n"], about["meaning"]))
+    return rows
+
+
+def _log_tail(failure: dict[str, Any]) -> str:
+    """The last lines of a failure's traceback."""
+    text = str(failure.get("traceback") or "")
+    return "\n".join(text.splitlines()[-_LOG_LINES:])
+
+
+def _event(event: Any) -> str:
+    if not isinstance(event, dict):
+        return str(event)
+    facts = ", ".join(f"{k} {v}" for k, v in event.items() if k not in ("time", "kind"))
+    return f"{event.get('kind', '')}: {facts}"
+
+
+def _flat(facts: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in facts.items():
+        name = f"{above}{key}"
+        rows += _flat(value, f"{name} ") if isinstance(value, dict) else [(name, value)]
+    return rows
+
+
+def _device(provenance: dict[str, Any]) -> str:
+    if not provenance.get("device"):
+        return ""
+    threads = provenance.get("threads")
+    many = f", {threads} thread{'s' * (threads != 1)}" if threads else ""
+    return f"{provenance['device']}{many}"
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _picture_word(kind: str) -> str:
+    return _PICTURES.get(kind, kind.capitalize())
+
+
+def _described(kind: str) -> str:
+    return {
+        "joint": "one sample a column, one modality a row.",
+        "cross": "a block a given modality, which is framed on top, the generated ones below.",
+        "reconstruction": "real views and what was decoded of them.",
+    }.get(kind, "a sheet of pictures.")
+
+
+def page_name(name: str) -> str:
+    """A file name that is safe everywhere, and its own for each name."""
+    spoken = re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("+", "plus")).strip("-.")
+    if spoken == name or spoken == name.replace("+", "plus"):
+        return spoken
+    return f"{spoken[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign."""
+    return dashed(f"{value:+.{digits}f}")
+
+
+def dashed(text: str) -> str:
+    """Hyphens before figures as minus signs."""
+    return re.sub(r"-(?=[\d.])", "−", text)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that one thinks in."""
+    if seconds is None:
+        return "not recorded"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def memory(size: float) -> str:
+    """Bytes as GiB."""
+    return f"{size / 2**30:.1f} GiB" if size else "not recorded"
+
+
+def count(number: int | None) -> str:
+    """A number of parameters in millions."""
+    return "not recorded" if number is None else f"{number / 1e6:.1f} M"

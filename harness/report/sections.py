@@ -1,0 +1,323 @@
+"""What may stand in one table: runs on the same data, judged by the same classifiers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from harness.api.errors import BenchError
+from harness.api.records import Score
+from harness.compare import is_of_data
+from harness.difference import Difference, against_constant, difference
+from harness.gather import Gathered
+from harness.store import RunFolder
+from harness.tables import Cell, Record, Row, Table, group_rows, refuse_mixture, tables_of
+
+_HEADLINES = 2  # metrics that a dataset is summed up by
+_FIRST = ("coherence/cross", "coherence/joint", "psnr", "ssim", "views/psnr", "views/ssim")
+_SUBSET = "coherence/subset"
+_CLASSES = "coherence/joint-classes"
+_COLLAPSED = 2.0  # effective classes below which joint agreement means little
+_LONGEST = 30  # letters of a name
+_OVERRIDE = re.compile(r"\[([^=\]]+)=([^\]]*)\]")
+_Key = tuple[str, str, str, str]  # dataset, preset, fingerprint, classifiers
+_DIGEST = 8  # letters of a digest in a title
+
+
+@dataclass
+class Section:
+    """One dataset with one preset, one fingerprint of the data and one set of classifiers.
+
+    Attributes:
+        variant: What tells it from another section of that dataset and preset, or "".
+        records: What is shown, by row label.
+        folders: Where each record lies, by its name.
+        tables: One a family of metrics.
+        left_out: Sentences on runs or tables that are not shown, and why.
+    """
+
+    dataset: str
+    preset: str
+    variant: str
+    records: list[tuple[str, list[Record]]]
+    folders: dict[str, RunFolder]
+    tables: list[Table] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset}, preset {self.preset}"
+
+    @property
+    def runs(self) -> list[Record]:
+        return [record for _, own in self.records for record in own]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """A short name for each row, the same on all pages and in all figures."""
+        rows = {label: own[0].run["model"] for label, own in self.records}
+        rows |= {row.label: row.method for table in self.tables for row in table.rows}
+        return _short_names(rows)
+
+    def headlines(self) -> list[str]:
+        """The metrics that sum it up, of those that some run has."""
+        names = [
+            name
+            for table in self.tables
+            for name, (direction, _, _) in table.metrics.items()
+            if direction and any(name in row.cells for row in table.rows)
+        ]
+        main = [n for n in _FIRST if n in names]
+        rest = [n for n in names if n not in main and not n.startswith((_SUBSET, _CLASSES))]
+        return (main or rest)[:_HEADLINES]
+
+    def table_with(self, metric: str) -> Table:
+        """The table that holds a metric."""
+        return next(table for table in self.tables if metric in table.metrics)
+
+    def ranked(self, metric: str) -> list[tuple[Row, Cell]]:
+        """The rows that were measured, best first."""
+        table = self.table_with(metric)
+        sign = -1 if table.metrics[metric][0] == "higher" else 1
+        measured = [(row, row.cells[metric]) for row in table.rows if metric in row.cells]
+        return sorted(measured, key=lambda pair: (sign * pair[1].mean, pair[0].label))
+
+    def scores(self, label: str, metric: str) -> dict[int, Score]:
+        """The score of each seed of a row."""
+        own = next((runs for name, runs in self.records if name == label), [])
+        found = {record.run["seed"]: record.score(metric) for record in own}
+        return {seed: score for seed, score in found.items() if score is not None}
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a reader wants to know of one metric on one dataset.
+
+    Attributes:
+        equals: Labels that are not told apart from the best.
+        next: The runner-up, or "".
+        lead: Best minus runner-up, or None.
+        published: The best method's printed figure, or "".
+        gap: Best minus printed, or None.
+        printed_best: The method with the best printed figure and that figure, or "".
+        printed_for: The dataset of the printed figures.
+        standing: Of the gap, a class for its colour and words.
+        warning: Why the figure may mean little, or "".
+    """
+
+    metric: str
+    direction: str
+    digits: int
+    best: Row
+    cell: Cell
+    equals: list[str]
+    next: str
+    lead: Difference | None
+    published: str
+    gap: Difference | None
+    printed_best: str
+    printed_for: str
+    standing: tuple[str, str]
+    warning: str
+
+
+def sections_of(found: Gathered) -> list[Section]:
+    """Sort records so that nothing is averaged or ranked with what is not like it."""
+    groups: dict[_Key, list[tuple[Record, RunFolder]]] = {}
+    unjudged = []
+    for record, folder in zip(found.records, found.folders, strict=True):
+        run, judges = record.run, _judges(record)
+        if not judges:
+            unjudged.append((record, folder))
+            continue
+        key = run["dataset"], run["preset"], run["data"]["fingerprint"], judges
+        groups.setdefault(key, []).append((record, folder))
+    for record, folder in unjudged:
+        place = record.run["dataset"], record.run["preset"], record.run["data"]["fingerprint"]
+        key = next((key for key in sorted(groups) if key[:3] == place), (*place, ""))
+        groups.setdefault(key, []).append((record, folder))
+    # Of several sections of one dataset and preset, the one with the most runs comes first.
+    order = sorted(groups, key=lambda key: (key[:2], -len(groups[key]), key))
+    return [_section(key, groups[key], _variant(key, order)) for key in order]
+
+
+def _judges(record: Record) -> str:
+    """The classifiers behind a record's results, by modality."""
+    judges = {
+        name: judge["digest"]
+        for result in record.results
+        for name, judge in result["classifiers"].items()
+    }
+    return json.dumps(judges, sort_keys=True) if judges else ""
+
+
+def _variant(key: _Key, keys: list[_Key]) -> str:
+    """What tells a section from others of its dataset and preset."""
+    alike = [other for other in keys if other[:2] == key[:2]]
+    told = []
+    if len({other[2] for other in alike}) > 1:
+        told.append(f"data {key[2][:_DIGEST]}")
+    if len({other[3] for other in alike if other[2] == key[2]}) > 1:
+        digests = json.loads(key[3]).values() if key[3] else ["none"]
+        told.append(f"classifiers {', '.join(d[:_DIGEST] for d in digests)}")
+    return "; ".join(told)
+
+
+def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -> Section:
+    rows, left_out = [], []
+    for label, own in group_rows([record for record, _ in members]):
+        kept, told = _consistent(label, own)
+        rows.append((label, sorted(kept, key=lambda r: (r.run["seed"], r.name))))
+        left_out += told
+    folders = {record.name: folder for record, folder in members}
+    section = Section(key[0], key[1], variant, sorted(rows, key=_label), folders, [], left_out)
+    for family in _families(section.runs):
+        try:
+            section.tables += tables_of(
+                section.runs, family, dataset=section.dataset, preset=section.preset
+            )
+        except BenchError as error:
+            section.left_out.append(f"No table of '{family}': {error}")
+    return section
+
+
+def _short_names(rows: dict[str, str]) -> dict[str, str]:
+    """The method, and of overridden settings those that tell its rows apart."""
+    settings = {label: dict(_OVERRIDE.findall(label)) for label in rows}
+    names, seen = {}, Counter()
+    for label, method in sorted(rows.items()):
+        alike = [settings[other] for other, own in rows.items() if own == method]
+        own = settings[label].items()
+        telling = [f"{k.split('.')[-1]}={v}" for k, v in own if any(o.get(k) != v for o in alike)]
+        if own and not telling:
+            telling = ["…"]
+        name = " ".join([method, *telling] if own else label.split())
+        name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        seen[name] += 1
+        names[label] = f"{name} ({seen[name]})" if seen[name] > 1 else name
+    return names
+
+
+def _label(row: tuple[str, list[Record]]) -> str:
+    return row[0]
+
+
+def _families(records: list[Record]) -> list[str]:
+    names = [s["metric"] for record in records for r in record.results for s in r["scores"]]
+    return list(dict.fromkeys(n.split("/")[0] for n in names if not is_of_data(n)))
+
+
+def _consistent(label: str, records: list[Record]) -> tuple[list[Record], list[str]]:
+    """The largest part of a row's runs that may be averaged, and sentences on the others."""
+    try:
+        refuse_mixture(label, records)
+        return records, []
+    except BenchError as error:
+        reason = str(error).split(". ")[0]
+    parts: dict[str, list[Record]] = {}
+    for record in records:
+        code = record.trained.get("provenance", {})
+        results = record.results
+        measured = [(r["evaluator"], r["version"], r["provenance"]["source"]) for r in results]
+        marks = json.dumps([code.get("source"), code.get("nets"), measured])
+        parts.setdefault(marks, []).append(record)
+
+    kept = max(parts.values(), key=len)
+    others = [record.name for record in records if record not in kept]
+    return kept, [f"{reason}. Left out of the row: {', '.join(others)}."]
+
+
+def glances(section: Section) -> Iterator[Glance]:
+    """The headline of each metric that sums a section up."""
+    for metric in section.headlines():
+        table, ranked = section.table_with(metric), section.ranked(metric)
+        direction, digits, _ = table.metrics[metric]
+        (best, cell), *rest = ranked
+        own = section.scores(best.label, metric)
+        leads = [(row.label, difference(own, section.scores(row.label, metric))) for row, _ in rest]
+        printed = [(r.method, r.published[metric]) for r in table.rows if metric in r.published]
+        sign = 1 if direction == "higher" else -1
+        top = max(printed, key=lambda pair: sign * float(pair[1]), default=())
+        yield Glance(
+            metric,
+            direction,
+            digits,
+            best,
+            cell,
+            [label for label, lead in leads if lead.p is not None and not lead.is_told],
+            *(leads[0] if leads else ("", None)),
+            best.published.get(metric, ""),
+            gap(best, metric),
+            " ".join(top),
+            table.printed_for,
+            standing(gap(best, metric), direction, table.printed_for == section.dataset),
+            _warning(best, metric),
+        )
+
+
+def gap(row: Row, metric: str) -> Difference | None:
+    """Measured minus printed, where both are there."""
+    if metric not in row.published or metric not in row.cells:
+        return None
+    cell = row.cells[metric]
+    return against_constant(cell.mean, cell.stderr, cell.seeds, float(row.published[metric]))
+
+
+def standing(found: Difference | None, direction: str, same_data: bool) -> tuple[str, str]:
+    """A class for colour and the same in words: how a figure stands to the printed one."""
+    if found is None:
+        return "", ""
+    if not same_data:
+        return "other", "other data"
+    if not found.is_told:
+        return "level", "not told apart" if found.p is not None else "not tested"
+    better = (found.value > 0) == (direction != "lower")
+    return ("above", "better") if better else ("below", "worse")
+
+
+def _warning(row: Row, metric: str) -> str:
+    classes = row.cells.get(_CLASSES)
+    if metric == "coherence/joint" and classes and classes.mean < _COLLAPSED:
+        return (
+            f"Its agreeing samples show {classes.mean:.1f} effective classes: nearly collapsed, so "
+            "that agreement means little."
+        )
+    return ""
+
+
+def matrices(records: list[Record]) -> dict[str, tuple[list[str], list[str], dict]]:
+    """Scores of one given modality and one target, averaged over a row's runs.
+
+    Returns:
+        By metric: the given ones, the targets, and the value of each pair. Only metrics within
+        [0, 1] of which more is better, so that one scale of colours fits all.
+    """
+    found: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for record in records:
+        for result in record.results:
+            better = {m["name"] for m in result["metrics"] if m["direction"] == "higher"}
+            for s in result["scores"]:
+                if s["metric"] in better and len(s["given"]) == 1 and s["target"]:
+                    pairs = found.setdefault(s["metric"], {})
+                    pairs.setdefault((s["given"][0], s["target"]), []).append(s["value"])
+    known = [name for record in records for name in record.run["data"].get("modalities", [])]
+    order = list(
+        dict.fromkeys([*known, *sorted({n for ps in found.values() for p in ps for n in p})])
+    )
+    shown = {}
+    for metric, pairs in found.items():
+        means = {pair: math.fsum(values) / len(values) for pair, values in pairs.items()}
+        if all(0 <= value <= 1 for value in means.values()):
+            given, targets = ([n for n in order if any(p[i] == n for p in means)] for i in (0, 1))
+            shown[metric] = given, targets, means
+    return shown
+
+
+def states(records: list[Record]) -> Counter:
+    """How many runs are in each state."""
+    return Counter(record.state for record in records)

@@ -1,0 +1,1 @@
+"""Rendering of triangle meshes: an exact depth buffer, and light."""

@@ -1,0 +1,348 @@
+"""The report, from made-up records: nothing hidden, nothing mixed, nothing that runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from records import write_run
+
+from bench import main
+from harness.api import BenchError, Score
+from harness.gather import gather
+from harness.report import build_report
+from harness.store import Store
+from harness.tables import make_tables, render
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&$_%"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Page(HTMLParser):
+    """Elements of a page with their attributes, and its text."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.text += " " if tag in ("td", "th", "p", "li") else ""
+
+    def handle_data(self, data):
+        self.text += data
+
+    def having(self, *tags):
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def add_parts(folder: Path) -> None:
+    """Give a run a matrix, curves, pictures, texts and a cost."""
+    file = next((folder / "results").glob("*.json"))
+    result = json.loads(file.read_text())
+    result["metrics"].append(
+        {"name": "coherence/cross", "direction": "higher", "digits": 3, "meaning": "as labelled"}
+    )
+    pairs = {("m0", "m1"): 0.61, ("m1", "m0"): 0.47}
+    result["scores"] += [
+        Score("coherence/cross", value, 1000, 0.01, (given,), target).to_json()
+        for (given, target), value in pairs.items()
+    ]
+    result["scores"].append(Score("coherence/cross", 0.54, 1000, 0.01).to_json())
+    file.write_text(json.dumps(result))
+    trained = json.loads((folder / "trained.json").read_text())
+    trained["provenance"] |= {"seconds": 600.0, "peak_memory": 2**30, "device": "cpu", "threads": 1}
+    (folder / "trained.json").write_text(json.dumps(trained | {"parameters": 2_000_000}))
+    events = [
+        {"time": 1.0, "kind": "progress", "stage": "fit", "step": s, "loss": 100 / s, "kl": s}
+        for s in range(1, 9)
+    ]
+    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    for place in ("pictures", "texts"):
+        (folder / place).mkdir()
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(folder / "pictures" / "samples-joint.png")
+    (folder / "texts" / "samples-joint.txt").write_text("a bird <b>with</b> wings")
+
+
+@pytest.fixture
+def store(tmp_path):
+    root = tmp_path / "store"
+    for seed, (a, b) in enumerate(((0.80, 0.30), (0.82, 0.34), (0.84, 0.38))):
+        add_parts(write_run(root, "shala", seed, a))
+        add_parts(write_run(root, "mmvae+", seed, b))
+    return Store(root)
+
+
+def built(store, out):
+    build_report([store], out)
+    return {str(f.relative_to(out)): f for f in sorted(out.rglob("*")) if f.is_file()}
+
+
+def page(out, name="index.html"):
+    return Page(out / name)
+
+
+def run_page(out, start):
+    return Page(next((out / "runs").glob(f"{start}-*.html")))
+
+
+def test_first_page_says_which_is_best_by_how_much_how_sure_and_against_the_paper(store, tmp_path):
+    build_report([store], tmp_path / "out")
+    text = " ".join(page(tmp_path / "out").text.split())
+    assert "shala 0.820 ± 0.012" in text
+    assert "+0.480 over mmvae+" in text
+    assert "95 %: +0.430 to +0.530" in text
+    assert "over 3 seeds, paired" in text
+    assert "0.815 for shala" in text
+    assert "not told apart" in text  # .820 +- .012 against the printed .815
+    assert "10 min" in text
+
+
+def test_same_records_give_the_same_bytes(store, tmp_path):
+    first, second = built(store, tmp_path / "a"), built(store, tmp_path / "b")
+    assert first.keys() == second.keys()
+    assert [n for n in first if first[n].read_bytes() != second[n].read_bytes()] == []
+
+
+def test_names_with_markup_stay_text(tmp_path):
+    folder = write_run(tmp_path / "store", "evil", 0, 0.5, dataset=HOSTILE, overrides=[HOSTILE])
+    run = json.loads((folder / "run.json").read_text()) | {"model": HOSTILE, "paper": HOSTILE}
+    run["settings"][HOSTILE] = HOSTILE
+    (folder / "run.json").write_text(json.dumps(run))
+    add_parts(folder)
+    write_run(tmp_path / "store", HOSTILE.replace("/", ""), 1, 0.4, dataset=HOSTILE)
+    files = built(Store(tmp_path / "store"), tmp_path / "out")
+    pages = [Page(file) for name, file in files.items() if name.endswith(".html")]
+    assert len(pages) == 4
+    for found in pages:
+        assert found.having("script") == []
+        assert not any("onerror" in attributes for _, attributes in found.elements)
+    assert any(HOSTILE in found.text for found in pages)
+
+
+def test_no_link_is_dead_and_none_leaves_the_folder(store, tmp_path):
+    files = built(store, tmp_path / "out")
+    links = 0
+    for name, file in files.items():
+        for attributes in Page(file).having("a", "img", "link") if name.endswith("html") else ():
+            target = attributes.get("href") or attributes.get("src")
+            path, _, anchor = target.partition("#")
+            if target == "data:,":
+                continue
+            links += 1
+            assert "://" not in target
+            aim = (file.parent / path).resolve() if path else file
+            assert aim.is_relative_to(tmp_path / "out")
+            assert aim.is_file(), target
+            if anchor:
+                assert anchor in {a.get("id") for _, a in Page(aim).elements}, target
+    assert links > 30
+
+
+def test_every_picture_has_words(store, tmp_path):
+    pictures = []
+    for name, file in built(store, tmp_path / "out").items():
+        if name.endswith(".html"):
+            pictures += [a.get("alt") for a in Page(file).having("img")]
+            pictures += [a.get("aria-label") for a in Page(file).having("svg")]
+    assert len(pictures) > 15
+    assert all(words and len(words) > 20 for words in pictures)
+
+
+def test_broken_foreign_and_double_records_are_named_and_counted(store, tmp_path):
+    for name, content in (("broken", "{"), ("foreign", '{"run": 1}'), ("list", "[]")):
+        (store.root / name).mkdir()
+        (store.root / name / "run.json").write_text(content)
+    shutil.copytree(store.root / "shala-0-", store.root / "shala-0-copy")
+    result = next((store.root / "mmvae+-0-" / "results").glob("*.json"))
+    (result.parent / "half.json").write_text(result.read_text()[:100])
+    (result.parent / "nan.json").write_text(result.read_text().replace("0.3,", "NaN,"))
+    build_report([store], tmp_path / "out")
+    text = " ".join(page(tmp_path / "out").text.split())
+    assert "6 records left out" in text
+    for told in (
+        "broken unreadable",
+        "foreign another schema",
+        "list another schema",
+        "mmvae+-0-/results/half.json unreadable",
+        "mmvae+-0-/results/nan.json unreadable",
+        "shala-0- duplicate",
+    ):
+        assert told in text
+    assert "6 runs of 2 methods" in text
+    assert "0.820 ± 0.012" in text
+
+
+def test_figures_of_two_classifiers_are_never_averaged(tmp_path):
+    for seed, (value, judge) in enumerate(((0.8, "one"), (0.4, "two"), (0.42, "two"))):
+        write_run(tmp_path / "store", "shala", seed, value, judge=judge)
+    files = built(Store(tmp_path / "store"), tmp_path / "out")
+    text = page(tmp_path / "out").text
+    assert len([name for name in files if "/" not in name and name.endswith("html")]) == 3
+    assert "classifiers one" in text
+    assert "classifiers two" in text
+    assert "0.410" in text
+    assert "0.540" not in text
+    assert "0.600" not in text
+
+
+def test_runs_of_other_code_are_left_out_of_the_row_by_name(tmp_path):
+    for seed, code in enumerate(("new", "new", "old")):
+        write_run(tmp_path / "store", "shala", seed, (0.8, 0.82, 0.2)[seed], source=code)
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    text = page(tmp_path / "out", "polymnist-quick.html").text
+    assert "differ in their source code" in text
+    assert "shala-2-" in text
+    assert "0.810" in text
+
+
+def test_variants_have_short_names_of_what_differs_and_a_legend(tmp_path):
+    for x, seed in ((2, 0), (3, 0)):
+        overrides = [f"model.x={x}", "train.precision=bf16"]
+        name = f"v{x}"
+        write_run(tmp_path / "store", "shala", seed, x / 10, name=name, overrides=overrides, x=x)
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    assert "shala x=3 0.300" in " ".join(page(tmp_path / "out").text.split())
+    legend = page(tmp_path / "out", "polymnist-quick.html").text
+    assert "shala [model.x=3] [train.precision=bf16]" in legend
+
+
+def test_a_failed_run_shows_its_last_lines(store, tmp_path):
+    lines = [f"line {n}" for n in range(90)]
+    failed = {"status": "failed", "reason": "no memory", "traceback": "\n".join(lines)}
+    write_run(store.root, "mvae", 0, 0, failed=failed)
+    build_report([store], tmp_path / "out")
+    text = run_page(tmp_path / "out", "mvae-0").text
+    assert "no memory" in text
+    assert "line 60" in text
+    assert "line 89" in text
+    assert "line 59" not in text
+    assert "1 failed" in page(tmp_path / "out").text
+
+
+def test_run_page_shows_settings_matrix_and_texts(store, tmp_path):
+    build_report([store], tmp_path / "out")
+    text = run_page(tmp_path / "out", "shala-0").text
+    for word in ("model.x", " 61", " 47", "a bird <b>with</b> wings", "Joint samples"):
+        assert word in text
+    assert "1.0 GiB" in page(tmp_path / "out", "polymnist-quick.html").text
+
+
+def test_time_of_the_processor_is_shown_where_it_is_recorded(store, tmp_path):
+    build_report([store], tmp_path / "wall")
+    for file in store.root.glob("*/trained.json"):
+        trained = json.loads(file.read_text())
+        trained["provenance"]["cpu_seconds"] = 300.0
+        file.write_text(json.dumps(trained))
+    build_report([store], tmp_path / "both")
+    wall, both = (page(tmp_path / n, "polymnist-quick.html").text for n in ("wall", "both"))
+    assert "5 min" not in wall
+    assert "training minutes by the wall" in wall
+    assert "5 min" in both
+    assert "training minutes of the processor" in both
+
+
+def test_an_older_report_is_replaced_and_another_folder_left_alone(store, tmp_path):
+    out = tmp_path / "out"
+    build_report([store], out)
+    stale = out / "runs" / "stale.html"
+    stale.write_text("old")
+    build_report([store], out)
+    assert not stale.exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    with pytest.raises(BenchError, match="no report and not empty"):
+        build_report([store], mine)
+    assert (mine / "thesis.txt").read_text() == "mine"
+
+
+def test_nothing_readable_is_an_error_and_not_an_empty_report(tmp_path):
+    with pytest.raises(BenchError, match="There is no run"):
+        gather([Store(tmp_path)])
+    (tmp_path / "store" / "broken").mkdir(parents=True)
+    (tmp_path / "store" / "broken" / "run.json").write_text("{")
+    found = CliRunner().invoke(
+        main, ["report", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    )
+    assert found.exit_code == 2
+    assert "No record reads" in found.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["tradeoff", "curves", "heatmap"])
+def test_figures_are_written_as_svg_and_pdf_with_the_same_bytes(kind, store, tmp_path):
+    written = []
+    for name in ("a", "b"):
+        arguments = ["figure", kind, "--out", str(tmp_path / name), "--store", str(store.root)]
+        found = CliRunner().invoke(main, arguments)
+        assert found.exit_code == 0, found.output
+        files = sorted((tmp_path / name).iterdir())
+        assert [file.suffix for file in files] == [".pdf", ".svg"]
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1]
+    assert written[0][0].startswith(b"%PDF")
+    assert b"<svg" in written[0][1]
+
+
+def test_latex_has_the_rules_of_booktabs_and_hostile_words_escaped(store, tmp_path):
+    write_run(store.root, "a_b", 0, 0.5, overrides=["model.x=~^\\{$\n%#&"], x=7)
+    files = built(store, tmp_path / "out")
+    text = files["tables/polymnist-quick.tex"].read_text()
+    tables = text.count(r"\begin{tabular}")
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert text.count(rule) == tables > 0
+    assert r"\hline" not in text
+    assert r"a\_b [model.x=\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
+    body = re.sub(r"(?m)^%.*$", "", text)
+    assert not re.search(r"(?<!\\)[%#_]", body)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_latex_tables_compile_alone_with_their_first_and_last_comment_as_code(tmp_path):
+    write_run(tmp_path, "a_b", 0, 0.5, overrides=["model.x=~^\\{$\n%#&<>"], x=7)
+    text = render(make_tables([Store(tmp_path)], "coherence", dataset="polymnist"), "latex")
+    first, *lines, last = text.splitlines()
+    whole = [first.removeprefix("% "), *lines, last.removeprefix("% ")]
+    (tmp_path / "table.tex").write_text("\n".join(whole))
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-500:]
+
+
+def console(folder: Path, name: str, pages: list[str]) -> list[str]:
+    """Lines of the console of a page that shows others in frames."""
+    frames = "".join(f'<iframe src="{page}" width="600" height="200"></iframe>' for page in pages)
+    (folder / name).write_text(f"<!doctype html><title>all</title>{frames}")
+    profile = f"--user-data-dir={folder}/.profile"
+    quiet = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000"]
+    done = subprocess.run(
+        [CHROMIUM, *quiet, profile, "--enable-logging=stderr", "--dump-dom", folder / name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "<iframe" in done.stdout, done.stderr
+    return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_pages_open_in_a_browser_without_a_console_message(store, tmp_path):
+    out = tmp_path / "out"
+    pages = [name for name in built(store, out) if name.endswith(".html")]
+    (out / "bad.html").write_text("<!doctype html><script>undefinedName()</script>")
+    assert console(out, "planted.html", ["bad.html"]) != []
+    assert console(out, "all.html", pages) == []

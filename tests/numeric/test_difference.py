@@ -1,0 +1,67 @@
+"""Differences and their intervals against scipy's tests."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats
+
+from harness.api import Score
+from harness.difference import against_constant, difference
+
+A = {0: 0.80, 1: 0.85, 2: 0.81, 5: 0.86}
+B = {0: 0.70, 1: 0.78, 2: 0.66, 3: 0.9}
+
+
+def scores(values, stderr=0.01):
+    return {seed: Score("m", value, 1000, stderr) for seed, value in values.items()}
+
+
+def test_common_seeds_are_paired():
+    found = difference(scores(A), scores(B))
+    test = stats.ttest_rel([A[s] for s in (0, 1, 2)], [B[s] for s in (0, 1, 2)])
+    interval = test.confidence_interval(0.95)
+    assert found.p == pytest.approx(test.pvalue)
+    assert found.value - found.margin == pytest.approx(interval.low)
+    assert found.value + found.margin == pytest.approx(interval.high)
+    assert found.basis == "3 seeds, paired; without a partner: 3, 5"
+
+
+def test_seeds_without_partners_are_compared_by_welch():
+    a, b = {0: 0.8, 1: 0.9, 2: 0.85}, {7: 0.5, 8: 0.7}
+    found = difference(scores(a), scores(b))
+    test = stats.ttest_ind(list(a.values()), list(b.values()), equal_var=False)
+    assert found.p == pytest.approx(test.pvalue)
+    assert found.value + found.margin == pytest.approx(test.confidence_interval(0.95).high)
+    assert "not paired" in found.basis
+
+
+def test_one_training_a_side_is_told_by_test_items():
+    found = difference(scores({0: 0.80}, 0.03), scores({0: 0.70}, 0.04))
+    assert found.p == pytest.approx(2 * stats.norm.sf(0.1 / 0.05))
+    assert found.margin == pytest.approx(stats.norm.ppf(0.975) * 0.05, rel=1e-6)
+    assert "test items of one training each" in found.basis
+
+
+def test_without_any_error_nothing_is_claimed():
+    found = difference(scores({0: 8.0}, None), scores({0: 7.0}, None))
+    assert found.p is None
+    assert found.margin is None
+    assert not found.is_told
+
+
+def test_equal_differences_leave_an_interval_of_no_width():
+    assert difference(scores({0: 0.5, 1: 0.5}), scores({0: 0.5, 1: 0.5})).p == 1
+    assert difference(scores({0: 0.75, 1: 0.75}), scores({0: 0.5, 1: 0.5})).is_told
+
+
+def test_a_printed_figure_is_a_constant():
+    values = [0.80, 0.84, 0.85]
+    stderr = stats.sem(values)
+    found = against_constant(sum(values) / 3, stderr, 3, 0.9)
+    test = stats.ttest_1samp(values, 0.9)
+    assert found.p == pytest.approx(test.pvalue)
+    assert found.value == pytest.approx(sum(values) / 3 - 0.9)
+    single = against_constant(0.8, 0.05, 1, 0.9)
+    assert single.p == pytest.approx(math.erfc(2 / math.sqrt(2)))
