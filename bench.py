@@ -312,6 +312,90 @@ def figure(kind: str, out: Path, stores: tuple[Path, ...], **filters: Any) -> No
     click.echo("\n".join(map(str, files)))
 
 
+@main.command(
+    epilog="Exit codes: 0 all gates hold, 1 a regression, 2 incomplete or wrong input, 3 not "
+    "comparable."
+)
+@click.option(
+    "--reference",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=_RESULTS / "reference" / "gate",
+    show_default="results/reference/gate",
+    help="Folder of reference records.",
+)
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    default=_RESULTS / "check",
+    show_default="results/check",
+    help="Where the new runs lie.",
+)
+@click.option("--run", "run_first", is_flag=True, help="Make the new runs that are missing first.")
+@click.option("--seeds", help="New seeds, in place of those of the reference's gates.json.")
+@_with(_data_options)
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes at a time.")
+@click.option("--threads", type=click.IntRange(1), help="Torch threads a run.")
+@_json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    reference: Path,
+    store: Path,
+    run_first: bool,
+    seeds: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Test new runs against reference runs, in the bad direction only."""
+    from harness.check import check as check_runs
+    from harness.check import read_gates, render_check, report_json, work_of
+    from harness.store import Store
+
+    if run_first:
+        chosen = _seeds(ctx, None, seeds) if seeds else read_gates(reference).get("seeds")
+        if not chosen:
+            raise BenchError(
+                f"{reference} names no seeds for new runs. Add --seeds 100,101,102, or a "
+                "gates.json with 'seeds'."
+            )
+        _run_work(*work_of(reference), chosen, store, options)
+    report = check_runs(reference, [Store(store)])
+    click.echo(report_json(report) if as_json else render_check(report))
+    ctx.exit(report.exit_code)
+
+
+def _run_work(
+    works: list[Any],
+    evaluators: tuple[str, ...],
+    seeds: list[int],
+    store: Path,
+    options: dict[str, Any],
+) -> None:
+    from harness.api import Places
+    from harness.drive import Options, drive
+    from harness.plan import plan
+    from harness.progress import Reporter
+
+    runs = [
+        run
+        for work in works
+        for run in plan([work.model], work.dataset, work.preset, seeds, work.overrides)
+    ]
+    places = Places(options["data_root"], options["cache_dir"])
+    with Reporter() as reporter:
+        drive(
+            runs,
+            Options(
+                store=store,
+                places=places,
+                evaluators=evaluators,
+                jobs=options["jobs"],
+                threads=options["threads"],
+            ),
+            reporter,
+        )
+
+
 @main.command()
 @_store_option
 @_json_option

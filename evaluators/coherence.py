@@ -22,14 +22,13 @@ from harness.api import (
     Model,
     Outcome,
     Reconstruct,
-    Rng,
     Score,
     Settings,
     Split,
     Tools,
     Translate,
     Views,
-    derive_seed,
+    fixed_choice,
     has_ability,
     register_evaluator,
     setting,
@@ -145,8 +144,10 @@ class _Bench:
     ):
         self.config, self.model, self.spec, self.tools = config, model, spec, tools
         self.split = split
-        self.items = _choose(len(split), config.items).to(split.device)
-        self.subset_items = _choose(len(split), config.subset_items).to(split.device)
+        self.items = fixed_choice(len(split), config.items, "coherence").to(split.device)
+        self.subset_items = fixed_choice(len(split), config.subset_items, "coherence").to(
+            split.device
+        )
         self.subsets = _subsets(model, spec.names, several=config.subsets)
         self._done, self._total = 0, self._amount()
 
@@ -253,16 +254,10 @@ def _subsets(
     found = {k: list(combinations(names, k)) for k in range(1, most + 1)}
     for k, subsets in found.items():
         if len(subsets) > _SUBSETS:
-            found[k] = [subsets[i] for i in _choose(len(subsets), _SUBSETS).tolist()]
+            found[k] = [
+                subsets[i] for i in fixed_choice(len(subsets), _SUBSETS, "coherence").tolist()
+            ]
     return found
-
-
-def _choose(n: int, wanted: int) -> Tensor:
-    """Ascending numbers below `n`: all where `wanted` is 0, else as many, the same in every run."""
-    if not wanted or wanted >= n:
-        return torch.arange(n)
-    order = Rng(derive_seed("coherence", n)).uniform(n).argsort(stable=True)
-    return order[:wanted].sort().values
 
 
 def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:

@@ -31,14 +31,13 @@ from harness.api import (
     Metric,
     Model,
     Outcome,
-    Rng,
     Score,
     Settings,
     Split,
     Tools,
     Translate,
     Views,
-    derive_seed,
+    fixed_choice,
     has_ability,
     register_evaluator,
     setting,
@@ -223,7 +222,7 @@ class _Bench:
         self.spec, self.split, self.extractors = spec, split, extractors
         self.targets = tuple(extractors)
         self.name = extractors[self.targets[0]].name
-        self.items = _choose(len(split), config.items).to(split.device)
+        self.items = fixed_choice(len(split), config.items, "quality").to(split.device)
         self.samples = config.samples or len(split)
         if min(len(split), len(self.items), self.samples) < LEAST:
             raise BenchError(f"{len(split)} test images are too few; {LEAST} are needed at least.")
@@ -258,7 +257,7 @@ class _Bench:
         """Real training images against the real ones; none where training data are not lent."""
         if self._train is None:
             return []
-        index = _choose(len(self._train), self.samples)
+        index = fixed_choice(len(self._train), self.samples, "quality")
         found = []
         for name in self.targets:
             images = self._train.tensors[name]
@@ -399,14 +398,6 @@ def _pixels(x: Tensor, name: str) -> Tensor:
     if not torch.isfinite(x).all():
         raise BenchError(f"The model generated values of '{name}' that are not finite.")
     return (x.float().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _choose(n: int, wanted: int) -> Tensor:
-    """Ascending numbers below `n`: all where `wanted` is 0, else as many, the same in every run."""
-    if not wanted or wanted >= n:
-        return torch.arange(n)
-    order = Rng(derive_seed("quality", n)).uniform(n).argsort(stable=True)
-    return order[:wanted].sort().values
 
 
 def _scores(metric: str, family: str, comparisons: Sequence[_Comparison]) -> list[Score]:

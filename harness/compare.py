@@ -222,6 +222,35 @@ def is_of_data(metric: str) -> bool:
     return metric.startswith(_OF_DATA)
 
 
+def differing_settings(a: list[Record], b: list[Record]) -> list[str]:
+    """Settings, data and version of the method that are not the same on both sides."""
+    differing, only = _configuration(a, b)
+    settings = {key for record in (*a, *b) for key in record.run["settings"]} | {"version"}
+    told = [f"{key} is {x} there and {y} here" for key, x, y in differing if key in settings]
+    for side, keys in zip(("there", "here"), only, strict=True):
+        told += [f"{key} is only {side}" for key in keys if key in settings]
+    prints = [{r.run["data"]["fingerprint"][:_SHORT] for r in own} for own in (a, b)]
+    if prints[0] != prints[1]:
+        told.append(
+            f"the data's fingerprint is {_told(prints[0])} there and {_told(prints[1])} here"
+        )
+    return told
+
+
+def differing_measures(a: list[Record], b: list[Record]) -> list[str]:
+    """Evaluators' versions, classifiers and extractors that are not the same on both sides."""
+    told = []
+    for source in dict.fromkeys(source_of(r) for f in a for r in f.results):
+        results = [[r for f in own for r in f.results if source_of(r) == source] for own in (a, b)]
+        if results[1]:
+            told += [f"{source}: {text}" for text in _differing(*results)]
+    return told
+
+
+def _told(values: set[str]) -> str:
+    return ", ".join(sorted(values))
+
+
 def _scores(records: list[Record], metric: str) -> dict[int, Score]:
     found = {r.run["seed"]: r.score(metric) for r in records}
     return {seed: score for seed, score in found.items() if score is not None}

@@ -17,7 +17,7 @@ _HOMES = {
     "modalities": ("END", "PAD", "DataSpec", "Modality"),
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
-    "random": ("Rng", "derive_seed"),
+    "random": ("Rng", "derive_seed", "fixed_choice"),
     "dataset": ("Batch", "Dataset", "DataSettings", "Places", "Split", "Views"),
     "stage": ("GradientStage", "Optimiser", "Stage"),
     "model": ("ABILITIES", "Joint", "Latent", "Model", "Reconstruct", "Transfer", "Translate"),

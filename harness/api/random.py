@@ -76,6 +76,20 @@ class Rng:
         return _mix(rows[:, None] + elements * _signed(_GOLDEN)).view(shape)
 
 
+def fixed_choice(n: int, wanted: int, *names: object) -> Tensor:
+    """Ascending numbers below `n`: all where `wanted` is 0, else as many, the same in every run.
+
+    Args:
+        n: Of how many.
+        wanted: How many; all where there are no more.
+        names: What they are for.
+    """
+    if not wanted or wanted >= n:
+        return torch.arange(n)
+    order = Rng(derive_seed(*names, n)).uniform(n).argsort(stable=True)
+    return order[:wanted].sort().values
+
+
 def _signed(value: int) -> int:
     value &= _MASK
     return value - (1 << 64) if value >> 63 else value

@@ -1,0 +1,267 @@
+"""Latents: what the shared latent knows of the class, and the hole between prior and posterior."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from itertools import combinations
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from harness.api import (
+    DataSpec,
+    Evaluator,
+    Latent,
+    Metric,
+    Model,
+    Outcome,
+    Score,
+    Settings,
+    Split,
+    Tools,
+    fixed_choice,
+    register_evaluator,
+    setting,
+)
+
+_FOLDS = 5
+_BLOCKS = 10  # parts of the latents, behind the standard error of the MMD
+_SHOWN = 400  # points of each kind that the record keeps for a picture
+_MOST_MODALITIES = 10
+
+
+class LatentsConfig(Settings):
+    """How much is measured."""
+
+    items: int = setting(2000, "Test tuples, and prior samples; 0: all.", "ours", ge=0)
+    train_items: int = setting(
+        2000, "Training tuples that a probe learns from; 0: all.", "ours: as many", ge=0
+    )
+    subsets: int = setting(
+        5, "Subsets of given modalities for each size, the same in every run.", "ours", ge=1
+    )
+    batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
+
+
+@register_evaluator("latents", version=1)
+class Latents(Evaluator):
+    """Linear probes of the shared latent, and the prior hole.
+
+    The aggregate posterior is one encoding of each complete test tuple.
+    """
+
+    Config = LatentsConfig
+    needs = (Latent,)
+    metrics = (
+        *(
+            Metric(
+                f"latents/probe-{k}",
+                "higher",
+                3,
+                f"test tuples whose class a logistic regression reads off the shared latent given "
+                f"{k} of the modalities, mean over subsets",
+            )
+            for k in range(1, _MOST_MODALITIES + 1)
+        ),
+        Metric(
+            "latents/two-sample",
+            "lower",
+            3,
+            "accuracy of boosted trees that tell prior samples from the aggregate posterior, "
+            "cross-validated: .5 is a prior without a hole (Lopez-Paz and Oquab 2017)",
+        ),
+        Metric(
+            "latents/mmd",
+            "lower",
+            4,
+            "unbiased squared MMD between prior samples and the aggregate posterior, standardised, "
+            "Gaussian kernel as wide as the posterior's median distance (Gretton et al. 2012)",
+            biased=True,
+        ),
+    )
+
+    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+        # numpy's own threads would wait for each other on busy cores.
+        with threadpool_limits(torch.get_num_threads()):
+            return self._measure(model, spec, split, tools)
+
+    def _measure(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+        config = self.config
+        items = fixed_choice(len(split), config.items, "latents").to(split.device)
+        train = tools.splits("train").to(tools.device) if tools.splits and spec.classes else None
+        learned = (
+            fixed_choice(len(train), config.train_items, "latents").to(train.device)
+            if train is not None
+            else None
+        )
+        sizes = _subsets(model, spec.names, config.subsets)
+        probed = (
+            sum(map(len, sizes.values())) * (len(items) + len(learned)) if train is not None else 0
+        )
+        progress = _Progress(tools, 2 * len(items) + probed)
+
+        def encode(source: Split, index: torch.Tensor, names: tuple[str, ...], what: str):
+            def make(first: int, size: int) -> torch.Tensor:
+                views = source.batch(index[first : first + size]).views
+                given = {name: views[name] for name in names}
+                return model.encode(given, tools.rng(what, *names, first=first))
+
+            return self._gather(make, len(index), progress)
+
+        posterior = encode(split, items, spec.names, "posterior")
+        prior = self._gather(
+            lambda first, size: model.prior(size, tools.rng("prior", first=first)),
+            len(items),
+            progress,
+        )
+        labels = None if split.labels is None else split.labels[items].cpu().numpy()
+        scores = _hole(posterior, prior)
+        if train is not None:
+            known = train.labels[learned].cpu().numpy()
+            for k, subsets in sizes.items():
+                parts = [
+                    _probe(
+                        f"latents/probe-{k}",
+                        names,
+                        (encode(train, learned, names, "train"), known),
+                        (encode(split, items, names, "test"), labels),
+                    )
+                    for names in subsets
+                ]
+                scores += [_mean(parts), *(score for score, _ in parts)]
+        return Outcome(scores, {"projection": _projection(posterior, prior, labels)})
+
+    def _gather(
+        self, make: Callable[[int, int], torch.Tensor], n: int, progress: _Progress
+    ) -> np.ndarray:
+        """Latents `[n, D]` that `make(first, size)` gives batch by batch."""
+        found = []
+        for first in range(0, n, self.config.batch_size):
+            size = min(self.config.batch_size, n - first)
+            found.append(make(first, size).double().cpu().numpy())
+            progress.advance(size)
+        return np.concatenate(found)
+
+
+class _Progress:
+    def __init__(self, tools: Tools, total: int):
+        self._tools, self._done, self._total = tools, 0, total
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        self._tools.report(self._done, self._total)
+
+
+def _subsets(model: Model, names: tuple[str, ...], most: int) -> dict[int, list[tuple[str, ...]]]:
+    """Given modalities by their number, at most so many of each."""
+    largest = min(getattr(model, "max_given", None) or len(names), len(names), _MOST_MODALITIES)
+    found = {}
+    for k in range(1, largest + 1):
+        every = list(combinations(names, k))
+        found[k] = [every[i] for i in fixed_choice(len(every), most, "latents", k).tolist()]
+    return found
+
+
+def _probe(
+    metric: str,
+    given: tuple[str, ...],
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+) -> tuple[Score, np.ndarray]:
+    """A subset's probe, and which test tuples it gets right."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe.fit(*train)
+    right = probe.predict(test[0]) == test[1]
+    value, n = float(right.mean()), len(right)
+    return Score(metric, value, n, (value * (1 - value) / n) ** 0.5, given), right
+
+
+def _mean(parts: list[tuple[Score, np.ndarray]]) -> Score:
+    """The summary over subsets, its error clustered by test tuple."""
+    tuples = np.mean([right for _, right in parts], axis=0)
+    n = len(tuples)
+    stderr = float(tuples.std(ddof=1) / n**0.5) if n > 1 else None
+    return Score(parts[0][0].metric, float(tuples.mean()), n, stderr)
+
+
+def _hole(posterior: np.ndarray, prior: np.ndarray) -> list[Score]:
+    """How well prior samples can be told from encodings, both `[n, D]`."""
+    scale = StandardScaler().fit(posterior)
+    posterior, prior = scale.transform(posterior), scale.transform(prior)
+    n = len(posterior)
+    accuracy = two_sample_accuracy(posterior, prior)
+    error = (accuracy * (1 - accuracy) / (2 * n)) ** 0.5
+    distance, stderr = squared_mmd(posterior, prior)
+    return [
+        Score("latents/two-sample", accuracy, 2 * n, error),
+        Score("latents/mmd", distance, n, stderr),
+    ]
+
+
+def two_sample_accuracy(a: np.ndarray, b: np.ndarray) -> float:
+    """Cross-validated accuracy of telling two samples `[n, D]` apart, in [0, 1]."""
+    x, y = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])
+    # It sees holes between clusters that a small network and neighbours pass over.
+    trees = HistGradientBoostingClassifier(random_state=0)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    return float(cross_val_score(trees, x, y, cv=folds).mean())
+
+
+def squared_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3).
+
+    Args:
+        a: `[n, D]`; its median distance is the width of the Gaussian kernel.
+        b: `[n, D]`.
+
+    Returns:
+        The estimate, which may be negative, and its standard error over blocks of the rows.
+    """
+    distances = euclidean_distances(a, squared=True)
+    width = np.median(distances[np.triu_indices(len(a), 1)])
+    own_a = _kernel(distances, width)
+    own_b = _kernel(euclidean_distances(b, squared=True), width)
+    both = _kernel(euclidean_distances(a, b, squared=True), width)
+    blocks = [
+        _mmd(own_a[np.ix_(i, i)], own_b[np.ix_(i, i)], both[np.ix_(i, i)])
+        for i in np.array_split(np.arange(len(a)), _BLOCKS)
+    ]
+    error = float(np.std(blocks, ddof=1) / len(blocks) ** 0.5)
+    return _mmd(own_a, own_b, both), error
+
+
+def _kernel(squared_distances: np.ndarray, squared_width: float) -> np.ndarray:
+    return np.exp(-squared_distances / (2 * squared_width))
+
+
+def _mmd(own_a: np.ndarray, own_b: np.ndarray, both: np.ndarray) -> float:
+    n = len(own_a)
+    pairs = n * (n - 1)
+    inner = (own_a.sum() - np.trace(own_a)) / pairs + (own_b.sum() - np.trace(own_b)) / pairs
+    return float(inner - 2 * both.mean())
+
+
+def _projection(
+    posterior: np.ndarray, prior: np.ndarray, labels: np.ndarray | None
+) -> dict[str, object]:
+    """The first encodings and prior samples on the encodings' two principal axes, for a picture."""
+    axes = PCA(2, random_state=0).fit(posterior) if posterior.shape[1] > 1 else None
+    flat = {
+        name: (x[:_SHOWN] if axes is None else axes.transform(x[:_SHOWN])).round(3).tolist()
+        for name, x in (("posterior", posterior), ("prior", prior))
+    }
+    shown = None if labels is None else labels[:_SHOWN].tolist()
+    variance = None if axes is None else axes.explained_variance_ratio_.round(4).tolist()
+    return {**flat, "labels": shown, "explained": variance}

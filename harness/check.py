@@ -1,0 +1,236 @@
+"""New runs against reference runs: what `bench.py check` says. Free of torch.
+
+A folder of reference records may hold `gates.json`: {"metrics": [...], "seeds": [...]}, which
+metrics are gates and which new seeds are run; all metrics are, where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.api.errors import BenchError
+from harness.compare import differing_measures, differing_settings, is_of_data
+from harness.gate import LEVEL, Gate, Verdict, judge
+from harness.gather import gather
+from harness.store import Store
+from harness.tables import Record, group_rows
+
+GATES = "gates.json"
+_BROKEN = ("diverged", "failed")
+_LEAST = 2  # reference seeds of a gate
+HOLDS, REGRESSED, INCOMPLETE, NOT_COMPARABLE = range(4)
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    Attributes:
+        verdicts: One a gate.
+        broken: New runs that failed or diverged, with the reason.
+        incomplete: What is missing, in sentences.
+        differing: What makes runs not comparable, in sentences.
+    """
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 holds, 1 regression, 2 incomplete, 3 not comparable; a regression before all else."""
+        if self.broken or any(v.state == "regressed" for v in self.verdicts):
+            return REGRESSED
+        if self.differing:
+            return NOT_COMPARABLE
+        return INCOMPLETE if self.incomplete or not self.verdicts else HOLDS
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row of the reference, to be run again.
+
+    Attributes:
+        overrides: The --set arguments that it was run with.
+    """
+
+    model: str
+    dataset: str
+    preset: str
+    overrides: tuple[str, ...]
+
+
+def read_gates(reference: Path) -> dict[str, Any]:
+    """The reference folder's choice of metrics and seeds; empty where it makes none.
+
+    Raises:
+        BenchError: The file does not read.
+    """
+    file = reference / GATES
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {key: list(found[key]) for key in ("metrics", "seeds") if key in found}
+    except (OSError, json.JSONDecodeError, TypeError) as error:
+        raise BenchError(
+            f"{file} does not read ({error}). Expected: an object with lists 'metrics' and 'seeds'."
+        ) from error
+
+
+def work_of(reference: Path) -> tuple[list[Work], tuple[str, ...]]:
+    """What has to be run so that every row of a reference can be checked, and the evaluators."""
+    records = _reference(reference)
+    evaluators = dict.fromkeys(r["evaluator"] for f in records for r in f.results)
+    return list(dict.fromkeys(_work(record) for record in records)), tuple(evaluators)
+
+
+def check(reference: Path, stores: Sequence[Store], level: float = LEVEL) -> Report:
+    """Test the runs of some stores against a folder of reference records.
+
+    Args:
+        reference: The folder.
+        stores: Where the new runs lie.
+        level: Chance of any false alarm where nothing changed.
+
+    Raises:
+        BenchError: There is no reference run, or the gates' file does not read.
+    """
+    report, gates = Report(), []
+    chosen = read_gates(reference).get("metrics")
+    new = _new_runs(stores, report)
+    for label, rows in group_rows(_reference(reference)):
+        place = f"{label} on {rows[0].run['dataset']}, preset {rows[0].run['preset']}"
+        own = [r for r in new if _work(r) == _work(rows[0])]
+        broken = [r for r in own if r.state in _BROKEN]
+        report.broken += [f"{r.name} {r.state}: {r.reason}" for r in broken]
+        own = [r for r in own if r.trained and r not in broken]
+        if not own:
+            if not broken:
+                report.incomplete.append(f"{place}: there is no new run. Add --run to make it.")
+            continue
+        if told := differing_settings(rows, own) + differing_measures(rows, own):
+            report.differing.append(f"{place}: {'; '.join(told)}.")
+            continue
+        gates += _gates(label, rows, own, chosen, report)
+    if gates:
+        report.verdicts = judge(gates, level)
+    elif not (report.broken or report.incomplete or report.differing):
+        report.incomplete.append("No figure of the reference is a gate; nothing was checked.")
+    return report
+
+
+def _reference(reference: Path) -> list[Record]:
+    found = gather([Store(reference)])
+    if found.problems:
+        first = found.problems[0]
+        raise BenchError(
+            f"The reference {reference} holds records that cannot be used, {first.where} for one: "
+            f"{first.told} Move them away or make them again."
+        )
+    return [record for record in found.records if record.trained]
+
+
+def _new_runs(stores: Sequence[Store], report: Report) -> list[Record]:
+    if not any(store.runs() for store in stores):
+        return []
+    found = gather(stores)
+    report.incomplete += [f"{p.where} is {p.kind}: {p.told}" for p in found.problems]
+    return found.records
+
+
+def _work(record: Record) -> Work:
+    run = record.run
+    return Work(run["model"], run["dataset"], run["preset"], tuple(run["overrides"]))
+
+
+def _gates(
+    label: str,
+    reference: list[Record],
+    new: list[Record],
+    chosen: list[str] | None,
+    report: Report,
+) -> list[Gate]:
+    """The gates of one row; what is missing is told."""
+    known = {m["name"]: m for record in reference for r in record.results for m in r["metrics"]}
+    gates = []
+    for name, facts in known.items():
+        if is_of_data(name) or (chosen is not None and name not in chosen):
+            continue
+        old = [s for record in reference if (s := record.score(name)) is not None]
+        now = [s for record in new if (s := record.score(name)) is not None]
+        if len(old) < _LEAST:
+            report.incomplete.append(
+                f"{label}: {name} has {len(old)} reference seeds; {_LEAST} are needed at least."
+            )
+        elif len(now) < len(new):
+            report.incomplete.append(f"{label}: {len(new) - len(now)} new runs lack {name}.")
+        else:
+            errors = [s.stderr for s in [*old, *now] if s.stderr is not None]
+            gates.append(
+                Gate(
+                    label,
+                    reference[0].run["dataset"],
+                    name,
+                    facts["direction"] == "higher",
+                    tuple(s.value for s in old),
+                    tuple(s.value for s in now),
+                    max(errors, default=0.0),
+                )
+            )
+    return gates
+
+
+def render_check(report: Report) -> str:
+    """The verdicts as a table, and what could not be judged."""
+    from tabulate import tabulate
+
+    lines = []
+    if report.verdicts:
+        head = ("gate", "reference", "new", "change", "visible drop", "p", "verdict")
+        body = [_line(v) for v in report.verdicts]
+        lines += [tabulate(body, head, disable_numparse=True), ""]
+        lines.append(
+            "Change: positive is better. Visible drop: reported with a probability of 95 %. p: "
+            f"one-sided; Holm over all gates at {LEVEL:.0%}."
+        )
+    for title, told in (
+        ("Broken", report.broken),
+        ("Not comparable", report.differing),
+        ("Incomplete", report.incomplete),
+    ):
+        lines += [f"{title}: {text}" for text in told]
+    improved = [v for v in report.verdicts if v.state == "improved"]
+    if improved:
+        lines.append(
+            f"Warning: {len(improved)} gates improved. If that is meant, make the reference anew."
+        )
+    lines.append(
+        ("All gates hold.", "REGRESSION.", "INCOMPLETE.", "NOT COMPARABLE.")[report.exit_code]
+    )
+    return "\n".join(lines)
+
+
+def report_json(report: Report) -> str:
+    """The same with every figure."""
+    return json.dumps(asdict(report) | {"exit_code": report.exit_code}, indent=1)
+
+
+def _line(verdict: Verdict) -> tuple[str, ...]:
+    gate = verdict.gate
+    mean = [math.fsum(x) / len(x) for x in (gate.reference, gate.new)]
+    return (
+        f"{gate.label} {gate.dataset} {gate.metric}",
+        f"{mean[0]:.4g} ({len(gate.reference)})",
+        f"{mean[1]:.4g} ({len(gate.new)})",
+        f"{verdict.change:+.3g}",
+        f"{verdict.visible:.3g}",
+        f"{verdict.p:.2g}",
+        verdict.state,
+    )

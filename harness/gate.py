@@ -1,0 +1,129 @@
+"""The regression gate: are new runs worse than the reference ones? Free of torch.
+
+Each gate is one metric of one method on one dataset. New seeds are tested against the reference
+seeds in the bad direction only, by a pooled t-test whose spread is never below the error of one run
+over its test items; Holm's correction keeps the chance of any false alarm over all gates at the
+level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+LEVEL = 0.01
+_POWER = 0.95
+
+State = Literal["holds", "regressed", "improved"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What is compared.
+
+    Attributes:
+        label: The method, with what was overridden.
+        dataset: Registered name.
+        metric: Name of the metric.
+        higher: Whether more is better.
+        reference: A figure a reference seed; two at least.
+        new: A figure a new seed.
+        resolution: Standard error of one run's figure over its test items.
+    """
+
+    label: str
+    dataset: str
+    metric: str
+    higher: bool
+    reference: tuple[float, ...]
+    new: tuple[float, ...]
+    resolution: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the test says of a gate.
+
+    Attributes:
+        gate: What was compared.
+        change: New mean minus reference mean, positive where better.
+        p: One-sided, of a change as bad as this where nothing changed.
+        visible: The drop that this gate reports with a probability of 95 %, alone or beside the
+            others.
+        state: "regressed" and "improved" after Holm's correction over all gates.
+    """
+
+    gate: Gate
+    change: float
+    p: float
+    visible: float
+    state: State
+
+
+def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
+    """Test every gate.
+
+    Args:
+        gates: At least one.
+        level: Chance of any false alarm where nothing changed.
+
+    Returns:
+        One verdict a gate, in order.
+
+    Raises:
+        ValueError: There is no gate, or one has fewer than two reference seeds or no new one.
+    """
+    from scipy.special import stdtr, stdtrit  # a tenth of a second
+
+    if not gates:
+        raise ValueError("There is no gate to judge.")
+    tests, visible = [], []
+    for gate in gates:
+        change, error, freedom = _difference(gate)
+        tests.append((change, error, freedom))
+        quantiles = stdtrit(freedom, 1 - level / len(gates)) + stdtrit(freedom, _POWER)
+        visible.append(float(quantiles) * error)
+    worse = [_tail(stdtr, change, error, freedom) for change, error, freedom in tests]
+    better = [_tail(stdtr, -change, error, freedom) for change, error, freedom in tests]
+    regressed, improved = holm(worse, level), holm(better, level)
+    return [
+        Verdict(
+            gate,
+            tests[i][0],
+            worse[i],
+            visible[i],
+            "regressed" if regressed[i] else "improved" if improved[i] else "holds",
+        )
+        for i, gate in enumerate(gates)
+    ]
+
+
+def holm(p: Sequence[float], level: float) -> list[bool]:
+    """Which hypotheses fall by Holm's step-down procedure (1979)."""
+    fallen = [False] * len(p)
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        if p[i] > level / (len(p) - rank):
+            break
+        fallen[i] = True
+    return fallen
+
+
+def _difference(gate: Gate) -> tuple[float, float, int]:
+    """The change, positive where better, its standard error and degrees of freedom."""
+    a, b = gate.reference, gate.new
+    if len(a) < 2 or not b:
+        raise ValueError(f"The gate {gate.label} {gate.metric} has too few seeds.")
+    mean_a, mean_b = math.fsum(a) / len(a), math.fsum(b) / len(b)
+    squares = math.fsum((x - mean_a) ** 2 for x in a) + math.fsum((x - mean_b) ** 2 for x in b)
+    freedom = len(a) + len(b) - 2
+    spread = max(math.sqrt(squares / freedom), gate.resolution)
+    change = (mean_b - mean_a) * (1 if gate.higher else -1)
+    return change, spread * math.sqrt(1 / len(a) + 1 / len(b)), freedom
+
+
+def _tail(stdtr, change: float, error: float, freedom: int) -> float:
+    if error == 0:
+        return 0.0 if change < 0 else 1.0
+    return float(stdtr(freedom, change / error))

@@ -1,0 +1,119 @@
+"""The gate from made-up stores whose figures are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from records import write_run
+
+from bench import main
+
+REFERENCE = (0.80, 0.82, 0.81, 0.79, 0.80, 0.81, 0.82, 0.80, 0.79, 0.81)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    for seed, value in enumerate(REFERENCE):
+        write_run(tmp_path / "reference", "shala", seed, value)
+    return tmp_path
+
+
+def new(root, values, model="shala", **facts):
+    for i, value in enumerate(values):
+        write_run(root / "new", model, 100 + i, value, **facts)
+
+
+def check(root, *arguments):
+    folders = ("--reference", root / "reference", "--store", root / "new")
+    return CliRunner().invoke(main, ["check", *map(str, (*folders, *arguments))])
+
+
+def test_runs_like_the_reference_hold(stores):
+    new(stores, (0.81, 0.80, 0.79))
+    found = check(stores)
+    assert found.exit_code == 0, found.output
+    assert "All gates hold." in found.output
+
+
+def test_a_drop_is_a_regression_that_names_its_gate(stores):
+    new(stores, (0.71, 0.70, 0.72))
+    found = check(stores)
+    assert found.exit_code == 1
+    line = next(x for x in found.output.splitlines() if "coherence/joint" in x)
+    assert "regressed" in line
+    assert "-0.095" in line
+
+
+def test_an_improvement_is_a_warning(stores):
+    new(stores, (0.95, 0.96, 0.94))
+    found = check(stores)
+    assert found.exit_code == 0
+    assert "improved" in found.output
+
+
+def test_it_never_passes_on_nothing(stores, tmp_path):
+    found = check(stores)
+    assert found.exit_code == 2
+    assert "there is no new run" in found.output
+    (stores / "reference" / "gates.json").write_text('{"metrics": ["coherence/crosss"]}')
+    new(stores, (0.81, 0.80, 0.79))
+    found = check(stores)
+    assert found.exit_code == 2
+    assert "No figure of the reference is a gate" in found.output
+
+
+def test_other_settings_are_not_comparable_and_printed(stores):
+    new(stores, (0.81, 0.80, 0.79), x=7)
+    found = check(stores)
+    assert found.exit_code == 3
+    assert "model.x is 1 there and 7 here" in found.output
+
+
+def test_other_data_and_other_classifiers_are_not_comparable(stores):
+    new(stores, (0.81, 0.80, 0.79), data="bbbb", judge="other")
+    found = check(stores)
+    assert found.exit_code == 3
+    assert "fingerprint" in found.output
+    assert "classifier of m0" in found.output
+
+
+def test_one_reference_seed_is_incomplete(tmp_path):
+    write_run(tmp_path / "reference", "shala", 0, 0.8)
+    new(tmp_path, (0.8,))
+    found = check(tmp_path)
+    assert found.exit_code == 2
+    assert "1 reference seeds; 2 are needed" in found.output
+
+
+def test_a_new_run_that_diverged_is_a_regression(stores):
+    new(stores, (0.81, 0.80, 0.79))
+    folder = next((stores / "new").rglob("run.json")).parent
+    (folder / "failed.json").write_text('{"status": "diverged", "reason": "The loss at step 3."}')
+    found = check(stores)
+    assert found.exit_code == 1
+    assert "diverged: The loss at step 3." in found.output
+
+
+def test_a_reference_that_does_not_read_is_told_before_anything(stores):
+    new(stores, (0.81,))
+    next((stores / "reference").rglob("run.json")).write_text("{")
+    found = check(stores)
+    assert found.exit_code == 2
+    assert "cannot be used" in found.output
+
+
+def test_running_needs_seeds(stores):
+    found = check(stores, "--run")
+    assert found.exit_code == 2
+    assert "--seeds" in found.output
+
+
+def test_json_holds_every_figure(stores):
+    new(stores, (0.71, 0.70, 0.72))
+    found = json.loads(check(stores, "--json").output)
+    assert found["exit_code"] == 1
+    [joint] = [v for v in found["verdicts"] if v["gate"]["metric"] == "coherence/joint"]
+    assert joint["change"] == pytest.approx(-0.095)
+    assert joint["visible"] > 0
