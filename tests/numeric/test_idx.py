@@ -65,11 +65,12 @@ def test_damage_is_told_with_the_file_and_the_next_step(tmp_path, content, messa
 @pytest.mark.parametrize(
     "content",
     [
-        gzip.compress(RAW)[:-9],  # cut short
-        gzip.compress(RAW)[:12] + b"\xff" * 20,  # another body
-        RAW,  # not packed at all
+        gzip.compress(RAW)[:-9],
+        gzip.compress(RAW)[:12] + b"\xff" * 20,
+        RAW,
         b"",
     ],
+    ids=["cut short", "another body", "not packed at all", "empty"],
 )
 def test_damaged_gzip_is_told_with_the_file_and_the_next_step(tmp_path, content):
     file = written(tmp_path, content, "images.gz")
