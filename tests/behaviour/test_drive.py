@@ -76,7 +76,7 @@ def test_a_run_leaves_weights_records_and_pictures(tmp_path, judges):
     (outcome,) = summary.outcomes.values()
     assert (outcome.status, summary.exit_code) == ("done", 0), outcome.text
     folder = RunFolder(outcome.folder)
-    assert {r["evaluator"] for r in folder.results()} == {"coherence", "quality", "samples"}
+    assert {r["evaluator"] for r in folder.results()} == {"coherence", "latents", "quality", "samples"}
     assert (outcome.folder / "pictures" / "samples-joint.png").exists()
     assert folder.trained["provenance"]["seconds"] > 0
     assert folder.trained["provenance"]["cpu_seconds"] > 0
@@ -105,7 +105,7 @@ def test_a_new_evaluation_setting_does_not_train_again(tmp_path, judges):
     run(smoke("shala", overrides=("evaluators.coherence.samples=7",)), chosen)
     assert folder.weights.stat().st_mtime_ns == trained
     found = [r["evaluator"] for r in folder.results()]
-    assert found == ["coherence", "coherence", "quality", "samples"]
+    assert found == ["coherence", "coherence", "latents", "quality", "samples"]
 
 
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, judges, monkeypatch):
