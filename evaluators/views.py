@@ -30,12 +30,11 @@ from harness.api import (
 )
 from nets.likeness import (
     WINDOW,
+    Summary,
     boxed_ssim,
     foreground,
     psnr,
     quantise,
-    resample,
-    spread,
     ssim,
 )
 from nets.sheets import Strip, draw_sheet
@@ -142,11 +141,11 @@ class ViewSynthesis(Evaluator):
         details = {
             "row": describe_row(model, spec, "P1"),
             "deterministic": bench.deterministic,
-            "intervals": bench.intervals,
+            "intervals": bench.summary.intervals,
             "by_angle": bench.by_angle(),
             "notes": bench.notes(),
         }
-        return Outcome(bench.scores, details, {"sheet": bench.sheet()})
+        return Outcome(bench.summary.scores, details, {"sheet": bench.sheet()})
 
 
 @dataclass
@@ -174,8 +173,7 @@ class _Bench:
     """A model and the data, and what the protocols make of them.
 
     Attributes:
-        scores: What was found.
-        intervals: By metric, the 95 % bootstrap interval over objects.
+        summary: What was found.
         deterministic: Whether two samples of the first objects are the same.
     """
 
@@ -186,8 +184,7 @@ class _Bench:
         self.split, self.names = split, spec.names
         self.items = min(config.items or len(split), len(split))
         self.more = min(config.more_items or self.items, self.items)
-        self.scores: list[Score] = []
-        self.intervals: dict[str, tuple[float, float]] = {}
+        self.summary = Summary(tools.rng("bootstrap"))
         self.deterministic = True
         self._done = 0
         views = len(self.names)
@@ -208,15 +205,15 @@ class _Bench:
                 few = min(size, self.more - first)
                 eight.add(**self._eight(sample[:few], targets, first))
         for name in ("psnr", "ssim"):
-            self._score(f"{name}/p1", self._main[name].mean(1))
+            self.summary.add_mean(f"{name}/p1", self._main[name].mean(1))
             self._score_targets(f"{name}/p1", self._main[name])
             for kind in ("mean", "best"):
-                self._score(f"{name}/p1-{kind}-of-8", eight[f"{name}-{kind}"].mean(1))
+                self.summary.add_mean(f"{name}/p1-{kind}-of-8", eight[f"{name}-{kind}"].mean(1))
         extra = {"foreground": "psnr/p1-foreground", "box": "ssim/p1-box"}
         extra |= {key: f"views/psnr-{key}" for key in ("visible", "hidden")}
         for key, metric in extra.items():
             if key in self._main:
-                self._score(metric, self._main[key].nanmean(1))
+                self.summary.add_mean(metric, self._main[key].nanmean(1))
 
     def measure_rotations(self) -> None:
         """P1 from each view of the rotation set, on some objects."""
@@ -226,7 +223,7 @@ class _Bench:
             for name, figures in found.items():
                 figures.append(own[name].mean(1))
         for name, figures in found.items():
-            self._score(f"{name}/p1-rotated", torch.stack(figures).mean(0))
+            self.summary.add_mean(f"{name}/p1-rotated", torch.stack(figures).mean(0))
 
     def measure_several_given(self) -> None:
         """P2 on some objects, the same targets whatever the number of given views."""
@@ -234,11 +231,13 @@ class _Bench:
             return
         one = [self._others((0,)).index(i) for i in self._left]
         for name in ("psnr", "ssim"):
-            self._score(f"views/{name}-1-given", self._main[name][: self.more, one].mean(1))
+            self.summary.add_mean(
+                f"views/{name}-1-given", self._main[name][: self.more, one].mean(1)
+            )
         for k in self._several:
             own = self._pass(self._round(k), self._left)
             for name in ("psnr", "ssim"):
-                self._score(f"views/{name}-{k}-given", own[name].mean(1))
+                self.summary.add_mean(f"views/{name}-{k}-given", own[name].mean(1))
 
     def measure_floors(self) -> None:
         """P1 of what needs no model; training pictures only where they are lent."""
@@ -261,7 +260,7 @@ class _Bench:
                 floors[name].add(psnr=psnr(guess, real), ssim=ssim(guess, real))
         for name, found in floors.items():
             for kind in ("psnr", "ssim"):
-                self._score(f"floor-{name}/{kind}", found[kind].mean(1))
+                self.summary.add_mean(f"floor-{name}/{kind}", found[kind].mean(1))
 
     def by_angle(self) -> list[dict[str, object]]:
         """P1 by the angle between the given camera and the target's, rounded to degrees."""
@@ -395,26 +394,14 @@ class _Bench:
             distances.append(own.square().sum(1) - 2 * real @ own.T)
         return torch.cat(distances, dim=1).argmin(1).to(images.device)
 
-    def _score(self, metric: str, objects: Tensor) -> None:
-        """The mean over objects `[n]`; those without the figure are left out."""
-        objects = objects[~objects.isnan()]
-        if not len(objects):
-            return
-        draws = resample(len(objects), self.tools.rng("bootstrap")).to(objects.device)
-        stderr, interval = spread(objects[draws].mean(1))
-        known = len(objects) > 1
-        self.scores.append(
-            Score(metric, objects.mean().item(), len(objects), stderr if known else None)
-        )
-        if known:
-            self.intervals[metric] = interval
-
     def _score_targets(self, metric: str, figures: Tensor) -> None:
         """A part for each predicted view, of figures `[n, T]`."""
         given = self._named((0,))
         for name, own in zip(self._named(self._others((0,))), figures.T, strict=True):
             stderr = (own.std() / len(own) ** 0.5).item() if len(own) > 1 else None
-            self.scores.append(Score(metric, own.mean().item(), len(own), stderr, given, name))
+            self.summary.scores.append(
+                Score(metric, own.mean().item(), len(own), stderr, given, name)
+            )
 
     def _amount(self) -> int:
         """Objects that all passes go through, for the progress display."""

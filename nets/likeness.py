@@ -5,11 +5,15 @@ Each figure is one picture's. Means are the caller's: over views, then objects (
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.api import BenchError, Rng
+from harness.api import BenchError, Rng, Score
 
 LARGEST_PSNR = 100.0  # dB; exact copies would be infinite, which JSON does not hold
 WINDOW = 7  # pixels, the side of the window that scikit-image's SSIM slides by default
@@ -122,13 +126,45 @@ def foreground(x: Tensor) -> Tensor:
     return (x < 1 - _NOT_WHITE).any(-3)
 
 
-def resample(n: int, rng: Rng) -> Tensor:
-    """Numbers `[2000, n]` of bootstrap samples of n objects, drawn with replacement."""
-    return rng.integers(n, _DRAWS, n)
+@dataclass(frozen=True)
+class Summary:
+    """Means over objects with their bootstrap errors, metric by metric.
 
+    Attributes:
+        rng: Draws the bootstrap samples: the same for every metric of as many objects.
+        scores: What was added.
+        intervals: By metric, the 95 % percentile interval over objects.
+    """
 
-def spread(replicates: Tensor) -> tuple[float, tuple[float, float]]:
-    """Standard error and 95 % percentile interval of a figure's replicates `[R]`."""
-    tails = replicates.new_tensor([_TAIL, 1 - _TAIL])
-    low, high = torch.quantile(replicates, tails).tolist()
-    return replicates.std().item(), (low, high)
+    rng: Rng
+    scores: list[Score] = field(default_factory=list)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add_mean(self, metric: str, objects: Tensor) -> None:
+        """The mean of figures `[n]`; objects without one (NaN) are left out."""
+        objects = objects[~objects.isnan()]
+        if len(objects):
+            self.add(metric, objects, lambda own: own.mean(-1))
+
+    def add(self, metric: str, objects: Tensor, figure: Callable[[Tensor], Tensor]) -> None:
+        """A figure of objects.
+
+        Args:
+            metric: Its name.
+            objects: `[..., n]`, what is known of each object; finite.
+            figure: Gives the figure `[R]` of resampled objects `[..., R, n]`; where it is not
+                finite for the objects themselves, nothing is added.
+        """
+        n = objects.shape[-1]
+        value = figure(objects[..., None, :])[0].item()
+        if not math.isfinite(value):
+            return
+        stderr = None
+        if n > 1:
+            draws = self.rng.fork(n).integers(n, _DRAWS, n).to(objects.device)
+            replicates = figure(objects[..., draws])
+            replicates = replicates[replicates.isfinite()]
+            tails = replicates.new_tensor([_TAIL, 1 - _TAIL])
+            low, high = torch.quantile(replicates, tails).tolist()
+            stderr, self.intervals[metric] = replicates.std().item(), (low, high)
+        self.scores.append(Score(metric, value, n, stderr))
