@@ -152,7 +152,7 @@ def main() -> None:
 @_json_option
 @click.pass_context
 def run(ctx: click.Context, **options: Any) -> None:
-    """Train and evaluate methods, then print a table: of coherence, where the data have classes.
+    """Train and evaluate methods, then print a table of what the data are judged by.
 
     What is done is not done again; what was cut off goes on where it stopped.
     """
@@ -202,7 +202,7 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...], **filters:
     from harness.tables import make_tables, render
 
     models = () if models == ("all",) else models
-    for metric in ("coherence", "attributes", "fid"):  # the first that the data have
+    for metric in ("psnr", "coherence", "attributes", "fid"):  # the first that the data have
         try:
             tables = make_tables([Store(store)], metric, models=models, **filters)
         except BenchError as error:  # the runs are recorded; a table is only a view of them
