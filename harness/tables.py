@@ -565,7 +565,8 @@ def _legend(metrics: dict[str, Any], printed: list[Published], rows: list[Row]) 
     if printed:
         if any(p.metric not in row.published for p in printed for row in rows):
             notes.append("-: not published.")
-        told = {(p.method, p.condition): p.note for p in printed if p.note}
+        shown = {row.method for row in rows}
+        told = {(p.method, p.condition): p.note for p in printed if p.note and p.method in shown}
         notes += [f"Published {who} ({at}): {note}." for (who, at), note in told.items() if at]
         notes += [f"Published: {source}." for source in dict.fromkeys(p.source for p in printed)]
     return notes
