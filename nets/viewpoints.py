@@ -52,7 +52,8 @@ def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Te
 
     A pixel's surface point is found with its depth and projected into the other view. It is seen
     there unless it lies outside of that picture, or behind what the four pixels around it show by
-    more than a pixel's width at its distance. Where these show nothing at all, nothing hides it.
+    more than half a pixel's width at its distance (with that slack the visible share of cars is the
+    same at 32 and at 128 pixels). Where the four show nothing at all, nothing hides it.
 
     Args:
         depth: `[B, R, R]` along the camera's axis, 0 where there is no surface.
@@ -78,7 +79,7 @@ def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Te
     v = given.focal[1] * point[..., 1] / along + given.centre[1]
     within = ahead & (u >= 0) & (u < 1) & (v >= 0) & (v < 1)
     shown = _farthest(other.double(), u * side - 0.5, v * side - 0.5)
-    slack = far / (given.focal[0] * side) + _ROUNDING * far
+    slack = far / (2 * given.focal[0] * side) + _ROUNDING * far
     return (depth > 0) & within & ((far <= shown + slack) | (shown == 0))
 
 
