@@ -159,8 +159,7 @@ class DiffusionPrior(nn.Module):
         Returns:
             Latents `[B, D]` in the scale of the posterior.
         """
-        w = self.config.guidance if guidance is None else guidance
-        denoiser = self._guided(features, len(z), rng, several or self.config.several, w)
+        denoiser = self._guided(features, len(z), rng, several or self.config.several, guidance)
         if self.config.sampler == "ddim":
             z = sample_ddim(denoiser, self.schedule, z, self.config.sampling_steps, start=start)
         else:
@@ -168,7 +167,12 @@ class DiffusionPrior(nn.Module):
         return z * self.latent_std + self.latent_mean
 
     def _guided(
-        self, features: dict[str, Tensor], n: int, rng: Rng, several: str, w: float
+        self,
+        features: dict[str, Tensor],
+        n: int,
+        rng: Rng,
+        several: str,
+        guidance: float | None = None,
     ) -> Denoiser:
         free = self._conditioned(self.tokens[-1].expand(n, -1))
         if not features:
@@ -183,6 +187,7 @@ class DiffusionPrior(nn.Module):
             choice = rng.integers(len(conditions), n)
             conditions = conditions[choice, torch.arange(n, device=choice.device)][None]
         bound = [self._conditioned(condition) for condition in conditions]
+        w = self.config.guidance if guidance is None else guidance
 
         def guided(z: Tensor, t: Tensor) -> Tensor:
             conditional = sum(denoiser(z, t) for denoiser in bound) / len(bound)

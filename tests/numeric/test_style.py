@@ -1,4 +1,4 @@
-"""The style evaluator: gains of copies and of the truth, colours, silhouettes, and what is skipped."""
+"""The style evaluator: gains of copies and of the truth, colours, silhouettes, what is skipped."""
 
 from __future__ import annotations
 

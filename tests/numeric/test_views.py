@@ -123,6 +123,15 @@ def test_figures_do_not_depend_on_the_batch_size():
         assert one[name].stderr == pytest.approx(all_[name].stderr, abs=1e-9), name
 
 
+def test_figures_of_fewer_objects_say_so_with_p1_of_the_same():
+    split = ring_of(4)
+    model = Fixed(dict.fromkeys(NAMES, torch.zeros(3, SIDE, SIDE)))
+    (_, note) = measure(model, split, more_items=2).details["notes"]
+    few = summaries(measure(model, split.head(2)))
+    assert f"first 2 objects only; psnr/p1 of these is {few['psnr/p1'].value:.2f}" in note
+    assert len(measure(model, split).details["notes"]) == 1
+
+
 def test_of_eight_samples_the_mean_is_less_noisy_and_the_best_no_worse():
     split = ring_of(3)
     outcome = measure(Noisy(split), split)
@@ -245,7 +254,7 @@ def test_the_sheet_frames_the_given_view_and_shows_the_truth_below():
     assert torch.equal(sheet[2:tile, tile:], sheet[tile + 2 : 2 * tile, tile:])
 
 
-def test_noise_makes_a_smaller_sheet_and_no_larger_file(tmp_path):
+def test_noise_makes_a_smaller_sheet_and_no_larger_file():
     from nets.sheets import LIMIT, Strip, _size, draw_sheet
 
     noise = [[Strip(torch.rand(8, 3, 64, 64))] for _ in range(4)]
