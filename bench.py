@@ -152,7 +152,7 @@ def main() -> None:
 @_json_option
 @click.pass_context
 def run(ctx: click.Context, **options: Any) -> None:
-    """Train and evaluate methods, then print a table: of coherence, where the data have classes.
+    """Train and evaluate methods, then print a table of what the data are judged by.
 
     What is done is not done again; what was cut off goes on where it stopped.
     """

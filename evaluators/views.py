@@ -1,22 +1,20 @@
-"""Views: how well other viewpoints are predicted, by protocol P1 (design.md, section 3).
+"""Views: how like the truth are the unseen sides of an object, generated from one or several?
 
-Every view is scored by itself, then the mean over views, then over objects: never the PSNR of a
-pooled error. Predictions are rounded to 8 bits first.
+Protocol of views.md section 6, ours where the paper leaves it open. P1: view 0 is given and the
+others are predicted, clipped and rounded to uint8; PSNR and SSIM of each view, mean over views,
+then objects; one sample of fixed seed. P2: 2, 4 and 8 given views. P4 is P1 at 256 pixels.
 """
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from harness.api import (
-    Camera,
     DataSpec,
     Evaluator,
     Metric,
@@ -30,329 +28,399 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.similarity import psnr, seen_from, ssim
+from nets.likeness import (
+    WINDOW,
+    Summary,
+    boxed_ssim,
+    foreground,
+    psnr,
+    quantise,
+    ssim,
+)
+from nets.sheets import Strip, draw_sheet
+from nets.viewpoints import angle, describe_row, seen_from, stack, why_no_views
 
-_QUARTERS = 4  # given views of the rotation set
-_SEVERAL = (2, 4, 8)  # given views of protocol P2
-_RESAMPLES = 2000
-_OBJECTS_SHOWN = 3
-_TILE = 64
-_GAP = 2
-_GIVEN = (20, 160, 60)  # frame of what was given
-_WHITE_ENOUGH = 0.05  # a pixel that differs from white by more is taken for an object's
-_FAMILIES = {
-    "psnr": (2, "peak signal-to-noise ratio in dB"),
-    "ssim": (3, "structural similarity, 7 x 7 windows"),
+_SAMPLES = 8
+_SEVERAL = (2, 4, 8)  # given views of P2
+_ROTATIONS = 4  # given views of the rotation set: 0, 4, 8 and 12 of sixteen
+_FEWEST = 16  # pixels of a view behind a figure of visible or hidden ones
+_SHOWN = 6  # objects at most on the contact sheet
+_FLOORS = {
+    "white": "white pictures",
+    "mean": "the mean training picture of each view",
+    "nearest": "the other views of the training object whose given view is nearest (squared error)",
+}
+_P1 = "view 0 given, mean over the other views, then objects"
+_TOLD = {
+    "p1": f"{_P1}, one sample",
+    "p1-rotated": "as p1, mean over four given views a quarter turn apart",
+    "p1-mean-of-8": "as p1, of the mean of eight samples",
+    "p1-best-of-8": "as p1, of the best of eight samples of an object, chosen by the truth",
 }
 _KINDS = {
-    "": "view 0 given, one sample of each other view, mean over views, then objects (P1)",
-    "/rotation": "the same, mean over the views at 0, 90, 180 and 270 degrees as the given one",
-    "/mean": "P1 of the pixel-wise mean of several samples, which favours it",
-    "/best": "P1 of the best of several samples, chosen by PSNR for each object",
-    **{
-        f"/given-{k}": f"{k} evenly spread views given (P2), all others predicted" for k in _SEVERAL
-    },
-}
-_ALONE = {
-    "psnr/foreground": "P1 on the pixels that either picture has not white",
-    "psnr/visible": "P1 on the object's pixels whose surface the given view shows as well",
-    "psnr/hidden": "P1 on the object's pixels whose surface the given view does not show",
-    "ssim/box": "P1 within the object's bounding box",
+    "psnr": (2, "peak signal-to-noise ratio in dB"),
+    "ssim": (3, "structural similarity, 7 x 7 windows"),
 }
 
 
 class ViewsConfig(Settings):
     """How much is measured."""
 
-    items: int = setting(0, "Test objects; 0: all.", "ours: all", ge=0)
+    items: int = setting(0, "Test objects, the first ones; 0: all.", "ours: all", ge=0)
     more_items: int = setting(
-        0, "Test objects for all but the headline; 0: as many.", "ours: as many", ge=0
+        0,
+        "Test objects, the first ones, for rotations, eight samples and several given views; "
+        "0: as many as `items`.",
+        "ours: all",
+        ge=0,
     )
-    samples: int = setting(8, "Samples an object, for their mean and best.", "views.md, P1", ge=1)
-    batch_size: int = setting(16, "Objects at a time; changes no result.", "ours", ge=1)
+    batch_size: int = setting(25, "Objects at a time; changes no result.", "ours", ge=1)
 
 
 def _metrics() -> tuple[Metric, ...]:
-    found = [
-        Metric(f"{family}{kind}", "higher", digits, f"{meaning}: {told}")
-        for family, (digits, meaning) in _FAMILIES.items()
-        for kind, told in _KINDS.items()
+    found = []
+    for kind, (digits, what) in _KINDS.items():
+        found += [
+            Metric(f"{kind}/{protocol}", "higher", digits, f"{what}: {told}")
+            for protocol, told in _TOLD.items()
+        ]
+    found += [
+        Metric(
+            "psnr/p1-foreground",
+            "higher",
+            2,
+            "as p1, over pixels that are not white in the truth or in the prediction",
+        ),
+        Metric("ssim/p1-box", "higher", 3, "as p1, within the box round what is not white"),
+        Metric(
+            "views/psnr-visible",
+            "higher",
+            2,
+            f"as psnr/p1, over the object's pixels seen from the given view; views with "
+            f"{_FEWEST} of them",
+        ),
+        Metric("views/psnr-hidden", "higher", 2, "the same over those not seen from there"),
     ]
-    for name, told in _ALONE.items():
-        digits, meaning = _FAMILIES[name.split("/")[0]]
-        found.append(Metric(name, "higher", digits, f"{meaning}: {told}"))
+    for kind, (digits, what) in _KINDS.items():
+        found += [
+            Metric(
+                f"views/{kind}-{k}-given",
+                "higher",
+                digits,
+                f"{what}, {k} given views evenly round; mean over the views that eight leave",
+            )
+            for k in (1, *_SEVERAL)
+        ]
+        found += [
+            Metric(f"floor-{name}/{kind}", "higher", digits, f"{told}, at p1")
+            for name, told in _FLOORS.items()
+        ]
     return tuple(found)
 
 
 @register_evaluator("views", version=1)
 class ViewSynthesis(Evaluator):
-    """PSNR and SSIM of predicted viewpoints, and what trivial predictions reach."""
+    """PSNR and SSIM of unseen views, generated from one given view or several."""
 
     Config = ViewsConfig
     needs = (Translate,)
     metrics = _metrics()
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
-        if not spec.modalities or any(m.camera is None for m in spec.modalities):
-            return f"The modalities of '{spec.name}' are no viewpoints: they have no cameras."
-        return super().skip(model, spec)
+        reason = why_no_views(spec)
+        if reason is None and spec.modalities[0].shape[1] < WINDOW:
+            reason = f"SSIM needs pictures of at least {WINDOW} x {WINDOW} pixels."
+        return reason or super().skip(model, spec)
 
     def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
         bench = _Bench(self.config, model, spec, split, tools)
-        scores, details = bench.headline()
-        scores += bench.several_samples() + bench.rotation() + bench.several_given()
-        floors = bench.floors()
-        resolution = spec.modalities[0].shape[-1]
-        details |= {
-            "resolution": resolution,
-            "floors": floors,
-            "notes": _notes(model, resolution, len(spec.names), floors),
+        bench.measure_one_given()
+        bench.measure_rotations()
+        bench.measure_several_given()
+        bench.measure_floors()
+        details = {
+            "row": describe_row(model, spec, "P1"),
+            "deterministic": bench.deterministic,
+            "intervals": bench.summary.intervals,
+            "by_angle": bench.by_angle(),
+            "notes": bench.notes(),
         }
-        return Outcome(scores, details, {"sheet": bench.sheet()})
+        return Outcome(bench.summary.scores, details, {"sheet": bench.sheet()})
 
 
 @dataclass
-class _Bench:
-    config: ViewsConfig
-    model: Model
-    spec: DataSpec
-    split: Split
-    tools: Tools
-
-    def __post_init__(self):
-        self.names = self.spec.names
-        self.real = torch.stack([self.split.tensors[n] for n in self.names], 1)  # [N, V, C, R, R]
-        n = len(self.split)
-        self.items = min(self.config.items or n, n)
-        self.more = min(self.config.more_items or self.items, self.items)
-        self._done, self._total = 0, self._amount()
-        self._first: Tensor | None = None  # the headline's predictions
-
-    def predict(self, given: Sequence[int], n: int, sample: int = 0) -> Tensor:
-        """The views that are not given, `[n, V - K, C, R, R]` uint8, in order."""
-        names = [self.names[i] for i in given]
-        targets = [name for name in self.names if name not in names]
-        made = []
-        for first in range(0, n, self.config.batch_size):
-            size = min(self.config.batch_size, n - first)
-            index = torch.arange(first, first + size, device=self.split.device)
-            views = self.split.batch(index).views
-            rng = self.tools.rng("views", *names, sample, first=first)
-            found = self.model.translate({name: views[name] for name in names}, targets, rng)
-            images = torch.stack([found[name] for name in targets], 1)
-            made.append((images.float().clamp(0, 1) * 255).round().to(torch.uint8))
-            self._done += size
-            self.tools.report(self._done, self._total)
-        return torch.cat(made)
-
-    def others(self, given: Sequence[int], n: int) -> Tensor:
-        """The real views that are not given, as `predict` orders them."""
-        return self.real[:n, [i for i in range(len(self.names)) if i not in given]]
-
-    def headline(self) -> tuple[list[Score], dict[str, object]]:
-        """P1: its summaries, a part for each view, the object alone, by angle, intervals."""
-        made, real = self.predict([0], self.items), self.others([0], self.items)
-        self._first = made
-        quality = _Quality.of(made, real)
-        given, targets = self.names[0], self.names[1:]
-        scores = [*quality.summaries("")]
-        for family, values in quality.by_view.items():
-            scores += [
-                _score(family, own, (given,), target)
-                for target, own in zip(targets, values.T, strict=True)
-            ]
-        scores += self._object_alone(made, real)
-        angles = [_angle(self.spec[given].camera, self.spec[t].camera) for t in targets]
-        details = {
-            "interval": {f: _interval(values.mean(1)) for f, values in quality.by_view.items()},
-            "by_angle": {
-                f: {
-                    f"{angle:g}": round(float(values[:, _where(angles, angle)].mean()), 4)
-                    for angle in sorted(set(angles))
-                }
-                for f, values in quality.by_view.items()
-            },
-        }
-        return scores, details
-
-    def several_samples(self) -> list[Score]:
-        """The mean and the best of several samples; of one where a method has no noise."""
-        n, first = self.more, self._first
-        samples = [first[:n].float()]
-        if self.config.samples > 1:
-            second = self.predict([0], n, 1)
-            if not torch.equal(second, first[:n]):
-                samples.append(second.float())
-                for i in range(2, self.config.samples):
-                    samples.append(self.predict([0], n, i).float())
-        if len(samples) == 1:
-            return []
-        real = self.others([0], n)
-        mean = torch.stack(samples).mean(0).round().to(torch.uint8)
-        scores = _Quality.of(mean, real).summaries("/mean")
-        each = [_Quality.of(x.to(torch.uint8), real) for x in samples]
-        best = torch.stack([q.by_view["psnr"].mean(1) for q in each]).argmax(0)  # [n]
-        chosen = {
-            family: torch.stack([q.by_view[family] for q in each])[best, torch.arange(n)]
-            for family in _FAMILIES
-        }
-        return scores + _Quality(chosen).summaries("/best")
-
-    def rotation(self) -> list[Score]:
-        """P1 from each quarter turn, the mean over the given views."""
-        views = len(self.names)
-        if views < _QUARTERS:
-            return []
-        found = [_Quality.of(self._first[: self.more], self.others([0], self.more))]
-        for i in range(1, _QUARTERS):
-            given = [i * views // _QUARTERS]
-            found.append(_Quality.of(self.predict(given, self.more), self.others(given, self.more)))
-        means = {f: torch.stack([q.by_view[f] for q in found]).mean(0) for f in _FAMILIES}
-        return _Quality(means).summaries("/rotation")
-
-    def several_given(self) -> list[Score]:
-        """P2, where the method takes several views."""
-        scores, views = [], len(self.names)
-        for k in self._several():
-            given = [i * views // k for i in range(k)]
-            quality = _Quality.of(self.predict(given, self.more), self.others(given, self.more))
-            scores += quality.summaries(f"/given-{k}")
-        return scores
-
-    def floors(self) -> dict[str, dict[str, float]]:
-        """P1 of white pictures, of the training cars' mean and of the nearest training car."""
-        real = self.others([0], self.items)
-        guesses = {"white": torch.full_like(real, 255)}
-        if self.tools.splits is not None:
-            train = self.tools.splits("train").to(self.split.device)
-            known = torch.stack([train.tensors[n] for n in self.names], 1)
-            mean = known[:, 1:].float().mean(0).round().to(torch.uint8)
-            guesses["mean image"] = mean.expand_as(real)
-            a, b = (x[:, 0].flatten(1).float() for x in (self.real[: self.items], known))
-            guesses["nearest training object"] = known[torch.cdist(a, b).argmin(1), 1:]
-        return {
-            name: {s.metric: s.value for s in _Quality.of(made, real).summaries("")}
-            for name, made in guesses.items()
-        }
-
-    def sheet(self) -> Tensor:
-        """Objects with the given view framed, predictions beside it, the truth below; uint8."""
-        n = min(_OBJECTS_SHOWN, self.items)
-        given = self.real[:n, :1]
-        rows = []
-        for i in range(n):
-            for line, framed in (
-                (torch.cat([given, self._first[:n]], 1)[i], True),
-                (self.real[i], False),
-            ):
-                rows.append(_line(line.cpu(), framed))
-        return torch.cat(rows)
-
-    def _object_alone(self, made: Tensor, real: Tensor) -> list[Score]:
-        a, b = made.float() / 255, real.float() / 255
-        either = ((1 - a) > _WHITE_ENOUGH).any(2) | ((1 - b) > _WHITE_ENOUGH).any(2)
-        scores = [_score("psnr/foreground", psnr(a, b, either))]
-        facts = {name: x[: self.items] for name, x in self.split.facts.items()}
-        if "alpha" in facts:
-            scores.append(_score("ssim/box", ssim(a, b, facts["alpha"][:, 1:] > 127)))
-        if "depth" in facts:
-            depth, cameras = facts["depth"], [m.camera for m in self.spec.modalities]
-            shown = torch.stack(
-                [
-                    seen_from(depth[:, i], cameras[i], depth[:, 0], cameras[0])
-                    for i in range(1, len(cameras))
-                ],
-                1,
-            )
-            car = depth[:, 1:] > 0
-            scores.append(_score("psnr/visible", psnr(a, b, car & shown)))
-            scores.append(_score("psnr/hidden", psnr(a, b, car & ~shown)))
-        return scores
-
-    def _several(self) -> list[int]:
-        most = min(self.model.max_given or len(self.names), len(self.names) - 1)
-        return [k for k in _SEVERAL if k <= most]
-
-    def _amount(self) -> int:
-        rounds = (self.config.samples - 1) + (_QUARTERS - 1) + len(self._several())
-        return self.items + rounds * self.more
-
-
-@dataclass(frozen=True)
-class _Quality:
-    """PSNR and SSIM of every predicted view.
+class _Found:
+    """Figures of one way of generating, by what they measure.
 
     Attributes:
-        by_view: `[N, T]` by family.
+        parts: `[n, T]` each once `joined`, NaN where a view has no such figure.
     """
 
-    by_view: dict[str, Tensor]
+    parts: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
 
-    @classmethod
-    def of(cls, made: Tensor, real: Tensor) -> _Quality:
-        """Of uint8 pictures `[N, T, C, R, R]`."""
-        a, b = made.double() / 255, real.double() / 255
-        return cls({"psnr": psnr(a, b), "ssim": ssim(a, b)})
+    def add(self, **figures: Tensor) -> None:
+        for name, values in figures.items():
+            self.parts[name].append(values)
 
-    def summaries(self, kind: str) -> list[Score]:
-        return [_score(f"{family}{kind}", values) for family, values in self.by_view.items()]
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.cat(self.parts[name])
 
-
-def _score(
-    metric: str, values: Tensor, given: tuple[str, ...] = (), target: str | None = None
-) -> Score:
-    """The mean over views, then objects, of `[N]` or `[N, T]`; views without a pixel left out."""
-    objects = values if values.dim() == 1 else values.nanmean(1)
-    objects = objects[~objects.isnan()]
-    n = len(objects)
-    stderr = (objects.std() / n**0.5).item() if n > 1 else None
-    return Score(metric, objects.mean().item(), n, stderr, given, target)
+    def __contains__(self, name: str) -> bool:
+        return name in self.parts
 
 
-def _interval(objects: Tensor) -> list[float]:
-    """95 % bootstrap interval of the mean over objects `[N]` (percentiles)."""
-    values = objects.cpu().numpy()
-    draws = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
-    return [round(float(x), 4) for x in np.percentile(values[draws].mean(1), [2.5, 97.5])]
+class _Bench:
+    """A model and the data, and what the protocols make of them.
+
+    Attributes:
+        summary: What was found.
+        deterministic: Whether two samples of the first objects are the same.
+    """
+
+    def __init__(
+        self, config: ViewsConfig, model: Model, spec: DataSpec, split: Split, tools: Tools
+    ):
+        self.config, self.model, self.spec, self.tools = config, model, spec, tools
+        self.split, self.names = split, spec.names
+        self.items = min(config.items or len(split), len(split))
+        self.more = min(config.more_items or self.items, self.items)
+        self.summary = Summary(tools.rng("bootstrap"))
+        self.deterministic = True
+        self._done = 0
+        views = len(self.names)
+        self._rotations = list(dict.fromkeys(k * views // _ROTATIONS for k in range(_ROTATIONS)))
+        largest = max((k for k in _SEVERAL if 2 * k <= views), default=1)
+        self._left = tuple(i for i in range(views) if i not in self._round(largest))
+        most = model.max_given or views
+        self._several = [k for k in _SEVERAL if k <= min(largest, most)]
+
+    def measure_one_given(self) -> None:
+        """P1, one sample for all objects, eight for some."""
+        targets = self._others((0,))
+        self._main, eight = _Found(), _Found()
+        for first, size in self._batches(self.items):
+            sample = self._generate((0,), targets, first, size)
+            self._main.add(**self._figures(sample, targets, first))
+            if self.more > first:
+                few = min(size, self.more - first)
+                eight.add(**self._eight(sample[:few], targets, first))
+        for name in ("psnr", "ssim"):
+            self.summary.add_mean(f"{name}/p1", self._main[name].mean(1))
+            self._score_targets(f"{name}/p1", self._main[name])
+            for kind in ("mean", "best"):
+                self.summary.add_mean(f"{name}/p1-{kind}-of-8", eight[f"{name}-{kind}"].mean(1))
+        extra = {"foreground": "psnr/p1-foreground", "box": "ssim/p1-box"}
+        extra |= {key: f"views/psnr-{key}" for key in ("visible", "hidden")}
+        for key, metric in extra.items():
+            if key in self._main:
+                self.summary.add_mean(metric, self._main[key].nanmean(1))
+
+    def measure_rotations(self) -> None:
+        """P1 from each view of the rotation set, on some objects."""
+        found = {name: [self._main[name][: self.more].mean(1)] for name in ("psnr", "ssim")}
+        for given in self._rotations[1:]:
+            own = self._pass((given,), self._others((given,)))
+            for name, figures in found.items():
+                figures.append(own[name].mean(1))
+        for name, figures in found.items():
+            self.summary.add_mean(f"{name}/p1-rotated", torch.stack(figures).mean(0))
+
+    def measure_several_given(self) -> None:
+        """P2 on some objects, the same targets whatever the number of given views."""
+        if not self._several:
+            return
+        one = [self._others((0,)).index(i) for i in self._left]
+        for name in ("psnr", "ssim"):
+            self.summary.add_mean(
+                f"views/{name}-1-given", self._main[name][: self.more, one].mean(1)
+            )
+        for k in self._several:
+            own = self._pass(self._round(k), self._left)
+            for name in ("psnr", "ssim"):
+                self.summary.add_mean(f"views/{name}-{k}-given", own[name].mean(1))
+
+    def measure_floors(self) -> None:
+        """P1 of what needs no model; training pictures only where they are lent."""
+        targets = self._others((0,))
+        train = self.tools.splits("train") if self.tools.splits is not None else None
+        floors = {name: _Found() for name in (_FLOORS if train is not None else ("white",))}
+        names = self._named(targets)
+        if train is not None:
+            mean = quantise(torch.stack([_mean(train.tensors[name]) for name in names]))
+            mean = mean.to(self.tools.device)
+        for first, size in self._batches(self.items):
+            real = self._real(targets, first, size)
+            guesses = {"white": torch.ones_like(real)}
+            if train is not None:
+                nearest = self._nearest(train, first, size)
+                copies = [train.tensors[name][nearest] for name in names]
+                copies = torch.stack(copies, dim=1).to(real.device)
+                guesses |= {"mean": mean.expand_as(real), "nearest": copies.double() / 255}
+            for name, guess in guesses.items():
+                floors[name].add(psnr=psnr(guess, real), ssim=ssim(guess, real))
+        for name, found in floors.items():
+            for kind in ("psnr", "ssim"):
+                self.summary.add_mean(f"floor-{name}/{kind}", found[kind].mean(1))
+
+    def by_angle(self) -> list[dict[str, object]]:
+        """P1 by the angle between the given camera and the target's, rounded to degrees."""
+        given = self.spec.modalities[0].camera
+        columns: dict[int, list[int]] = {}
+        for column, i in enumerate(self._others((0,))):
+            degrees = round(angle(given, self.spec.modalities[i].camera))
+            columns.setdefault(degrees, []).append(column)
+        kinds = [key for key in ("psnr", "ssim", "visible", "hidden") if key in self._main]
+        found = []
+        for degrees, own in sorted(columns.items()):
+            figures = {key: self._main[key][:, own].nanmean().item() for key in kinds}
+            known = {key: value for key, value in figures.items() if value == value}
+            found.append({"degrees": degrees, "views": len(own), **known})
+        return found
+
+    def notes(self) -> list[str]:
+        """Sentences for below the table."""
+        told = []
+        if self.deterministic:
+            told.append(f"{self.model.name} draws nothing at random: its eight samples are one.")
+        if self.more < self.items:
+            own = {name: self._main[name][: self.more].mean() for name in ("psnr", "ssim")}
+            told.append(
+                f"{self.model.name}: what is rotated, of eight samples or of several given views "
+                f"is measured on the first {self.more} objects only; psnr/p1 of these is "
+                f"{own['psnr']:.2f}, ssim/p1 {own['ssim']:.3f}."
+            )
+        return told
+
+    def sheet(self) -> Tensor:
+        """The given view framed with the generated ones beside it, the truth below."""
+        targets = self._others((0,))
+        n = min(_SHOWN, self.items)
+        made = self._generate((0,), targets, 0, n)
+        real = self._real(range(len(self.names)), 0, n)
+        rows = torch.cat([real[:, :1], made], dim=1)
+        return draw_sheet(
+            [[Strip(row, (0,)), Strip(truth)] for row, truth in zip(rows, real, strict=True)]
+        )
+
+    def _round(self, k: int) -> tuple[int, ...]:
+        """Numbers of k views evenly round the object, from view 0 on."""
+        return tuple(i * len(self.names) // k for i in range(k))
+
+    def _others(self, given: Sequence[int]) -> tuple[int, ...]:
+        return tuple(i for i in range(len(self.names)) if i not in given)
+
+    def _named(self, views: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self.names[i] for i in views)
+
+    def _batches(self, n: int) -> list[tuple[int, int]]:
+        size = self.config.batch_size
+        return [(first, min(size, n - first)) for first in range(0, n, size)]
+
+    def _real(self, views: Sequence[int], first: int, size: int) -> Tensor:
+        """True views `[size, T, C, R, R]` in [0, 1], float64."""
+        index = torch.arange(first, first + size, device=self.split.device)
+        shown = self.split.batch(index).views
+        return quantise(stack(shown, self._named(views)))
+
+    def _generate(
+        self, given: Sequence[int], targets: Sequence[int], first: int, size: int, sample: int = 0
+    ) -> Tensor:
+        """Predicted views `[size, T, C, R, R]`, clipped but not yet rounded, float64."""
+        sources, wanted = self._named(given), self._named(targets)
+        index = torch.arange(first, first + size, device=self.split.device)
+        shown = self.split.batch(index).views
+        rng = self.tools.rng("views", *sources, sample, first=first)
+        made = stack(self.model.translate({n: shown[n] for n in sources}, wanted, rng), wanted)
+        quantise(made, f"{wanted[0]} to {wanted[-1]}")  # complains of what is not finite
+        self._done += size
+        self.tools.report(self._done, self._amount())
+        return made.double().clamp(0, 1)
+
+    def _pass(self, given: Sequence[int], targets: Sequence[int]) -> _Found:
+        """PSNR and SSIM of one sample of some objects."""
+        found = _Found()
+        for first, size in self._batches(self.more):
+            made = quantise(self._generate(given, targets, first, size))
+            real = self._real(targets, first, size)
+            found.add(psnr=psnr(made, real), ssim=ssim(made, real))
+        return found
+
+    def _figures(self, sample: Tensor, targets: Sequence[int], first: int) -> dict[str, Tensor]:
+        """All figures `[b, T]` of predictions from view 0."""
+        size = len(sample)
+        made, real = quantise(sample), self._real(targets, first, size)
+        truth = foreground(real)
+        figures = {
+            "psnr": psnr(made, real),
+            "ssim": ssim(made, real),
+            "foreground": psnr(made, real, truth | foreground(made)),
+            "box": boxed_ssim(made, real, truth),
+        }
+        if "depth" in self.split.facts:
+            seen, surface = self._seen(targets, first, size)
+            for name, mask in (("visible", seen), ("hidden", surface & ~seen)):
+                enough = mask.sum((-2, -1)) >= _FEWEST
+                figures[name] = torch.where(enough, psnr(made, real, mask), torch.nan)
+        return figures
+
+    def _seen(self, targets: Sequence[int], first: int, size: int) -> tuple[Tensor, Tensor]:
+        """Which pixels `[b, T, R, R]` of the targets view 0 sees, and which are of the object."""
+        depth = self.split.facts["depth"][first : first + size]
+        cameras = [m.camera for m in self.spec.modalities]
+        seen = [seen_from(depth[:, i], cameras[i], depth[:, 0], cameras[0]) for i in targets]
+        return torch.stack(seen, dim=1), depth[:, list(targets)] > 0
+
+    def _eight(self, sample: Tensor, targets: Sequence[int], first: int) -> dict[str, Tensor]:
+        """PSNR and SSIM `[b, T]` of eight samples' mean, and of each object's best sample."""
+        real, total = self._real(targets, first, len(sample)), sample
+        figures = {name: [measure(quantise(sample), real)] for name, measure in _MEASURES.items()}
+        for k in range(1, _SAMPLES):
+            made = self._generate((0,), targets, first, len(sample), k)
+            if first == 0 and k == 1:
+                self.deterministic = torch.equal(quantise(made), quantise(sample))
+            if self.deterministic:
+                break
+            total = total + made
+            for name, measure in _MEASURES.items():
+                figures[name].append(measure(quantise(made), real))
+        count = len(figures["psnr"])
+        found = {}
+        for name, measure in _MEASURES.items():
+            own = torch.stack(figures[name])  # [K, b, T]
+            best = own.mean(2).argmax(0)
+            found[f"{name}-best"] = own[best, torch.arange(len(sample), device=best.device)]
+            found[f"{name}-mean"] = measure(quantise(total / count), real)
+        return found
+
+    def _nearest(self, train: Split, first: int, size: int) -> Tensor:
+        """Numbers `[b]` of the training objects whose view 0 is nearest."""
+        real = self._real((0,), first, size).flatten(1)
+        distances = []
+        images = train.tensors[self.names[0]]
+        for own in images.split(250):
+            own = own.to(real.device).flatten(1).double() / 255
+            distances.append(own.square().sum(1) - 2 * real @ own.T)
+        return torch.cat(distances, dim=1).argmin(1).to(images.device)
+
+    def _score_targets(self, metric: str, figures: Tensor) -> None:
+        """A part for each predicted view, of figures `[n, T]`."""
+        given = self._named((0,))
+        for name, own in zip(self._named(self._others((0,))), figures.T, strict=True):
+            stderr = (own.std() / len(own) ** 0.5).item() if len(own) > 1 else None
+            self.summary.scores.append(
+                Score(metric, own.mean().item(), len(own), stderr, given, name)
+            )
+
+    def _amount(self) -> int:
+        """Objects that all passes go through, for the progress display."""
+        samples = 2 if self.deterministic and self._done > self.items else _SAMPLES
+        passes = samples - 1 + len(self._rotations) - 1 + len(self._several)
+        return max(self._done, self.items + passes * self.more + min(_SHOWN, self.items))
 
 
-def _angle(a: Camera, b: Camera) -> float:
-    """Between the directions in which two cameras look, in degrees, to a tenth."""
-    cosine = math.fsum(x * y for x, y in zip(a.rotation[2], b.rotation[2], strict=True))
-    return round(math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), 1)
+_MEASURES = {"psnr": psnr, "ssim": ssim}
 
 
-def _where(angles: list[float], angle: float) -> list[int]:
-    return [i for i, own in enumerate(angles) if own == angle]
-
-
-def _notes(
-    model: Model, resolution: int, views: int, floors: dict[str, dict[str, float]]
-) -> list[str]:
-    told = "; ".join(
-        f"{name} {found['psnr']:.2f} dB, {found['ssim']:.3f}" for name, found in floors.items()
-    )
-    notes = [
-        f"Protocol P1: view 0 of {views} given, the others predicted, {resolution} x {resolution} "
-        "pixels on white, 8 bits. The published figures mix four protocols.",
-        f"Floors: {told}.",
-    ]
-    for what in ("reduced", "supervision"):
-        text = getattr(model, what, "")
-        if text:
-            notes.append(f"{model.name}, {what}: {text}.")
-    return notes
-
-
-def _line(pictures: Tensor, framed: bool) -> Tensor:
-    """Pictures `[V, C, R, R]` uint8 in a row, the first framed where it was given."""
-    side = pictures.shape[-1]
-    mode = "nearest" if side <= _TILE else "area"
-    tiles = functional.interpolate(pictures.float(), (_TILE, _TILE), mode=mode)
-    tiles = tiles.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
-    outer = _TILE + 2 * _GAP
-    row = torch.full((len(tiles), outer, outer, 3), 255, dtype=torch.uint8)
-    if framed:
-        row[0] = torch.tensor(_GIVEN, dtype=torch.uint8)
-    row[:, _GAP:-_GAP, _GAP:-_GAP] = tiles
-    return row.permute(1, 0, 2, 3).reshape(outer, len(tiles) * outer, 3)
+def _mean(images: Tensor) -> Tensor:
+    """The mean `[C, R, R]` of pictures uint8 `[N, C, R, R]`, in [0, 1]."""
+    return images.sum(0, dtype=torch.float64) / len(images) / 255

@@ -14,10 +14,11 @@ class Published:
     """One printed figure.
 
     Attributes:
-        condition: Of an ablation or a resolution; empty for a main figure.
+        condition: Of an ablation, or a resolution ("128 px"); empty for a main figure.
         value: As printed, with its digits.
         source: Authors, year and table.
         note: What one should know of it.
+        protocol: How it was measured, where rows of one table differ in that.
     """
 
     dataset: str
@@ -27,9 +28,15 @@ class Published:
     value: str
     source: str
     note: str
+    protocol: str = ""
+
+    @property
+    def resolution(self) -> str:
+        """The condition, where that is a resolution; else empty."""
+        return self.condition if self.condition.endswith(" px") else ""
 
 
 def read_published(file: Path = FILE) -> list[Published]:
     """Every figure of the file."""
     with file.open(encoding="utf-8", newline="") as lines:
-        return [Published(**row) for row in csv.DictReader(lines)]
+        return [Published(**row) for row in csv.DictReader(lines, restval="")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -23,6 +24,7 @@ Format = Literal["text", "markdown", "latex", "csv", "json"]
 _LEVEL = 0.05  # of the tests behind the bold print
 _CEILING = "classifier/accuracy"
 _FLOOR = "floor/"  # before the metric whose floor it is: all but the protocol
+_BOUND = re.compile(r"(floor|ceiling)-[a-z]+/(.+)")  # "floor-white/psnr": its meaning says which
 _NOT_RUN = "not run"
 _ALONE = (
     r"\documentclass{article}\usepackage{booktabs}\begin{document} "
@@ -34,6 +36,7 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
 )
+_FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Row:
         label: The method, with the settings that tell it from others.
         cells: By metric.
         published: By metric, as printed.
+        facts: What its figures hang on, by the names in `_FACTS`; none for most data.
+        printed_by: How the published figures were measured, where that differs between rows.
         missing: In a word, why there is no figure where there is none.
         reason: The same in full.
     """
@@ -71,6 +76,8 @@ class Row:
     method: str
     cells: dict[str, Cell] = field(default_factory=dict)
     published: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    printed_by: str = ""
     missing: str = ""
     reason: str = ""
 
@@ -274,18 +281,35 @@ def _table(
     for p in printed:
         if (models and p.method not in models) or (twin and p.method not in ran):
             continue
-        label = f"{p.method} ({p.condition})" if p.condition else p.method
-        own = [r for r in rows if label in (r.label, "" if p.condition else r.method)]
+        own = _rows_of(p, rows)
         if not own:
-            own = [Row(label, p.method, missing=_NOT_RUN)]
+            facts = {"resolution": p.resolution} if p.resolution else {}
+            own = [Row(_label(p), p.method, facts=facts, missing=_NOT_RUN)]
             rows += own
         for row in own:
-            row.published[p.metric] = p.value
+            row.published[p.metric], row.printed_by = p.value, p.protocol
     _mark_best(rows, metrics)
     order = list(dict.fromkeys(p.method for p in printed))
-    rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, r.label))
+    rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))
     notes = _notes(records, metrics, printed, rows)
     return Table(dataset, preset, metrics, rows, notes, twin or dataset)
+
+
+def _label(p: Published) -> str:
+    """The row of a published figure; a resolution stands in a column."""
+    return f"{p.method} ({p.condition})" if p.condition and not p.resolution else p.method
+
+
+def _rows_of(p: Published, rows: list[Row]) -> list[Row]:
+    """The rows that a published figure stands in: of its method, resolution and condition."""
+    alike = [r for r in rows if not p.resolution or r.facts.get("resolution") == p.resolution]
+    main = not p.condition or p.resolution
+    return [r for r in alike if _label(p) in (r.label, r.method if main else "")]
+
+
+def _place(row: Row) -> tuple[int, str]:
+    """Rows of a method in order of their resolution in pixels."""
+    return int(row.facts.get("resolution", "0 px").split()[0]), row.label
 
 
 def _only_shown(records: list[Record], metrics: dict[str, Any]) -> list[Record]:
@@ -349,7 +373,9 @@ def _metrics(
     known = {m["name"]: m for r in results for m in r["metrics"]}
     scored = [s["metric"] for r in results for s in r["scores"] if Score.from_json(s).is_summary]
     names = [n for n in dict.fromkeys([*known, *scored]) if n in scored and _matches(n, asked)]
-    names += [p.metric for p in printed if p.metric not in names]
+    # A figure printed for a whole family, by some protocol of its own, stands beside the family's.
+    known_families = {name.split("/")[0] for name in names}
+    names += [p.metric for p in printed if p.metric not in known_families]
     found = {}
     for name in dict.fromkeys(names):
         m = known.get(name)
@@ -361,6 +387,7 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
     rows = []
     for label, own in group_rows(records):
         row = Row(label, own[0].run["model"], missing=_state(own), reason=_reason(own))
+        row.facts = _facts(own)
         if not mix:
             refuse_mixture(label, own)
         for name in metrics:
@@ -377,6 +404,15 @@ def group_rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
     for record in records:
         variants.setdefault(_variant(record.run), []).append(record)
     return list(zip(_labels(list(variants.values())), variants.values(), strict=True))
+
+
+def _facts(records: list[Record]) -> dict[str, str]:
+    """What the results say of the row that they stand in."""
+    told: dict[str, set[str]] = {}
+    for result in (result for record in records for result in record.results):
+        for name, text in result.get("details", {}).get("row", {}).items():
+            told.setdefault(name, set()).add(text)
+    return {name: ", ".join(sorted(told[name])) for name in _FACTS if name in told}
 
 
 def _variant(run: dict[str, Any]) -> str:
@@ -457,15 +493,16 @@ def cell_of(scores: list[Score]) -> Cell:
 
 
 def _mark_best(rows: list[Row], metrics: dict[str, tuple[str, int, str]]) -> None:
-    for name, (direction, _, _) in metrics.items():
-        cells = {i: row.cells[name] for i, row in enumerate(rows) if name in row.cells}
-        if len(cells) < 2 or not direction:
+    resolutions = dict.fromkeys(row.facts.get("resolution") for row in rows)
+    for (name, (direction, _, _)), resolution in itertools.product(metrics.items(), resolutions):
+        alike = [r for r in rows if name in r.cells and r.facts.get("resolution") == resolution]
+        if len(alike) < 2 or not direction:
             continue
         sign = 1 if direction == "higher" else -1
-        top = max(cells.values(), key=lambda cell: sign * cell.mean)
-        for i, cell in cells.items():
-            if cell is top or not _differs(cell, top):
-                rows[i].cells[name] = Cell(cell.mean, cell.stderr, cell.seeds, cell.n, best=True)
+        top = max((row.cells[name] for row in alike), key=lambda cell: sign * cell.mean)
+        for row in alike:
+            if row.cells[name] is top or not _differs(row.cells[name], top):
+                row.cells[name] = replace(row.cells[name], best=True)
 
 
 def _differs(a: Cell, b: Cell) -> bool:
@@ -532,20 +569,44 @@ def _floors(results: list[dict[str, Any]], metrics: dict[str, Any]) -> list[str]
                     f"Floor, {s.n:,} real training images of each modality against the real ones: "
                     f"{family[:-1]} {value}."
                 ] = None
-    return list(told)
+    return [*told, *_bounds(results, metrics)]
+
+
+def _bounds(results: list[dict[str, Any]], metrics: dict[str, Any]) -> list[str]:
+    """What needs no method to reach, and what no method can pass, for the metrics shown.
+
+    Such a figure is called "floor-white/psnr" for all of "psnr", and its meaning tells the rest.
+    """
+    told: dict[str, list[str]] = {}
+    for result in results:
+        known = {m["name"]: m for m in result["metrics"]}
+        size = result.get("details", {}).get("row", {}).get("resolution", "")
+        for s in (Score.from_json(score) for score in result["scores"]):
+            bound = _BOUND.fullmatch(s.metric)
+            if bound and any(_matches(name, bound[2]) for name in metrics):
+                m = known[s.metric]
+                where = f"{s.n:,} test items" + (f", {size}" if size else "")
+                line = f"{bound[1].capitalize()}, {m['meaning']} ({where})"
+                told.setdefault(line, []).append(f"{bound[2]} {s.value:.{m['digits']}f}")
+    return [f"{line}: {', '.join(dict.fromkeys(own))}." for line, own in told.items()]
 
 
 def _legend(metrics: dict[str, Any], printed: list[Published], rows: list[Row]) -> list[str]:
     """What is missing and why, and where the published figures are from."""
     notes = [f"{row.label}: {row.reason}." for row in rows if row.reason]
+    reduced = {row.method: row.facts["reduced"] for row in rows if row.facts.get("reduced")}
+    notes += [f"{method} is reduced: {what}." for method, what in reduced.items()]
     if any(row.missing == _NOT_RUN for row in rows):
         notes.append("not run: no run of the method is recorded here.")
     if any(row.missing == "not measured" and set(metrics) - set(row.cells) for row in rows):
         notes.append("not measured: the method or the evaluator does not give it, or has yet to.")
-    printed = [p for p in printed if p.metric in metrics]
+    printed = [p for p in printed if p.metric in metrics or _beside(p.metric, metrics)]
     if printed:
         if any(p.metric not in row.published for p in printed for row in rows):
             notes.append("-: not published.")
+        shown = {row.method for row in rows}
+        told = {(p.method, p.condition): p.note for p in printed if p.note and p.method in shown}
+        notes += [f"Published {who} ({at}): {note}." for (who, at), note in told.items() if at]
         notes += [f"Published: {source}." for source in dict.fromkeys(p.source for p in printed)]
     return notes
 
@@ -586,15 +647,40 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
     """Heading and lines, a measured and a published column for each metric."""
     twin = table.printed_for
     other = "" if twin == table.dataset else f", {_escaped(twin, form)}"
-    heading, lines = ["method"], [[_escaped(row.label, form)] for row in table.rows]
+    facts = [name for name in _FACTS if any(name in row.facts for row in table.rows)]
+    heading = ["method", *facts]
+    lines = [[_escaped(t, form) for t in (r.label, *_told(r, facts))] for r in table.rows]
     for name, (_, digits, _) in table.metrics.items():
-        printed = any(name in row.published for row in table.rows)
-        heading += [_escaped(_short(name, table.metrics), form), f"published{other}"][: 1 + printed]
+        own = _column(name, table)
+        printed = any(own in row.published for row in table.rows)
+        by = printed and any(own in row.published and row.printed_by for row in table.rows)
+        heading += [_escaped(_short(name, table.metrics), form)]
+        heading += [f"published{other}", "published protocol"][: printed + by]
         for line, row in zip(lines, table.rows, strict=True):
             cell = row.cells.get(name)
             measured = _shown(cell, digits, form) if cell else _escaped(row.missing, form)
-            line += [measured, row.published.get(name, "-")][: 1 + printed]
+            protocol = _escaped(row.printed_by or "-", form)
+            line += [measured, *[row.published.get(own, "-"), protocol][: printed + by]]
     return [heading, *lines]
+
+
+def _told(row: Row, facts: list[str]) -> list[str]:
+    """A row's facts in a word each; what is reduced is told in full below the table."""
+    words = [row.facts.get(name, "-") for name in facts]
+    full = ["yes" if word not in ("", "-") else word or "no" for word in words]
+    return [f if name == "reduced" else w for name, w, f in zip(facts, words, full, strict=True)]
+
+
+def _beside(printed: str, metrics: dict[str, Any]) -> str | None:
+    """The first metric of the family that a figure was printed for, if it is no metric itself."""
+    return next((n for n in metrics if printed not in metrics and _matches(n, printed)), None)
+
+
+def _column(name: str, table: Table) -> str:
+    """The name under which a metric's published figures are printed."""
+    family = name.split("/")[0]
+    printed = any(family in row.published for row in table.rows)
+    return family if printed and _beside(family, table.metrics) == name else name
 
 
 def _escaped(text: str, form: Format) -> str:
@@ -631,6 +717,8 @@ def _plain(table: Table) -> dict[str, Any]:
                 "method": row.method,
                 "measured": {name: vars(cell) for name, cell in row.cells.items()},
                 "published": {name: float(value) for name, value in row.published.items()},
+                "facts": row.facts,
+                "published_protocol": row.printed_by,
                 "missing": row.missing,
                 "reason": row.reason,
             }
@@ -648,7 +736,8 @@ def _csv(tables: list[Table]) -> str:
     writer.writerow(head)
     for table in tables:
         for row in table.rows:
-            for name in table.metrics:
+            alone = [name for name in row.published if name not in table.metrics]
+            for name in (*table.metrics, *alone):
                 cell, value = row.cells.get(name), row.published.get(name, "")
                 if cell:
                     figures = (cell.mean, cell.stderr, cell.seeds, cell.n)

@@ -177,8 +177,16 @@ class ShaLa(Model):
     def reconstruct(self, views: Views, rng: Rng) -> Views:
         return self.inference.decode(self.encode(views, rng), self.spec.names)
 
-    def transfer(self, source: Views, reference: Views, strength: float, rng: Rng) -> Views:
+    def transfer(
+        self,
+        source: Views,
+        reference: Views,
+        strength: float,
+        rng: Rng,
+        *,
+        guidance: float | None = None,
+    ) -> Views:
         z = self.encode(source, rng.fork("source"))
         features = self._conditions(reference)
-        z = transfer_latent(self.prior_net, z, features, strength, rng)
+        z = transfer_latent(self.prior_net, z, features, strength, rng, guidance)
         return self.inference.decode(z, self.spec.names)

@@ -144,6 +144,7 @@ class DiffusionPrior(nn.Module):
         *,
         start: int | None = None,
         several: Literal["average", "random"] | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Run the reverse process.
 
@@ -153,18 +154,26 @@ class DiffusionPrior(nn.Module):
             rng: Noise of the ancestral sampler, and the choice among several given modalities.
             start: The t of `z`; T where None.
             several: What to do with several given modalities; the settings' choice where None.
+            guidance: w; the settings' where None.
 
         Returns:
             Latents `[B, D]` in the scale of the posterior.
         """
-        denoiser = self._guided(features, len(z), rng, several or self.config.several)
+        denoiser = self._guided(features, len(z), rng, several or self.config.several, guidance)
         if self.config.sampler == "ddim":
             z = sample_ddim(denoiser, self.schedule, z, self.config.sampling_steps, start=start)
         else:
             z = sample_ancestral(denoiser, self.schedule, z, rng, start=start)
         return z * self.latent_std + self.latent_mean
 
-    def _guided(self, features: dict[str, Tensor], n: int, rng: Rng, several: str) -> Denoiser:
+    def _guided(
+        self,
+        features: dict[str, Tensor],
+        n: int,
+        rng: Rng,
+        several: str,
+        guidance: float | None = None,
+    ) -> Denoiser:
         free = self._conditioned(self.tokens[-1].expand(n, -1))
         if not features:
             return free
@@ -178,7 +187,7 @@ class DiffusionPrior(nn.Module):
             choice = rng.integers(len(conditions), n)
             conditions = conditions[choice, torch.arange(n, device=choice.device)][None]
         bound = [self._conditioned(condition) for condition in conditions]
-        w = self.config.guidance
+        w = self.config.guidance if guidance is None else guidance
 
         def guided(z: Tensor, t: Tensor) -> Tensor:
             conditional = sum(denoiser(z, t) for denoiser in bound) / len(bound)

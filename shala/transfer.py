@@ -9,7 +9,12 @@ from shala.prior import DiffusionPrior
 
 
 def transfer_latent(
-    prior: DiffusionPrior, source: Tensor, reference: dict[str, Tensor], strength: float, rng: Rng
+    prior: DiffusionPrior,
+    source: Tensor,
+    reference: dict[str, Tensor],
+    strength: float,
+    rng: Rng,
+    guidance: float | None = None,
 ) -> Tensor:
     """K forward steps from the source, then the reverse process given the reference.
 
@@ -19,6 +24,7 @@ def transfer_latent(
         reference: Features h_j of the reference, `[B, F]` each; one of them is drawn for each item.
         strength: K / T, in (0, 1].
         rng: Noise of the forward steps and of the sampler.
+        guidance: w of the reverse process; the settings' where None.
 
     Returns:
         Latents `[B, D]`.
@@ -31,4 +37,6 @@ def transfer_latent(
     steps = max(1, round(strength * prior.config.timesteps))
     perturbed = prior.perturb(source, steps, rng.fork("forward"))
     reverse = rng.fork("reverse")
-    return prior.generate(perturbed, reference, reverse, start=steps, several="random")
+    return prior.generate(
+        perturbed, reference, reverse, start=steps, several="random", guidance=guidance
+    )

@@ -145,6 +145,9 @@ class Transfer(Protocol):
             reference: Modalities of the tuples that give the style, `[B, ...]` each.
             strength: How far to go, in (0, 1]: the part of the diffusion that is undone and redone.
             rng: Randomness; item i of it serves tuple i.
+
+        A method whose diffusion is guided takes the scale too, as a keyword `guidance`, None for
+        its own.
         """
         ...
 

@@ -76,7 +76,8 @@ def test_a_run_leaves_weights_records_and_pictures(tmp_path, judges):
     (outcome,) = summary.outcomes.values()
     assert (outcome.status, summary.exit_code) == ("done", 0), outcome.text
     folder = RunFolder(outcome.folder)
-    assert {r["evaluator"] for r in folder.results()} == {"coherence", "latents", "quality", "samples"}
+    evaluators = {r["evaluator"] for r in folder.results()}
+    assert evaluators == {"coherence", "latents", "quality", "samples"}
     assert (outcome.folder / "pictures" / "samples-joint.png").exists()
     assert folder.trained["provenance"]["seconds"] > 0
     assert folder.trained["provenance"]["cpu_seconds"] > 0

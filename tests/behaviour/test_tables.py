@@ -9,7 +9,7 @@ import json
 import pytest
 from records import write_result, write_run
 
-from harness.api import BenchError
+from harness.api import BenchError, Score
 from harness.status import describe
 from harness.store import Store
 from harness.tables import make_tables, render
@@ -161,14 +161,95 @@ def test_nothing_to_show_is_said_in_a_sentence(store):
         make_tables([store], "psnr", dataset="polymnist")
 
 
-def test_figures_published_under_a_condition_alone_are_shown_with_it(tmp_path):
-    (table,) = make_tables([Store(tmp_path)], "psnr")
-    labels = [row.label for row in table.rows]
-    assert "shala (128 px)" in labels
-    assert "syncdreamer (256 px)" in labels
+def test_figures_published_under_a_condition_are_not_shown_where_there_are_others(tmp_path):
     joint = table_of(Store(tmp_path))
     assert [row.label for row in joint.rows].count("shala") == 1
     assert not any("condition" in row.label for row in joint.rows)
+
+
+def write_views(root, model, value, resolution="32 px", **changes):
+    """A run of cars with its P1, floors and facts."""
+    data = changes.pop("data", resolution)
+    folder = write_run(root, model, 0, 0, dataset="cars", name=resolution, data=data)
+    (folder / "results" / "coherence-0.json").unlink()
+    names = {"psnr/p1": value, "psnr/p1-rotated": value - 1, "floor-white/psnr": 10.5}
+    result = {
+        "evaluator": "views",
+        "version": 1,
+        "settings": {},
+        "split": "test",
+        "classifiers": {},
+        "metrics": [
+            {"name": name, "direction": "higher", "digits": 2, "meaning": f"told of {name}"}
+            for name in names
+        ],
+        "scores": [Score(name, x, 32, 0.1).to_json() for name, x in names.items()],
+        "details": {"row": {"resolution": resolution, "protocol": "P1", **changes}},
+        "provenance": {"source": "v"},
+    }
+    (folder / "results" / "views-0.json").write_text(json.dumps(result))
+    run = json.loads((folder / "run.json").read_text())
+    run["settings"]["data.resolution"] = int(resolution.split()[0])
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def test_published_views_stand_only_in_a_row_of_their_resolution(tmp_path):
+    write_views(tmp_path, "shala", 21.0, "32 px")
+    write_views(tmp_path, "shala", 25.0, "128 px")
+    (table,) = make_tables([Store(tmp_path)], "psnr")
+    rows = {(row.method, row.facts["resolution"]): row for row in table.rows}
+    assert rows["shala", "32 px"].published == {}
+    assert rows["shala", "128 px"].published == {"psnr": "24.7"}
+    assert rows["shala", "128 px"].cells["psnr/p1"].mean == 25.0
+    assert rows["shala", "256 px"].published == {"psnr": "22.2"}
+    assert rows["shala", "256 px"].cells == {}
+    assert list(table.metrics) == ["psnr/p1", "psnr/p1-rotated"]
+    assert not any(row.cells[name].best for row in table.rows for name in row.cells)
+
+
+def test_a_method_with_a_published_row_alone_keeps_it_and_says_so(tmp_path):
+    write_views(tmp_path, "shala", 21.0)
+    (table,) = make_tables([Store(tmp_path)], "psnr")
+    lines = render([table], "text").splitlines()
+    (line,) = [line for line in lines if line.startswith("pixelnerf")]
+    assert "not run" in line
+    assert "23.2" in line
+    assert "SRN cars" in line
+    assert "128 px" in line
+
+
+def test_tables_of_views_have_columns_for_what_figures_hang_on(tmp_path):
+    told = {"supervision": "single views, with cameras", "reduced": "no weights of others"}
+    write_views(tmp_path, "renderdiffusion", 20.0, **told)
+    write_views(tmp_path, "shala", 21.0, supervision="aligned views", reduced="")
+    tables = make_tables([Store(tmp_path)], "psnr")
+    text = render(tables, "text")
+    heading = next(line for line in text.splitlines() if line.startswith("method"))
+    words = ["resolution", "protocol", "supervision", "reduced", "p1", "published"]
+    assert [heading.index(word) for word in words] == sorted(heading.index(w) for w in words)
+    ours = next(line for line in text.splitlines() if "single views, with cameras" in line)
+    assert "yes" in ours
+    assert "23.2" not in ours
+    assert "renderdiffusion is reduced: no weights of others." in text
+    assert "Floor, told of floor-white/psnr (32 test items, 32 px): psnr 10.50." in text
+    assert "10.50" not in render(tables, "csv")
+    rows = json.loads(render(tables, "json"))[0]["rows"]
+    found = next(row for row in rows if row["method"] == "renderdiffusion" and row["measured"])
+    assert found["facts"]["reduced"] == "no weights of others"
+    csv_rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
+    printed = {row["metric"] for row in csv_rows if row["published"]}
+    assert printed == {"psnr"}
+
+
+def test_the_best_is_marked_among_rows_of_one_resolution(tmp_path):
+    for model, small, large in (("shala", 21.0, 25.0), ("mmvae+", 19.0, 27.0)):
+        write_views(tmp_path, model, small, "32 px")
+        write_views(tmp_path, model, large, "64 px")
+    (table,) = make_tables([Store(tmp_path)], "psnr")
+    best = {
+        (r.method, r.facts["resolution"]) for r in table.rows if r.cells and r.cells["psnr/p1"].best
+    }
+    assert best == {("shala", "32 px"), ("mmvae+", "64 px")}
 
 
 def test_labels_are_safe_in_every_format(tmp_path):

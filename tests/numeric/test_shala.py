@@ -153,3 +153,17 @@ def test_a_full_transfer_forgets_the_source(spec, sampler):
 def test_a_transfer_of_impossible_strength_is_told(spec, strength):
     with pytest.raises(ValueError, match="must be in"):
         transfer_latent(guided_prior(spec), torch.zeros(1, D), {}, strength, Rng(1))
+
+
+@torch.no_grad()
+def test_a_transfer_s_guidance_replaces_the_settings_one(spec):
+    plain, strong = guided_prior(spec), guided_prior(spec, guidance=3.0)
+    strong.load_state_dict(plain.state_dict())
+    source, h = torch.randn(3, D), {"a": torch.randn(3, F)}
+
+    def carried(prior, guidance):
+        return transfer_latent(prior, source, h, 0.7, Rng(1), guidance)
+
+    torch.testing.assert_close(carried(plain, 3.0), carried(strong, None))
+    torch.testing.assert_close(carried(strong, 0.0), carried(plain, None))
+    assert (carried(plain, None) - carried(strong, None)).abs().max() > 1e-3
