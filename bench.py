@@ -202,11 +202,12 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...], **filters:
     from harness.tables import make_tables, render
 
     models = () if models == ("all",) else models
+    reason = None
     for metric in ("coherence", "attributes", "psnr", "fid"):  # the first that the data have
         try:
             tables = make_tables([Store(store)], metric, models=models, **filters)
         except BenchError as error:  # the runs are recorded; a table is only a view of them
-            reason = error
+            reason = reason or error
             continue
         click.echo(render(tables, "json" if as_json else "text"))
         return

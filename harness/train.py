@@ -19,6 +19,9 @@ from harness.api import Diverged, Model, Rng, Split, Stage, derive_seed
 from harness.config import TrainSettings
 from harness.store import RunFolder
 
+_RUNAWAY = 1000.0  # times the greatest term of the reading before
+_PATIENCE = 3  # readings, so that a spike may pass
+
 
 class Stopped(Exception):
     """Training was asked to stop, and did so after a checkpoint."""
@@ -110,7 +113,7 @@ def train(
         The last reading of the loss terms of each stage, and the clock.
 
     Raises:
-        Diverged: A loss term was not finite.
+        Diverged: A loss term was not finite, or ran away and stayed there.
         Stopped: `watch.should_stop` said so; a checkpoint is written.
     """
     stages = model.stages()
@@ -141,6 +144,8 @@ class _Loop:
     done: dict[str, dict[str, float]]
     window: _Window = field(default_factory=_Window)
     last: dict[str, float] = field(default_factory=dict)
+    calm: float | None = None  # the greatest term before it ran away
+    away: int = 0  # readings since
 
     def run(self, saved: dict[str, Any] | None) -> dict[str, float]:
         step = self._begin(saved)
@@ -154,6 +159,7 @@ class _Loop:
             step += 1
             if step % self.settings.log_every == 0 or step == self.stage.steps:
                 self.last = self.window.read(self.stage.name, step)
+                self._notice_runaway(step)
                 rate = (step - first) / max(monotonic() - began, 1e-9)
                 progress = Progress(self.stage.name, step, self.stage.steps, self.last, rate)
                 self.folder.log("progress", stage=self.stage.name, step=step, **self.last)
@@ -167,6 +173,21 @@ class _Loop:
         self._keep(0, after=True)
         return self.last
 
+    def _notice_runaway(self, step: int) -> None:
+        """Give up a training whose losses stay a thousand times what they were: no step leads back.
+
+        Seen with Gaussian heads: a log-variance at its bound has no gradient any more.
+        """
+        terms = {name: value for name, value in self.last.items() if name != "loss"} or self.last
+        term = max(terms, key=lambda name: abs(terms[name]))
+        size = abs(terms[term])
+        if self.calm is None or size <= _RUNAWAY * max(self.calm, 1.0):
+            self.calm, self.away = size, 0
+            return
+        self.away += 1
+        if self.away == _PATIENCE:
+            raise Diverged(self.stage.name, step, term, terms[term])
+
     def _begin(self, saved: dict[str, Any] | None) -> int:
         self.stage.begin(self.data)
         self.model.train()
@@ -176,6 +197,7 @@ class _Loop:
         self.stage.load_state_dict(saved["state"])
         self.window.sums, self.window.updates = saved["sums"], saved["updates"]
         self.last = saved["reading"]
+        self.calm, self.away = saved.get("runaway", (None, 0))
         self.folder.log("resumed", stage=self.stage.name, step=saved["step"])
         return saved["step"]
 
@@ -209,6 +231,7 @@ class _Loop:
             "sums": {} if after else self.window.sums,
             "updates": 0 if after else self.window.updates,
             "reading": {} if after else self.last,
+            "runaway": (None, 0) if after else (self.calm, self.away),
             "last": self.done,
             "spent": self.clock.read(),
         }

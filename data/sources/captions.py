@@ -18,15 +18,15 @@ _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
 _LOST = "\N{REPLACEMENT CHARACTER}"
 
 
-def describe_pair(side: int, length: int, vocabulary: Sequence[str]) -> tuple[Modality, ...]:
+def describe_pair(
+    side: int, length: int, vocabulary: Sequence[str], image_weight: float = 32 / (3 * 64 * 64)
+) -> tuple[Modality, ...]:
     """An image and its caption, as MMVAE's and MMVAE+'s code models CUB (recipes.md section 4).
 
-    The image's Laplace has the scale .01; its log-likelihood counts 32 / (3 * 64 * 64), the
-    caption's 5.
+    The image's Laplace has the scale .01; its log-likelihood counts 32 / (3 * 64 * 64) by default,
+    the caption's 5.
     """
-    image = Modality(
-        "image", "image", (3, side, side), "laplace", scale=0.01, weight=length / (3 * side**2)
-    )
+    image = Modality("image", "image", (3, side, side), "laplace", scale=0.01, weight=image_weight)
     words = tuple(vocabulary)
     return image, Modality(
         "caption", "text", (length,), "categorical", weight=5.0, vocabulary=words

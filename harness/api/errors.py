@@ -26,21 +26,24 @@ class ConfigErrors(BenchError):
 
 
 class Diverged(BenchError):
-    """A loss term was not finite.
+    """A loss term was not finite, or far beyond what it had been.
 
     Args:
         stage: Name of the stage.
-        step: Update at which the non-finite value was read.
+        step: Update at which the value was read.
         term: Name of the loss term.
+        value: What was read, if finite.
     """
 
     exit_code = 1
 
-    def __init__(self, stage: str, step: int, term: str):
+    def __init__(self, stage: str, step: int, term: str, value: float | None = None):
         self.stage, self.step, self.term = stage, step, term
+        what = "was not finite" if value is None else f"had run away to {value:.3g}"
         super().__init__(
-            f"The loss term '{term}' of stage '{stage}' was not finite by step {step}. "
-            "Lower the learning rate, or run with --set train.precision=float32."
+            f"The loss term '{term}' of stage '{stage}' {what} by step {step}. "
+            "Lower the learning rate, clip (--set model.optimiser.clip=NORM), or run with "
+            "--set train.precision=float32."
         )
 
 

@@ -143,6 +143,29 @@ def test_a_loss_that_is_not_finite_is_told_with_step_and_term(toy, tmp_path):
     assert (caught.value.stage, caught.value.step, caught.value.term) == ("inference", 5, "kl")
 
 
+@pytest.mark.parametrize(("spike", "gives_up"), [(3, True), (2, False)])
+def test_a_loss_that_runs_away_and_stays_is_told_and_a_spike_passes(toy, tmp_path, spike, gives_up):
+    model = build("shala", toy)
+    stage = model.stages()[0]
+    loss = stage._loss
+
+    def broken(batch, rng, step):
+        value, terms = loss(batch, rng, step)
+        if 4 <= step < 4 + spike:
+            terms["kl"] = terms["kl"] + 1e9
+        return value, terms
+
+    stage._loss = broken
+    model.stages = lambda: [stage]
+    arguments = (model, toy.split("train"), folder_in(tmp_path / "run"), 0)
+    if not gives_up:
+        train(*arguments, TrainSettings(log_every=1), Watch())
+        return
+    with pytest.raises(Diverged, match=r"run away to 1e\+09 by step 7") as caught:
+        train(*arguments, TrainSettings(log_every=1), Watch())
+    assert (caught.value.step, caught.value.term) == (7, "kl")
+
+
 def test_the_smoke_preset_has_enough_steps_to_be_killed(toy):
     config = resolve("shala", "toy", "smoke", ()).model
     assert config.steps + config.prior.steps >= 40
