@@ -9,7 +9,7 @@ import torch
 
 from data.sources.birds import ATTRIBUTES, SIDE, draw
 from data.sources.captions import describe_pair, encode
-from data.sources.files import digest_of, write_whole
+from data.sources.files import digest_of, modelled, write_whole
 from harness.api import (
     END,
     PAD,
@@ -117,8 +117,8 @@ class Birds(Dataset):
         )
 
     def prepare(self, places: Places, *, download: bool = False) -> None:
-        drawn = self.config.model_dump_json(exclude={"image_weight"})
-        key = hashlib.sha256(f"{self.version}{drawn}".encode()).hexdigest()
+        settings = self.config.model_dump_json(exclude={"image_weight", "missing"})
+        key = hashlib.sha256(f"{self.version}{settings}".encode()).hexdigest()
         file = places.cache / f"birds-{key[:16]}.npz"
         if not file.exists():
             arrays = self._generate()
@@ -131,7 +131,8 @@ class Birds(Dataset):
                 )
                 for split in SPLITS
             }
-            self._fingerprint = str(arrays["fingerprint"])
+            drawn = str(arrays["fingerprint"])
+        self._fingerprint = modelled(drawn, image_weight=self.config.image_weight)
 
     @property
     def spec(self) -> DataSpec:

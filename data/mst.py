@@ -10,7 +10,7 @@ import torch
 
 from data.sources import mnist, svhn
 from data.sources.composing import pair
-from data.sources.files import digest_of
+from data.sources.files import digest_of, modelled
 from data.sources.mst import describe_modalities
 from data.sources.words import DIGITS, write_words
 from harness.api import (
@@ -92,7 +92,8 @@ class Mst(Dataset):
             "validation": _tuples(held, c.test_repeats, c.words, [_FIXED, 1]),
             "test": _tuples(test, c.test_repeats, c.words, [_FIXED, 2]),
         }
-        self._fingerprint = _fingerprint(self._splits.values())
+        content = _fingerprint(self._splits.values())
+        self._fingerprint = modelled(content, text_likelihood=self.config.text_likelihood)
 
     @property
     def spec(self) -> DataSpec:

@@ -16,7 +16,7 @@ from data.sources.digits import (
     read_photographs,
     write_digits,
 )
-from data.sources.files import digest_of, write_whole
+from data.sources.files import digest_of, modelled, write_whole
 from data.sources.house_numbers import paint_numbers
 from data.sources.mst import describe_modalities
 from data.sources.words import DIGITS, write_words
@@ -73,7 +73,8 @@ class MstDigits(Dataset):
                 )
                 for split in ("train", "validation", "test")
             }
-            self._fingerprint = str(arrays["fingerprint"])
+            drawn = str(arrays["fingerprint"])
+        self._fingerprint = modelled(drawn, text_likelihood=self.config.text_likelihood)
 
     @property
     def spec(self) -> DataSpec:

@@ -21,6 +21,16 @@ def digest_of(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def modelled(content: str, **settings: object) -> str:
+    """A content digest that also tells how the data are modelled: runs of two ways differ by it.
+
+    Args:
+        content: Digest of the arrays.
+        settings: Of the dataset, those that decide a likelihood and no array.
+    """
+    return hashlib.sha256(f"{content} {sorted(settings.items())}".encode()).hexdigest()
+
+
 def git_digest(file: Path) -> str:
     """The id that git gives a file of this content."""
     content = file.read_bytes()

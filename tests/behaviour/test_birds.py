@@ -32,6 +32,16 @@ def test_the_drawing_of_a_seed_has_not_changed():
 MEANS = [184.6, 121.4, 152.2, 140.4, 176.8, 139.0, 150.5, 135.8]
 
 
+def test_another_weight_of_the_picture_draws_nothing_anew_but_is_another_dataset(tmp_path):
+    sizes = {"train": 100, "validation": 10, "test": 10}
+    first, second = Birds(Birds.Config(**sizes)), Birds(Birds.Config(**sizes, image_weight=0.5))
+    for dataset in (first, second):
+        dataset.prepare(Places(data=tmp_path, cache=tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1
+    assert first.spec.fingerprint != second.spec.fingerprint
+    assert [d.spec["image"].weight for d in (first, second)] == [0.02, 0.5]
+
+
 def test_every_attribute_changes_the_picture():
     base = np.zeros((1, len(ATTRIBUTES)), int)
     plain = draw(base, [3])

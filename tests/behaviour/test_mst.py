@@ -118,6 +118,11 @@ def test_the_test_pairs_are_the_same_under_another_seed_and_the_training_pairs_a
     assert one.spec.fingerprint == prepared(root).spec.fingerprint
 
 
+def test_the_same_data_under_another_likelihood_are_no_longer_the_same(root):
+    one, two = prepared(root), prepared(root, text_likelihood="categorical-published")
+    assert one.spec.fingerprint != two.spec.fingerprint
+
+
 def test_no_image_is_in_two_splits(root):
     dataset = prepared(root)
     for name in ("mnist", "svhn"):
