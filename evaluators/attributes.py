@@ -45,15 +45,16 @@ class AttributesConfig(Settings):
     batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
 
 
-@register_evaluator("attributes", version=1)
+@register_evaluator("attributes", version=2)
 class Attributes(Evaluator):
     """Attributes named by captions, against those of pictures, exactly.
 
     A picture is read by the classifier of its modality, which was trained on real pictures; a real
     picture's truth is what was drawn. A caption is read by the grammar: whole sentences by
-    `Grammar.parse`, anything else by its phrases (`Grammar.spot`). A figure is a mean over tuples
-    of the share of named attributes that are right; a generated caption that names nothing, or the
-    same thing in two ways, is wrong there.
+    `Grammar.parse`, anything else by its phrases (`Grammar.spot`). A figure is the share of all
+    named attributes that are right; what a generated caption names in two ways is wrong. Captions
+    that name less than the real ones are measured against as many as these name, so that nothing
+    is gained by naming only what is easily seen.
     """
 
     Config = AttributesConfig
@@ -70,8 +71,8 @@ class Attributes(Evaluator):
             "attributes/image-to-caption",
             "higher",
             3,
-            "attributes named in the caption generated for a real picture that are as drawn; a "
-            "caption that names none counts 0",
+            "attributes named in the captions generated for real pictures that are as drawn, of "
+            "all that are named or, if more, of as many as real captions name",
         ),
         Metric(
             "attributes/grammatical",
@@ -83,8 +84,8 @@ class Attributes(Evaluator):
             "attributes/joint",
             "higher",
             3,
-            "attributes named in a sampled caption that the picture sampled with it shows; a "
-            "caption that names none counts 0",
+            "attributes named in sampled captions that the pictures sampled with them show, of "
+            "all that are named or, if more, of as many as real captions name",
         ),
         Metric(
             "ceiling/attributes",
@@ -119,11 +120,12 @@ class Attributes(Evaluator):
             ("chance/attributes", caption, image): _agree(shown.roll(1, 0), named),
         }
         parts = {metric: _by_part(*own, spec.grammar) for (metric, *_), own in figures.items()}
-        scores = [_score(metric, *own) for (metric, *_), own in figures.items()]
+        usual = (named != _UNSAID).sum(1).double().mean().item()
+        scores = [_rate(metric, *own, usual) for (metric, *_), own in figures.items()]
         scores.append(_mean("attributes/grammatical", whole.double()))
         if isinstance(model, Joint):
             own = _agree(*bench.joint())
-            scores.append(_score("attributes/joint", *own))
+            scores.append(_rate("attributes/joint", *own, usual))
             parts["attributes/joint"] = _by_part(*own, spec.grammar)
         for metric, given, target in figures:
             own = next(s for s in scores if s.metric == metric)
@@ -237,9 +239,17 @@ def _agree(seen: Tensor, named: Tensor) -> tuple[Tensor, Tensor]:
     return seen == named, named != _UNSAID
 
 
-def _score(metric: str, right: Tensor, named: Tensor) -> Score:
-    """The mean over tuples of the share of named attributes that are right, 0 where none is."""
-    return _mean(metric, (right & named).sum(1).double() / named.sum(1).clamp(min=1))
+def _rate(metric: str, right: Tensor, named: Tensor, usual: float) -> Score:
+    """Right attributes of all named, or of `usual` a tuple if fewer are named.
+
+    The standard error is that of a ratio of two means (linearised).
+    """
+    hits, said = (right & named).sum(1).double(), named.sum(1).double()
+    if said.mean() < usual:
+        said = torch.full_like(said, usual)
+    value = (hits.mean() / said.mean()).item()
+    stderr = ((hits - value * said).std() / len(hits) ** 0.5 / said.mean()).item()
+    return Score(metric, value, len(hits), stderr if len(hits) > 1 else None)
 
 
 def _mean(metric: str, items: Tensor) -> Score:

@@ -103,9 +103,8 @@ def test_a_perfect_model_is_right_everywhere(birds):
 
 def test_shuffled_captions_are_right_by_chance(birds):
     figures, parts = measure(birds, Pairs(birds.split("test"), shift=7))
-    named = birds.split("test").facts["named"].double()
-    weights = (named / named.sum(1, keepdim=True)).mean(0)
-    chance = (weights * torch.tensor([*CHANCE.values()])).sum().item()
+    named = birds.split("test").facts["named"].double().sum(0)
+    chance = (named / named.sum() * torch.tensor([*CHANCE.values()])).sum().item()
     for name in ("caption-to-image", "image-to-caption", "chance"):
         assert abs(figures[name].value - chance) < 4 * figures[name].stderr, name
     assert figures["joint"].value == 1  # both are of the same tuple
@@ -126,9 +125,36 @@ def test_a_contradiction_is_wrong_and_a_phrase_without_a_sentence_counts(birds):
     split = birds.split("test")
     body = GRAMMAR.attributes[0].values
     share = (split.facts["attributes"][:, 0] == body.index("blue")).double().mean().item()
+    usual = split.facts["named"].sum(1).double().mean().item()
     figures, _ = measure(birds, Pairs(split, caption="blue bird , , a small large bird"))
-    assert figures["image-to-caption"].value == pytest.approx(share / 2)
+    assert usual > 2  # as many as this caption names
+    assert figures["image-to-caption"].value == pytest.approx(share / usual)
     assert figures["grammatical"].value == 0
+
+
+def test_naming_only_what_is_easily_seen_gains_nothing(birds):
+    split = birds.split("test")
+    facing = [a.name for a in GRAMMAR.attributes].index("facing")
+    model = Pairs(split)
+    left, right = (encoded(f"this bird is looking to the {side} .") for side in ("left", "right"))
+    to_left = GRAMMAR.attributes[facing].values.index("left")
+    is_left = (split.facts["attributes"][:, facing] == to_left)[:, None]
+    model.views["caption"] = torch.where(is_left, left, right)
+    usual = split.facts["named"].sum(1).double().mean().item()
+    figures, _ = measure(birds, model)
+    assert figures["image-to-caption"].value == pytest.approx(1 / usual)
+
+
+def test_the_error_is_that_of_the_bootstrap(birds):
+    split = birds.split("test")
+    figures, _ = measure(birds, Pairs(split, shift=7))
+    named = split.facts["named"]
+    shown = split.facts["attributes"].roll(-7, 0)
+    hits = ((shown == split.facts["attributes"]) & named).sum(1).double()
+    said = named.sum(1).double()
+    draws = torch.randint(len(said), (4000, len(said)), generator=torch.Generator().manual_seed(0))
+    expected = (hits[draws].sum(1) / said[draws].sum(1)).std().item()
+    assert figures["caption-to-image"].stderr == pytest.approx(expected, rel=0.08)
 
 
 def test_the_batch_size_changes_nothing(birds):
