@@ -257,10 +257,10 @@ class _Bench:
         """Real training images against the real ones; none where training data are not lent."""
         if self._train is None:
             return []
-        index = fixed_choice(len(self._train), self.samples, "quality")
         found = []
         for name in self.targets:
-            images = self._train.tensors[name]
+            images = self._train.tensors[name]  # each once, however many tuples show it
+            index = fixed_choice(len(images), self.samples, "quality")
             features = self._kept(name, images[index.to(images.device)])
             found.append(self._compare("floor", (), name, features))
         return found
@@ -281,9 +281,11 @@ class _Bench:
         resize = self.extractors[self.targets[0]].resize
         whose = "the modalities' own classifiers" if self.name == CLASSIFIER else self.name
         digests = dict.fromkeys(e.digest[:12] for e in self.extractors.values())
+        sizes = dict.fromkeys(len(real.features) for real in self._real.values())
+        real = " and ".join(f"{n:,}" for n in sizes)
         return (
             f"Features: {whose} ({', '.join(digests)}), resize {resize}; "
-            f"{len(self.split):,} real images a modality."
+            f"{real} real images a modality."
         )
 
     def problems(self, comparisons: Sequence[_Comparison]) -> list[str]:

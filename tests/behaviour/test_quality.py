@@ -19,7 +19,7 @@ from toys import toy_data
 import bench
 import classifiers
 from evaluators.quality import Quality
-from harness.api import BenchError, DataError, Places, Score
+from harness.api import BenchError, DataError, Places, Score, Split
 from harness.drive import Options, drive
 from harness.plan import plan
 from harness.progress import Reporter
@@ -312,3 +312,15 @@ def test_runs_from_before_the_evaluator_share_a_row_with_those_after(tmp_path):
     write_run(tmp_path, "shala", 1, 0.8)
     (row,) = (r for r in tabulate(tmp_path, "coherence/joint").rows if r.method == "shala")
     assert row.cells["coherence/joint"].seeds == 2
+
+
+def test_images_that_many_tuples_show_are_each_counted_once_in_floor_and_reference():
+    few, many = split_of(30, seed=1), split_of(90, seed=1)
+    shared = {name: torch.arange(90) % 30 for name in ("a", "b")}
+    train = Split({**many.tensors, "a": few.tensors["a"], "b": few.tensors["b"]}, rows=shared)
+    split = split_of(40)
+    outcome = quality(samples=30).run(Copier(split), SPEC, split, tools_of(train=train))
+    plain = quality(samples=30).run(Copier(split), SPEC, split, tools_of(train=few))
+    floors = [{s for s in o.scores if s.metric.startswith("floor/")} for o in (outcome, plain)]
+    assert floors[0]
+    assert floors[0] == floors[1]
