@@ -142,12 +142,15 @@ class Samples(Evaluator):
 
 
 def _first(split: Split, n: int) -> Views:
-    """The first tuples, without those that show the same image as the one before."""
+    """The first tuples; of images that many tuples show each once, from the whole split."""
+    if not split.rows:
+        return split.batch(torch.arange(min(n, len(split)), device=split.device)).views
+    rows = torch.stack(list(split.rows.values()))
     fresh = torch.ones(len(split), dtype=torch.bool, device=split.device)
-    if split.rows:
-        rows = torch.stack(list(split.rows.values()))
-        fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
-    return split.batch(fresh.nonzero()[:n, 0]).views
+    fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
+    fresh = fresh.nonzero()[:, 0]  # CUB lists its photos by species: the first are all of one
+    spread = torch.linspace(0, len(fresh) - 1, min(n, len(fresh)), device=fresh.device)
+    return split.batch(fresh[spread.long()]).views
 
 
 def _independent(items: Tensor, split: Split) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evaluators.samples import Samples
+from evaluators.samples import Samples, _first
 from harness.api import DataSpec, Modality, Split, Tools
 
 SPEC = DataSpec(
@@ -232,3 +232,12 @@ def test_a_photo_with_several_captions_is_shown_once_and_counts_once():
     assert error.n == 3
     assert error.value == pytest.approx(expected.mean().item(), rel=1e-5)
     assert error.stderr == pytest.approx(expected.std().item() / 3**0.5, rel=1e-5)
+
+
+def test_photos_are_shown_from_the_whole_split():
+    greys = torch.arange(0, 250, 25, dtype=torch.uint8).reshape(10, 1, 1, 1).expand(10, 3, 64, 64)
+    caption = torch.zeros(30, 12, dtype=torch.uint8)
+    rows = {"photo": torch.arange(10).repeat_interleave(3)}
+    shown = _first(Split({"photo": greys, "caption": caption}, rows=rows), 4)
+    levels = (shown["photo"][:, 0, 0, 0] * 255).round().int() // 25
+    assert levels.tolist() == [0, 3, 6, 9]
