@@ -27,6 +27,7 @@ from harness.api import (
     register_model,
     setting,
 )
+from nets.planes import read_planes, to_colour
 from nets.precision import widen
 from nets.rays import Rays, composite, middles, resample, stratify
 from nets.stylegan import (
@@ -41,7 +42,6 @@ from nets.stylegan import (
 
 _CODE = "EG3D code (NVlabs/eg3d; views.md section 2)"
 _OPEN = "not in the published code, which has no view synthesis: our choice"
-_AXES = ((0, 1), (0, 2), (1, 2))  # the code's third plane is ZX again, and YZ is never read
 _ITEMS = 16  # rendered at a time when views are generated
 _MAPPED = 10_000  # z whose w tell the mean and covariance, as StyleGAN2's projector
 
@@ -183,15 +183,8 @@ class Generator(nn.Module):
 
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Raw densities `[B, Q]` and features `[B, Q, F]` in 0..1 at points `[B, Q, 3]`."""
-        place = points / self.config.box
-        grid = torch.stack([place[..., axes] for axes in _AXES], 1)  # [B, 3, Q, 2]
-        maps = widen(planes).flatten(0, 1)
-        read = functional.grid_sample(
-            maps, grid.flatten(0, 1)[:, None].to(maps), align_corners=False
-        )  # [3 B, P, 1, Q]
-        read = read.unflatten(0, (-1, 3)).mean(1)[:, :, 0].transpose(1, 2)  # [B, Q, P]
-        raw = widen(self.decoder(read))
-        return raw[..., 0], torch.sigmoid(raw[..., 1:]) * 1.002 - 0.001  # 0 and 1 within reach
+        raw = widen(self.decoder(read_planes(planes, points / self.config.box)))
+        return raw[..., 0], to_colour(raw[..., 1:])
 
 
 @register_model("eg3d", paper="Chan, Lin, Chan et al.: EG3D (CVPR 2022)", version=1)

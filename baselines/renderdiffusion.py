@@ -28,7 +28,8 @@ from harness.api import (
 )
 from nets.backbones import Network, encoder, initialise
 from nets.diffusion import end_in_noise, make_schedule, sample_ancestral
-from nets.planes import PlaneField, Rig, composite
+from nets.planes import PlaneField
+from nets.rays import Rays, composite, cross_cube, stratify
 from nets.unet import UNet
 
 _PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (views.md section 3)"
@@ -141,7 +142,7 @@ class RenderDiffusion(Model):
         )
         self.field = PlaneField(config.plane_width, config.hidden, channels, config.half)
         cameras = [m.camera for m in spec.modalities]
-        self.rig = Rig(cameras, side, config.half)
+        self.rays = Rays(cameras, side, config.half, cross_cube)
         poses = [[*sum(c.rotation, ()), *c.position] for c in cameras]
         self.register_buffer("_poses", torch.tensor(poses), persistent=False)  # [N, 12]
         self._schedule = end_in_noise(make_schedule(config.schedule, config.timesteps, "data"))
@@ -221,19 +222,20 @@ class RenderDiffusion(Model):
         return torch.searchsorted(edges, drawn).clamp(max=area - 1)
 
     def _render(self, planes: Tensor, view: Tensor, pixels: Tensor, place: Tensor) -> Tensor:
-        """Colours `[B, K, C]` of pixels; `place` `[B, K, S]` as in `Rig.points`."""
-        points, length = self.rig.points(view, pixels, place)
+        """Colours `[B, K, C]` of pixels; `place` `[B, K, S]` as in `stratify`."""
+        origin, direction, near, far = self.rays.cast(view[:, None].expand_as(pixels), pixels)
+        depth = stratify(near, far, place)
+        points = origin[..., None, :] + depth[..., None] * direction[..., None, :]
         density, colour = self.field(planes, points.flatten(1, 2))
-        size = pixels.shape[1:] + place.shape[-1:]
-        return composite(density.unflatten(1, size), colour.unflatten(1, size), length)
+        size = depth.shape[1:]
+        length = ((far - near) / size[-1])[..., None]
+        return composite(density.unflatten(1, size), colour.unflatten(1, size), length)[0]
 
     def render(self, planes: Tensor, view: Tensor) -> Tensor:
         """Whole views `[B, C, H, W]` in 0..1 of planes, by cameras `view` `[B]`."""
-        _, side, _ = self.spec.modalities[0].shape
-        pixels = torch.arange(side * side, device=planes.device).expand(len(planes), -1)
+        pixels = self.rays.lit[view]
         middle = planes.new_full((*pixels.shape, self.config.samples), 0.5)
-        seen = self._render(planes, view, pixels, middle)
-        return seen.transpose(1, 2).unflatten(2, (side, side))
+        return self.rays.develop(self._render(planes, view, pixels, middle), view)
 
     def sample(self, n: int, rng: Rng) -> Views:
         """Views of what is denoised from noise at one of the cameras, drawn for each item."""

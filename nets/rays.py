@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,27 +10,62 @@ from torch import Tensor, nn
 from harness.api import Camera
 
 
-class Rays(nn.Module):
-    """Rays through the pixels' centres of square views, and their part within a sphere.
+def cross_sphere(origin: Tensor, direction: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Distances `[...]` at which rays enter and leave a sphere around 0; equal where they miss.
 
-    Nothing is outside the sphere around the origin, so rays that miss it are white and need no
-    sample. `lit` holds for each view the pixels whose rays meet it. All views have as many: where
-    one has fewer, pixels that miss it fill up, which render to white.
+    Args:
+        origin: `[..., 3]`, outside the sphere.
+        direction: `[..., 3]`, unit vectors.
+        radius: Of the sphere.
+    """
+    along = -(origin * direction).sum(-1)  # to the point nearest to the sphere's centre
+    half = (radius**2 - (origin.square().sum(-1) - along**2)).clamp(min=0).sqrt()
+    return along - half, along + half
+
+
+def cross_cube(origin: Tensor, direction: Tensor, half: float) -> tuple[Tensor, Tensor]:
+    """Distances `[...]` at which rays enter and leave a cube around 0; equal where they miss.
+
+    Args:
+        origin: `[..., 3]`, outside the cube.
+        direction: `[..., 3]`, unit vectors.
+        half: Half the cube's edge.
+    """
+    # A direction along a face would divide 0 by 0 where the origin lies in its plane.
+    inverse = 1 / torch.where(direction == 0, torch.finfo(direction.dtype).eps, direction)
+    one, other = (-half - origin) * inverse, (half - origin) * inverse
+    near, far = torch.minimum(one, other).amax(-1), torch.maximum(one, other).amin(-1)
+    return near, torch.maximum(near, far)
+
+
+class Rays(nn.Module):
+    """Rays through the pixels' centres of square views, and their part within a body.
+
+    Nothing is outside the body around the origin, a sphere or a cube, so rays that miss it are
+    white and need no sample. `lit` holds for each view the pixels whose rays meet it. All views
+    have as many: where one has fewer, pixels that miss it fill up, which render to white.
 
     Args:
         cameras: Of the N views.
         side: H = W.
-        radius: Of the sphere, in units of the world.
+        size: Of the body, in units of the world: the radius or half the edge.
+        cross: Where rays enter and leave the body: `cross_sphere` or `cross_cube`.
 
     Attributes:
         origin: `[N, 3]` where each camera is.
         direction: `[N, P, 3]` unit vectors, P = H W, row by row.
-        near: `[N, P]` distance along the ray at which it enters the sphere.
+        near: `[N, P]` distance along the ray at which it enters the body.
         far: `[N, P]` the same where it leaves; equal to `near` where it misses.
         lit: `[N, K]` int64, numbers of pixels.
     """
 
-    def __init__(self, cameras: Sequence[Camera], side: int, radius: float):
+    def __init__(
+        self,
+        cameras: Sequence[Camera],
+        side: int,
+        size: float,
+        cross: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]] = cross_sphere,
+    ):
         super().__init__()
         self.side = side
         exact: dict[str, Tensor] = {
@@ -44,7 +79,7 @@ class Rays(nn.Module):
         ahead = torch.cat([ahead, torch.ones_like(ahead[..., :1])], -1)
         direction = ahead @ exact["rotation"]  # rows: the inverse rotation of each
         exact["direction"] = direction / direction.norm(dim=-1, keepdim=True)
-        near, far = cross_sphere(exact["origin"][:, None], exact["direction"], radius)
+        near, far = cross(exact["origin"][:, None], exact["direction"], size)
         exact |= {"near": near, "far": far}
         for name, x in exact.items():
             self.register_buffer(name, x.to(torch.get_default_dtype()), persistent=False)
@@ -81,19 +116,6 @@ class Rays(nn.Module):
         white = colours.new_ones(len(colours), self.side**2, colours.shape[-1])
         index = self.lit[view][..., None].expand_as(colours)
         return white.scatter(1, index, colours).transpose(1, 2).unflatten(2, (self.side, -1))
-
-
-def cross_sphere(origin: Tensor, direction: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """Distances `[...]` at which rays enter and leave a sphere around 0; equal where they miss.
-
-    Args:
-        origin: `[..., 3]`, outside the sphere.
-        direction: `[..., 3]`, unit vectors.
-        radius: Of the sphere.
-    """
-    along = -(origin * direction).sum(-1)  # to the point nearest to the sphere's centre
-    half = (radius**2 - (origin.square().sum(-1) - along**2)).clamp(min=0).sqrt()
-    return along - half, along + half
 
 
 def stratify(near: Tensor, far: Tensor, place: Tensor) -> Tensor:
