@@ -122,7 +122,10 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--models", required=True, callback=_names, help="Names with commas between, or all.")
+@click.option("--models", callback=_names, help="Names with commas between, or all.")
+@click.option(
+    "--ablation", help="In place of --models: the variants of a file in configs/ablations."
+)
 @click.option("--dataset", required=True)
 @click.option("--preset", default="quick", show_default=True)
 @click.option(
@@ -158,19 +161,20 @@ def run(ctx: click.Context, **options: Any) -> None:
     """
     from harness.api import Places
     from harness.drive import Options, drive
-    from harness.plan import plan
+    from harness.plan import plan, plan_ablation
     from harness.progress import Reporter
 
+    ablation = _ablation(options["ablation"], options["models"])
     limit = options["time_limit"]
     overrides = options["overrides"] + (("train.compile=true",) if options["compiled"] else ())
-    runs = plan(
-        options["models"],
+    work = (
         options["dataset"],
         options["preset"],
         options["seeds"],
         overrides,
         options["evaluators"],
     )
+    runs = plan_ablation(ablation, *work) if ablation else plan(options["models"], *work)
     with Reporter() as reporter:
         summary = drive(
             runs,
@@ -193,11 +197,27 @@ def run(ctx: click.Context, **options: Any) -> None:
             reporter,
         )
     filters = {key: options[key] for key in ("dataset", "preset", "split")}
-    _print_table(options["store"], options["as_json"], models=options["models"], **filters)
+    filters |= {"ablation": ablation} if ablation else {"models": options["models"]}
+    _print_table(options["store"], options["as_json"], **filters)
     ctx.exit(summary.exit_code)
 
 
-def _print_table(store: Path, as_json: bool, models: tuple[str, ...], **filters: Any) -> None:
+def _ablation(name: str | None, models: tuple[str, ...]) -> Any:
+    from harness.ablations import ablations, read_ablation
+
+    if name and models:
+        raise BenchError(
+            f"The ablation '{name}' says which method is run: leave --models, or --ablation, out."
+        )
+    if not name and not models:
+        raise BenchError(
+            "No model is named; write --models shala, or --models all, or --ablation with one of "
+            f"{', '.join(ablations())}."
+        )
+    return read_ablation(name) if name else None
+
+
+def _print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **filters: Any) -> None:
     from harness.store import Store
     from harness.tables import make_tables, render
 
@@ -224,7 +244,8 @@ def _stores(given: tuple[Path, ...]) -> list[Path]:
 
 
 @main.command()
-@click.option("--metric", required=True, help="A metric, or the beginning of several: coherence.")
+@click.option("--metric", help="A metric, or the beginning of several: coherence.")
+@click.option("--ablation", help="The variants of a file in configs/ablations; names a metric too.")
 @click.option("--dataset")
 @click.option("--preset")
 @click.option("--models", callback=_names)
@@ -238,12 +259,25 @@ def _stores(given: tuple[Path, ...]) -> list[Path]:
 @_store_option
 @click.option("--mix", is_flag=True, help="Average runs of different code or data all the same.")
 @_json_option
-def table(metric: str, form: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
+def table(
+    metric: str | None,
+    ablation: str | None,
+    form: str,
+    stores: tuple[Path, ...],
+    as_json: bool,
+    **filters: Any,
+) -> None:
     """Print measured figures beside the published ones. * marks the best and its equals."""
+    from harness.ablations import read_ablation
     from harness.store import Store
     from harness.tables import make_tables, render
 
-    tables = make_tables([Store(path) for path in _stores(stores)], metric, **filters)
+    varied = read_ablation(ablation) if ablation else None
+    metric = metric or (varied and varied.metric)
+    if not metric:
+        raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
+    found = [Store(path) for path in _stores(stores)]
+    tables = make_tables(found, metric, ablation=varied, **filters)
     click.echo(render(tables, "json" if as_json else form))
 
 

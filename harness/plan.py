@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.ablations import Ablation, settings_of
 from harness.api import ConfigErrors, unknown
 from harness.api.registry import entries
 from harness.config import Resolved, resolve
@@ -67,6 +68,23 @@ def plan(
         for seed in seeds
         for name in names
     ]
+
+
+def plan_ablation(
+    ablation: Ablation,
+    dataset: str,
+    preset: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    evaluators: Sequence[str] = (),
+) -> list[Run]:
+    """The runs of an ablation's variants, seeds first; arguments and errors as `plan`'s."""
+
+    def of(more: Sequence[str]) -> list[Run]:
+        return plan([ablation.model], dataset, preset, seeds, (*overrides, *more), evaluators)
+
+    variants = settings_of(ablation, of(())[0].resolved.values())
+    return [run for seed in zip(*map(of, dict.fromkeys(variants)), strict=True) for run in seed]
 
 
 def _strangers(names: Sequence[str], overrides: Sequence[str]) -> list[str]:

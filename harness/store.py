@@ -182,6 +182,8 @@ class Store:
     def export(self, destination: Path) -> int:
         """Copy the records of finished runs, without weights and checkpoints, with thinned events.
 
+        Where a failure names a file of this store, its place on this machine is left out.
+
         Args:
             destination: Made where missing; existing records there stay as they are.
 
@@ -199,8 +201,10 @@ class Store:
             for name in ("results", "pictures", "texts"):
                 if (folder.path / name).is_dir():
                     shutil.copytree(folder.path / name, target / name, dirs_exist_ok=True)
-            lines = [json.dumps(event) + "\n" for event in _thin(list(folder.events()))]
-            (target / "events.jsonl").write_text("".join(lines), encoding="utf-8")
+            lines = "".join(json.dumps(event) + "\n" for event in _thin(list(folder.events())))
+            for place in (self.root.absolute(), self.root):
+                lines = lines.replace(f"{place}/", "")
+            (target / "events.jsonl").write_text(lines, encoding="utf-8")
             copied += 1
         return copied
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from harness.ablations import Ablation, in_order, printed_of, rows_of
 from harness.api.errors import BenchError, ConfigErrors, unknown
 from harness.api.records import Score
 from harness.config import presets
@@ -164,19 +165,21 @@ def make_tables(
     models: Sequence[str] = (),
     split: str = "test",
     mix: bool = False,
+    ablation: Ablation | None = None,
 ) -> list[Table]:
     """Read the stores into tables, one for each dataset and preset.
 
     Args:
         stores: Where records lie.
-        metric, dataset, preset, models, mix: As in `tables_of`.
+        metric, dataset, preset, models, mix, ablation: As in `tables_of`.
         split: What was measured on.
 
     Raises:
         BenchError: The metric or dataset is unknown, or records would be mixed.
     """
     records = _read(stores, split)
-    return tables_of(records, metric, dataset=dataset, preset=preset, models=models, mix=mix)
+    filters = {"dataset": dataset, "preset": preset, "models": models}
+    return tables_of(records, metric, **filters, mix=mix, ablation=ablation)
 
 
 def tables_of(
@@ -187,6 +190,7 @@ def tables_of(
     preset: str | None = None,
     models: Sequence[str] = (),
     mix: bool = False,
+    ablation: Ablation | None = None,
 ) -> list[Table]:
     """Records as tables, one for each dataset and preset.
 
@@ -197,11 +201,17 @@ def tables_of(
         preset: Only this one.
         models: Only these.
         mix: Whether runs of different code, packages' precision or data may share a row.
+        ablation: Only its variants, a row each, beside what is printed of them.
 
     Raises:
         BenchError: The metric or dataset is unknown, or records would be mixed.
     """
     published = read_published()
+    if ablation:
+        published = printed_of(ablation, published)
+        renamed = rows_of(ablation, [record.run for record in records])
+        both = zip(records, renamed, strict=True)
+        records = [replace(record, run=run) for record, run in both if run]
     _check_names(records, published, metric, dataset, preset, models)
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -217,6 +227,9 @@ def tables_of(
         _table(key, found, metric, published, models, mix) for key, found in sorted(groups.items())
     ]
     tables = [table for table in tables if table.metrics and table.rows]
+    for table in tables if ablation else ():
+        table.rows = in_order(ablation, table.rows)
+        table.notes.insert(0, f"{ablation.title} ({ablation.source}).")
     if not tables:
         raise BenchError(
             f"There is no figure of '{metric}' for what was asked, measured or published. Ask for "
@@ -430,7 +443,10 @@ def _variant(run: dict[str, Any]) -> str:
 def _labels(variants: list[list[Record]]) -> list[str]:
     """Names of the rows: what was overridden, and what else differs between rows of one name."""
     runs = [own[0].run for own in variants]
-    names = [" ".join([run["model"], *(f"[{text}]" for text in run["overrides"])]) for run in runs]
+    names = [
+        run.get("label") or " ".join([run["model"], *(f"[{text}]" for text in run["overrides"])])
+        for run in runs
+    ]
     facts = [{"version": run["model_version"], **run["settings"]} for run in runs]
     labels = []
     for name, own in zip(names, facts, strict=True):

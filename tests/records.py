@@ -27,6 +27,7 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
             "train.precision": changes.get("precision", "bf16"),
             "train.compile": changes.get("compile", False),
             "evaluators.coherence.samples": 0,
+            **changes.get("settings", {}),
         },
     }
     (folder / "run.json").write_text(json.dumps(run))

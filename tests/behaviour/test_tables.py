@@ -277,6 +277,15 @@ def test_csv_holds_every_figure_and_formats_are_well_formed(store):
     assert json.loads(render(tables, "json"))[0]["dataset"] == "polymnist"
 
 
+def test_an_export_names_no_place_of_the_machine(tmp_path):
+    folder = write_run(tmp_path / "runs", "shala", 0, 0.5)
+    told = {"kind": "failed", "reason": f"It is in {folder}/failed.json."}
+    (folder / "events.jsonl").write_text(json.dumps(told) + "\n")
+    Store(tmp_path / "runs").export(tmp_path / "copy")
+    (events,) = (tmp_path / "copy").rglob("events.jsonl")
+    assert json.loads(events.read_text())["reason"] == f"It is in {folder.name}/failed.json."
+
+
 def test_an_exported_store_gives_the_same_table(store, tmp_path):
     assert store.export(tmp_path / "copy") == 6
     copied = make_tables([Store(tmp_path / "copy")], "coherence/joint", dataset="polymnist")

@@ -1,0 +1,139 @@
+"""Ablations: a method in variants of some of its settings, as configs/ablations names them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.api.errors import BenchError, unknown
+from harness.published import Published
+
+FOLDER = Path(__file__).parent.parent / "configs" / "ablations"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an ablation.
+
+    Attributes:
+        label: Of the row.
+        set: Values by dotted key.
+        scale: Factors of the values that dataset and preset give, by dotted key.
+        printed: The condition under which the paper's figures are in results/published.csv.
+    """
+
+    label: str
+    set: dict[str, Any]
+    scale: dict[str, float]
+    printed: str = ""
+
+    def values(self, base: dict[str, Any]) -> dict[str, Any]:
+        """The variant's values, of those without it; whole numbers stay whole and above 0."""
+        scaled = {key: factor * base[key] for key, factor in self.scale.items()}
+        whole = {k: max(1, round(v)) for k, v in scaled.items() if isinstance(base[k], int)}
+        return self.set | scaled | whole
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is varied, of which method, and the metric that is looked at."""
+
+    name: str
+    title: str
+    source: str
+    model: str
+    metric: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def keys(self) -> set[str]:
+        """Dotted keys of all that is varied."""
+        return {key for v in self.variants for key in (*v.set, *v.scale)}
+
+
+def ablations() -> list[str]:
+    """Names of the files in configs/ablations."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def read_ablation(name: str) -> Ablation:
+    """An ablation by its name.
+
+    Raises:
+        BenchError: There is none of that name.
+    """
+    if name not in ablations():
+        raise BenchError(unknown("ablation", name, ablations()))
+    table = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    variants = tuple(Variant(**{"set": {}, "scale": {}, **row}) for row in table.pop("variants"))
+    return Ablation(name=name, variants=variants, **table)
+
+
+def settings_of(ablation: Ablation, base: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The --set arguments of each variant; those that change nothing are left out.
+
+    So the variant that dataset and preset have anyway is their own run, and not trained again.
+
+    Args:
+        ablation: With variants.
+        base: Every value of dataset and preset, by dotted key.
+    """
+    return [
+        tuple(
+            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in variant.values(base).items()
+            if value != base[key]
+        )
+        for variant in ablation.variants
+    ]
+
+
+def rows_of(ablation: Ablation, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any] | None]:
+    """Runs as an ablation's rows: the run under its variant's label, None where it is in none.
+
+    Args:
+        ablation: With variants.
+        runs: What records hold of runs, with "model", "dataset", "preset", "overrides" and
+            "settings". What a scaled variant scales is read from a run without overrides.
+    """
+    plain = {
+        (run["dataset"], run["preset"]): run["settings"]
+        for run in runs
+        if run["model"] == ablation.model and not run["overrides"]
+    }
+    found = []
+    for run in runs:
+        base = plain.get((run["dataset"], run["preset"]))
+        others = {text.partition("=")[0] for text in run["overrides"]} - ablation.keys
+        own = None
+        if run["model"] == ablation.model and not others:
+            own = next((v for v in ablation.variants if _is(v, run["settings"], base)), None)
+        found.append({**run, "label": label_of(ablation, own)} if own else None)
+    return found
+
+
+def _is(variant: Variant, settings: dict[str, Any], base: dict[str, Any] | None) -> bool:
+    if variant.scale and base is None:
+        return False
+    due = variant.values(base or {})
+    return all(settings.get(key) == value for key, value in due.items())
+
+
+def label_of(ablation: Ablation, variant: Variant) -> str:
+    """What a row is called: as the published figures' rows, where there are such."""
+    return f"{ablation.model} ({variant.printed or variant.label})"
+
+
+def printed_of(ablation: Ablation, published: Sequence[Published]) -> list[Published]:
+    """The paper's figures of the variants."""
+    conditions = {v.printed for v in ablation.variants if v.printed}
+    return [p for p in published if p.method == ablation.model and p.condition in conditions]
+
+
+def in_order(ablation: Ablation, rows: Sequence[Any]) -> list[Any]:
+    """A table's rows in the order of the variants."""
+    order = [label_of(ablation, variant) for variant in ablation.variants]
+    return sorted(rows, key=lambda row: order.index(row.label) if row.label in order else -1)
