@@ -73,6 +73,6 @@ def test_every_option_of_the_readme_exists():
         for parameter in command.params
         for option in parameter.opts
     }
-    others = {"--quiet", "--editable", "--families", "--batch"}  # of pip and of benchmarks/step.py
+    others = {"--quiet", "--editable", "--dist", "--families", "--batch"}  # of pip, pytest, step.py
     shown = set(re.findall(r"(?<=[ `(])--[a-z][a-z-]+", README)) - others
     assert shown <= known, shown - known
