@@ -173,7 +173,8 @@ def load_classifiers(
 
 def label(run: Run) -> str:
     """A run in a few words, unique within a campaign."""
-    return f"{run.model} {run.dataset} seed {run.seed}"
+    changed = f" ({', '.join(run.overrides)})" if run.overrides else ""
+    return f"{run.model}{changed} {run.dataset} seed {run.seed}"
 
 
 def _engine(options: Options) -> Engine:

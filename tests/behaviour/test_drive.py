@@ -16,9 +16,10 @@ from toys import build, toy_data
 
 import classifiers
 from harness import drive as module
+from harness.ablations import read_ablation
 from harness.api import BenchError, DataError, Places
 from harness.drive import Options, drive
-from harness.plan import plan
+from harness.plan import plan, plan_ablation
 from harness.progress import Reporter
 from harness.store import RunFolder, Store
 
@@ -96,6 +97,14 @@ def test_the_same_run_again_does_nothing_and_says_so(tmp_path, judges):
     assert next(iter(again.outcomes.values())).status == "already"
     assert any("Nothing to do" in line for line in said)
     assert before == {f: f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()}
+
+
+def test_variants_of_one_method_and_seed_are_all_run(tmp_path, judges):
+    variants = plan_ablation(read_ablation("table5"), "toy", "smoke", [0])
+    summary, said = run(variants, options(tmp_path, judges, evaluators=("samples",)))
+    folders = {outcome.folder for outcome in summary.outcomes.values()}
+    assert len(folders) == len(variants) == 2
+    assert any("(model.prior.condition=" in line for line in said)
 
 
 def test_a_new_evaluation_setting_does_not_train_again(tmp_path, judges):
