@@ -38,7 +38,7 @@ from timing import best_times
 from harness.api import Dataset, GradientStage, Model, Places, Rng, Split, Stage, Translate
 from harness.api.registry import entries, find
 from harness.config import resolve
-from harness.drive import keep_freed_memory
+from harness.drive import keep_freed_memory, order_channels_last
 from nets.backbones import decode_many
 
 _BATCH = {"conv": 32, "resnet": 2}
@@ -91,7 +91,9 @@ def build(method: str, dataset: Dataset, preset: str, family: str, *, channels_l
     config = resolve(method, dataset.name, preset, (override,)).model
     torch.manual_seed(0)
     model = find("model", method).cls(dataset.spec, config)
-    return model.to(memory_format=torch.channels_last) if channels_last else model
+    if channels_last:
+        order_channels_last(model)
+    return model
 
 
 def make_update(stage: Stage, split: Split, precision: str) -> Callable[[], object]:

@@ -208,6 +208,16 @@ def perform(run: Run, options: Options, emit: Emit) -> Outcome:
             return Outcome("failed", str(error))
 
 
+def order_channels_last(model: nn.Module) -> None:
+    """Lay out weights of two-dimensional convolutions channels last; volumes' stay as they are.
+
+    `Module.to(memory_format=...)` refuses models that also have three-dimensional convolutions.
+    """
+    for weight in model.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU if there is one.
 
@@ -389,8 +399,9 @@ class _Work:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.run.seed, "init"))
             model = self.cls(self.spec, self.resolved.model)
-        order = torch.channels_last if self.resolved.train.channels_last else torch.preserve_format
-        return model.to(self.device, memory_format=order)
+        if self.resolved.train.channels_last:
+            order_channels_last(model)
+        return model.to(self.device)
 
     def _keep(self, model: Model, last: dict[str, Any], clock: Clock, code: dict[str, Any]) -> None:
         seconds, cpu_seconds = clock.read()

@@ -88,6 +88,14 @@ def test_a_run_leaves_weights_records_and_pictures(tmp_path, judges):
     assert all(torch.isfinite(x).all() for x in weights.values() if x.is_floating_point())
 
 
+def test_a_model_with_volumes_is_trained_channels_last(tmp_path):
+    runs = plan(("syncdreamer",), "toy-views", "smoke", (0,), ())
+    summary, _ = run(runs, options(tmp_path, None, evaluators=("views",)))
+    (outcome,) = summary.outcomes.values()
+    assert outcome.status == "done", outcome.text
+    assert RunFolder(outcome.folder).run["settings"]["train.channels_last"]
+
+
 def test_the_same_run_again_does_nothing_and_says_so(tmp_path, judges):
     chosen = options(tmp_path, judges)
     first, _ = run(smoke("shala"), chosen)
