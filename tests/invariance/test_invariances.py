@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from toys import build
 
 from harness.api import DataSpec, Modality, Rng
@@ -14,7 +15,7 @@ SIZES = [(3, 8, 8), (3, 28, 28), (1, 5, 5), (3, 32, 32)]
 
 @pytest.mark.parametrize("family", ["conv", "resnet"])
 @pytest.mark.parametrize("shape", SIZES)
-@pytest.mark.parametrize("initialisation", ["torch", "kaiming"])
+@pytest.mark.parametrize("initialisation", ["torch", "kaiming", "white"])
 def test_networks_fit_any_square_image(family, shape, initialisation):
     modality = Modality("x", "image", shape)
     network = Network(family=family, width=0.1, hidden=9, initialisation=initialisation)
@@ -61,6 +62,20 @@ def test_kaiming_start_keeps_the_variance_through_the_decoder():
     initialise(decode, network)
     spread = decode(torch.randn(200, 64)).std().item()
     assert 0.5 < spread < 2.5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["conv", "resnet"])
+def test_white_start_reads_white_as_nothing_and_paints_near_white(family):
+    modality = Modality("x", "image", (3, 32, 32))
+    network = Network(family=family, initialisation="white", activation="silu")
+    encode, decode = encoder(modality, network), decoder(modality, 64, network)
+    initialise(nn.ModuleList([encode, decode]), network)
+    seen = encode.layers[0](torch.ones(1, 3, 32, 32))[..., 1:-1, 1:-1]  # zeros pad the border
+    assert seen.abs().max() < 1e-5
+    painted = decode(torch.randn(200, 64))
+    assert abs(painted.mean() - 1) < 0.1
+    assert painted.std() < 0.5
 
 
 def test_decoding_many_in_one_call_equals_one_by_one():
