@@ -21,8 +21,12 @@ _HIDDEN = ("model", "data")  # sections whose settings are unknown where the nam
 class TrainSettings(Settings):
     """How every method is trained; part of a run's identity but for `compile` and `log_every`."""
 
-    precision: Literal["bf16", "float32"] = setting(
-        "bf16", "Arithmetic of training; evaluation is in float32.", "ours: 1.75 times faster"
+    precision: Literal["auto", "bf16", "float32"] = setting(
+        "auto",
+        "Arithmetic of training: bf16 where the device computes in it, else float32; a record "
+        "holds which. Evaluation is in float32.",
+        "ours: 1.75 times faster on a CPU that has bf16 (engine.md section 5), 6 to 35 times "
+        "slower on one that emulates it",
     )
     channels_last: bool = setting(True, "Memory order of images.", "ours: faster, same numbers")
     compile: bool = setting(False, "Compile the networks (--compile).", "ours")

@@ -33,7 +33,7 @@ from harness.plan import Run
 from harness.progress import Reporter
 from harness.provenance import describe_code, describe_machine, peak_memory
 from harness.store import Store, StoreError, write_whole
-from harness.train import Clock, Progress, Stopped, Watch, train
+from harness.train import Clock, Progress, Stopped, Watch, choose_precision, train
 
 Status = Literal["done", "already", "skipped", "diverged", "failed", "stopped", "busy"]
 STOPPED_EXIT = 3
@@ -262,9 +262,11 @@ class _Work:
 
     def __init__(self, run: Run, options: Options, emit: Emit):
         self.run, self.options, self.emit = run, options, emit
-        self.resolved = run.resolved
         self.entry = find("model", run.model)
         self.device = choose_device(options.device)
+        precision = choose_precision(run.resolved.train.precision, self.device)
+        loop = run.resolved.train.model_copy(update={"precision": precision})
+        self.resolved = replace(run.resolved, train=loop)  # what is recorded is what was done
         keep_freed_memory()
         if options.threads:
             torch.set_num_threads(options.threads)

@@ -58,6 +58,17 @@ class Watch:
     checkpoint_every: float = 60.0
 
 
+def choose_precision(asked: str, device: torch.device) -> str:
+    """What is asked for; for "auto" bf16 where the device itself computes in it, else float32."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "float32"
+
+
 class Clock:
     """Seconds of a training by the wall and of the processor, those before a resumption included.
 
