@@ -28,6 +28,7 @@ from harness.engine import Emit, Engine, InProcess, Processes, Ray
 from harness.evaluate import Evaluation, evaluate, plan_evaluations
 from harness.identity import train_id
 from harness.incomplete import hide_views, incomplete_spec, lacks_views
+from harness.loans import find_loan
 from harness.mixture import with_mixture
 from harness.plan import Run
 from harness.progress import Reporter
@@ -392,7 +393,13 @@ class _Work:
         with warnings.catch_warnings():
             warnings.showwarning = self._warn
             last, clock = train(
-                model, data, self.folder, self.run.seed, self.resolved.train, self._watch()
+                model,
+                data,
+                self.folder,
+                self.run.seed,
+                self.resolved.train,
+                self._watch(),
+                functools.partial(find_loan, Store(self.options.store), self.folder, code),
             )
         self._keep(model, last, clock, code)
         return model
@@ -410,7 +417,8 @@ class _Work:
         file = io.BytesIO()
         torch.save(model.state_dict(), file)
         write_whole(self.folder.weights, file.getvalue())
-        kinds = [event["kind"] for event in self.folder.events()]
+        events = list(self.folder.events())
+        loans = [e for e in events if e["kind"] == "borrowed"]
         self.folder.write_json(
             "trained.json",
             {
@@ -424,7 +432,12 @@ class _Work:
                     "seconds": round(seconds, 1),
                     "cpu_seconds": round(cpu_seconds, 1),
                     "peak_memory": peak_memory(self.device),
-                    "resumptions": kinds.count("resumed"),
+                    "resumptions": sum(event["kind"] == "resumed" for event in events),
+                    **(
+                        {"borrowed": {k: loans[-1][k] for k in ("lender", "stages")}}
+                        if loans
+                        else {}
+                    ),
                 },
             },
         )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_NOT_IDENTITY = ("compile", "log_every")  # change the speed or the log, not the result
+NOT_IDENTITY = ("compile", "log_every")  # change the speed or the log, not the result
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
@@ -38,7 +38,7 @@ def train_id(
         seed: Of the run.
         prior: Of the mixture that stands in for the method's own prior, where one does.
     """
-    loop = {key: value for key, value in train.items() if key not in _NOT_IDENTITY}
+    loop = {key: value for key, value in train.items() if key not in NOT_IDENTITY}
     return hash_of(
         {
             "model": model,

@@ -6,7 +6,7 @@ import io
 import math
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import monotonic, process_time
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.api import Diverged, Model, Rng, Split, Stage, derive_seed
 from harness.config import TrainSettings
+from harness.loans import Loan
 from harness.store import RunFolder
 
 _RUNAWAY = 1000.0  # times the greatest term of the reading before
@@ -108,7 +109,13 @@ class _Window:
 
 
 def train(
-    model: Model, data: Split, folder: RunFolder, seed: int, settings: TrainSettings, watch: Watch
+    model: Model,
+    data: Split,
+    folder: RunFolder,
+    seed: int,
+    settings: TrainSettings,
+    watch: Watch,
+    borrow: Callable[[Sequence[Stage]], Loan | None] = lambda stages: None,
 ) -> tuple[dict[str, dict[str, float]], Clock]:
     """Train every stage of a model, from its newest checkpoint where there is one.
 
@@ -119,9 +126,10 @@ def train(
         seed: Of the run.
         settings: Precision and logging.
         watch: Stopping, progress and checkpoint cadence.
+        borrow: Finds weights of the first stages where there is no checkpoint.
 
     Returns:
-        The last reading of the loss terms of each stage, and the clock.
+        The last reading of the loss terms of each stage, and the clock, borrowed stages included.
 
     Raises:
         Diverged: A loss term was not finite, or ran away and stayed there.
@@ -129,6 +137,11 @@ def train(
     """
     stages = model.stages()
     saved = _restore(folder, model, data.device)
+    if saved is None and (loan := borrow(stages)):
+        saved = loan.take(model, stages)
+        folder.log("borrowed", lender=loan.lender, stages=loan.stages)
+        for name in loan.stages:
+            folder.log("finished", stage=name, spent=loan.spent[name])
     done = saved["last"] if saved else {}
     first = saved["stage"] if saved else 0
     clock = Clock(*([saved["spent"]] if saved and "spent" in saved else []))
@@ -181,6 +194,7 @@ class _Loop:
         self.model.eval()
         self.stage.finish(self.data)
         self.done[self.stage.name] = self.last
+        self.folder.log("finished", stage=self.stage.name, spent=self.clock.read())
         self._keep(0, after=True)
         return self.last
 

@@ -24,7 +24,7 @@ from harness.api import (
 from nets.backbones import Network, encoder
 from nets.posteriors import draw
 from shala.inference import Inference
-from shala.prior import DiffusionPrior, PriorConfig
+from shala.prior import SAMPLING, DiffusionPrior, PriorConfig
 from shala.transfer import transfer_latent
 
 _OPEN = "not given in the paper: our choice"
@@ -87,6 +87,7 @@ class ShaLa(Model):
                 c.optimiser,
                 steps=c.steps,
                 batch_size=c.batch_size,
+                ignores=("prior",),
             ),
             GradientStage(
                 "prior",
@@ -98,6 +99,7 @@ class ShaLa(Model):
                 ema=c.prior.ema,
                 begin=self._encode_training_data,
                 finish=self._forget_training_data,
+                ignores=tuple(f"prior.{name}" for name in SAMPLING),
             ),
         ]
 

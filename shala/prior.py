@@ -66,6 +66,10 @@ class PriorConfig(Settings):
     sampling_steps: int = setting(50, "Denoiser calls of the DDIM sampler.", _OPEN, ge=1)
 
 
+SAMPLING = ("guidance", "several", "sampler", "sampling_steps")
+"""Settings that training does not read."""
+
+
 class DiffusionPrior(nn.Module):
     """p(z) and p(z | h_j) by one denoiser, on standardised latents and features.
 

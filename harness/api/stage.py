@@ -26,11 +26,16 @@ class Stage(ABC):
         name: Unique within its model; part of every seed.
         steps: Number of updates.
         batch_size: Tuples an update is given.
+        module: The part of the model that holds all that the stage learns; None is the whole.
+        ignores: Settings of the model that neither this stage nor one before it reads, by dotted
+            key, or the beginning of several. Runs that differ in nothing else share its weights.
     """
 
     name: str
     steps: int
     batch_size: int
+    module: nn.Module | None = None
+    ignores: tuple[str, ...] = ()
 
     def begin(self, data: Split) -> None:  # noqa: B027 - optional by design
         """Prepare; called before the first update and after each resume, so it must be repeatable.
@@ -131,6 +136,7 @@ class GradientStage(Stage):
             stage's end; 0 keeps none.
         begin: Called with the training split before the first update and after each resume.
         finish: Called with the training split after the last update.
+        ignores: As `Stage.ignores`.
     """
 
     def __init__(
@@ -145,9 +151,11 @@ class GradientStage(Stage):
         ema: float = 0.0,
         begin: Callable[[Split], None] | None = None,
         finish: Callable[[Split], None] | None = None,
+        ignores: tuple[str, ...] = (),
     ):
         self.name, self.steps, self.batch_size = name, steps, batch_size
-        self._loss, self._module, self._settings = loss, module, optimiser
+        self.module, self.ignores = module, ignores
+        self._loss, self._settings = loss, optimiser
         self._begin, self._finish = begin, finish
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._optimiser = optimiser.build(self._parameters)
@@ -170,13 +178,13 @@ class GradientStage(Stage):
             torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
         self._optimiser.step()
         if self._average is not None:
-            self._average.update_parameters(self._module)
+            self._average.update_parameters(self.module)
         self._step += 1
         return {"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()}
 
     def finish(self, data: Split) -> None:
         if self._average is not None:
-            self._module.load_state_dict(self._average.module.state_dict())
+            self.module.load_state_dict(self._average.module.state_dict())
         if self._finish:
             self._finish(data)
 
