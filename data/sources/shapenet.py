@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,18 +75,33 @@ def find(root: Path) -> Source:
     """The first known layout in a data root.
 
     Raises:
-        DataError: There is none; the message lists the layouts.
+        DataError: There is none, and the message lists the layouts; or its splits are not three
+            sets of cars.
     """
     for base in (root / name for name in _BASES):
         for look in (_find_srn, _find_nmr, _find_sync):
             source = look(base)
             if source is not None:
+                _check_splits(source)
                 return source
     listing = "".join(f"\n  {name}: {example}" for name, example in LAYOUTS.items())
     raise DataError(
         f"No renderings of ShapeNet cars are in {root}. Put one of these layouts there or in "
         f"{root / 'shapenet-cars'}:{listing}"
     )
+
+
+def _check_splits(source: Source) -> None:
+    """Complain of a split without a car, and of a car that a test would meet again."""
+    for split, cars in source.cars.items():
+        if not cars:
+            raise DataError(f"{source.folder} lists no car for {split}. Unpack the archive again.")
+    listed = Counter(car.name for cars in source.cars.values() for car in cars)
+    name, times = listed.most_common(1)[0]
+    if times > 1:
+        raise DataError(
+            f"{source.folder} lists the car {name} {times} times; give it to one split, once."
+        )
 
 
 def choose(views: list[View], cameras: Iterable[Camera]) -> list[tuple[View, float]]:
@@ -157,6 +175,11 @@ def _srn_intrinsics(file: Path) -> tuple[float, tuple[float, float], float]:
             f"{file} holds no intrinsics (first line: focal length and centre; last: height and "
             f"width): {error}."
         ) from error
+    if not height == width > 0:
+        raise DataError(
+            f"{file}: the intrinsics are for an image of {width:g} x {height:g} pixels, and the "
+            "pictures are square."
+        )
     _fit(file, focal / width, (cx / width, cy / height))
     return focal, (cx, cy), width
 
@@ -200,8 +223,8 @@ def _nmr_views(folder: Path, car: Path) -> list[View]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             matrices = {key: arrays[key] for key in arrays}
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file} cannot be read as arrays ({error}).") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file} cannot be read as arrays ({error}). Fetch it again.") from error
     for i in range(_NMR_VIEWS):
         picture, mask = car / "image" / f"{i:04}.png", car / "mask" / f"{i:04}.png"
         if not picture.is_file():

@@ -121,3 +121,16 @@ def test_render_measures_images_a_second():
     assert head.split()[0] == "pixels"
     assert row.split()[0] == "16"
     assert all(float(x) > 0 for x in row.split())
+
+
+def test_no_cost_of_shala_grows_faster_than_the_number_of_views():
+    done = run("views.py", "--preset", "smoke", "--views", "2,4", "--repeats", "1")
+    assert done.returncode == 0, done.stderr
+    head, _, *rows = done.stdout.strip().splitlines()
+    assert "CPU ms" in head
+    rows = [row.rsplit(maxsplit=6) for row in rows]
+    works = ["inference update", "prior update", "joint sample", "translation"]
+    assert [(row[0].strip(), row[1]) for row in rows] == [(w, n) for w in works for n in "24"]
+    for _, _, seconds, _, views, _, operations in rows:
+        assert float(seconds) > 0
+        assert float(operations) <= float(views)  # CPU time is measured, operations are counted

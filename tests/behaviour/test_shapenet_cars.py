@@ -143,9 +143,56 @@ def ruin(layout: str, file: str, content: str | None):
     )
 
 
+def spoil(layout: str, file: str, change, what: str):
+    """A layout one file of which is rewritten."""
+
+    def make(root):
+        MAKERS[layout](root)
+        change(root / file)
+
+    return pytest.param(make, file.split("/")[-1], id=f"{layout}-{what}")
+
+
+def put(name: str, array):
+    """Put an array into an archive."""
+
+    def change(file):
+        with np.load(file) as arrays:
+            held = dict(arrays)
+        np.savez(file, **held | {name: array})
+
+    return change
+
+
+def damage(file) -> None:
+    content = bytearray(file.read_bytes())
+    content[200] ^= 255  # within the first array
+    file.write_bytes(content)
+
+
+CAMERAS = f"NMR_Dataset/{CAR}/train0/cameras.npz"
+K = np.array([[280.0, 0, 128], [0, 280.0, 128], [0, 0, 1]])
+
+
+def rig_of(k, poses):
+    """Write the cameras that lie beside SyncDreamer's pictures."""
+    held = [k, np.zeros(16), np.zeros(16), np.zeros(16), poses]
+    return lambda file: file.write_bytes(pickle.dumps(held))
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
+        spoil("nmr", CAMERAS, put("world_mat_3", np.eye(2)), "pose"),
+        spoil("nmr", CAMERAS, put("camera_mat_3", np.diag([90.0, 90, 1])), "intrinsics"),
+        spoil("nmr", CAMERAS, put("world_mat_3", np.array([{}], object)), "objects"),
+        spoil("nmr", CAMERAS, lambda file: file.write_bytes(file.read_bytes()[:400]), "cut"),
+        spoil("nmr", CAMERAS, damage, "damaged"),
+        spoil("syncdreamer", "camera-16.pkl", rig_of(K, np.zeros((16, 2, 4))), "pose"),
+        spoil("syncdreamer", "camera-16.pkl", rig_of(K, np.eye(4)[None]), "few"),
+        spoil("syncdreamer", "camera-16.pkl", rig_of(K[:2], np.zeros((16, 3, 4))), "intrinsics"),
+        ruin("srn", "cars_test/test0/intrinsics.txt", "525 256 256 0\n0 0 0\n1\n0 0"),
+        ruin("srn", "cars_test/test0/intrinsics.txt", "525 256 128 0\n0 0 0\n1\n256 512"),
         ruin("syncdreamer", "target/car3/007.png", None),
         ruin("nmr", f"NMR_Dataset/{CAR}/val0/image/0011.png", None),
         ruin("nmr", f"NMR_Dataset/{CAR}/softras_test.lst", None),
@@ -164,6 +211,25 @@ def test_a_wrong_file_is_named_with_the_reason(tmp_path, make, named):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["nmr", "syncdreamer"])
+def test_no_car_is_in_two_splits(tmp_path, layout):
+    MAKERS[layout](tmp_path)
+    if layout == "nmr":
+        (tmp_path / "NMR_Dataset" / CAR / "softras_test.lst").write_text("test0\ntrain0\n")
+    else:
+        listed = {"train": ["car0"], "validation": ["car1"], "test": ["car2", "car0"]}
+        (tmp_path / "split.json").write_text(json.dumps(listed))
+    with pytest.raises(DataError, match=r"lists the car (train0|car0) 2 times"):
+        read(tmp_path)
+
+
+def test_a_split_without_a_car_is_named(tmp_path):
+    make_nmr(tmp_path)
+    (tmp_path / "NMR_Dataset" / CAR / "softras_val.lst").write_text("")
+    with pytest.raises(DataError, match="no car for validation"):
+        read(tmp_path)
+
+
 def test_a_view_without_its_pose_is_named(tmp_path):
     make_srn(tmp_path)
     (tmp_path / "cars_val" / "val0" / "pose" / "000005.txt").unlink()
@@ -179,10 +245,11 @@ class Hostile:
         return os.mkdir, (str(self.target),)
 
 
-def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["uid_set.pkl", "camera-16.pkl"])
+def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path, name):
     make_sync(tmp_path)
-    (tmp_path / "uid_set.pkl").write_bytes(pickle.dumps(Hostile(tmp_path / "made")))
-    with pytest.raises(DataError, match=r"uid_set.pkl.*mkdir"):
+    (tmp_path / name).write_bytes(pickle.dumps(Hostile(tmp_path / "made")))
+    with pytest.raises(DataError, match=rf"{name}.*mkdir"):
         read(tmp_path)
     assert not (tmp_path / "made").exists()
 

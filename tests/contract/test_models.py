@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import io
 from itertools import permutations
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rings import SPEC, ring_of
 from toys import build, toy_data
 
 from harness.api import Joint, Latent, Reconstruct, Rng, Transfer, Translate, derive_seed
@@ -115,6 +117,19 @@ def test_updates_change_every_stage_and_stay_finite(name, toy):
                 assert torch.isfinite(value), term
         after = model.state_dict()
         assert any(not torch.equal(before[k], after[k]) for k in before), stage.name
+
+
+def test_sixteen_views_are_learned_or_refused_with_the_reason(name):
+    cls, config = find("model", name).cls, resolve(name, "cars", "smoke", ()).model
+    reason = cls.skip(SPEC, config)
+    if reason:
+        pytest.skip(reason)
+    model, data = cls(SPEC, config), ring_of(16)
+    for terms in train(model, SimpleNamespace(split=lambda _: data), updates=1):
+        assert all(torch.isfinite(value) for value in terms.values())
+    given = {"v00": data.batch(torch.arange(2)).views["v00"]}
+    with torch.no_grad():
+        check_views(model.translate(given, ("v08", "v15"), Rng(0)), SPEC, ("v08", "v15"), 2)
 
 
 @torch.no_grad()

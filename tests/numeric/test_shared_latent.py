@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from rings import SPEC
 from torch.distributions import Laplace, Normal, kl_divergence
 
 from baselines.mmjsd import MMJSD
@@ -262,6 +263,10 @@ def test_components_are_drawn_by_weight():
 def test_slices_are_equal_and_the_last_takes_the_rest():
     assert sliced_components(3, 8).tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
     assert sliced_components(9, 4).tolist() == [8] * 4
+
+
+def test_mopoe_refuses_sixteen_views_for_their_65_535_subsets():
+    assert "2^M subsets of modalities: M is 16, at most 10" in MoPoE.skip(SPEC, MoPoE.Config())
 
 
 @pytest.mark.parametrize("cls", [MVAE, MoPoE, MMJSD, MMVAE])
