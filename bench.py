@@ -325,7 +325,9 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost"]))
+@click.argument(
+    "kind", type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost", "angles"])
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures"), show_default=True)
 @click.option("--dataset")
 @click.option("--preset")
@@ -336,7 +338,8 @@ def figure(kind: str, out: Path, stores: tuple[Path, ...], **filters: Any) -> No
     """Draw a figure for a paper, as SVG and PDF, one for each dataset and preset.
 
     tradeoff: coherence against FID, or cross against joint; curves: training losses; heatmap:
-    given x target; dots: every method beside the printed figures; cost: quality against time.
+    given x target; dots: every method beside the printed figures; cost: quality against time;
+    angles: PSNR of unseen views by their angle to the given one.
     """
     from harness.report.paper import write_figures
     from harness.store import Store

@@ -277,7 +277,7 @@ def curves(section: Section) -> Drawing | None:
         for label, own in section.records
     ]
     rows = [(label, runs) for label, runs in rows if any(runs)]
-    return _panels(rows) if rows else None
+    return _losses(rows) if rows else None
 
 
 def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -294,14 +294,60 @@ def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
     return found
 
 
-def _panels(rows: list[tuple[str, list[dict]]]) -> Drawing:
+def angles(section: Section) -> Drawing | None:
+    """PSNR of unseen views by their angle to the given one, a small panel each method."""
+    found = {
+        section.names[label]: readings
+        for label, own in section.records
+        if (readings := _by_angle([result for record in own for result in record.results]))
+    }
+    if not found:
+        return None
+    found = dict(sorted(found.items(), key=lambda item: -sum(item[1].values()) / len(item[1])))
+    with _panels(list(found), 0.32) as (figure, grid):
+        for axes, own in zip(grid, found.values(), strict=True):
+            for other in found.values():
+                _line(axes, list(other), list(other.values()), INK["rule"], lw=0.8)
+            _line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
+            axes.set_xticks([0, 90, 180])
+            axes.sharey(grid[0])
+            axes.locator_params(axis="y", nbins=4)
+            axes.tick_params(axis="y", labelcolor=INK["muted"], labelsize=7.5)
+    told = "; ".join(
+        f"{label}: " + ", ".join(f"{value:.1f} at {degrees}°" for degrees, value in own.items())
+        for label, own in found.items()
+    )
+    title = "PSNR by the angle between given and generated view"
+    return Drawing(figure, title, f"{title}, in dB by degrees, best method first. {told}.")
+
+
+def _by_angle(results: list[dict[str, Any]]) -> dict[int, float]:
+    """Degrees and mean PSNR over runs; empty where none was measured."""
+    found: dict[int, list[float]] = {}
+    for result in results:
+        for entry in result.get("details", {}).get("by_angle", []):
+            found.setdefault(entry["degrees"], []).append(entry["psnr"])
+    return {degrees: sum(own) / len(own) for degrees, own in sorted(found.items())}
+
+
+@contextmanager
+def _panels(names: list[str], left: float) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure of small panels, three across, each with its name."""
     across = 3
-    down = math.ceil(len(rows) / across)
-    with _drawing(down * _PANEL, 0.08, 0.08, 0.25, 0.25) as figure:
+    down = math.ceil(len(names) / across)
+    with _drawing(down * _PANEL, left, 0.08, 0.25, 0.25) as figure:
         grid = figure.subplots(down, across, squeeze=False, gridspec_kw=_GAPS)
-        for axes in grid.flat[len(rows) :]:
+        for axes in grid.flat[len(names) :]:
             axes.set_visible(False)
-        for axes, (label, runs) in zip(grid.flat, rows, strict=False):
+        for axes, name in zip(grid.flat, names, strict=False):
+            axes.set_title(_plain(name), fontsize=8.5, loc="left", pad=2)
+            axes.tick_params(axis="x", labelsize=7.5)
+        yield figure, list(grid.flat[: len(names)])
+
+
+def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
+    with _panels([label for label, _ in rows], 0.08) as (figure, grid):
+        for axes, (_, runs) in zip(grid, rows, strict=True):
             for run in runs:
                 start = 0
                 for index, terms in enumerate(run.values()):
@@ -309,10 +355,8 @@ def _panels(rows: list[tuple[str, list[dict]]]) -> Drawing:
                     colour = (INK["accent"], INK["paper"], INK["muted"])[min(index, 2)]
                     _line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
                     start += steps[-1]
-            axes.set_title(_plain(label), fontsize=8.5, loc="left", pad=2)
             axes.set_yticks([])
             axes.set_ylim(-0.08, 1.15)
-            axes.tick_params(axis="x", labelsize=7.5)
             axes.locator_params(axis="x", nbins=3)
             axes.spines["left"].set_visible(False)
     names = ", ".join(label for label, _ in rows)

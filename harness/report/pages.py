@@ -144,7 +144,7 @@ class _Writer:
         drawings = [figures.dots(section, metric) for metric in headlines]
         trade = figures.tradeoff(section)
         costs = figures.cost(section, headlines[0]) if headlines else None
-        curves = figures.curves(section)
+        curves, angles = figures.curves(section), figures.angles(section)
         sheets = self._sheets(section)
         return {
             "section": section,
@@ -156,6 +156,7 @@ class _Writer:
             ],
             "trade": trade and (trade.title, figures.as_svg(trade)),
             "cost_figure": costs and (costs.title, figures.as_svg(costs)),
+            "angles": angles and (angles.title, figures.as_svg(angles)),
             "curves": curves and (curves.title, figures.as_svg(curves)),
             "tables": self._tables(section),
             "files": self._files(section, stem),

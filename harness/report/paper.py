@@ -24,6 +24,7 @@ KINDS: dict[str, Callable[[Section], figures.Drawing | None]] = {
     "heatmap": figures.heatmap,
     "dots": _first(figures.dots),
     "cost": _first(figures.cost),
+    "angles": figures.angles,
 }
 
 

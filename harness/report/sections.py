@@ -19,7 +19,14 @@ from harness.store import RunFolder
 from harness.tables import Cell, Record, Row, Table, group_rows, refuse_mixture, tables_of
 
 _HEADLINES = 2  # metrics that a dataset is summed up by
-_FIRST = ("coherence/cross", "coherence/joint", "psnr", "ssim", "views/psnr", "views/ssim")
+_FIRST = (
+    "coherence/cross",
+    "coherence/joint",
+    "attributes/caption-to-image",
+    "attributes/joint",
+    "psnr/p1",
+    "ssim/p1",
+)
 _SUBSET = "coherence/subset"
 _CLASSES = "coherence/joint-classes"
 _COLLAPSED = 2.0  # effective classes below which joint agreement means little

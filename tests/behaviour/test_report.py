@@ -57,6 +57,9 @@ def add_parts(folder: Path) -> None:
         for (given, target), value in pairs.items()
     ]
     result["scores"].append(Score("coherence/cross", 0.54, 1000, 0.01).to_json())
+    result["details"] = {
+        "by_angle": [{"degrees": 45, "views": 2, "psnr": 21.5}, {"degrees": 180, "psnr": 19.0}]
+    }
     file.write_text(json.dumps(result))
     trained = json.loads((folder / "trained.json").read_text())
     trained["provenance"] |= {"seconds": 600.0, "peak_memory": 2**30, "device": "cpu", "threads": 1}
@@ -278,7 +281,7 @@ def test_nothing_readable_is_an_error_and_not_an_empty_report(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["tradeoff", "curves", "heatmap"])
+@pytest.mark.parametrize("kind", ["tradeoff", "curves", "heatmap", "angles"])
 def test_figures_are_written_as_svg_and_pdf_with_the_same_bytes(kind, store, tmp_path):
     written = []
     for name in ("a", "b"):
