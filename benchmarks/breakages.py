@@ -158,16 +158,18 @@ BREAKAGES = (
 
 
 def broken(
-    breakage: Breakage, healthy: Path, reference: Path, places: Places, folder: Path
+    breakage: Breakage, healthy: Path, reference: Path, places: Places, folder: Path, count: int
 ) -> Path:
-    """A store like the healthy one whose runs of ShaLa are broken."""
+    """A store like the healthy one whose runs of ShaLa, the first seeds only, are broken."""
     store = folder / "store"
     shutil.copytree(healthy, store)
     works, evaluators = work_of(reference)
-    seeds = set()
-    for run in Store(store).runs():
-        if run.run["model"] == METHOD:
-            seeds.add(run.run["seed"])
+    own = [run for run in Store(store).runs() if run.run["model"] == METHOD]
+    seeds = sorted({run.run["seed"] for run in own})[:count]
+    for run in own:
+        if run.run["seed"] not in seeds:
+            shutil.rmtree(run.path)
+        else:
             shutil.rmtree(run.path / "results")
             if breakage.anew:
                 run.weights.unlink()
@@ -176,7 +178,7 @@ def broken(
         run
         for work in works
         if work.model == METHOD
-        for run in plan([METHOD], work.dataset, work.preset, sorted(seeds), work.overrides)
+        for run in plan([METHOD], work.dataset, work.preset, seeds, work.overrides)
     ]
     options = Options(store=store, places=places, evaluators=evaluators, device="cpu", threads=1)
     with breakage.apply(), Reporter() as reporter:
@@ -190,16 +192,20 @@ def broken(
 @click.option("--data-root", type=click.Path(path_type=Path), envvar="SHALA_DATA", default="data")
 @click.option("--cache-dir", type=click.Path(path_type=Path), envvar="SHALA_CACHE", required=True)
 @click.option("--only", help="Names of breakages that contain this.", default="")
-def main(reference: Path, store: Path, data_root: Path, cache_dir: Path, only: str) -> None:
+@click.option(
+    "--seeds", "count", default=1, show_default=True, help="Seeds that are broken, the first ones."
+)
+def main(
+    reference: Path, store: Path, data_root: Path, cache_dir: Path, only: str, count: int
+) -> None:
     """Print what the gate said of each breakage; exit 1 where it missed one."""
     healthy = check(reference, [Store(store)]).exit_code
     rows, missed = [("none", healthy, "")], healthy != 0
     for breakage in (b for b in BREAKAGES if only in b.name):
         with tempfile.TemporaryDirectory() as folder:
             places = Places(data_root, cache_dir)
-            found = check(
-                reference, [Store(broken(breakage, store, reference, places, Path(folder)))]
-            )
+            ill = broken(breakage, store, reference, places, Path(folder), count)
+            found = check(reference, [Store(ill)])
         named = [
             v.gate.metric
             for v in found.verdicts
