@@ -96,6 +96,17 @@ def test_a_model_with_volumes_is_trained_channels_last(tmp_path):
     assert RunFolder(outcome.folder).run["settings"]["train.channels_last"]
 
 
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "float32")])
+def test_bf16_is_used_where_the_device_computes_in_it_and_the_record_says_so(
+    tmp_path, judges, monkeypatch, native, precision
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    summary, _ = run(smoke("shala"), options(tmp_path, judges, evaluators=("samples",)))
+    folder = RunFolder(next(iter(summary.outcomes.values())).folder)
+    assert folder.run["settings"]["train.precision"] == precision
+    assert folder.trained["provenance"]["precision"] == precision
+
+
 def test_the_same_run_again_does_nothing_and_says_so(tmp_path, judges):
     chosen = options(tmp_path, judges)
     first, _ = run(smoke("shala"), chosen)
