@@ -1,7 +1,8 @@
 """New runs against reference runs: what `bench.py check` says. Free of torch.
 
-A folder of reference records may hold `gates.json`: {"metrics": [...], "seeds": [...]}, which
-metrics are gates and which new seeds are run; all metrics are, where there is none.
+A folder of reference records may hold `gates.json`: {"metrics": [...], "parts": [...], "seeds":
+[...]}, which metrics are gates, of which each given and target is one too, and which new seeds are
+run. Where there is none, all metrics are gates, but those that no method can change.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.api.errors import BenchError
+from harness.api.records import Score
 from harness.compare import differing_measures, differing_settings, is_of_data
 from harness.gate import LEVEL, Gate, Verdict, judge
 from harness.gather import gather
@@ -21,6 +23,7 @@ from harness.store import Store
 from harness.tables import Record, group_rows
 
 GATES = "gates.json"
+_CHOICES = ("metrics", "parts", "seeds")
 _BROKEN = ("diverged", "failed")
 _LEAST = 2  # reference seeds of a gate
 HOLDS, REGRESSED, INCOMPLETE, NOT_COMPARABLE = range(4)
@@ -77,10 +80,11 @@ def read_gates(reference: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return {key: list(found[key]) for key in ("metrics", "seeds") if key in found}
+        return {key: list(found[key]) for key in _CHOICES if key in found}
     except (OSError, json.JSONDecodeError, TypeError) as error:
         raise BenchError(
-            f"{file} does not read ({error}). Expected: an object with lists 'metrics' and 'seeds'."
+            f"{file} does not read ({error}). Expected: an object with lists "
+            "'metrics', 'parts' and 'seeds'."
         ) from error
 
 
@@ -103,7 +107,7 @@ def check(reference: Path, stores: Sequence[Store], level: float = LEVEL) -> Rep
         BenchError: There is no reference run, or the gates' file does not read.
     """
     report, gates = Report(), []
-    chosen = read_gates(reference).get("metrics")
+    chosen = read_gates(reference)
     new = _new_runs(stores, report)
     for label, rows in group_rows(_reference(reference)):
         place = f"{label} on {rows[0].run['dataset']}, preset {rows[0].run['preset']}"
@@ -154,17 +158,16 @@ def _gates(
     label: str,
     reference: list[Record],
     new: list[Record],
-    chosen: list[str] | None,
+    chosen: dict[str, list[Any]],
     report: Report,
 ) -> list[Gate]:
     """The gates of one row; what is missing is told."""
     known = {m["name"]: m for record in reference for r in record.results for m in r["metrics"]}
+    olds, news = [[_figures(r, chosen) for r in records] for records in (reference, new)]
     gates = []
-    for name, facts in known.items():
-        if is_of_data(name) or (chosen is not None and name not in chosen):
-            continue
-        old = [s for record in reference if (s := record.score(name)) is not None]
-        now = [s for record in new if (s := record.score(name)) is not None]
+    for name in dict.fromkeys(name for figures in olds for name in figures):
+        old = [figures[name] for figures in olds if name in figures]
+        now = [figures[name] for figures in news if name in figures]
         if len(old) < _LEAST:
             report.incomplete.append(
                 f"{label}: {name} has {len(old)} reference seeds; {_LEAST} are needed at least."
@@ -178,13 +181,27 @@ def _gates(
                     label,
                     reference[0].run["dataset"],
                     name,
-                    facts["direction"] == "higher",
+                    known[old[0].metric]["direction"] == "higher",
                     tuple(s.value for s in old),
                     tuple(s.value for s in now),
                     max(errors, default=0.0),
                 )
             )
     return gates
+
+
+def _figures(record: Record, chosen: dict[str, list[Any]]) -> dict[str, Score]:
+    """A run's figures that are gates, by the gate's name."""
+    found = {}
+    for score in (Score.from_json(s) for r in record.results for s in r["scores"]):
+        name = score.metric
+        if not score.is_summary and name in chosen.get("parts", ()):
+            found[f"{name} {'+'.join(score.given)}->{score.target}"] = score
+        elif score.is_summary and name in chosen.get(
+            "metrics", () if is_of_data(name) else (name,)
+        ):
+            found[name] = score
+    return found
 
 
 def render_check(report: Report) -> str:
@@ -229,7 +246,7 @@ def _line(verdict: Verdict) -> tuple[str, ...]:
         f"{gate.label} {gate.dataset} {gate.metric}",
         f"{mean[0]:.4g} ({len(gate.reference)})",
         f"{mean[1]:.4g} ({len(gate.new)})",
-        f"{verdict.change:+.3g}",
+        f"{round(verdict.change, 12):+.3g}",
         f"{verdict.visible:.3g}",
         f"{verdict.p:.2g}",
         verdict.state,

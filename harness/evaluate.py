@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from harness.api import (
+    BenchError,
     Classifier,
     DataError,
     DataSpec,
@@ -100,9 +101,18 @@ def evaluate(
     splits: Callable[[str], Split] | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Run one evaluator in float32 and record what it found."""
+    """Run one evaluator in float32 and record what it found.
+
+    Raises:
+        BenchError: A classifier is in training mode, where dropout would judge along.
+    """
     evaluator = evaluation.evaluator
     own = classifiers if evaluator.uses_classifiers else {}
+    if training_mode := [name for name, c in own.items() if c.network.training]:
+        raise BenchError(
+            f"The classifier of '{training_mode[0]}' is in training mode; evaluation mode is "
+            "needed. Call eval() on its network after loading it."
+        )
     used = {n: c for n, c in own.items() if n in evaluation.instruments}
     seed = derive_seed(seed, evaluator.name, "evaluation")
     scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:10]}"

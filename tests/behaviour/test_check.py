@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from records import write_run
 
 from bench import main
+from harness.api import Score
 
 REFERENCE = (0.80, 0.82, 0.81, 0.79, 0.80, 0.81, 0.82, 0.80, 0.79, 0.81)
 
@@ -62,6 +63,32 @@ def test_it_never_passes_on_nothing(stores, tmp_path):
     found = check(stores)
     assert found.exit_code == 2
     assert "No figure of the reference is a gate" in found.output
+
+
+def test_parts_are_gates_where_the_reference_says_so_and_see_what_the_mean_hides(stores):
+    choice = {"metrics": ["coherence/joint"], "parts": ["coherence/cross"]}
+    (stores / "reference" / "gates.json").write_text(json.dumps(choice))
+    new(stores, (0.81, 0.80, 0.79))
+    add_pair(stores, 0.9)
+    found = check(stores)
+    assert found.exit_code == 0, found.output
+    assert "coherence/cross m0->m1" in found.output
+    add_pair(stores / "new", 0.5)
+    found = check(stores)
+    assert found.exit_code == 1
+    line = next(x for x in found.output.splitlines() if "m0->m1" in x)
+    assert "regressed" in line
+
+
+def add_pair(root, value):
+    """Give every run below a folder a figure of one pair, in place of an earlier one."""
+    score = Score("coherence/cross", value, 1000, 0.01, ("m0",), "m1").to_json()
+    for file in root.rglob("results/*.json"):
+        result = json.loads(file.read_text())
+        result["scores"] = [*result["scores"][:2], score]
+        metric = {"name": "coherence/cross", "direction": "higher", "digits": 3, "meaning": "m"}
+        result["metrics"].append(metric)
+        file.write_text(json.dumps(result))
 
 
 def test_other_settings_are_not_comparable_and_printed(stores):

@@ -275,6 +275,21 @@ def test_a_damaged_classifier_is_told(tmp_path, judges):
         load(toy_data(tmp_path).spec, torch.device("cpu"), tmp_path)
 
 
+def test_a_classifier_in_training_mode_judges_nothing(tmp_path, judges, monkeypatch):
+    healthy = classifiers.load
+
+    def load(*arguments):
+        found = healthy(*arguments)
+        found["bar"].network.train()
+        return found
+
+    monkeypatch.setattr(classifiers, "load", load)
+    summary, _ = run(smoke("shala"), options(tmp_path, judges, evaluators=("coherence",)))
+    (outcome,) = summary.outcomes.values()
+    assert outcome.status == "failed"
+    assert "The classifier of 'bar' is in training mode" in outcome.text
+
+
 def test_an_unknown_device_is_told():
     with pytest.raises(BenchError, match="'tpu9'"):
         module.choose_device("tpu9")
