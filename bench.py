@@ -48,7 +48,7 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 
 def _seeds(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
     try:
-        numbers = tuple(int(part) for part in value.split(","))
+        numbers = tuple(int(part) for part in value.removesuffix(",").split(","))
     except ValueError as error:
         raise BenchError(
             f"--seeds is '{value}'; a count such as 3, or a list such as 0,4 was expected."
@@ -129,7 +129,7 @@ def main() -> None:
 @click.option("--dataset", required=True)
 @click.option("--preset", default="quick", show_default=True)
 @click.option(
-    "--seeds", default="1", callback=_seeds, help="A count (3 is 0,1,2) or a list (0,4).  [1]"
+    "--seeds", default="1", callback=_seeds, help="A count (3 is 0,1,2) or a list (0,4 or 4,).  [1]"
 )
 @_set_option
 @_with(_data_options)

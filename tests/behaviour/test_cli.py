@@ -77,7 +77,13 @@ def test_help_states_the_exit_codes(command):
 
 
 def test_seeds_are_a_count_or_a_list():
-    for text, expected in (("3", (0, 1, 2)), ("0,4", (0, 4)), ("7,7,", None), ("5,5", (5,))):
+    for text, expected in (
+        ("3", (0, 1, 2)),
+        ("0,4", (0, 4)),
+        ("4,", (4,)),
+        ("5,5", (5,)),
+        ("7,,8", None),
+    ):
         if expected is None:
             with pytest.raises(BenchError, match="--seeds"):
                 bench._seeds(None, None, text)
