@@ -76,8 +76,10 @@ class MLD(Model):
     in T discrete steps. Their denoiser is a U-shaped multilayer perceptron; here it is ShaLa's, for
     equal capacity. Each item of a batch draws its own kept subset; theirs draws one a batch.
     Sampling goes back once; theirs repeats every ten steps ten times (RePaint). Latents are
-    standardised by the whole training split, not by its first batch. Incomplete tuples, which their
-    code does not treat, keep the time T and pure noise in place of an absent latent.
+    standardised by the whole training split, not by its first batch. Times are uniform, as in their
+    experiments; importance-sampled ones, which their code can draw, are not contained. Incomplete
+    tuples, which their code does not treat, keep the time T and pure noise in place of an absent
+    latent.
     """
 
     Config = MLDConfig

@@ -186,6 +186,17 @@ def test_a_method_that_cannot_run_on_the_data_is_skipped_with_its_reason(
     assert skipped.failed["reason"] == reason
 
 
+def test_a_mixture_for_a_method_without_a_shared_latent_is_skipped_with_its_reason(tmp_path):
+    chosen = options(tmp_path, tmp_path)
+    runs = plan(("pixelnerf",), "toy-views", "smoke", (0,), ("prior.kind=gmm",))
+    summary, _ = run(runs, chosen)
+    (outcome,) = summary.outcomes.values()
+    assert (outcome.status, summary.exit_code) == ("skipped", 0), outcome.text
+    (folder,) = Store(chosen.store).runs()
+    assert "no shared latent" in folder.failed["reason"]
+    assert "prior.kind=gmm" in folder.failed["reason"]
+
+
 def test_out_of_memory_names_the_batch_size(tmp_path, judges, monkeypatch):
     def starve(*_):
         raise torch.OutOfMemoryError("no room")

@@ -248,6 +248,34 @@ def test_a_product_of_gaussians_is_the_normalised_density():
     torch.testing.assert_close(difference, difference[0].expand(7), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("powers", [(0.25, 0.25), (0.7, 0.1), (2.0, 0.5)])
+@pytest.mark.parametrize("prior", [0.0, 0.5])
+def test_a_product_of_powers_is_the_normalised_density(powers, prior):
+    """Precisions add up with their powers, and so do the means that they weight, in closed form."""
+    mean, scale = torch.tensor([[0.3, -1.2], [-2.0, 0.4]]), torch.tensor([[2.0, 0.7], [0.5, 1.3]])
+    q = product_of_experts(Normal(mean[:, None], scale[:, None]), torch.tensor([powers]), prior)
+    a = torch.tensor(powers)[:, None]
+    precision = (a / scale**2).sum(0) + prior
+    torch.testing.assert_close(q.variance[0, 0], 1 / precision)
+    torch.testing.assert_close(q.mean[0, 0], (a * mean / scale**2).sum(0) / precision)
+    x = torch.linspace(-3, 3, 7)[:, None]
+    density = (a[:, None] * Normal(mean[:, None], scale[:, None]).log_prob(x)).sum(0)
+    difference = density + prior * Normal(0.0, 1.0).log_prob(x) - q.log_prob(x)[0]
+    torch.testing.assert_close(difference, difference[:1].expand(7, 2), rtol=0, atol=1e-6)
+
+
+def test_each_item_and_product_can_have_powers_of_its_own():
+    experts = Normal(torch.randn(3, 4, 2), torch.rand(3, 4, 2) + 0.5)
+    powers, prior = 2 * torch.rand(5, 4, 3), torch.rand(5, 4)
+    q = product_of_experts(experts, powers, prior)
+    for s in range(5):
+        for i in range(4):
+            alone = Normal(experts.mean[:, i : i + 1], experts.scale[:, i : i + 1])
+            one = product_of_experts(alone, powers[s, i][None], prior[s, i].item())
+            torch.testing.assert_close(q.mean[s, i], one.mean[0, 0])
+            torch.testing.assert_close(q.scale[s, i], one.scale[0, 0])
+
+
 def test_subsets_are_all_non_empty_ones_with_the_full_set_last():
     found = {tuple(row.nonzero().flatten().tolist()) for row in subsets(4)}
     assert found == {c for k in range(1, 5) for c in combinations(range(4), k)}
