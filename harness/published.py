@@ -14,7 +14,8 @@ class Published:
     """One printed figure.
 
     Attributes:
-        condition: Of an ablation, or a resolution ("128 px"); empty for a main figure.
+        condition: Of an ablation, a resolution ("128 px"), or a setting that its method has in no
+            other figure ("model.decoders=diffusion"); empty for a main figure.
         value: As printed, with its digits.
         source: Authors, year and table.
         note: What one should know of it.
@@ -34,6 +35,12 @@ class Published:
     def resolution(self) -> str:
         """The condition, where that is a resolution; else empty."""
         return self.condition if self.condition.endswith(" px") else ""
+
+    @property
+    def setting(self) -> tuple[str, str] | None:
+        """Key and value, where the condition is a setting."""
+        key, equals, value = self.condition.partition("=")
+        return (key, value) if equals else None
 
 
 def read_published(file: Path = FILE) -> list[Published]:

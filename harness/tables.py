@@ -68,6 +68,7 @@ class Row:
         cells: By metric.
         published: By metric, as printed.
         facts: What its figures hang on, by the names in `_FACTS`; none for most data.
+        settings: Of its runs, by dotted key.
         printed_by: How the published figures were measured, where that differs between rows.
         missing: In a word, why there is no figure where there is none.
         reason: The same in full.
@@ -78,6 +79,7 @@ class Row:
     cells: dict[str, Cell] = field(default_factory=dict)
     published: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     printed_by: str = ""
     missing: str = ""
     reason: str = ""
@@ -292,9 +294,10 @@ def _table(
     rows = _rows(records, metrics, mix)
     ran = {row.method for row in rows}
     for p in printed:
-        if (models and p.method not in models) or (twin and p.method not in ran):
-            continue
         own = _rows_of(p, rows)
+        elsewhere = twin and (p.setting or p.method not in ran)  # a twin has rows of runs alone
+        if (models and p.method not in models) or (elsewhere and not own):
+            continue
         if not own:
             facts = {"resolution": p.resolution} if p.resolution else {}
             own = [Row(_label(p), p.method, facts=facts, missing=_NOT_RUN)]
@@ -309,12 +312,17 @@ def _table(
 
 
 def _label(p: Published) -> str:
-    """The row of a published figure; a resolution stands in a column."""
+    """The row of a published figure; a resolution stands in a column, a setting as in our rows."""
+    if p.setting:
+        return f"{p.method} [{p.condition}]"
     return f"{p.method} ({p.condition})" if p.condition and not p.resolution else p.method
 
 
 def _rows_of(p: Published, rows: list[Row]) -> list[Row]:
     """The rows that a published figure stands in: of its method, resolution and condition."""
+    if p.setting:
+        key, value = p.setting
+        return [r for r in rows if r.method == p.method and str(r.settings.get(key)) == value]
     alike = [r for r in rows if not p.resolution or r.facts.get("resolution") == p.resolution]
     main = not p.condition or p.resolution
     return [r for r in alike if _label(p) in (r.label, r.method if main else "")]
@@ -400,7 +408,7 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
     rows = []
     for label, own in group_rows(records):
         row = Row(label, own[0].run["model"], missing=_state(own), reason=_reason(own))
-        row.facts = _facts(own)
+        row.facts, row.settings = _facts(own), own[0].run["settings"]
         if not mix:
             refuse_mixture(label, own)
         for name in metrics:

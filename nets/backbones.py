@@ -3,7 +3,7 @@
 Two image families are PolyMNIST's (recipes.md section 0), written for any image size:
 "conv" is that of MoPoE and MVTCAE, "resnet" that of MMVAE+ and CMVAE. At 64 x 64 the latter is
 MMVAE+'s network for CUB, the former has the depth of MMVAE's. "mst" is that of MNIST-SVHN-Text,
-for images and texts (`nets.mst`).
+for images and texts (`nets.mst`). "cub" has the images of "resnet" and CUB's captions (`nets.cub`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.api import Modality, Settings, setting
+from nets.cub import CaptionDecoder, CaptionEncoder
 from nets.mst import mst_decoder, mst_encoder
 
 
 class Network(Settings):
     """Which family of networks, and how wide."""
 
-    family: Literal["conv", "resnet", "mst"] = setting(
-        "resnet", "Family of the image networks.", "MMVAE+ and CMVAE code (recipes.md section 0)"
+    family: Literal["conv", "resnet", "mst", "cub"] = setting(
+        "resnet", "Family of the networks.", "MMVAE+ and CMVAE code (recipes.md section 0)"
     )
     width: float = setting(1.0, "Multiple of the published channel counts.", "published", gt=0)
     activation: Literal["relu", "silu"] = setting(
@@ -76,23 +77,39 @@ def initialise(module: nn.Module, network: Network) -> None:
                 nn.init.ones_(last.bias)
 
 
-def encoder(modality: Modality, network: Network) -> nn.Module:
-    """Network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F."""
+def encoder(modality: Modality, network: Network, *, private: bool = False) -> nn.Module:
+    """Network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F.
+
+    Args:
+        modality: Whose views.
+        network: Family and width.
+        private: Whether the features lead to a private latent; cub's captions ask.
+    """
     if network.family == "mst":
         return mst_encoder(modality, network.width, _ACTIVATIONS[network.activation])
+    if modality.kind == "text" and network.family == "cub":
+        return CaptionEncoder(modality, network.width, private)
     if modality.kind == "text":
         return TextEncoder(modality)
-    return {"conv": ConvEncoder, "resnet": ResnetEncoder}[network.family](modality, network)
+    return (ConvEncoder if network.family == "conv" else ResnetEncoder)(modality, network)
 
 
-def decoder(modality: Modality, inputs: int, network: Network) -> nn.Module:
-    """Network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`."""
+def decoder(modality: Modality, inputs: int, network: Network, *, private: int = 0) -> nn.Module:
+    """Network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`.
+
+    Args:
+        modality: Whose views.
+        inputs: D.
+        network: Family and width.
+        private: How many of the inputs, the first, are a private latent; cub's captions ask.
+    """
     if network.family == "mst":
         return mst_decoder(modality, inputs, network.width, _ACTIVATIONS[network.activation])
+    if modality.kind == "text" and network.family == "cub":
+        return CaptionDecoder(modality, inputs, network.width, private)
     if modality.kind == "text":
         return TextDecoder(modality, inputs)
-    kind = {"conv": ConvDecoder, "resnet": ResnetDecoder}[network.family]
-    return kind(modality, inputs, network)
+    return (ConvDecoder if network.family == "conv" else ResnetDecoder)(modality, inputs, network)
 
 
 def _sides(modality: Modality, halvings: int) -> list[int]:

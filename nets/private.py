@@ -57,10 +57,10 @@ class PrivateLatents(Model):
                 (self.shared, config.shared_dim),
                 (self.private, config.private_dim),
             ):
-                trunk = encoder(m, config.network)
+                trunk = encoder(m, config.network, private=towers is self.private)
                 towers[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
             size = config.private_dim + config.shared_dim
-            self.decoders[m.name] = decoder(m, size, config.network)
+            self.decoders[m.name] = decoder(m, size, config.network, private=config.private_dim)
         # r_n: zero mean and a learned scale; the methods need it learned (trap 6).
         shape = len(spec.modalities), config.private_dim
         self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))

@@ -24,7 +24,8 @@ def describe_pair(
     """An image and its caption, as MMVAE's and MMVAE+'s code models CUB (recipes.md section 4).
 
     The image's Laplace has the scale .01; its log-likelihood counts 32 / (3 * 64 * 64) by default,
-    the caption's 5.
+    the caption's 5. Every token of a caption is scored, padding too, as in MMVAE+'s code; MMVAE's
+    leaves out token 0, which recipes.md calls padding and its own vocabulary the unknown word.
     """
     image = Modality("image", "image", (3, side, side), "laplace", scale=0.01, weight=image_weight)
     words = tuple(vocabulary)

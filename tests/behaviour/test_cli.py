@@ -137,6 +137,7 @@ def test_published_figures_are_the_paper_s():
         ("polymnist", "cmvae", f"{fid}cross", ""): "74.53",
         ("cub", "shala", f"{fid}cross", ""): "25.58",
         ("cub", "mvebm", f"{fid}cross", ""): "136.16",
+        ("cub", "cmvae", f"{fid}cross", "model.decoders=diffusion"): "28.00",
         ("cars", "shala", "psnr", "128 px"): "24.7",
         ("cars", "syncdreamer", "ssim", "256 px"): "0.88",
         ("mst", "shala", "coherence/joint", "condition on x"): "0.23",

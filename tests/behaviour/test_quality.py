@@ -297,6 +297,37 @@ def test_published_figures_stand_beside_inception_s_and_nothing_else(tmp_path):
     assert "Few images." in text
 
 
+def test_the_figure_of_diffusion_decoders_stands_beside_those_alone(tmp_path):
+    """28.00 was printed for D-CMVAE; no other CMVAE may be read against it."""
+    for decoders in ("vae", "diffusion"):
+        changes = {"dataset": "cub", "settings": {"model.decoders": decoders}, "name": decoders}
+        write_quality(write_run(tmp_path / decoders, "cmvae", 0, 0.8, **changes), 50.0)
+
+    def printed(*kinds):
+        stores = [Store(tmp_path / kind) for kind in kinds]
+        tables = make_tables(stores, "fid", dataset="cub", models=["cmvae"])
+        return {r.label: (bool(r.cells), r.published) for r in tables[0].rows}
+
+    own = {f"fid/{INCEPTION}/cross": "28.00"}
+    assert printed("diffusion") == {"cmvae": (True, own)}
+    alone = {"cmvae": (True, {}), "cmvae [model.decoders=diffusion]": (False, own)}
+    assert printed("vae") == alone
+    assert printed("vae", "diffusion") == {
+        "cmvae [model.decoders=vae]": (True, {}),
+        "cmvae [model.decoders=diffusion]": (True, own),
+    }
+
+
+def test_a_twin_s_table_has_no_row_for_decoders_that_did_not_run(tmp_path):
+    folder = write_run(tmp_path, "cmvae", 0, 0.8, dataset="birds")
+    write_quality(folder, 50.0, "classifier")
+    run = json.loads((folder / "run.json").read_text())
+    run["data"]["twin"] = "cub"
+    (folder / "run.json").write_text(json.dumps(run))
+    (table,) = make_tables([Store(tmp_path)], "fid", dataset="birds")
+    assert [row.label for row in table.rows] == ["cmvae"]
+
+
 @pytest.mark.parametrize("change", [{"n": 500}, {"digest": "other"}])
 def test_a_table_never_mixes_two_n_or_two_extractors(tmp_path, change):
     write_quality(write_run(tmp_path, "shala", 0, 0.8), 50.0)

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from toys import build
 
-from harness.api import DataSpec, Modality, Rng
+from harness.api import DataSpec, Modality, Rng, Split
+from harness.api.registry import find
+from harness.config import resolve
 from nets.backbones import Network, decode_many, decoder, encoder, initialise
 
 SIZES = [(3, 8, 8), (3, 28, 28), (1, 5, 5), (3, 32, 32)]
@@ -95,6 +97,26 @@ def test_memory_order_changes_no_sample(name, toy):
     a, b = plain.sample(4, Rng(0)), ordered.sample(4, Rng(0))
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cmvae", "mmvae+", "shala", "mopoe"])
+def test_batch_norm_leaves_an_item_s_views_to_itself(name):
+    """CUB's networks in every kind of method, both ways, after two updates."""
+    words = Modality("word", "text", (16,), "categorical", vocabulary=tuple("abc"))
+    spec = DataSpec("d", 1, (Modality("bar", "image", (3, 8, 8)), words), 0, {}, "", "")
+    config = resolve(name, "toy", "smoke", ("model.network.family=cub",)).model
+    model = find("model", name).cls(spec, config)
+    bars = torch.randint(256, (8, 3, 8, 8), dtype=torch.uint8)
+    batch = Split({"bar": bars, "word": torch.randint(3, (8, 16))}).batch(torch.arange(8))
+    stage, views = model.stages()[0], batch.views
+    for step in range(2):
+        stage.update(batch, Rng(step))
+    model.eval()
+    for given, target in (("bar", "word"), ("word", "bar")):
+        whole = model.translate({given: views[given]}, [target], Rng(0))[target]
+        part = model.translate({given: views[given][:3]}, [target], Rng(0))[target]
+        assert whole.shape == views[target].shape
+        torch.testing.assert_close(whole[:3], part, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
