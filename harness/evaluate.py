@@ -33,6 +33,9 @@ from harness.provenance import describe_code, describe_machine
 from harness.store import RunFolder, write_whole
 
 
+_PICTURE_LIMIT = 300_000  # bytes; records are kept in git
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One evaluator's work on one run.
@@ -171,6 +174,17 @@ def _describe(classifier: Classifier) -> dict[str, Any]:
 
 
 def _png(picture: torch.Tensor) -> bytes:
+    """A PNG file; with 256 colours, then at half the size, where it would pass the limit."""
+    image = Image.fromarray(np.ascontiguousarray(picture.cpu().numpy()))
+    if len(content := _encoded(image)) > _PICTURE_LIMIT:
+        content = _encoded(image.quantize(256, method=Image.Quantize.FASTOCTREE))
+    while len(content) > _PICTURE_LIMIT:
+        image = image.reduce(2)
+        content = _encoded(image)
+    return content
+
+
+def _encoded(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture.cpu().numpy())).save(file, "PNG", optimize=True)
+    image.save(file, "PNG", optimize=True)
     return file.getvalue()

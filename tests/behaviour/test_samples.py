@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
+from PIL import Image
 
 from evaluators.samples import Samples, _first
 from harness.api import DataSpec, Modality, Split, Tools
+from harness.evaluate import _png
 
 SPEC = DataSpec(
     "fake",
@@ -241,3 +245,11 @@ def test_photos_are_shown_from_the_whole_split():
     shown = _first(Split({"photo": greys, "caption": caption}, rows=rows), 4)
     levels = (shown["photo"][:, 0, 0, 0] * 255).round().int() // 25
     assert levels.tolist() == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(64, True), (400, True), (900, False)])
+def test_pictures_stay_below_what_git_should_keep(size, kept):
+    noise = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(0))
+    content = _png(noise.to(torch.uint8))
+    assert len(content) <= 300_000
+    assert (Image.open(io.BytesIO(content)).size == (size, size)) == kept
