@@ -32,7 +32,6 @@ from harness.identity import eval_id
 from harness.provenance import describe_code, describe_machine
 from harness.store import RunFolder, write_whole
 
-
 _PICTURE_LIMIT = 300_000  # bytes; records are kept in git
 
 
