@@ -59,6 +59,13 @@ def _seeds(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]
     return seeds
 
 
+def _digits(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...]:
+    names = _names(_, __, value)
+    if any(name not in tuple("0123456789") for name in names):
+        raise BenchError(f"--digits is '{value}'; digits with commas between were expected: 0,1.")
+    return tuple(sorted({int(name) for name in names}))
+
+
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
@@ -326,25 +333,48 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 
 @main.command()
 @click.argument(
-    "kind", type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost", "angles"])
+    "kind",
+    type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "latent"]),
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures"), show_default=True)
 @click.option("--dataset")
 @click.option("--preset")
 @click.option("--models", callback=_names)
+@click.option("--digits", callback=_digits, help="Only runs on these digits alone: 0,1.")
 @_split_option
 @_store_option
-def figure(kind: str, out: Path, stores: tuple[Path, ...], **filters: Any) -> None:
+@_with(_data_options)
+def figure(
+    kind: str,
+    out: Path,
+    stores: tuple[Path, ...],
+    data_root: Path,
+    cache_dir: Path,
+    **filters: Any,
+) -> None:
     """Draw a figure for a paper, as SVG and PDF, one for each dataset and preset.
 
     tradeoff: coherence against FID, or cross against joint; curves: training losses; heatmap:
     given x target; dots: every method beside the printed figures; cost: quality against time;
     angles: PSNR of unseen views by their angle to the given one.
+
+    latent: prior and posterior of each method, from a run's weights and its data: as they are in
+    two dimensions, with the way of the diffusion prior between them (the paper's Figure 4; --digits
+    picks such runs), by PCA and, where umap-learn is installed, UMAP in more.
     """
-    from harness.report.paper import write_figures
     from harness.store import Store
 
-    files, left_out = write_figures(kind, [Store(path) for path in _stores(stores)], out, **filters)
+    found = [Store(path) for path in _stores(stores)]
+    if kind == "latent":
+        from harness.api import Places
+        from harness.report.latents import write_latents  # needs torch, as the other kinds do not
+
+        places, named = Places(data_root, cache_dir), next(iter(stores), None)
+        files, left_out = write_latents(found, out, places, store=named, **filters)
+    else:
+        from harness.report.paper import write_figures
+
+        files, left_out = write_figures(kind, found, out, **filters)
     for text in left_out:
         click.echo(f"Left out: {text}", err=True)
     click.echo("\n".join(map(str, files)))

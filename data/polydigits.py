@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
+from data.sources.classes import (
+    DigitSettings,
+    describe_digits,
+    fingerprint_digits,
+    keep_digits,
+)
 from data.sources.composing import compose, describe_modalities, pair
 from data.sources.digits import (
     SIDE,
@@ -19,13 +26,14 @@ from data.sources.digits import (
 from data.sources.files import digest_of, write_whole
 from harness.api import (
     Dataset,
-    DataSettings,
     DataSpec,
     Places,
     Split,
     register_dataset,
     setting,
 )
+
+_SOURCE = "scikit-learn's digits composed on photographs of scikit-learn and scikit-image"
 
 
 @register_dataset("polydigits", version=1)
@@ -37,7 +45,7 @@ class PolyDigits(Dataset):
     share no source digit.
     """
 
-    class Config(DataSettings):
+    class Config(DigitSettings):
         """Sizes and seed."""
 
         train: int = setting(20_000, "Training tuples.", "our choice: 20 jitters a digit", ge=100)
@@ -47,23 +55,24 @@ class PolyDigits(Dataset):
         seed: int = setting(0, "Seed of digits' split, pairing, jitter and crops.", "our choice")
 
     def prepare(self, places: Places, *, download: bool = False) -> None:
-        key = hashlib.sha256(f"{self.version}{self.config.model_dump_json()}".encode()).hexdigest()
+        settings = self.config.model_dump_json(exclude={"digits"})  # they are cut from the whole
+        key = hashlib.sha256(f"{self.version}{settings}".encode()).hexdigest()
         file = places.cache / f"polydigits-{key[:16]}.npz"
         if not file.exists():
             arrays = self._generate()
             write_whole(file, lambda partial: np.savez(partial, **arrays))
         with np.load(file, allow_pickle=False) as arrays:
             self._splits = {
-                split: Split(
-                    {
-                        f"m{m}": torch.from_numpy(arrays[f"{split}_m{m}"])
-                        for m in range(self.config.modalities)
-                    },
-                    torch.from_numpy(arrays[f"{split}_labels"]),
-                )
-                for split in ("train", "validation", "test")
+                name: keep_digits(self._read(arrays, name), self.config.digits)
+                for name in ("train", "validation", "test")
             }
-            self._fingerprint = str(arrays["fingerprint"])
+            self._fingerprint = fingerprint_digits(str(arrays["fingerprint"]), self.config.digits)
+
+    def _read(self, arrays: Mapping[str, np.ndarray], name: str) -> Split:
+        views = {
+            f"m{m}": torch.from_numpy(arrays[f"{name}_m{m}"]) for m in range(self.config.modalities)
+        }
+        return Split(views, torch.from_numpy(arrays[f"{name}_labels"]))
 
     @property
     def spec(self) -> DataSpec:
@@ -74,7 +83,7 @@ class PolyDigits(Dataset):
             classes=10,
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
-            source="scikit-learn's digits composed on photographs of scikit-learn and scikit-image",
+            source=describe_digits(_SOURCE, self.config.digits),
             twin="polymnist",
         )
 

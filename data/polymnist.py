@@ -23,6 +23,12 @@ import numpy as np
 import torch
 
 from data.sources import mnist
+from data.sources.classes import (
+    DigitSettings,
+    describe_digits,
+    fingerprint_digits,
+    keep_digits,
+)
 from data.sources.composing import compose, cut_validation, describe_modalities, pair
 from data.sources.download import Remote, download
 from data.sources.files import digest_of, git_digest, write_whole
@@ -30,7 +36,6 @@ from data.sources.pictures import read_picture
 from harness.api import (
     DataError,
     Dataset,
-    DataSettings,
     DataSpec,
     Places,
     Split,
@@ -87,7 +92,7 @@ class _Source:
 class PolyMNIST(Dataset):
     """60,000 training and 10,000 test tuples of MNIST digits on crops of photographs."""
 
-    class Config(DataSettings):
+    class Config(DigitSettings):
         """Which modalities, from where."""
 
         modalities: int = setting(5, "Number of modalities.", "published: 5; 10 exist", ge=1, le=10)
@@ -106,11 +111,12 @@ class PolyMNIST(Dataset):
             source = self._find(places.data)
         if source is None:
             raise DataError(_missing(places.data, self.config))
-        self._source = source.words
+        self._source = describe_digits(source.words, self.config.digits)
         folder = places.cache / f"polymnist-{source.key[:16]}"
         parts, content = _cached(folder, source, _names(self.config.modalities))
         held = self._cut(parts)
-        self._fingerprint = hashlib.sha256(f"{content} {digest_of([held])}".encode()).hexdigest()
+        whole = hashlib.sha256(f"{content} {digest_of([held])}".encode()).hexdigest()
+        self._fingerprint = fingerprint_digits(whole, self.config.digits)
 
     @property
     def spec(self) -> DataSpec:
@@ -147,11 +153,12 @@ class PolyMNIST(Dataset):
                 "tuples. Hold out fewer."
             )
         kept, held = cut_validation(total, self.config.validation, self.config.seed)
-        self._splits = {
+        whole = {
             "train": _split(parts["train"], kept),
             "validation": _split(parts["train"], held),
             "test": _split(parts["test"], np.arange(len(parts["test"]["labels"]))),
         }
+        self._splits = {n: keep_digits(split, self.config.digits) for n, split in whole.items()}
         return held
 
 

@@ -327,6 +327,15 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
+def nest(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The values of one section, of all of a record's by dotted key, as a nested table."""
+    table: dict[str, Any] = {}
+    for key, value in values.items():
+        if key.startswith(f"{section}."):
+            _put(table, key.removeprefix(f"{section}."), value)
+    return table
+
+
 def _build(
     name: str,
     cls: type[Settings],

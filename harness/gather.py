@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,12 @@ class Gathered:
     records: list[Record] = field(default_factory=list)
     folders: list[RunFolder] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    def only(self, fits: Callable[[Record], bool]) -> Gathered:
+        """Those of the records that fit, and all problems."""
+        pairs = zip(self.records, self.folders, strict=True)
+        kept = [(record, folder) for record, folder in pairs if fits(record)]
+        return Gathered([r for r, _ in kept], [f for _, f in kept], self.problems)
 
 
 def gather(stores: Sequence[Store], split: str = "test") -> Gathered:

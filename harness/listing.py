@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from harness.api import ABILITIES, has_ability
@@ -48,6 +49,9 @@ def render_all(found: dict[str, list[dict[str, str]]]) -> str:
 def describe_settings(run: Run) -> list[dict[str, Any]]:
     """Every setting of a run with its origin and source, as plain values."""
     origins = run.resolved.origins
+    values = {**run.resolved.values(), **run.resolved.choices()}
+    for key in origins.keys() - values.keys():  # such as data.digits, silent at its default
+        values[key] = attrgetter(key)(run.resolved)
     return [
         {
             "setting": key,
@@ -55,7 +59,7 @@ def describe_settings(run: Run) -> list[dict[str, Any]]:
             "origin": origins[key].layer if key in origins else "class default",
             "source": origins[key].source if key in origins else "",
         }
-        for key, value in {**run.resolved.values(), **run.resolved.choices()}.items()
+        for key, value in values.items()
     ]
 
 

@@ -161,6 +161,11 @@ class ShaLa(Model):
             self.prior_net.noise(n, rng.fork("start")), {}, rng.fork("reverse")
         )
 
+    def trace(self, n: int, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
+        """What the latents of `prior` pass through on their way from noise (Figure 4)."""
+        start = self.prior_net.noise(n, rng.fork("start"))
+        return self.prior_net.trace(start, times, rng.fork("reverse"))
+
     def decode(self, z: Tensor, rng: Rng) -> Views:
         """Decoder means at latents `[n, D]`; no randomness is left."""
         return self.inference.decode(z, self.spec.names)

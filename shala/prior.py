@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from harness.api import DataSpec, Optimiser, Rng, Settings, setting
 from nets.diffusion import (
     Denoiser,
+    Revise,
     Schedule,
     VectorDenoiser,
     denoising_loss,
@@ -149,6 +151,7 @@ class DiffusionPrior(nn.Module):
         start: int | None = None,
         several: Literal["average", "random"] | None = None,
         guidance: float | None = None,
+        revise: Revise | None = None,
     ) -> Tensor:
         """Run the reverse process.
 
@@ -159,15 +162,44 @@ class DiffusionPrior(nn.Module):
             start: The t of `z`; T where None.
             several: What to do with several given modalities; the settings' choice where None.
             guidance: w; the settings' where None.
+            revise: As the samplers take it; called with standardised z_t at each of the times.
 
         Returns:
             Latents `[B, D]` in the scale of the posterior.
         """
         denoiser = self._guided(features, len(z), rng, several or self.config.several, guidance)
         if self.config.sampler == "ddim":
-            z = sample_ddim(denoiser, self.schedule, z, self.config.sampling_steps, start=start)
+            steps = self.config.sampling_steps
+            z = sample_ddim(denoiser, self.schedule, z, steps, start=start, revise=revise)
         else:
-            z = sample_ancestral(denoiser, self.schedule, z, rng, start=start)
+            z = sample_ancestral(denoiser, self.schedule, z, rng, start=start, revise=revise)
+        return self._rescale(z)
+
+    def trace(self, z: Tensor, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
+        """What the unconditional reverse process passes through on its way.
+
+        Args:
+            z: z_T, `[B, D]`.
+            times: t / T in [0, 1].
+            rng: As `generate` takes it.
+
+        Returns:
+            Latents `[B, D]` in the scale of the posterior by t / T, at those times of the sampler
+            that are nearest to the ones asked for.
+        """
+        passed: dict[int, Tensor] = {}
+
+        def look(z: Tensor, t: int) -> Tensor:
+            passed[t] = z
+            return z
+
+        self.generate(z, {}, rng, revise=look)
+        steps = self.schedule.steps
+        nearest = [min(passed, key=lambda t: abs(t - time * steps)) for time in times]
+        return {t / steps: self._rescale(passed[t]) for t in nearest}
+
+    def _rescale(self, z: Tensor) -> Tensor:
+        """Standardised latents `[B, D]` in the scale of the posterior."""
         return z * self.latent_std + self.latent_mean
 
     def _guided(

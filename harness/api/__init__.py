@@ -20,7 +20,16 @@ _HOMES = {
     "random": ("Rng", "derive_seed", "fixed_choice"),
     "dataset": ("Batch", "Dataset", "DataSettings", "Places", "Split", "Views"),
     "stage": ("GradientStage", "Optimiser", "Stage"),
-    "model": ("ABILITIES", "Joint", "Latent", "Model", "Reconstruct", "Transfer", "Translate"),
+    "model": (
+        "ABILITIES",
+        "Joint",
+        "Latent",
+        "Model",
+        "Reconstruct",
+        "Trace",
+        "Transfer",
+        "Translate",
+    ),
     "evaluator": ("Classifier", "Evaluator", "Outcome", "Tools", "has_ability"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

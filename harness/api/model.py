@@ -134,6 +134,25 @@ class Latent(Protocol):
 
 
 @runtime_checkable
+class Trace(Protocol):
+    """Makes its shared latent from noise in small steps that can be looked at."""
+
+    def trace(self, n: int, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
+        """What the samples that `Latent.prior` gives by the same `rng` pass through.
+
+        Args:
+            n: How many.
+            times: Parts t / T of the way that is still ahead, in [0, 1]: 1 is noise, 0 the sample.
+            rng: Randomness; item i of it makes latent i.
+
+        Returns:
+            Latents `[n, D]` in the scale of the posterior by t / T, at those times of the sampler
+            that are nearest to the ones asked for.
+        """
+        ...
+
+
+@runtime_checkable
 class Transfer(Protocol):
     """Carries the style of one tuple over to another."""
 
@@ -157,6 +176,7 @@ ABILITIES: dict[str, type] = {
     "translate": Translate,
     "reconstruct": Reconstruct,
     "latent": Latent,
+    "trace": Trace,
     "transfer": Transfer,
 }
 """Every ability by the word under which `bench.py list` shows it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,7 +25,9 @@ INK = {
 _WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
 _GAPS = {"hspace": 0.55, "wspace": 0.14}
 _PANEL = 1.35  # inches of a small multiple's height
+_WIDE = 7.2  # of a row of panels: the width of two columns
 _LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
+_CLASSES = (*_LINES, "#7a4a2b", "#93a832")
 _FRAME = {
     "font.size": 9.5,
     "axes.edgecolor": INK["rule"],
@@ -66,17 +68,38 @@ class Drawing:
     alt: str
 
 
+@dataclass(frozen=True)
+class Cloud:
+    """Latents in one panel.
+
+    Attributes:
+        title: What they are.
+        told: What there is to say of them, below; may be empty.
+        points: `(x, y)` each.
+        classes: The class of each, None where it has none.
+        named: Whether classes are written where they lie, for who does not tell colours apart.
+    """
+
+    title: str
+    told: str
+    points: Sequence[tuple[float, float]]
+    classes: Sequence[int | None]
+    named: bool = False
+
+
 @contextmanager
-def _drawing(height: float, left: float, right: float, top: float, below: float) -> Iterator[Any]:
+def _drawing(
+    height: float, left: float, right: float, top: float, below: float, width: float = _WIDTH
+) -> Iterator[Any]:
     """A figure with margins in inches: fixed ones, for computed ones take most of the time."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_FRAME):
-        figure = Figure(figsize=(_WIDTH, height))
+        figure = Figure(figsize=(width, height))
         figure.subplots_adjust(
-            left=left / _WIDTH,
-            right=1 - right / _WIDTH,
+            left=left / width,
+            right=1 - right / width,
             top=1 - top / height,
             bottom=below / height,
         )
@@ -468,6 +491,104 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
         figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])
     names = ", ".join(label for label, _ in rows)
     return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {names}.")
+
+
+def clouds(
+    rows: Sequence[Sequence[Cloud]], title: str, alt: str, keys: dict[int | None, str]
+) -> Drawing:
+    """Latents side by side; the panels of a row share their axes.
+
+    Args:
+        rows: Panels, as many in each row.
+        title: Of the drawing.
+        alt: As `Drawing` has it.
+        keys: What the colour of each class means, None for points without one.
+    """
+    across = len(rows[0])
+    width = _WIDE if across > 2 else _WIDTH
+    gap, edge = 0.07, 0.05
+    side = (width - 2 * edge - gap * (across - 1)) / across
+    heading, foot, legend = 0.22, 0.2, 0.24
+    height = len(rows) * (heading + side + foot) + legend
+    with _drawing(height, edge, edge, heading, foot + legend, width) as figure:
+        gaps = {"wspace": gap / side, "hspace": (heading + foot) / side}
+        grid = figure.subplots(len(rows), across, squeeze=False, gridspec_kw=gaps)
+        for panels, row in zip(grid, rows, strict=True):
+            limits = _square([point for cloud in row for point in cloud.points])
+            for axes, cloud in zip(panels, row, strict=True):
+                _cloud_panel(axes, cloud, limits)
+        _cloud_keys(figure, keys, 0.1 / height)
+    return Drawing(figure, title, alt)
+
+
+def _square(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Limits of both axes, equally wide, that hold all points."""
+    ends = [(min(values), max(values)) for values in zip(*points, strict=True)]
+    half = 0.54 * max(high - low for low, high in ends) or 1.0
+    return tuple(((low + high) / 2 - half, (low + high) / 2 + half) for low, high in ends)
+
+
+def _cloud_panel(axes: Any, cloud: Cloud, limits: tuple[tuple[float, float], ...]) -> None:
+    axes.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.set_title(_plain(cloud.title), fontsize=8.5, pad=3)
+    axes.set_xlabel(_plain(cloud.told), fontsize=7.5, labelpad=3)
+    for zero, line in ((limits[0], axes.axvline), (limits[1], axes.axhline)):
+        if zero[0] < 0 < zero[1]:
+            line(0, c=INK["rule"], lw=0.5, zorder=0)
+    for label in sorted(set(cloud.classes), key=_none_first):
+        own = [p for p, of in zip(cloud.points, cloud.classes, strict=True) if of == label]
+        axes.plot(*zip(*own, strict=True), "o", c=_shade(label), ms=1.9, mew=0, alpha=0.75)
+    if cloud.named:
+        _name_classes(axes, cloud, 0.06 * (limits[0][1] - limits[0][0]))
+
+
+def _name_classes(axes: Any, cloud: Cloud, radius: float) -> None:
+    """Each class written at that of its points around which it is most among itself."""
+    from matplotlib.patheffects import withStroke
+
+    marked = list(zip(cloud.points, cloud.classes, strict=True))
+    best: dict[int, tuple[int, tuple[float, float]]] = {}
+    for point, label in marked:
+        if label is None:
+            continue
+        near = [other for place, other in marked if math.dist(place, point) < radius]
+        lead = 2 * near.count(label) - len(near)
+        best[label] = max(best.get(label, (lead, point)), (lead, point))
+    for label, (_, (x, y)) in best.items():
+        halo = [withStroke(linewidth=2, foreground=INK["surface"])]
+        where = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 5}
+        axes.text(x, y, str(label), c=INK["ink"], path_effects=halo, **where)
+
+
+def _none_first(label: int | None) -> int:
+    return -1 if label is None else label
+
+
+def _shade(label: int | None) -> str:
+    return "#a9aeb4" if label is None else _CLASSES[label % len(_CLASSES)]
+
+
+def _cloud_keys(figure: Any, keys: dict[int | None, str], up: float) -> None:
+    """A line of dots with what they mean."""
+    from matplotlib.lines import Line2D
+
+    dots = [
+        Line2D([], [], ls="", marker="o", ms=4, mew=0, c=_shade(label), label=_plain(text))
+        for label, text in sorted(keys.items(), key=lambda item: (item[0] is None, item[0] or 0))
+    ]
+    figure.legend(
+        handles=dots,
+        loc="center",
+        bbox_to_anchor=(0.5, up),
+        ncols=len(dots),
+        frameon=False,
+        fontsize=7.5,
+        handlelength=0.8,
+        handletextpad=0.3,
+        columnspacing=0.9,
+        labelcolor=INK["muted"],
+    )
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.api.errors import BenchError, unknown
-from harness.gather import gather
+from harness.gather import Gathered, gather
 from harness.report import figures
 from harness.report.pages import page_name
 from harness.report.sections import Section, sections_of
@@ -37,6 +37,7 @@ def write_figures(
     preset: str | None = None,
     models: Sequence[str] = (),
     split: str = "test",
+    digits: tuple[int, ...] = (),
 ) -> tuple[list[Path], list[str]]:
     """Draw one kind of figure for every dataset and preset that has what it shows.
 
@@ -44,10 +45,7 @@ def write_figures(
         kind: One of KINDS.
         stores: Where records lie.
         out: A folder; made where missing.
-        dataset: Only this one.
-        preset: Only this one.
-        models: Only these.
-        split: What was measured on.
+        dataset, preset, models, split, digits: As `select` takes them.
 
     Returns:
         The files, and the records that were left out.
@@ -57,29 +55,55 @@ def write_figures(
     """
     if kind not in KINDS:
         raise BenchError(unknown("figure", kind, KINDS))
-    found = gather(stores, split)
-    fits = [
-        dataset in (None, r.run["dataset"])
-        and preset in (None, r.run["preset"])
-        and (not models or r.run["model"] in models)
-        for r in found.records
-    ]
-    found.records, found.folders = (
-        [item for item, fit in zip(items, fits, strict=True) if fit]
-        for items in (found.records, found.folders)
-    )
-    files = []
+    found = select(stores, dataset, preset, models, split, digits)
+    files: list[Path] = []
     for section in sections_of(found):
         if (drawing := KINDS[kind](section)) is None:
             continue
         names = (kind, section.dataset, section.preset, section.variant)
-        stem = page_name("-".join(filter(None, names)))
-        for form in ("svg", "pdf"):
-            files.append(out / f"{stem}.{form}")
-            write_whole(files[-1], figures.as_file(drawing, form))
+        files += write_drawing(drawing, "-".join(filter(None, names)), out)
     if not files:
         raise BenchError(
             f"No figure of kind '{kind}' can be drawn from {len(found.records)} runs: what it "
             "shows was not measured there. Ask for another dataset, preset, method or split."
         )
     return files, [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
+
+
+def select(
+    stores: Sequence[Store],
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+    split: str = "test",
+    digits: tuple[int, ...] = (),
+) -> Gathered:
+    """The runs that a figure is asked of.
+
+    Args:
+        stores: Where records lie.
+        dataset: Only this one.
+        preset: Only this one.
+        models: Only these.
+        split: What was measured on.
+        digits: Only runs on data of just these digits; on any where empty.
+
+    Raises:
+        BenchError: There is no run at all.
+    """
+    return gather(stores, split).only(
+        lambda record: (
+            dataset in (None, record.run["dataset"])
+            and preset in (None, record.run["preset"])
+            and (not models or record.run["model"] in models)
+            and (not digits or record.run["settings"].get("data.digits") == list(digits))
+        )
+    )
+
+
+def write_drawing(drawing: figures.Drawing, name: str, out: Path) -> list[Path]:
+    """Write a drawing in both forms under a safe name; the files are returned."""
+    files = [out / f"{page_name(name)}.{form}" for form in ("svg", "pdf")]
+    for file in files:
+        write_whole(file, figures.as_file(drawing, file.suffix[1:]))
+    return files

@@ -120,6 +120,19 @@ def test_the_fingerprint_tells_one_validation_cut_from_another(root):
     assert one.spec.fingerprint != two.spec.fingerprint
 
 
+def test_some_digits_only_are_other_data_cut_from_the_same_cache(root):
+    whole, part = prepared(root), prepared(root, digits=(3, 7))
+    assert len(list((root / "cache").iterdir())) == 1
+    assert part.spec.fingerprint != whole.spec.fingerprint
+    assert prepared(root, digits=tuple(range(10))).spec.fingerprint == whole.spec.fingerprint
+    assert part.spec.source == f"{whole.spec.source}; of the digits only 3, 7"
+    for name in ("train", "validation", "test"):
+        kept = torch.isin(whole.split(name).labels, torch.tensor([3, 7]))
+        assert torch.equal(part.split(name).labels, whole.split(name).labels[kept])
+        for modality, x in part.split(name).tensors.items():
+            assert torch.equal(x, whole.split(name).tensors[modality][kept])
+
+
 def test_validation_and_train_make_up_the_training_tuples(root):
     def tuples(*splits):
         stacked = (torch.cat([*dataset.split(s).tensors.values()], 1).numpy() for s in splits)

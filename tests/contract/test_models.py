@@ -15,7 +15,7 @@ import torch
 from rings import SPEC, ring_of
 from toys import build, toy_data
 
-from harness.api import Joint, Latent, Reconstruct, Rng, Transfer, Translate, derive_seed
+from harness.api import Joint, Latent, Reconstruct, Rng, Trace, Transfer, Translate, derive_seed
 from harness.api.registry import broken, entries, find
 from harness.config import resolve
 
@@ -197,6 +197,15 @@ def test_reconstruction_and_latent_have_the_right_shapes(trained, toy):
     encoded, prior = model.encode(views(toy, 3), Rng(1)), model.prior(3, Rng(1))
     assert encoded.shape == prior.shape
     assert encoded.dim() == 2
+
+
+@torch.no_grad()
+def test_a_trace_ends_in_the_prior_s_samples(trained):
+    model = abilities(trained, Latent, Trace)
+    trace = model.trace(3, (1, 0.5, 0), Rng(1))
+    assert max(trace) == 1
+    assert torch.equal(trace[0], model.prior(3, Rng(1)))
+    assert all(z.shape == trace[0].shape and torch.isfinite(z).all() for z in trace.values())
 
 
 @torch.no_grad()

@@ -167,3 +167,15 @@ def test_a_transfer_s_guidance_replaces_the_settings_one(spec):
     torch.testing.assert_close(carried(plain, 3.0), carried(strong, None))
     torch.testing.assert_close(carried(strong, 0.0), carried(plain, None))
     assert (carried(plain, None) - carried(strong, None)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+def test_a_trace_goes_from_scaled_noise_to_the_sample(spec, sampler):
+    prior = guided_prior(spec, sampler=sampler, timesteps=200, sampling_steps=50)
+    prior.fit_scale(torch.randn(40, D), torch.rand(40, D), None)
+    noise = torch.randn(6, D)
+    trace = prior.trace(noise, (1, 0.251, 0), Rng(1))
+    assert list(trace) == [1, {"ddim": 0.26, "ancestral": 0.25}[sampler], 0]
+    torch.testing.assert_close(trace[1], noise * prior.latent_std + prior.latent_mean)
+    assert torch.equal(trace[0], prior.generate(noise, {}, Rng(1)))
