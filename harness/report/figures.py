@@ -332,7 +332,8 @@ def angles(section: Section) -> Drawing | None:
             for other in found.values():
                 _line(axes, list(other), list(other.values()), INK["rule"], lw=0.8)
             _line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
-            axes.set_xticks([0, 90, 180])
+            axes.set_xticks(range(0, max(own) + 1, 60))
+            axes.set_xlim(0, max(own) + 10)
             axes.sharey(grid[0])
             axes.locator_params(axis="y", nbins=4)
             axes.tick_params(axis="y", labelcolor=INK["muted"], labelsize=7.5)
