@@ -37,7 +37,7 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
 )
-_FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
+FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Row:
         label: The method, with the settings that tell it from others.
         cells: By metric.
         published: By metric, as printed.
-        facts: What its figures hang on, by the names in `_FACTS`; none for most data.
+        facts: What its figures hang on, by the names in `FACTS`; none for most data.
         settings: Of its runs, by dotted key.
         printed_by: How the published figures were measured, where that differs between rows.
         missing: In a word, why there is no figure where there is none.
@@ -433,7 +433,7 @@ def _facts(records: list[Record]) -> dict[str, str]:
     for result in (result for record in records for result in record.results):
         for name, text in result.get("details", {}).get("row", {}).items():
             told.setdefault(name, set()).add(text)
-    return {name: ", ".join(sorted(told[name])) for name in _FACTS if name in told}
+    return {name: ", ".join(sorted(told[name])) for name in FACTS if name in told}
 
 
 def _variant(run: dict[str, Any]) -> str:
@@ -671,11 +671,11 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
     """Heading and lines, a measured and a published column for each metric."""
     twin = table.printed_for
     other = "" if twin == table.dataset else f", {_escaped(twin, form)}"
-    facts = [name for name in _FACTS if any(name in row.facts for row in table.rows)]
+    facts = fact_columns(table)
     heading = ["method", *facts]
-    lines = [[_escaped(t, form) for t in (r.label, *_told(r, facts))] for r in table.rows]
+    lines = [[_escaped(t, form) for t in (r.label, *told_facts(r, facts))] for r in table.rows]
     for name, (_, digits, _) in table.metrics.items():
-        own = _column(name, table)
+        own = printed_name(name, table)
         printed = any(own in row.published for row in table.rows)
         by = printed and any(own in row.published and row.printed_by for row in table.rows)
         heading += [_escaped(_short(name, table.metrics), form)]
@@ -688,7 +688,12 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
     return [heading, *lines]
 
 
-def _told(row: Row, facts: list[str]) -> list[str]:
+def fact_columns(table: Table) -> list[str]:
+    """Names of the facts that some row hangs on."""
+    return [name for name in FACTS if any(name in row.facts for row in table.rows)]
+
+
+def told_facts(row: Row, facts: Sequence[str]) -> list[str]:
     """A row's facts in a word each; what is reduced is told in full below the table."""
     words = [row.facts.get(name, "-") for name in facts]
     full = ["yes" if word not in ("", "-") else word or "no" for word in words]
@@ -700,7 +705,7 @@ def _beside(printed: str, metrics: dict[str, Any]) -> str | None:
     return next((n for n in metrics if printed not in metrics and _matches(n, printed)), None)
 
 
-def _column(name: str, table: Table) -> str:
+def printed_name(name: str, table: Table) -> str:
     """The name under which a metric's published figures are printed."""
     family = name.split("/")[0]
     printed = any(family in row.published for row in table.rows)

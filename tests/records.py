@@ -62,3 +62,31 @@ def write_result(folder: Path, joint: float, **changes: Any) -> None:
     }
     name = f"coherence-{len(list((folder / 'results').iterdir()))}.json"
     (folder / "results" / name).write_text(json.dumps(result))
+
+
+def write_views(
+    root: Path, model: str, value: float, resolution: str = "32 px", **changes: Any
+) -> None:
+    """A run of cars with its P1, floors and facts."""
+    data = changes.pop("data", resolution)
+    folder = write_run(root, model, 0, 0, dataset="cars", name=resolution, data=data)
+    (folder / "results" / "coherence-0.json").unlink()
+    names = {"psnr/p1": value, "psnr/p1-rotated": value - 1, "floor-white/psnr": 10.5}
+    result = {
+        "evaluator": "views",
+        "version": 1,
+        "settings": {},
+        "split": "test",
+        "classifiers": {},
+        "metrics": [
+            {"name": name, "direction": "higher", "digits": 2, "meaning": f"told of {name}"}
+            for name in names
+        ],
+        "scores": [Score(name, x, 32, 0.1).to_json() for name, x in names.items()],
+        "details": {"row": {"resolution": resolution, "protocol": "P1", **changes}},
+        "provenance": {"source": "v"},
+    }
+    (folder / "results" / "views-0.json").write_text(json.dumps(result))
+    run = json.loads((folder / "run.json").read_text())
+    run["settings"]["data.resolution"] = int(resolution.split()[0])
+    (folder / "run.json").write_text(json.dumps(run))

@@ -17,13 +17,22 @@ from harness.gather import Gathered, gather
 from harness.report import figures
 from harness.report.sections import Section, gap, glances, matrices, sections_of, standing, states
 from harness.store import Store
-from harness.tables import Record, Row, Table, render
+from harness.tables import (
+    Record,
+    Row,
+    Table,
+    fact_columns,
+    printed_name,
+    render,
+    told_facts,
+)
 
 MARKER = ".shala-bench-report"  # a folder with this file may be replaced
 _TEMPLATES = Path(__file__).parent / "templates"
 _LOG_LINES = 30  # of a failure
 _EVENTS = 8
 _SUBSET = "/subset-"
+_BOUNDS = ("Floor", "Ceiling", "Chance")  # how notes on them begin
 _PICTURES = {"joint": "Joint samples", "cross": "Translations", "reconstruction": "Reconstructions"}
 
 
@@ -185,7 +194,9 @@ class _Writer:
 
     def _table(self, section: Section, table: Table) -> dict[str, Any]:
         """A table as columns and lines, best first, with the printed figures and the gaps."""
-        printed = {name for row in table.rows for name in row.published} & set(table.metrics)
+        names = {metric: printed_name(metric, table) for metric in table.metrics}
+        printed = {m for m, own in names.items() if any(own in r.published for r in table.rows)}
+        facts = fact_columns(table)
         first = next(iter(table.metrics))
         sign = -1 if table.metrics[first][0] == "higher" else 1
         rows = sorted(
@@ -203,21 +214,29 @@ class _Writer:
                 for name, (direction, digits, meaning) in table.metrics.items()
             ],
             "lines": [
-                (row, [self._entry(row, name, table, name in printed) for name in table.metrics])
+                (
+                    row,
+                    told_facts(row, facts),
+                    [self._entry(row, m, table, m in printed, own) for m, own in names.items()],
+                )
                 for row in rows
             ],
+            "facts": facts,
+            "bounds": [note for note in table.notes if note.startswith(_BOUNDS)],
             "other": table.printed_for if table.printed_for != section.dataset else "",
             "links": {label: self.pages[own[0].name] for label, own in section.records if own},
         }
 
-    def _entry(self, row: Row, metric: str, table: Table, printed: bool) -> dict[str, Any]:
+    def _entry(
+        self, row: Row, metric: str, table: Table, printed: bool, name: str
+    ) -> dict[str, Any]:
         direction, digits, _ = table.metrics[metric]
         found = gap(row, metric)
         return {
             "cell": row.cells.get(metric),
             "digits": digits,
             "printed": printed,
-            "published": row.published.get(metric, ""),
+            "published": row.published.get(name, ""),
             "gap": found,
             "standing": standing(found, direction, table.printed_for == table.dataset),
         }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from records import write_run
+from records import write_run, write_views
 
 from bench import main
 from harness.api import BenchError, Score
@@ -216,6 +216,15 @@ def test_variants_have_short_names_of_what_differs_and_a_legend(tmp_path):
     assert "shala x=3 0.300" in " ".join(page(tmp_path / "out").text.split())
     legend = page(tmp_path / "out", "polymnist-quick.html").text
     assert "shala [model.x=3] [train.precision=bf16]" in legend
+
+
+def test_tables_of_views_say_what_figures_hang_on_and_where_floors_lie(tmp_path):
+    write_views(tmp_path / "store", "shala", 25.0, "32 px", supervision="aligned views")
+    build_report([Store(tmp_path / "store")], tmp_path / "out")
+    text = Page(next((tmp_path / "out").glob("cars-*.html"))).text
+    for words in ("resolution", "32 px", "aligned views", "24.7", "16 views, given ones unsaid"):
+        assert words in text, words
+    assert text.index("Floor") < text.index("Blue and bold")
 
 
 def test_a_failed_run_shows_its_last_lines(store, tmp_path):

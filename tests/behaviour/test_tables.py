@@ -7,9 +7,9 @@ import io
 import json
 
 import pytest
-from records import write_result, write_run
+from records import write_result, write_run, write_views
 
-from harness.api import BenchError, Score
+from harness.api import BenchError
 from harness.status import describe
 from harness.store import Store
 from harness.tables import make_tables, render
@@ -165,32 +165,6 @@ def test_figures_published_under_a_condition_are_not_shown_where_there_are_other
     joint = table_of(Store(tmp_path))
     assert [row.label for row in joint.rows].count("shala") == 1
     assert not any("condition" in row.label for row in joint.rows)
-
-
-def write_views(root, model, value, resolution="32 px", **changes):
-    """A run of cars with its P1, floors and facts."""
-    data = changes.pop("data", resolution)
-    folder = write_run(root, model, 0, 0, dataset="cars", name=resolution, data=data)
-    (folder / "results" / "coherence-0.json").unlink()
-    names = {"psnr/p1": value, "psnr/p1-rotated": value - 1, "floor-white/psnr": 10.5}
-    result = {
-        "evaluator": "views",
-        "version": 1,
-        "settings": {},
-        "split": "test",
-        "classifiers": {},
-        "metrics": [
-            {"name": name, "direction": "higher", "digits": 2, "meaning": f"told of {name}"}
-            for name in names
-        ],
-        "scores": [Score(name, x, 32, 0.1).to_json() for name, x in names.items()],
-        "details": {"row": {"resolution": resolution, "protocol": "P1", **changes}},
-        "provenance": {"source": "v"},
-    }
-    (folder / "results" / "views-0.json").write_text(json.dumps(result))
-    run = json.loads((folder / "run.json").read_text())
-    run["settings"]["data.resolution"] = int(resolution.split()[0])
-    (folder / "run.json").write_text(json.dumps(run))
 
 
 def test_published_views_stand_only_in_a_row_of_their_resolution(tmp_path):
