@@ -172,7 +172,7 @@ class _Sight:
         title = f"Latents of {run['model']} on {run['dataset']}"
         keys = {label: str(label) for label in self.known}
         if any(label is None for row in rows for cloud in row for label in cloud.classes):
-            keys[None] = "classifiers differ" if self.judges else "of no class"
+            keys[None] = "classifiers differ" if self.judges else "not classified"
         return figures.clouds(rows, title, f"{title}. {self._tell(rows)}", keys)
 
     def _trace(self) -> list[Cloud]:
