@@ -140,9 +140,10 @@ def _draw(
     record = next((r for r in records if section.folders[r.name].weights.exists()), None)
     if record is None:
         names = (run[key] for key in ("model", "dataset", "preset", "seed", "overrides"))
+        why = "as exported runs are" if records[0].trained else f"its state is '{records[0].state}'"
         raise BenchError(
-            f"{records[0].name} is recorded without weights, as exported runs are, and latents are "
-            f"drawn from weights. This trains it: {_command(*names, store)}"
+            f"{records[0].name} is recorded without weights, {why}, and latents are drawn from "
+            f"weights. This trains it: {_command(*names, store)}"
         )
     model, dataset = load_trained(section.folders[record.name], places)
     with torch.inference_mode():
@@ -171,7 +172,7 @@ class _Sight:
         title = f"Latents of {run['model']} on {run['dataset']}"
         keys = {label: str(label) for label in self.known}
         if any(label is None for row in rows for cloud in row for label in cloud.classes):
-            keys[None] = "classifiers differ" if self.judges else "of no class"
+            keys[None] = "classifiers differ" if self.judges else "not classified"
         return figures.clouds(rows, title, f"{title}. {self._tell(rows)}", keys)
 
     def _trace(self) -> list[Cloud]:

@@ -143,6 +143,15 @@ def test_records_without_weights_say_how_to_train_the_run(made, tmp_path):
     assert command[9:] == [word for text in DIGITS + SIZES for word in ("--set", text)]
 
 
+def test_a_run_that_is_not_trained_to_its_end_is_told_by_its_state(made, tmp_path):
+    folder = folder_of(made, tmp_path)
+    for file in (folder.path / "trained.json", folder.weights):
+        file.unlink()
+    folder.log("stopped")
+    with pytest.raises(BenchError, match="without weights, its state is 'stopped'"):
+        write_latents([Store(tmp_path)], tmp_path / "out", made.places)
+
+
 @pytest.mark.parametrize(
     ("asked", "command"),
     [
