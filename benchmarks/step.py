@@ -20,7 +20,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -35,7 +35,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from timing import best_times
 
-from harness.api import Dataset, GradientStage, Model, Places, Rng, Split, Stage, Translate
+from harness.api import (
+    Dataset,
+    GradientStage,
+    Model,
+    Places,
+    Rng,
+    Split,
+    Stage,
+    Translate,
+    arithmetic,
+)
 from harness.api.registry import entries, find
 from harness.config import resolve
 from harness.drive import keep_freed_memory, order_channels_last
@@ -101,8 +111,7 @@ def make_update(stage: Stage, split: Split, precision: str) -> Callable[[], obje
     index = torch.arange(len(split))
 
     def update() -> None:
-        cast = torch.autocast("cpu", dtype=torch.bfloat16)
-        with cast if precision == "bf16" else nullcontext():
+        with arithmetic(precision, split.device):
             stage.update(split.batch(index), Rng(0))
 
     return update

@@ -27,7 +27,7 @@ from step import Meter, kept, make_update
 from timing import best_times
 
 from data.sources.rig import describe_views, ring
-from harness.api import DataSpec, Joint, Model, Rng, Split, Translate
+from harness.api import DataSpec, Joint, Model, Rng, Split, Translate, choose_precision
 from harness.api.registry import find
 from harness.config import Resolved, resolve
 from harness.drive import order_channels_last
@@ -46,11 +46,12 @@ def make_works(method: type[Model], config: Resolved, views: int) -> dict[str, W
     order_channels_last(model)
     stages = model.train().stages()
     split = make_split(spec, max(stage.batch_size for stage in stages))
+    precision = choose_precision(config.train.precision, split.device)
     works = {}
     for stage in stages:
         stage.begin(split)
         own = split.head(stage.batch_size)
-        works[f"{stage.name} update"] = make_update(stage, own, config.train.precision)
+        works[f"{stage.name} update"] = make_update(stage, own, precision)
     return works | make_generations(model, split.head(_GENERATED))
 
 

@@ -15,7 +15,16 @@ from torch.nn import functional
 from classifiers.attributes import answers, judged, loss, measure_answers, questions
 from classifiers.networks import build
 from classifiers.weights import SHIPPED, save
-from harness.api import Dataset, DataSpec, Modality, Rng, Split, derive_seed
+from harness.api import (
+    Dataset,
+    DataSpec,
+    Modality,
+    Rng,
+    Split,
+    arithmetic,
+    choose_precision,
+    derive_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -103,11 +112,12 @@ def train(
         optimiser = torch.optim.AdamW(network.parameters(), lr=plan.peak_rate, weight_decay=0.02)
         right = answers(spec, data)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.peak_rate, updates)
+        precision = choose_precision("auto", data.device)
         for step in range(updates):
             rng = Rng(derive_seed(seed, modality.name, step), device=data.device)
             index = rng.integers(len(data), plan.batch)
             x = data.batch(index).views[modality.name]
-            with torch.autocast(data.device.type, dtype=torch.bfloat16):
+            with arithmetic(precision, data.device):
                 logits = network(_soften(x, modality, step, rng))
             optimiser.zero_grad()
             loss(spec, logits, right[index]).backward()

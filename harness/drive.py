@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import classifiers
-from harness.api import Classifier, Dataset, Diverged, Model, Places, derive_seed
+from harness.api import Classifier, Dataset, Diverged, Model, Places, choose_precision, derive_seed
 from harness.api.errors import BenchError
 from harness.api.registry import entries, find
 from harness.engine import Emit, Engine, InProcess, Processes, Ray
@@ -34,7 +34,7 @@ from harness.plan import Run
 from harness.progress import Reporter
 from harness.provenance import describe_code, describe_machine, peak_memory
 from harness.store import Store, StoreError, write_whole
-from harness.train import Clock, Progress, Stopped, Watch, choose_precision, train
+from harness.train import Clock, Progress, Stopped, Watch, train
 
 Status = Literal["done", "already", "skipped", "diverged", "failed", "stopped", "busy"]
 STOPPED_EXIT = 3

@@ -7,7 +7,6 @@ import math
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import monotonic, process_time
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.api import Diverged, Model, Rng, Split, Stage, derive_seed
+from harness.api import Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
 from harness.config import TrainSettings
 from harness.loans import Loan
 from harness.store import RunFolder
@@ -57,17 +56,6 @@ class Watch:
     should_stop: Callable[[], bool] = lambda: False
     report: Callable[[Progress], None] = lambda progress: None
     checkpoint_every: float = 60.0
-
-
-def choose_precision(asked: str, device: torch.device) -> str:
-    """What is asked for; for "auto" bf16 where the device itself computes in it, else float32."""
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if native else "float32"
 
 
 class Clock:
@@ -230,8 +218,7 @@ class _Loop:
         device, name = self.data.device, self.stage.name
         torch.manual_seed(derive_seed(self.seed, name, "global", step))
         rng = Rng(derive_seed(self.seed, name, "update", step), device=device)
-        cast = self.settings.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16) if cast else nullcontext():
+        with arithmetic(self.settings.precision, device):
             self.window.add(self.stage.update(self.data.batch(index), rng))
 
     def _batches(self, step: int) -> Iterator[Tensor]:
