@@ -272,7 +272,11 @@ class _ResidualBlock(nn.Module):
 
 
 def embed_time(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines of t `[B]` at geometric frequencies (Vaswani et al. 2017); `[B, width]`."""
+    """Sines and cosines of t `[B]` at geometric frequencies (Vaswani et al. 2017); `[B, width]`.
+
+    An odd width ends with a zero.
+    """
     rates = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
     angles = t[:, None].float() * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return nn.functional.pad(waves, (0, width % 2))

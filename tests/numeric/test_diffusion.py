@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from harness.api import Rng
-from nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
+from nets.diffusion import (
+    VectorDenoiser,
+    embed_time,
+    end_in_noise,
+    make_schedule,
+    sample_ancestral,
+    sample_ddim,
+)
 
 KINDS = ["noise", "velocity", "data"]
 
@@ -147,3 +154,13 @@ def test_a_schedule_can_end_in_pure_noise(kind, prediction):
 def test_noise_prediction_cannot_end_in_pure_noise():
     with pytest.raises(ValueError, match="Choose 'velocity' or 'data'"):
         end_in_noise(make_schedule("cosine", 10, "noise"))
+
+
+def test_a_denoiser_of_any_width_embeds_time_and_an_even_one_as_published():
+    t = torch.tensor([1, 500])
+    assert embed_time(t, 7).shape == (2, 7)
+    angles = t[:, None] * 10_000.0 ** (-torch.arange(3) / 3)
+    waves = torch.cat([angles.sin(), angles.cos()], 1)
+    torch.testing.assert_close(embed_time(t, 6), waves, check_dtype=False, atol=1e-3, rtol=0)
+    denoiser = VectorDenoiser(4, 3, 9, 1).double()
+    assert denoiser(torch.ones(2, 4).double(), t, torch.ones(2, 3).double()).shape == (2, 4)
