@@ -17,11 +17,13 @@ PLACES = Places(
     Path(os.environ.get("SHALA_DATA", "shala-data")),
     Path(os.environ.get("SHALA_CACHE", Path.home() / ".cache" / "shala-bench")),
 )
+FEW = ("data.train=100", "data.validation=10", "data.test=20")  # a minute's drawing saved each
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def dataset(request):
-    made = entries("dataset")[request.param].cls(resolve_data(request.param, ()))
+    few = FEW if request.param in ("birds", "cars") else ()
+    made = entries("dataset")[request.param].cls(resolve_data(request.param, few))
     try:
         made.prepare(PLACES)
     except DataError as error:
