@@ -16,7 +16,16 @@ from harness.compare import is_of_data
 from harness.difference import Difference, against_constant, difference
 from harness.gather import Gathered
 from harness.store import RunFolder
-from harness.tables import Cell, Record, Row, Table, group_rows, refuse_mixture, tables_of
+from harness.tables import (
+    Cell,
+    Record,
+    Row,
+    Table,
+    group_rows,
+    printed_name,
+    refuse_mixture,
+    tables_of,
+)
 
 _HEADLINES = 2  # metrics that a dataset is summed up by
 _FIRST = (
@@ -113,6 +122,7 @@ class Glance:
         gap: Best minus printed, or None.
         printed_best: The method with the best printed figure and that figure, or "".
         printed_for: The dataset of the printed figures.
+        elsewhere: The best method's figures that were printed at other resolutions, in words.
         standing: Of the gap, a class for its colour and words.
         warning: Why the figure may mean little, or "".
     """
@@ -129,6 +139,7 @@ class Glance:
     gap: Difference | None
     printed_best: str
     printed_for: str
+    elsewhere: str
     standing: tuple[str, str]
     warning: str
 
@@ -262,9 +273,18 @@ def glances(section: Section) -> Iterator[Glance]:
             gap(best, metric),
             " ".join(top),
             table.printed_for,
+            _elsewhere(best, metric, table),
             standing(gap(best, metric), direction, table.printed_for == section.dataset),
             _warning(best, metric),
         )
+
+
+def _elsewhere(best: Row, metric: str, table: Table) -> str:
+    """Figures printed for a method at other resolutions, with which ours is not compared."""
+    name = printed_name(metric, table)
+    others = [r for r in table.rows if r.method == best.method and r is not best]
+    found = [(r.published[name], r.facts.get("resolution")) for r in others if name in r.published]
+    return ", ".join(f"{value} at {resolution}" for value, resolution in found if resolution)
 
 
 def gap(row: Row, metric: str) -> Difference | None:
