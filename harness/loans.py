@@ -19,10 +19,11 @@ from torch import nn
 
 from harness.api import BenchError, Stage
 from harness.identity import NOT_IDENTITY
+from harness.mixture import FitMixture
 from harness.store import RunFolder, Store
 
 _SAME = ("model", "model_version", "dataset", "seed")
-_MIXTURE = "prior."  # fitted after every stage of a method's own (harness/mixture.py)
+_MIXTURE = "prior"  # section of settings that only the mixture's own stage reads
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ def find_loan(
             continue
         if trained is None or any(trained["provenance"][k] != code[k] for k in ("source", "nets")):
             continue
+        names = _common(run, other, stages)
+        if not names or (found and len(names) <= len(found.stages)):
+            continue
         spent = {e["stage"]: e["spent"] for e in folder.events() if e["kind"] == "finished"}
-        timed = list(itertools.takewhile(lambda stage: stage.name in spent, stages))  # noqa: B023
-        names = _common(run, other, timed)
+        names = tuple(itertools.takewhile(spent.__contains__, names))  # older runs kept no times
         if names and (found is None or len(names) > len(found.stages)):
             last = {name: trained["last"][name] for name in names}
             found = Loan(folder.path.name, names, folder.weights, last, spent)
@@ -96,9 +99,11 @@ def _common(
     keys = {*own["settings"], *other["settings"]}
     differing = {k for k in keys if own["settings"].get(k) != other["settings"].get(k)}
     differing -= {f"train.{name}" for name in NOT_IDENTITY}
-    differing = {k for k in differing if not k.startswith(("evaluators.", "data.", _MIXTURE))}
+    differing = {k for k in differing if not k.startswith(("evaluators.", "data."))}
     for count in range(len(stages), 0, -1):
-        ignored = tuple(f"model.{name}" for name in stages[count - 1].ignores)
+        last = stages[count - 1]
+        ignored = tuple(f"model.{name}" for name in last.ignores)
+        ignored += () if isinstance(last, FitMixture) else (_MIXTURE,)
         if all(k in ignored or k.startswith(tuple(f"{i}." for i in ignored)) for k in differing):
             return tuple(stage.name for stage in stages[:count])
     return ()

@@ -80,6 +80,15 @@ def test_a_borrower_lends_and_its_cost_counts_what_it_borrowed(tmp_path):
     assert min(costs[1:]) > 0.3 * costs[0]
 
 
+@pytest.mark.parametrize("changed", ["prior.covariance=diag", "prior.components=3"])
+def test_another_mixture_is_fitted_and_not_borrowed(tmp_path, changed):
+    run(tmp_path / "store", "prior.kind=gmm")
+    found = run(tmp_path / "store", "prior.kind=gmm", changed)
+    assert borrowed(found) == ["inference", "prior"]
+    alone = weights(run(tmp_path / "alone", "prior.kind=gmm", changed))
+    assert all(torch.equal(x, alone[name]) for name, x in weights(found).items())
+
+
 def test_a_sampling_ablation_trains_once(tmp_path):
     last = run(
         tmp_path / "store", runs=plan_ablation(read_ablation("guidance"), "toy", "smoke", [0])
