@@ -153,7 +153,7 @@ BREAKAGES = (
     Breakage("labels permuted", _permuted_labels, (CROSS,)),
     Breakage("guidance sign flipped", _flipped_guidance, (CROSS,)),
     Breakage("classifier replaced", lambda: _judges(_start_again), (JUDGES,)),
-    # Of these classifiers dropout changes no figure by more than an item: the driver refuses it.
+    # Dropout changes these classifiers' figures by less than a gate sees: the driver refuses it.
     Breakage("classifier in training mode", lambda: _judges(nn.Module.train), ("training mode",)),
     Breakage("half the updates", _half_the_updates, (JOINT, CROSS, POSTERIOR), anew=True),
 )
