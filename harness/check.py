@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.api.errors import BenchError
+from harness.api.errors import BenchError, unknown
 from harness.api.records import Score
 from harness.compare import differing_measures, differing_settings, is_of_data
 from harness.gate import LEVEL, Gate, Verdict, judge
@@ -107,9 +107,9 @@ def check(reference: Path, stores: Sequence[Store], level: float = LEVEL) -> Rep
         BenchError: There is no reference run, or the gates' file does not read.
     """
     report, gates = Report(), []
-    chosen = read_gates(reference)
+    chosen, records = read_gates(reference), _reference(reference)
     new = _new_runs(stores, report)
-    for label, rows in group_rows(_reference(reference)):
+    for label, rows in group_rows(records):
         place = f"{label} on {rows[0].run['dataset']}, preset {rows[0].run['preset']}"
         own = [r for r in new if _work(r) == _work(rows[0])]
         broken = [r for r in own if r.state in _BROKEN]
@@ -127,6 +127,10 @@ def check(reference: Path, stores: Sequence[Store], level: float = LEVEL) -> Rep
         report.verdicts = judge(gates, level)
     elif not (report.broken or report.incomplete or report.differing):
         report.incomplete.append("No figure of the reference is a gate; nothing was checked.")
+    known = {s["metric"] for record in records for r in record.results for s in r["scores"]}
+    for name in dict.fromkeys([*chosen.get("metrics", ()), *chosen.get("parts", ())]):
+        if name not in known:
+            report.incomplete.append(unknown(f"metric of {GATES}", name, sorted(known)))
     return report
 
 

@@ -80,6 +80,15 @@ def test_parts_are_gates_where_the_reference_says_so_and_see_what_the_mean_hides
     assert "regressed" in line
 
 
+def test_a_gate_that_the_reference_does_not_know_is_told_and_passes_nothing(stores):
+    choice = {"metrics": ["coherence/joint"], "parts": ["coherence/cros"]}
+    (stores / "reference" / "gates.json").write_text(json.dumps(choice))
+    new(stores, (0.81, 0.80, 0.79))
+    found = check(stores)
+    assert found.exit_code == 2
+    assert "'coherence/cros'" in found.output
+
+
 def add_pair(root, value):
     """Give every run below a folder a figure of one pair, in place of an earlier one."""
     score = Score("coherence/cross", value, 1000, 0.01, ("m0",), "m1").to_json()
