@@ -34,6 +34,7 @@ from harness.api import (
 SIDE = 64
 LENGTH = 32  # tokens a caption, with its end
 _CAPTIONS = 10  # of every photo
+_ALL = 11_788  # photos
 _MMVAE = "MMVAE code (recipes.md section 2)"
 _FOLDERS = ("", "cub", "cub_mini", "CUB")  # below the data root
 _PHOTOS = "CUB_200_2011"
@@ -134,6 +135,7 @@ class CUB(Dataset):
                 rows={"image": torch.arange(len(own)).repeat_interleave(used)},
             )
         self._distinct = {name: len(own) for name, own in parts.items()}
+        self._departs = f"{len(listed):,} of the {_ALL:,} photos" if len(listed) < _ALL else ""
         species = len({p.species for p in listed})
         self._source = (
             f"{len(listed):,} photos of {species} species, {self._rule}; {used} captions a photo, "
@@ -152,6 +154,7 @@ class CUB(Dataset):
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
             source=self._source,
+            departs=self._departs,
             distinct=self._distinct,
         )
 

@@ -26,6 +26,7 @@ from harness.api import (
 
 _CODE = "mmJSD and MoPoE code (recipes.md section 10)"
 _MOST = 10_000  # images of a class and kind that are paired (recipes.md section 10)
+_SOURCE = "MNIST and SVHN paired by label, texts drawn"
 _FIXED = 2020  # seed of what no setting changes: the images held out, and the test pairs
 
 Images = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -84,7 +85,7 @@ class Mst(Dataset):
             {"mnist": mnist.read_part(root, part), "svhn": svhn.read_part(root, part)}
             for part in ("train", "test")
         )
-        self._source = _describe(train, test)
+        self._departs = _departs(train, test)
         train, held = _hold_out(train, self.config.held_out)
         c = self.config
         self._splits = {
@@ -104,21 +105,21 @@ class Mst(Dataset):
             classes=10,
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
-            source=self._source,
+            source="; ".join(filter(None, (_SOURCE, self._departs))),
+            departs=self._departs,
         )
 
     def split(self, name: str) -> Split:
         return self._splits[name]
 
 
-def _describe(train: Images, test: Images) -> str:
-    """What was read, for people; a part of SVHN is told as such."""
-    words = "MNIST and SVHN paired by label, texts drawn"
+def _departs(train: Images, test: Images) -> str:
+    """What of SVHN was read, where that is only a part."""
     found = {"train": len(train["svhn"][1]), "test": len(test["svhn"][1])}
     if found == svhn.SIZES:
-        return words
+        return ""
     counts = ", ".join(f"{n:,} of {svhn.SIZES[p]:,} {p} images" for p, n in found.items())
-    return f"{words}; not the published SVHN files, but {counts}: no figure is an MST result"
+    return f"not the published SVHN files, but {counts}: no figure is an MST result"
 
 
 def _hold_out(train: Images, part: float) -> tuple[Images, Images]:

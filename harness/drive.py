@@ -370,6 +370,7 @@ class _Work:
                     "fingerprint": self.spec.fingerprint,
                     "source": self.spec.source,
                     "twin": self.spec.twin,
+                    "departs": self.spec.departs,
                     "sizes": self.spec.sizes,
                     "distinct": self.spec.distinct,
                     "modalities": [m.name for m in self.spec.modalities],

@@ -25,8 +25,9 @@ Format = Literal["text", "markdown", "latex", "csv", "json"]
 _LEVEL = 0.05  # of the tests behind the bold print
 _CEILING = "classifier/accuracy"
 _FLOOR = "floor/"  # before the metric whose floor it is: all but the protocol
-_BOUND = re.compile(r"(floor|ceiling)-[a-z]+/(.+)")  # "floor-white/psnr": its meaning says which
+_BOUND = re.compile(r"(floor|ceiling)-([a-z]+)/(.+)")  # "floor-white/psnr": its meaning says which
 _NOT_RUN = "not run"
+_INTERVALS = "; its 95 % bootstrap intervals are in the formats csv and json"
 _ALONE = (
     r"\documentclass{article}\usepackage{booktabs}\begin{document} "
     "% with this and the last line uncommented, the file compiles alone",
@@ -50,6 +51,8 @@ class Cell:
         seeds: Number of runs.
         n: Test items a run.
         best: Whether nothing is significantly better.
+        interval: 95 %, by bootstrap over test items, where there is one seed and the evaluator
+            draws it.
     """
 
     mean: float
@@ -57,6 +60,7 @@ class Cell:
     seeds: int
     n: int
     best: bool = False
+    interval: tuple[float, float] | None = None
 
 
 @dataclass
@@ -83,6 +87,11 @@ class Row:
     printed_by: str = ""
     missing: str = ""
     reason: str = ""
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether settings were not the preset's."""
+        return self.label != self.method
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,11 @@ class Record:
             failure.get("reason", ""),
         )
 
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Its 95 % interval over test items, or None where the evaluator gives none."""
+        found = (r.get("details", {}).get("intervals", {}).get(metric) for r in self.results)
+        return next((tuple(ends) for ends in found if ends), None)
+
     def score(self, metric: str) -> Score | None:
         """The summary of a metric, or None where it was not measured."""
         scores = (Score.from_json(s) for r in self.results for s in r["scores"])
@@ -148,6 +162,7 @@ class Table:
         metrics: Shown as columns, by name, with (direction, digits, meaning).
         notes: Lines below the table.
         printed_for: The dataset that the published figures are for.
+        apart: Why the published figures are of other data than ours, in words; empty where not.
     """
 
     dataset: str
@@ -156,6 +171,7 @@ class Table:
     rows: list[Row]
     notes: list[str]
     printed_for: str
+    apart: str
 
 
 def make_tables(
@@ -284,7 +300,10 @@ def _table(
     mix: bool,
 ) -> Table:
     dataset, preset = key
-    twin = next((f.run["data"].get("twin", "") for f in records), "")
+    data = [f.run["data"] for f in records]
+    twin = next((own.get("twin", "") for own in data), "")
+    departs = "; ".join(dict.fromkeys(own["departs"] for own in data if own.get("departs")))
+    apart = f"printed for {twin}, which are other data" if twin else departs
     printed = _printed(published, twin or dataset, metric)
     results = [r for f in records for r in f.results]
     metrics = _metrics(results, [] if twin else printed, metric)
@@ -308,7 +327,7 @@ def _table(
     order = list(dict.fromkeys(p.method for p in printed))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))
     notes = _notes(records, metrics, printed, rows)
-    return Table(dataset, preset, metrics, rows, notes, twin or dataset)
+    return Table(dataset, preset, metrics, rows, notes, twin or dataset, apart)
 
 
 def _label(p: Published) -> str:
@@ -414,7 +433,9 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
         for name in metrics:
             scores = [score for f in own if (score := f.score(name)) is not None]
             if scores:
-                row.cells[name] = cell_of(scores)
+                cell = cell_of(scores)
+                alone = own[0].interval(name) if len(own) == 1 else None
+                row.cells[name] = replace(cell, interval=alone)
         rows.append(row)
     return rows
 
@@ -573,7 +594,9 @@ def _notes(
     if cells:
         notes.append("In brackets: the number of seeds, over which the standard error is taken.")
     if any(cell.seeds == 1 for cell in cells):
-        notes.append("(1), one seed: the error is that over test items, not over trainings.")
+        told = "(1), one seed: the error is that over test items, not over trainings"
+        drawn = any(cell.interval for cell in cells)
+        notes.append(f"{told}{_INTERVALS if drawn else ''}.")
     if any(cell.best for cell in cells):
         notes.append(f"Marked: the best, and what is not significantly worse (p >= {_LEVEL}).")
     return [*notes, *_legend(metrics, printed, rows)]
@@ -607,12 +630,24 @@ def _bounds(results: list[dict[str, Any]], metrics: dict[str, Any]) -> list[str]
         size = result.get("details", {}).get("row", {}).get("resolution", "")
         for s in (Score.from_json(score) for score in result["scores"]):
             bound = _BOUND.fullmatch(s.metric)
-            if bound and any(_matches(name, bound[2]) for name in metrics):
+            if bound and any(_matches(name, bound[3]) for name in metrics):
                 m = known[s.metric]
                 where = f"{s.n:,} test items" + (f", {size}" if size else "")
                 line = f"{bound[1].capitalize()}, {m['meaning']} ({where})"
-                told.setdefault(line, []).append(f"{bound[2]} {s.value:.{m['digits']}f}")
+                told.setdefault(line, []).append(f"{bound[3]} {s.value:.{m['digits']}f}")
     return [f"{line}: {', '.join(dict.fromkeys(own))}." for line, own in told.items()]
+
+
+def bounds_of(record: Record, metric: str) -> dict[str, float]:
+    """What needs no method to reach or no method can pass, by its name: "floor: mean"."""
+    found = {}
+    for s in (Score.from_json(score) for result in record.results for score in result["scores"]):
+        bound = _BOUND.fullmatch(s.metric)
+        family = bound[3] if bound else s.metric.removeprefix(_FLOOR)
+        is_bound = bound or family != s.metric
+        if is_bound and s.is_summary and metric.startswith(family + "/"):
+            found[f"{bound[1]}: {bound[2]}" if bound else "floor: real images"] = s.value
+    return found
 
 
 def _legend(metrics: dict[str, Any], printed: list[Published], rows: list[Row]) -> list[str]:
@@ -761,17 +796,18 @@ def _plain(table: Table) -> dict[str, Any]:
 def _csv(tables: list[Table]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    head = ("dataset", "preset", "method", "metric", "mean", "stderr", "seeds", "n", "published")
-    writer.writerow(head)
+    head = ("dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n")
+    writer.writerow((*head, "published"))
     for table in tables:
         for row in table.rows:
             alone = [name for name in row.published if name not in table.metrics]
             for name in (*table.metrics, *alone):
                 cell, value = row.cells.get(name), row.published.get(name, "")
                 if cell:
-                    figures = (cell.mean, cell.stderr, cell.seeds, cell.n)
+                    interval = cell.interval or ("", "")
+                    figures = (cell.mean, cell.stderr, *interval, cell.seeds, cell.n)
                     writer.writerow((table.dataset, table.preset, row.label, name, *figures, value))
                 elif value:
-                    blank = ("", "", 0, "")
+                    blank = ("", "", "", "", 0, "")
                     writer.writerow((table.dataset, table.preset, row.label, name, *blank, value))
     return out.getvalue().rstrip("\n")

@@ -35,16 +35,12 @@ class Strip:
 def draw_sheet(blocks: Sequence[Sequence[Strip]], limit: int = LIMIT) -> Tensor:
     """Blocks of rows below each other, uint8 `[H, W, 3]`.
 
-    As many blocks as a PNG file of `limit` bytes holds, and where it does not hold one, that one
-    smaller: noise is the larger file.
+    As many blocks as a PNG file of `limit` bytes holds, but one at least: noise is the larger file.
     """
     drawn = [np.concatenate([_draw(strip) for strip in block]) for block in blocks]
     while len(drawn) > 1 and _size(_below(drawn)) > limit:
         drawn.pop()
-    page = _below(drawn)
-    while _size(page) > limit:
-        page = np.asarray(Image.fromarray(page).reduce(2))
-    return torch.from_numpy(page.copy())
+    return torch.from_numpy(_below(drawn))
 
 
 def _draw(strip: Strip) -> np.ndarray:

@@ -17,11 +17,16 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
         "train_id": f"{folder}",
         "model": model,
         "model_version": 1,
+        "paper": changes.get("paper", "Doe: A Method (2020)"),
         "dataset": changes.get("dataset", "polymnist"),
         "preset": "quick",
         "seed": seed,
         "overrides": changes.get("overrides", []),
-        "data": {"fingerprint": changes.get("data", "f"), "source": "made up"},
+        "data": {
+            "fingerprint": changes.get("data", "f"),
+            "source": "made up",
+            "departs": changes.get("departs", ""),
+        },
         "settings": {
             "model.x": changes.get("x", 1),
             "train.precision": changes.get("precision", "bf16"),
@@ -83,7 +88,10 @@ def write_views(
             for name in names
         ],
         "scores": [Score(name, x, 32, 0.1).to_json() for name, x in names.items()],
-        "details": {"row": {"resolution": resolution, "protocol": "P1", **changes}},
+        "details": {
+            "row": {"resolution": resolution, "protocol": "P1", **changes},
+            "intervals": {"psnr/p1": [value - 0.2, value + 0.3]},
+        },
         "provenance": {"source": "v"},
     }
     (folder / "results" / "views-0.json").write_text(json.dumps(result))

@@ -49,5 +49,6 @@ def fingerprint_digits(whole: str, digits: tuple[int, ...]) -> str:
 
 
 def describe_digits(source: str, digits: tuple[int, ...]) -> str:
-    """The source's words, with the digits where they are not all."""
-    return f"{source}; of the digits only {', '.join(map(str, digits))}" if digits else source
+    """Words, if any, with the digits where they are not all."""
+    only = f"of the digits only {', '.join(map(str, digits))}" if digits else ""
+    return "; ".join(filter(None, (source, only)))

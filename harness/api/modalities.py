@@ -63,6 +63,8 @@ class DataSpec:
         source: Which of the possible sources was used, for people ("generated from MNIST ...").
         twin: The published dataset that this one stands in for, whose printed figures are shown
             beside, under its name; empty where there is none.
+        departs: In what the data differ from the published ones of that name, in words, so that
+            nobody takes a figure for one of theirs; empty where they do not.
         missing: Probability that a view of a training tuple is absent.
         distinct: Number of distinct things behind the tuples of each split, where one thing is in
             several of them: the effective sample size. Empty where each tuple is its own.
@@ -77,6 +79,7 @@ class DataSpec:
     fingerprint: str
     source: str
     twin: str = ""
+    departs: str = ""
     missing: float = 0.0
     distinct: dict[str, int] = field(default_factory=dict)
     grammar: Grammar | None = None

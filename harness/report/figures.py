@@ -113,14 +113,20 @@ def _room(names: Any, size: float = 9.5) -> float:
 
 
 def dots(section: Section, metric: str) -> Drawing:
-    """Every method's figure with its standard error, and the printed one as an open diamond."""
+    """Every method's figure with its standard error, the printed one as an open diamond.
+
+    Dashed lines are floors and ceilings, where they lie no farther off than the methods spread.
+    """
     table, ranked = section.table_with(metric), section.ranked(metric)
     _, digits, _ = table.metrics[metric]
     ranked = ranked[::-1]
     names = [_plain(section.names[row.label]) for row, _ in ranked]
     left = _room(names)
-    height = 0.6 + 0.225 * len(ranked)
-    with _drawing(height, left, 0.5, 0.05, 0.5) as figure:
+    shown = [cell.mean for _, cell in ranked]
+    shown += [float(row.published[metric]) for row, _ in ranked if metric in row.published]
+    bounds = _near(section.bounds(metric), shown)
+    top = 0.05 + 0.16 * len(bounds)
+    with _drawing(0.55 + top + 0.225 * len(ranked), left, 0.5, top, 0.5) as figure:
         axes = figure.subplots()
         for y, (row, cell) in enumerate(ranked):
             colour = INK["accent"] if cell.best else INK["muted"]
@@ -140,8 +146,10 @@ def dots(section: Section, metric: str) -> Drawing:
         axes.set_yticks(range(len(ranked)), names)
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.spines["left"].set_visible(False)
-        shown = [cell.mean for _, cell in ranked]
-        shown += [float(row.published[metric]) for row, _ in ranked if metric in row.published]
+        for place, (name, value) in enumerate(bounds.items()):
+            axes.axvline(value, c=INK["muted"], lw=0.9, ls=(0, (3, 2)), zorder=0)
+            height = len(ranked) - 0.4 + 0.16 / 0.225 * (place + 0.5)
+            axes.text(value, height, name, ha="center", va="center", fontsize=8, c=INK["muted"])
         if min(shown) >= 0 and max(shown) <= 1:  # one scale for all shares
             axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(_plain(metric))
@@ -150,7 +158,16 @@ def dots(section: Section, metric: str) -> Drawing:
         + (f" (printed: {row.published[metric]})" if metric in row.published else "")
         for row, cell in ranked[::-1]
     )
+    alt += "".join(f"; {name}, dashed: {value:.{digits}f}" for name, value in bounds.items())
     return Drawing(figure, metric, f"Dot plot of {metric}, best first: {alt}.")
+
+
+def _near(bounds: dict[str, float], values: list[float]) -> dict[str, float]:
+    """Those that leave the values at least a third of the axis, least first."""
+    low, high = min(values), max(values)
+    room = high - low
+    near = {n: v for n, v in bounds.items() if low - room <= v <= high + room}
+    return dict(sorted(near.items(), key=lambda item: item[1]))
 
 
 def tradeoff(section: Section) -> Drawing | None:

@@ -13,9 +13,19 @@ from typing import Any
 
 from harness.api.errors import BenchError
 from harness.compare import spread
+from harness.config import describe_preset, presets
 from harness.gather import Gathered, gather
 from harness.report import figures
-from harness.report.sections import Section, gap, glances, matrices, sections_of, standing, states
+from harness.report.sections import (
+    Section,
+    gap,
+    glances,
+    matrices,
+    sections_of,
+    standing,
+    states,
+    variation,
+)
 from harness.store import Store
 from harness.tables import (
     Record,
@@ -122,6 +132,7 @@ class _Writer:
         self.folder.mkdir(parents=True)
         shutil.copyfile(_TEMPLATES / "style.css", self.folder / "style.css")
         shown = [self._section(section) for section in self.sections]
+        used = {section.preset for section in self.sections}
         for page, section in zip(shown, self.sections, strict=True):
             self._page(page["page"], "dataset.html", root="", **page)
             for label, own in section.records:
@@ -137,6 +148,9 @@ class _Writer:
             overview=self._overview(),
             states=states(self.found.records),
             split=self.split,
+            papers=sorted({(r.run["model"], r.run["paper"]) for r in self.found.records}),
+            presets=[(name, describe_preset(name)) for name in presets() if name in used],
+            meanings=self._meanings(),
         )
         return 1 + len(shown) + len(self.pages)
 
@@ -174,7 +188,6 @@ class _Writer:
             "costs": self._costs(section),
             "pages": self.pages,
             "notes": dict.fromkeys(note for t in section.tables for note in t.notes),
-            "twin": next((t.printed_for for t in section.tables), section.dataset),
             "states": states(section.runs),
             "names": section.names,
             "variants": [(n, label) for label, n in section.names.items() if n != label],
@@ -223,7 +236,7 @@ class _Writer:
             ],
             "facts": facts,
             "bounds": [note for note in table.notes if note.startswith(_BOUNDS)],
-            "other": table.printed_for if table.printed_for != section.dataset else "",
+            "apart": table.apart,
             "links": {label: self.pages[own[0].name] for label, own in section.records if own},
         }
 
@@ -238,7 +251,7 @@ class _Writer:
             "printed": printed,
             "published": row.published.get(name, ""),
             "gap": found,
-            "standing": standing(found, direction, table.printed_for == table.dataset),
+            "standing": standing(found, direction, same_data=not table.apart),
         }
 
     def _matrices(self, section: Section) -> list[tuple[str, list]]:
@@ -353,15 +366,24 @@ class _Writer:
         files = sorted((path / "texts").glob("*.txt"))
         return [(f.stem, f.read_text(encoding="utf-8", errors="replace")) for f in files]
 
+    def _meanings(self) -> list[tuple[str, str]]:
+        """The metrics of the first page in words; what differs by dataset, once each."""
+        pairs = [(m, s.table_with(m).metrics[m][2]) for s in self.sections for m in s.headlines()]
+        return sorted(dict.fromkeys((m, meaning) for m, meaning in pairs if meaning))
+
     def _overview(self) -> tuple[list[tuple[Section, str]], list[tuple[str, list]]]:
-        """Columns, a section and headline each; a line a method with its best variant's cells."""
+        """Columns, a section and headline each; a line a method.
+
+        Its cells are of the preset's own settings; where only variants were measured, of the best,
+        with what it varies.
+        """
         columns = [(s, metric) for s in self.sections for metric in s.headlines()]
         lines: dict[str, list] = {}
         for place, (section, metric) in enumerate(columns):
             digits = section.table_with(metric).metrics[metric][1]
-            for row, cell in section.ranked(metric):
+            for row, cell in section.ranked(metric, own=True):
                 cells = lines.setdefault(row.method, [None] * len(columns))
-                cells[place] = cells[place] or (cell, digits)
+                cells[place] = cells[place] or (cell, digits, variation(row.label))
         return columns, sorted(lines.items())
 
 
@@ -403,8 +425,8 @@ def _short(name: str, table: Table) -> str:
     return f"{word} given" if _SUBSET in name else word.replace("joint-classes", "joint classes")
 
 
-def _scores(record: Record) -> list[tuple[str, str, float, float | None, int, str]]:
-    """Summaries: metric, shown value and error, items, meaning."""
+def _scores(record: Record) -> list[tuple[str, str, str, str, int, str]]:
+    """Summaries: metric, shown value, error and interval, items, meaning."""
     rows = []
     for result in record.results:
         facts = {m["name"]: m for m in result["metrics"]}
@@ -414,7 +436,9 @@ def _scores(record: Record) -> list[tuple[str, str, float, float | None, int, st
             about = facts.get(s["metric"], {"digits": 3, "meaning": ""})
             error = "" if s["stderr"] is None else f"{s['stderr']:.{about['digits']}f}"
             value = f"{s['value']:.{about['digits']}f}"
-            rows.append((s["metric"], value, error, s["n"], about["meaning"]))
+            ends = record.interval(s["metric"]) or ()
+            interval = " to ".join(f"{end:.{about['digits']}f}" for end in ends)
+            rows.append((s["metric"], value, error, interval, s["n"], about["meaning"]))
     return rows
 
 

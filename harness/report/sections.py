@@ -21,6 +21,7 @@ from harness.tables import (
     Record,
     Row,
     Table,
+    bounds_of,
     group_rows,
     printed_name,
     refuse_mixture,
@@ -96,12 +97,24 @@ class Section:
         """The table that holds a metric."""
         return next(table for table in self.tables if metric in table.metrics)
 
-    def ranked(self, metric: str) -> list[tuple[Row, Cell]]:
-        """The rows that were measured, best first."""
+    def ranked(self, metric: str, *, own: bool = False) -> list[tuple[Row, Cell]]:
+        """The rows that were measured, best first.
+
+        Args:
+            metric: By which.
+            own: Only methods with their preset's own settings; a method that was measured with
+                others alone stands with these.
+        """
         table = self.table_with(metric)
         sign = -1 if table.metrics[metric][0] == "higher" else 1
         measured = [(row, row.cells[metric]) for row in table.rows if metric in row.cells]
+        plain = {row.method for row, _ in measured if not row.is_variant}
+        measured = [p for p in measured if not (own and p[0].is_variant and p[0].method in plain)]
         return sorted(measured, key=lambda pair: (sign * pair[1].mean, pair[0].label))
+
+    def bounds(self, metric: str) -> dict[str, float]:
+        """Floors and ceilings of a metric, by name; they are of the data, so of any run."""
+        return {name: v for record in self.runs for name, v in bounds_of(record, metric).items()}
 
     def scores(self, label: str, metric: str) -> dict[int, Score]:
         """The score of each seed of a row."""
@@ -115,13 +128,14 @@ class Glance:
     """What a reader wants to know of one metric on one dataset.
 
     Attributes:
+        variant: Label and figure of a variant that is better than all of them, or ().
         equals: Labels that are not told apart from the best.
         next: The runner-up, or "".
         lead: Best minus runner-up, or None.
         published: The best method's printed figure, or "".
         gap: Best minus printed, or None.
         printed_best: The method with the best printed figure and that figure, or "".
-        printed_for: The dataset of the printed figures.
+        apart: Why the printed figures are of other data, in words; empty where they are not.
         elsewhere: The best method's figures that were printed at other resolutions, in words.
         standing: Of the gap, a class for its colour and words.
         warning: Why the figure may mean little, or "".
@@ -132,13 +146,14 @@ class Glance:
     digits: int
     best: Row
     cell: Cell
+    variant: tuple[str, ...]
     equals: list[str]
     next: str
     lead: Difference | None
     published: str
     gap: Difference | None
     printed_best: str
-    printed_for: str
+    apart: str
     elsewhere: str
     standing: tuple[str, str]
     warning: str
@@ -221,13 +236,20 @@ def _short_names(rows: dict[str, str]) -> dict[str, str]:
     return names
 
 
+def variation(label: str) -> str:
+    """What a row's settings vary, in short: "kind=gmm"; empty for the preset's own."""
+    return ", ".join(f"{k.split('.')[-1]}={v}" for k, v in _OVERRIDE.findall(label))
+
+
 def _label(row: tuple[str, list[Record]]) -> str:
     return row[0]
 
 
 def _families(records: list[Record]) -> list[str]:
     names = [s["metric"] for record in records for r in record.results for s in r["scores"]]
-    return list(dict.fromkeys(n.split("/")[0] for n in names if not is_of_data(n)))
+    found = dict.fromkeys(n.split("/")[0] for n in names if not is_of_data(n))
+    first = [metric.split("/")[0] for metric in _FIRST]
+    return sorted(found, key=lambda n: first.index(n) if n in first else len(first))
 
 
 def _consistent(label: str, records: list[Record]) -> tuple[list[Record], list[str]]:
@@ -253,9 +275,11 @@ def _consistent(label: str, records: list[Record]) -> tuple[list[Record], list[s
 def glances(section: Section) -> Iterator[Glance]:
     """The headline of each metric that sums a section up."""
     for metric in section.headlines():
-        table, ranked = section.table_with(metric), section.ranked(metric)
+        table, ranked = section.table_with(metric), section.ranked(metric, own=True)
         direction, digits, _ = table.metrics[metric]
         (best, cell), *rest = ranked
+        first, other = section.ranked(metric)[0]
+        variant = "" if first in (row for row, _ in ranked) else f"{other.mean:.{digits}f}"
         own = section.scores(best.label, metric)
         leads = [(row.label, difference(own, section.scores(row.label, metric))) for row, _ in rest]
         printed = [(r.method, r.published[metric]) for r in table.rows if metric in r.published]
@@ -267,14 +291,15 @@ def glances(section: Section) -> Iterator[Glance]:
             digits,
             best,
             cell,
+            (first.label, variant) if variant else (),
             [label for label, lead in leads if lead.p is not None and not lead.is_told],
             *(leads[0] if leads else ("", None)),
             best.published.get(metric, ""),
             gap(best, metric),
             " ".join(top),
-            table.printed_for,
+            table.apart,
             _elsewhere(best, metric, table),
-            standing(gap(best, metric), direction, table.printed_for == section.dataset),
+            standing(gap(best, metric), direction, same_data=not table.apart),
             _warning(best, metric),
         )
 
@@ -295,7 +320,7 @@ def gap(row: Row, metric: str) -> Difference | None:
     return against_constant(cell.mean, cell.stderr, cell.seeds, float(row.published[metric]))
 
 
-def standing(found: Difference | None, direction: str, same_data: bool) -> tuple[str, str]:
+def standing(found: Difference | None, direction: str, *, same_data: bool) -> tuple[str, str]:
     """A class for colour and the same in words: how a figure stands to the printed one."""
     if found is None:
         return "", ""

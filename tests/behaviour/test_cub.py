@@ -65,6 +65,7 @@ def test_a_tuple_is_a_photo_and_one_of_its_ten_captions(root):
     for grey, text in zip(greys, texts, strict=True):
         assert f" photo{grey} " in text
     assert "the effective sample is 8 test photos" in dataset.spec.source
+    assert dataset.spec.departs == "16 of the 11,788 photos"
 
 
 def test_captions_of_one_photo_never_straddle_a_split(root):

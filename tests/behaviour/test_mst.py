@@ -145,9 +145,10 @@ def test_images_are_read_upright_with_their_colours(tmp_path):
 
 
 def test_a_part_of_svhn_is_told_in_the_data_s_description(root):
-    source = prepared(root).spec.source
-    assert "240 of 73,257 train images" in source
-    assert "no figure is an MST result" in source
+    source, departs = prepared(root).spec.source, prepared(root).spec.departs
+    assert departs in source
+    assert "240 of 73,257 train images" in departs
+    assert "no figure is an MST result" in departs
 
 
 @pytest.mark.parametrize("kept", [0, 40, 130, 300, 0.5, 0.99])

@@ -126,6 +126,7 @@ def test_some_digits_only_are_other_data_cut_from_the_same_cache(root):
     assert part.spec.fingerprint != whole.spec.fingerprint
     assert prepared(root, digits=tuple(range(10))).spec.fingerprint == whole.spec.fingerprint
     assert part.spec.source == f"{whole.spec.source}; of the digits only 3, 7"
+    assert part.spec.departs.endswith("of the digits only 3, 7")
     for name in ("train", "validation", "test"):
         kept = torch.isin(whole.split(name).labels, torch.tensor([3, 7]))
         assert torch.equal(part.split(name).labels, whole.split(name).labels[kept])
@@ -145,7 +146,9 @@ def test_validation_and_train_make_up_the_training_tuples(root):
 
 
 def test_other_pictures_than_the_published_are_named_in_the_source(root):
-    assert "not the published file: 00x.jpg, 01x.jpg" in prepared(root).spec.source
+    spec = prepared(root).spec
+    assert spec.departs == "not the published file: 00x.jpg, 01x.jpg"
+    assert spec.departs in spec.source
 
 
 def test_other_digits_than_mnists_are_refused(root):

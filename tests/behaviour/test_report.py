@@ -17,7 +17,8 @@ from records import write_run, write_views
 from bench import main
 from harness.api import BenchError, Score
 from harness.gather import gather
-from harness.report import build_report
+from harness.report import build_report, figures
+from harness.report.sections import sections_of
 from harness.store import Store
 from harness.tables import make_tables, render
 
@@ -205,6 +206,53 @@ def test_runs_of_other_code_are_left_out_of_the_row_by_name(tmp_path):
     assert "differ in their source code" in text
     assert "shala-2-" in text
     assert "0.810" in text
+
+
+def test_printed_figures_of_other_data_stand_beside_and_are_not_compared(tmp_path):
+    departs = "a tenth of the published images"
+    for seed, joint in enumerate((0.30, 0.32)):
+        write_run(tmp_path / "store", "shala", seed, joint, departs=departs)
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    first = " ".join(page(tmp_path / "out").text.split())
+    assert f"not compared: {departs}" in first
+    assert "0.815 for shala" in first
+    assert " here: " not in first
+    own = page(tmp_path / "out", "polymnist-quick.html")
+    assert f"no gap is told: {departs}" in own.text
+    assert not [e for e in own.having("td") if {"below", "above"} & {*e.get("class", "").split()}]
+
+
+def test_the_first_page_ranks_presets_and_names_a_variant_that_beats_them(tmp_path):
+    for model, joint in (("shala", 0.5), ("mmvae+", 0.4)):
+        write_run(tmp_path / "store", model, 0, joint)
+    write_run(tmp_path / "store", "mmvae+", 0, 0.7, name="v", overrides=["model.x=9"], x=9)
+    write_run(tmp_path / "store", "cmvae", 0, 0.1, name="w", overrides=["model.x=8"], x=8)
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    text = " ".join(page(tmp_path / "out").text.split())
+    assert "shala 0.500" in text
+    assert "a variant, mmvae+ x=9, has 0.700" in text
+    overview = text[text.index("Every method") :]
+    assert "mmvae+ 0.400 ± 0.010 (1)" in overview
+    assert "cmvae 0.100 ± 0.010 (1)x=8" in overview
+
+
+def test_metrics_presets_and_methods_are_explained(store, tmp_path):
+    build_report([store], tmp_path / "out")
+    words = page(tmp_path / "out").text
+    words = words[words.index("What the words mean") :]
+    for told in ("agree", "preset quick", "Minutes on two cores", "Doe: A Method (2020)"):
+        assert told in words, told
+
+
+def test_floors_are_drawn_where_methods_are_near_and_named_for_who_does_not_see(tmp_path):
+    for model, value in (("shala", 12.0), ("cmvae", 16.0)):
+        write_views(tmp_path / "store", model, value)
+    section = next(s for s in sections_of(gather([Store(tmp_path / "store")])))
+    drawing = figures.dots(section, "psnr/p1")
+    assert "floor: white, dashed: 10.50" in drawing.alt
+    lines = [line for axes in drawing.figure.axes for line in axes.lines]
+    assert [10.5, 10.5] in [list(line.get_xdata()) for line in lines]
+    assert "floor" not in figures.dots(section, "psnr/p1-rotated").alt.split("cmvae")[0]
 
 
 def test_variants_have_short_names_of_what_differs_and_a_legend(tmp_path):

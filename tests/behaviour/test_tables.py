@@ -213,6 +213,9 @@ def test_tables_of_views_have_columns_for_what_figures_hang_on(tmp_path):
     csv_rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
     printed = {row["metric"] for row in csv_rows if row["published"]}
     assert printed == {"psnr"}
+    interval = next(row for row in csv_rows if row["metric"] == "psnr/p1" and row["mean"] == "20.0")
+    assert [float(interval[end]) for end in ("low", "high")] == pytest.approx([19.8, 20.3])
+    assert "its 95 % bootstrap intervals are in the formats csv and json" in text
 
 
 def test_the_best_is_marked_among_rows_of_one_resolution(tmp_path):
