@@ -78,6 +78,7 @@ class Cloud:
         points: `(x, y)` each.
         classes: The class of each, None where it has none.
         named: Whether classes are written where they lie, for who does not tell colours apart.
+        beside: What there is to say of the row, to its left; may be empty.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Cloud:
     points: Sequence[tuple[float, float]]
     classes: Sequence[int | None]
     named: bool = False
+    beside: str = ""
 
 
 @contextmanager
@@ -525,10 +527,11 @@ def clouds(
     across = len(rows[0])
     width = _WIDE if across > 2 else _WIDTH
     gap, edge = 0.07, 0.05
-    side = (width - 2 * edge - gap * (across - 1)) / across
+    left = edge + 0.15 * any(row[0].beside for row in rows)
+    side = (width - left - edge - gap * (across - 1)) / across
     heading, foot, legend = 0.22, 0.2, 0.24
     height = len(rows) * (heading + side + foot) + legend
-    with _drawing(height, edge, edge, heading, foot + legend, width) as figure:
+    with _drawing(height, left, edge, heading, foot + legend, width) as figure:
         gaps = {"wspace": gap / side, "hspace": (heading + foot) / side}
         grid = figure.subplots(len(rows), across, squeeze=False, gridspec_kw=gaps)
         for panels, row in zip(grid, rows, strict=True):
@@ -551,6 +554,7 @@ def _cloud_panel(axes: Any, cloud: Cloud, limits: tuple[tuple[float, float], ...
     axes.spines[:].set_visible(True)
     axes.set_title(_plain(cloud.title), fontsize=8.5, pad=3)
     axes.set_xlabel(_plain(cloud.told), fontsize=7.5, labelpad=3)
+    axes.set_ylabel(_plain(cloud.beside), fontsize=6.5, labelpad=3)
     for zero, line in ((limits[0], axes.axvline), (limits[1], axes.axhline)):
         if zero[0] < 0 < zero[1]:
             line(0, c=INK["rule"], lw=0.5, zorder=0)

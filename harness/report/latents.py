@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def write_latents(
         out: A folder; made where missing.
         places: Where the data lie.
         store: The folder that --store named, for the commands in messages.
-        digits: Only runs on these digits with a latent of two dimensions; any run where empty.
+        digits: Only runs on these digits; any run where empty.
         split: What is encoded.
         filters: "dataset", "preset" and "models", as `select` takes them.
 
@@ -80,8 +80,6 @@ def write_latents(
     found = Gathered()
     if any(one.runs() for one in stores):
         found = select(stores, split=split, digits=digits, **filters)
-    if digits:
-        found = found.only(lambda record: _size(record) == 2)
     files, left_out = [], [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
     for section in sections_of(found):
         for label, records in section.records:
@@ -96,11 +94,6 @@ def write_latents(
     if not files:
         raise BenchError("\n".join(left_out) if found.records else _none(digits, store, **filters))
     return files, left_out
-
-
-def _size(record: Record) -> int | None:
-    settings = record.run["settings"]
-    return next((n for key in _SIZES if (n := settings.get(f"model.{key}"))), None)
 
 
 def _none(
@@ -118,7 +111,7 @@ def _none(
     command = _command(model, data, size, 0, overrides, store)
     what = ""
     if digits:
-        what = f" on the digits {', '.join(map(str, digits))} with a latent of two dimensions"
+        what = f" on the digits {', '.join(map(str, digits))}"
     return f"There is no run{what} among those asked for. This makes one: {command}"
 
 
@@ -160,14 +153,12 @@ class _Sight:
     record: Record
 
     def drawing(self) -> Drawing:
-        """The trace of a diffusion in two dimensions; else prior and posterior, flattened."""
-        flat = self.posterior.shape[1] == 2
+        """From prior to posterior, by the way of the diffusion where the prior is one."""
         own = self.record.run["settings"].get("prior.kind", "own") == "own"
-        if flat and own and isinstance(self.model, Trace):
-            rows = [self._trace()]
-        else:
-            ends = {"prior": self.model.prior(self.n, self._rng("prior")), "posterior": None}
-            rows = [list(self._clouds(ends))] if flat else list(self._flattened(ends))
+        panels = self._trace() if own and isinstance(self.model, Trace) else self._prior()
+        panels["posterior"] = self.posterior
+        read = [self._read(z, title) for title, z in panels.items()]
+        rows = [self._row(panels, read, *way) for way in self._projections(panels.values())]
         run = self.record.run
         title = f"Latents of {run['model']} on {run['dataset']}"
         keys = {label: str(label) for label in self.known}
@@ -175,45 +166,47 @@ class _Sight:
             keys[None] = "classifiers differ" if self.judges else "not classified"
         return figures.clouds(rows, title, f"{title}. {self._tell(rows)}", keys)
 
-    def _trace(self) -> list[Cloud]:
-        gaussian = self._rng("gaussian").normal(self.n, 2)
+    def _trace(self) -> dict[str, Tensor]:
+        """A Gaussian and the states of the diffusion `[n, D]`, by what they are called."""
+        gaussian = self._rng("gaussian").normal(*self.posterior.shape)
         trace = self.model.trace(self.n, _TIMES, self._rng("prior"))
         steps = {{0: "t = 0", 1: "t = T"}.get(t, f"t = {t:.2g} T"): z for t, z in trace.items()}
-        return list(self._clouds({"Gaussian": gaussian, **steps, "posterior": None}))
+        return {"Gaussian": gaussian, **steps}
 
-    def _flattened(self, ends: Mapping[str, Tensor | None]) -> Iterator[list[Cloud]]:
-        """A row a projection."""
-        prior, posterior = (x.double().numpy() for x in (ends["prior"], self.posterior))
-        if posterior.shape[1] < 2:
+    def _prior(self) -> dict[str, Tensor]:
+        return {"prior": self.model.prior(self.n, self._rng("prior"))}
+
+    def _projections(self, latents: Iterable[Tensor]) -> Iterator[tuple[str, list[np.ndarray]]]:
+        """Each way of seeing latents `[n, D]` as `[n, 2]`, with its name where D is not 2."""
+        found = [z.double().numpy() for z in latents]
+        size = found[-1].shape[1]
+        if size < 2:
             raise BenchError(f"The latent of {self.record.name} has one dimension: no picture.")
-        axes = PCA(2, random_state=0).fit(posterior)
+        if size == 2:
+            yield "", found
+            return
+        axes = PCA(2, random_state=0).fit(found[-1])  # the posterior's
         share = f"PCA, {100 * axes.explained_variance_ratio_.sum():.0f} % of variance"
-        yield list(self._clouds(ends, share, [axes.transform(x) for x in (prior, posterior)]))
-        if (embedded := _embed(np.concatenate([prior, posterior]))) is not None:
-            yield list(self._clouds(ends, "UMAP", np.split(embedded, [len(prior)])))
+        yield share, [axes.transform(x) for x in found]
+        if (embedded := _embed(np.concatenate(found))) is not None:
+            yield "UMAP", np.split(embedded, len(found))
 
-    def _clouds(
+    def _row(
         self,
-        panels: Mapping[str, Tensor | None],
-        how: str = "",
-        places: Sequence[np.ndarray] | None = None,
-    ) -> Iterator[Cloud]:
-        """Panels of latents `[n, D]` by title, None for the encodings.
-
-        Args:
-            panels: What is shown.
-            how: How it was flattened.
-            places: `[n, 2]` of each panel; the latents themselves where None.
-        """
-        for number, (title, z) in enumerate(panels.items()):
-            found = self.posterior if z is None else z
-            read = self._read(found, title)
-            agreeing = 100 * sum(label is not None for label in read) / self.n
+        titles: Iterable[str],
+        read: Sequence[Sequence[int | None]],
+        how: str,
+        places: Sequence[np.ndarray],
+    ) -> list[Cloud]:
+        """A row of panels, of which the posterior is coloured by its tuples' classes."""
+        row = []
+        for title, seen, where in zip(titles, read, places, strict=True):
+            agreeing = 100 * sum(label is not None for label in seen) / self.n
             told = f"{agreeing:.0f} % agree" if self.judges else ""
-            where = found.double().numpy() if places is None else places[number]
-            heading, points = f"{title} ({how})" if how else title, list(map(tuple, where.tolist()))
-            classes = self.labels if z is None else read
-            yield Cloud(heading, told, points, classes, named=z is None)
+            points, last = list(map(tuple, where.tolist())), title == "posterior"
+            row.append(Cloud(title, told, points, self.labels if last else seen, last))
+        row[0] = replace(row[0], beside=how)
+        return row
 
     def _read(self, z: Tensor, title: str) -> list[int | None]:
         """The class that all classifiers see in what latents `[n, D]` decode to, or None."""
@@ -231,12 +224,10 @@ class _Sight:
         told = "Scatter plots, the axes of a row alike. The posterior is coloured by class"
         if self.judges:
             told += ", other latents by the class that all classifiers see in what they decode to"
-        panels = [
-            f"{cloud.title}{f': {cloud.told}' if cloud.told else ''}"
-            for row in rows
-            for cloud in row
-        ]
+        panels = [f"{c.title}{f': {c.told}' if c.told else ''}" for c in rows[0]]
         told += f". {self.n} points a panel: {'; '.join(panels)}."
+        if ways := [row[0].beside for row in rows if row[0].beside]:
+            told += f" Seen by {' and '.join(ways)}."
         if score := self.record.score("latents/two-sample"):
             told += f" Prior and posterior are told apart with accuracy {score.value:.3f}."
         return told

@@ -38,6 +38,7 @@ def made(tmp_path_factory):
     for models, *overrides in (
         ("shala", "model.latent_dim=2"),
         ("shala", "model.latent_dim=2", "prior.kind=gmm"),
+        ("shala", "model.latent_dim=5"),
         ("mopoe,mmvm",),
     ):
         overrides.append("train.precision=float32")
@@ -111,10 +112,10 @@ def test_other_latents_are_flattened_by_pca_and_by_umap_where_it_is(
         monkeypatch.setitem(sys.modules, "umap", module)
         drawn(made, tmp_path, models=("mopoe",))
     without, having = map(titles, seen)
-    ((prior, posterior),) = without
-    assert prior.startswith("prior (PCA, ")
-    assert posterior.startswith("posterior (PCA, ")
-    assert having == [[prior, posterior], ["prior (UMAP)", "posterior (UMAP)"]]
+    assert without == [["prior", "posterior"]]
+    assert having == without * 2
+    assert [row[0].beside.split(",")[0] for row in seen[1].rows] == ["PCA", "UMAP"]
+    assert "Seen by PCA, " in seen[1].alt
     ((before, after),) = seen[0].rows
     assert set(before.classes) == {None}  # no classifiers of the toy data are shipped
     assert set(after.classes) == {0, 1, 2, 3}
@@ -122,14 +123,25 @@ def test_other_latents_are_flattened_by_pca_and_by_umap_where_it_is(
 
 def test_a_mixture_in_place_of_the_prior_has_no_way_from_noise(made, seen, tmp_path):
     files, left_out = drawn(made, tmp_path, dataset="toy", models=("shala",))
-    assert (len(files), left_out) == (4, [])
+    assert (len(files), left_out) == (6, [])
     ways = sorted(titles(drawing)[0] for drawing in seen)
-    assert ways == [["Gaussian", *WAY, "posterior"], ["prior", "posterior"]]
+    assert ways == [["Gaussian", *WAY, "posterior"]] * 2 + [["prior", "posterior"]]
+
+
+def test_the_way_of_a_prior_in_many_dimensions_is_seen_along_the_posterior_s_axes(
+    made, seen, tmp_path
+):
+    drawn(made, tmp_path, dataset="toy", models=("shala",))
+    seen_by = [drawing for drawing in seen if drawing.rows[0][0].beside.startswith("PCA")]
+    ((row, *_),) = [drawing.rows for drawing in seen_by]
+    assert [cloud.title for cloud in row] == ["Gaussian", *WAY, "posterior"]
+    spread = np.asarray(row[-1].points).std(0)
+    assert spread[0] >= spread[1]  # the posterior's first axis is its longest
 
 
 def test_a_method_without_a_prior_is_named_and_the_others_drawn(made, tmp_path):
     files, left_out = drawn(made, tmp_path, dataset="toy")
-    assert len(files) == 6
+    assert len(files) == 8
     assert left_out == ["mmvm has no shared latent with a prior that could be drawn."]
 
 
@@ -172,13 +184,13 @@ def test_where_there_is_no_such_run_the_command_that_makes_it_is_named(
     asked, command, others, tmp_path
 ):
     if others:
-        for size, digits in ((2, [0, 2]), (3, [0, 1])):
+        for size, digits in ((2, [0, 2]), (3, [1, 2])):
             settings = {"data.digits": digits, "model.latent_dim": size}
             write_run(tmp_path, "shala", size, 0.5, dataset="polydigits", settings=settings)
     words = ["figure", "latent", "--digits", "0,1", "--store", str(tmp_path), *asked]
     found = CliRunner().invoke(main, words)
     assert found.exit_code == 2
-    assert "There is no run on the digits 0, 1 with a latent of two dimensions" in found.output
+    assert "There is no run on the digits 0, 1" in found.output
     assert f"This makes one: python bench.py run {command}{tmp_path}" in found.output
 
 
