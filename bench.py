@@ -242,6 +242,11 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **fil
 
 
 def _stores(given: tuple[Path, ...]) -> list[Path]:
+    for path in given:
+        if not path.is_dir():
+            raise BenchError(
+                f"--store is '{path}', and there is no such folder. Name one of records."
+            )
     if given:
         return list(given)
     if any((_RESULTS / "runs").rglob("run.json")):
@@ -419,6 +424,9 @@ def check(
     from harness.check import read_gates, render_check, report_json, work_of
     from harness.store import Store
 
+    unmade = {}
+    if seeds and not run_first:
+        raise BenchError("--seeds says which runs --run makes. Add --run, or leave --seeds out.")
     if run_first:
         chosen = _seeds(ctx, None, seeds) if seeds else read_gates(reference).get("seeds")
         if not chosen:
@@ -426,8 +434,8 @@ def check(
                 f"{reference} names no seeds for new runs. Add --seeds 100,101,102, or a "
                 "gates.json with 'seeds'."
             )
-        _run_work(*work_of(reference), chosen, store, options)
-    report = check_runs(reference, [Store(store)])
+        unmade = _run_work(*work_of(reference), chosen, store, options)
+    report = check_runs(reference, [Store(store)], unmade=unmade)
     click.echo(report_json(report) if as_json else render_check(report))
     ctx.exit(report.exit_code)
 
@@ -438,11 +446,14 @@ def _run_work(
     seeds: list[int],
     store: Path,
     options: dict[str, Any],
-) -> None:
+) -> dict[str, str]:
+    """Make the new runs; those that cannot be judged, with the reason."""
     from harness.api import Places
+    from harness.check import not_judged
     from harness.drive import Options, drive
     from harness.plan import plan
     from harness.progress import Reporter
+    from harness.provenance import describe_checkout
 
     runs = [
         run
@@ -450,8 +461,9 @@ def _run_work(
         for run in plan([work.model], work.dataset, work.preset, seeds, work.overrides)
     ]
     places = Places(options["data_root"], options["cache_dir"])
+    checkout = describe_checkout()
     with Reporter() as reporter:
-        drive(
+        summary = drive(
             runs,
             Options(
                 store=store,
@@ -462,6 +474,8 @@ def _run_work(
             ),
             reporter,
         )
+    outcomes = summary.outcomes.items()
+    return not_judged({key: (o.status, o.text, o.folder) for key, o in outcomes}, checkout)
 
 
 @main.command()

@@ -29,7 +29,6 @@ from harness.api import (
 )
 
 SPLITS = ("train", "validation", "test")
-FACTS = ("alpha", "parts", "depth")
 _FEW = 1 << 22  # pixels that one process draws faster than others start
 
 

@@ -145,9 +145,10 @@ def _key(dataset: ShapeNetCars, source: Source, chosen: dict[str, Chosen]) -> st
     facts = []
     for split, cars in chosen.items():
         for view in (view for car in cars for view, _ in car):
-            status = view.picture.stat()
-            name = str(view.picture.relative_to(source.folder))
-            facts.append((split, name, status.st_size, status.st_mtime_ns))
+            for file in filter(None, (view.picture, view.mask)):
+                status = file.stat()
+                name = str(file.relative_to(source.folder))
+                facts.append((split, name, status.st_size, status.st_mtime_ns))
     told = [dataset.version, dataset.config.resolution, source.layout, facts]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 

@@ -7,7 +7,6 @@ standard errors and the histogram that it lacks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from harness.api import (
     Tools,
     Translate,
     Views,
+    choose_subsets,
     fixed_choice,
     has_ability,
     register_evaluator,
@@ -251,13 +251,7 @@ def _subsets(
     if not isinstance(model, Translate):
         return {}
     most = min(model.max_given or len(names), len(names) - 1) if several else 1
-    found = {k: list(combinations(names, k)) for k in range(1, most + 1)}
-    for k, subsets in found.items():
-        if len(subsets) > _SUBSETS:
-            found[k] = [
-                subsets[i] for i in fixed_choice(len(subsets), _SUBSETS, "coherence").tolist()
-            ]
-    return found
+    return {k: choose_subsets(names, k, _SUBSETS, "coherence") for k in range(1, most + 1)}
 
 
 def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from harness.api import (
     Settings,
     Split,
     Tools,
+    choose_subsets,
     fixed_choice,
     register_evaluator,
     setting,
@@ -43,7 +43,9 @@ _MOST_MODALITIES = 10
 class LatentsConfig(Settings):
     """How much is measured."""
 
-    items: int = setting(2000, "Test tuples, and prior samples; 0: all.", "ours", ge=0)
+    items: int = setting(
+        2000, "Distinct test tuples, and prior samples; at least 20.", "ours", ge=20
+    )
     train_items: int = setting(
         2000, "Training tuples that a probe learns from; 0: all.", "ours: as many", ge=0
     )
@@ -97,7 +99,8 @@ class Latents(Evaluator):
 
     def _measure(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
         config = self.config
-        items = fixed_choice(len(split), config.items, "latents").to(split.device)
+        distinct = split.distinct()  # copies of one photo on both sides of a fold give it away
+        items = distinct[fixed_choice(len(distinct), config.items, "latents").to(split.device)]
         train = tools.splits("train").to(tools.device) if tools.splits and spec.classes else None
         learned = (
             fixed_choice(len(train), config.train_items, "latents").to(train.device)
@@ -165,11 +168,7 @@ class _Progress:
 def _subsets(model: Model, names: tuple[str, ...], most: int) -> dict[int, list[tuple[str, ...]]]:
     """Given modalities by their number, at most so many of each."""
     largest = min(getattr(model, "max_given", None) or len(names), len(names), _MOST_MODALITIES)
-    found = {}
-    for k in range(1, largest + 1):
-        every = list(combinations(names, k))
-        found[k] = [every[i] for i in fixed_choice(len(every), most, "latents", k).tolist()]
-    return found
+    return {k: choose_subsets(names, k, most, "latents", k) for k in range(1, largest + 1)}
 
 
 def _probe(
@@ -219,7 +218,7 @@ def two_sample_accuracy(a: np.ndarray, b: np.ndarray) -> float:
     return float(cross_val_score(trees, x, y, cv=folds).mean())
 
 
-def squared_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+def squared_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
     """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3).
 
     Args:
@@ -227,7 +226,8 @@ def squared_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         b: `[n, D]`.
 
     Returns:
-        The estimate, which may be negative, and its standard error over blocks of the rows.
+        The estimate, which may be negative, and its standard error over blocks of the rows, None
+        where they are too few.
     """
     distances = euclidean_distances(a, squared=True)
     width = np.median(distances[np.triu_indices(len(a), 1)])
@@ -236,9 +236,9 @@ def squared_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     both = _kernel(euclidean_distances(a, b, squared=True), width)
     blocks = [
         _mmd(own_a[np.ix_(i, i)], own_b[np.ix_(i, i)], both[np.ix_(i, i)])
-        for i in np.array_split(np.arange(len(a)), _BLOCKS)
+        for i in np.array_split(np.arange(len(a)), max(1, min(_BLOCKS, len(a) // 2)))
     ]
-    error = float(np.std(blocks, ddof=1) / len(blocks) ** 0.5)
+    error = float(np.std(blocks, ddof=1) / len(blocks) ** 0.5) if len(blocks) > 1 else None
     return _mmd(own_a, own_b, both), error
 
 

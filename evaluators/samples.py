@@ -29,6 +29,7 @@ from harness.api import (
     register_evaluator,
     setting,
 )
+from nets.likeness import LARGEST_PSNR
 
 _SMALL = 32  # pixels; a modality up to here is shown at least twice enlarged
 _LEAST = 56  # pixels of the smallest tile: PolyMNIST's 28 twice
@@ -37,7 +38,6 @@ _GAP = 2
 _GIVEN = (20, 160, 60)  # frame of what was given
 _WHITE = 255
 _TILES = 200  # in the grid of translations, which must stay below 300 kB
-_LARGEST_PSNR = 100.0  # dB; exact copies would be infinite, which JSON does not hold
 _LETTER = (6, 11)  # width and height of a letter in pixels
 _FONT_SIZE = 10
 _LARGEST_FONT = 20
@@ -145,10 +145,7 @@ def _first(split: Split, n: int) -> Views:
     """The first tuples; of images that many tuples show each once, from the whole split."""
     if not split.rows:
         return split.batch(torch.arange(min(n, len(split)), device=split.device)).views
-    rows = torch.stack(list(split.rows.values()))
-    fresh = torch.ones(len(split), dtype=torch.bool, device=split.device)
-    fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
-    fresh = fresh.nonzero()[:, 0]  # CUB lists its photos by species: the first are all of one
+    fresh = split.distinct()  # CUB lists its photos by species: the first are all of one
     spread = torch.linspace(0, len(fresh) - 1, min(n, len(fresh)), device=fresh.device)
     return split.batch(fresh[spread.long()]).views
 
@@ -174,7 +171,7 @@ def _errors(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]
     psnr = -10 * difference.square().mean(1).log10()
     return {
         "reconstruction/mae": difference.abs().mean(1),
-        "reconstruction/psnr": psnr.clamp(max=_LARGEST_PSNR),
+        "reconstruction/psnr": psnr.clamp(max=LARGEST_PSNR),
     }
 
 

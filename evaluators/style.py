@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -55,10 +56,10 @@ class StyleConfig(Settings):
     strength: float = setting(
         0.5, "Part of the diffusion that is redone, of the figures.", "not given: ours", gt=0, le=1
     )
-    strengths: tuple[float, ...] = setting(
-        (0.125, 0.25, 0.5, 0.75, 1.0), "The same, of the curve.", "ours"
+    strengths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = setting(
+        (0.125, 0.25, 0.5, 0.75, 1.0), "The same, of the curve.", "ours", min_length=1
     )
-    guidances: tuple[float, ...] = setting(
+    guidances: tuple[Annotated[float, Field(ge=0)], ...] = setting(
         (0.0, 2.0, 5.0),
         "Guidance scales of the curve besides the method's own, where it takes one.",
         "ours",

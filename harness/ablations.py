@@ -97,21 +97,30 @@ def rows_of(ablation: Ablation, runs: Sequence[dict[str, Any]]) -> list[dict[str
     Args:
         ablation: With variants.
         runs: What records hold of runs, with "model", "dataset", "preset", "overrides" and
-            "settings". What a scaled variant scales is read from a run without overrides.
+            "settings". What a scaled variant scales is read from a run that overrides nothing that
+            the ablation varies. Runs with other overrides are rows of their own, which the label
+            names, where these have several variants.
     """
-    plain = {
-        (run["dataset"], run["preset"]): run["settings"]
-        for run in runs
-        if run["model"] == ablation.model and not run["overrides"]
-    }
-    found = []
-    for run in runs:
-        base = plain.get((run["dataset"], run["preset"]))
-        others = {text.partition("=")[0] for text in run["overrides"]} - ablation.keys
-        own = None
-        if run["model"] == ablation.model and not others:
-            own = next((v for v in ablation.variants if _is(v, run["settings"], base)), None)
-        found.append({**run, "label": label_of(ablation, own)} if own else None)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i, run in enumerate(runs):
+        if run["model"] == ablation.model:
+            others = [o for o in run["overrides"] if o.partition("=")[0] not in ablation.keys]
+            groups.setdefault((run["dataset"], run["preset"], *others), []).append(i)
+    found: list[dict[str, Any] | None] = [None] * len(runs)
+    for (_, _, *others), members in groups.items():
+        plain = (runs[i]["settings"] for i in members if len(runs[i]["overrides"]) == len(others))
+        base = next(plain, None)
+        own = {
+            i: label_of(ablation, variant)
+            for i in members
+            for variant in reversed(ablation.variants)  # the first that fits is kept
+            if _is(variant, runs[i]["settings"], base)
+        }
+        if others and len(set(own.values())) < 2:
+            continue
+        for i, name in own.items():
+            label = " ".join([name, *(f"[{text}]" for text in others)])
+            found[i] = {**runs[i], "label": label}
     return found
 
 
@@ -136,4 +145,5 @@ def printed_of(ablation: Ablation, published: Sequence[Published]) -> list[Publi
 def in_order(ablation: Ablation, rows: Sequence[Any]) -> list[Any]:
     """A table's rows in the order of the variants."""
     order = [label_of(ablation, variant) for variant in ablation.variants]
-    return sorted(rows, key=lambda row: order.index(row.label) if row.label in order else -1)
+    place = {label: i for i, label in enumerate(order)}
+    return sorted(rows, key=lambda row: (row.label not in place, place.get(row.label, 0)))

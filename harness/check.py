@@ -9,24 +9,36 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.api.errors import BenchError, unknown
 from harness.api.records import Score
 from harness.compare import differing_measures, differing_settings, is_of_data
 from harness.gate import LEVEL, Gate, Verdict, judge
-from harness.gather import gather
-from harness.store import Store
-from harness.tables import Record, group_rows
+from harness.gather import Record, gather
+from harness.store import RunFolder, Store
+from harness.tables import group_rows, refuse_mixture
 
 GATES = "gates.json"
-_CHOICES = ("metrics", "parts", "seeds")
 _BROKEN = ("diverged", "failed")
 _LEAST = 2  # reference seeds of a gate
 HOLDS, REGRESSED, INCOMPLETE, NOT_COMPARABLE = range(4)
+
+
+class _Gates(BaseModel):
+    """What `gates.json` may hold."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    metrics: list[str] = []
+    parts: list[str] = []
+    seeds: list[Annotated[int, Field(ge=0)]] = []
 
 
 @dataclass
@@ -79,13 +91,19 @@ def read_gates(reference: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {key: list(found[key]) for key in _CHOICES if key in found}
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+        return _Gates.model_validate_json(file.read_bytes()).model_dump(exclude_unset=True)
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else _first(error)
         raise BenchError(
-            f"{file} does not read ({error}). Expected: an object with lists "
-            "'metrics', 'parts' and 'seeds'."
+            f"{file} does not read ({reason}). Expected: an object with lists of names, 'metrics' "
+            "and 'parts', and one of whole numbers, 'seeds'."
         ) from error
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}" if where else found["msg"]
 
 
 def work_of(reference: Path) -> tuple[list[Work], tuple[str, ...]]:
@@ -95,29 +113,78 @@ def work_of(reference: Path) -> tuple[list[Work], tuple[str, ...]]:
     return list(dict.fromkeys(_work(record) for record in records)), tuple(evaluators)
 
 
-def check(reference: Path, stores: Sequence[Store], level: float = LEVEL) -> Report:
+def not_judged(
+    outcomes: Mapping[str, tuple[str, str, Path | None]], checkout: Mapping[str, Any]
+) -> dict[str, str]:
+    """New runs that were asked for and cannot be judged, by name, with the reason.
+
+    A run that was recorded before is another code's, unless its commit is the present one and
+    neither tree had changes; what a commit does not tell is not trusted.
+
+    Args:
+        outcomes: Status, sentence and folder of each run that was asked for.
+        checkout: "commit" and "dirty" of the code that is checked.
+    """
+    found = {}
+    for name, (status, told, folder) in outcomes.items():
+        if status in ("stopped", "busy") or (status == "failed" and folder is None):
+            found[folder.name if folder else name] = told
+        elif status == "already" and folder:
+            made_by = (RunFolder(folder).trained or {}).get("provenance", {})
+            if not _is_of(made_by, checkout):
+                found[folder.name] = (
+                    f"It was recorded by other code than the present, commit "
+                    f"{str(made_by.get('commit'))[:12] or 'unknown'}"
+                    f"{', with changes' if made_by.get('dirty') else ''}. Remove {folder}, or name "
+                    "another --store."
+                )
+    return found
+
+
+def _is_of(made_by: Mapping[str, Any], checkout: Mapping[str, Any]) -> bool:
+    clean = made_by.get("dirty") is False and checkout["dirty"] is False
+    return clean and bool(checkout["commit"]) and made_by.get("commit") == checkout["commit"]
+
+
+def check(
+    reference: Path,
+    stores: Sequence[Store],
+    level: float = LEVEL,
+    *,
+    unmade: Mapping[str, str] = MappingProxyType({}),
+) -> Report:
     """Test the runs of some stores against a folder of reference records.
 
     Args:
         reference: The folder.
         stores: Where the new runs lie.
         level: Chance of any false alarm where nothing changed.
+        unmade: New runs that were asked for and that cannot be judged, with the reason; where a
+            folder's name is among them, its record is passed over.
 
     Raises:
         BenchError: There is no reference run, or the gates' file does not read.
     """
     report, gates = Report(), []
     chosen, records = read_gates(reference), _reference(reference)
-    new = _new_runs(stores, report)
+    report.incomplete += [f"{name}: {reason}" for name, reason in unmade.items()]
+    new = [record for record in _new_runs(stores, report) if record.name not in unmade]
     for label, rows in group_rows(records):
         place = f"{label} on {rows[0].run['dataset']}, preset {rows[0].run['preset']}"
         own = [r for r in new if _work(r) == _work(rows[0])]
         broken = [r for r in own if r.state in _BROKEN]
         report.broken += [f"{r.name} {r.state}: {r.reason}" for r in broken]
+        unended = [r for r in own if not r.trained and r not in broken]
+        report.incomplete += [f"{r.name} is {r.state}{_because(r)}." for r in unended]
         own = [r for r in own if r.trained and r not in broken]
         if not own:
             if not broken:
                 report.incomplete.append(f"{place}: there is no new run. Add --run to make it.")
+            continue
+        try:
+            refuse_mixture(label, own)
+        except BenchError as error:
+            report.differing.append(f"{place}: {error}")
             continue
         if told := differing_settings(rows, own) + differing_measures(rows, own):
             report.differing.append(f"{place}: {'; '.join(told)}.")
@@ -132,6 +199,10 @@ def check(reference: Path, stores: Sequence[Store], level: float = LEVEL) -> Rep
         if name not in known:
             report.incomplete.append(unknown(f"metric of {GATES}", name, sorted(known)))
     return report
+
+
+def _because(record: Record) -> str:
+    return f": {record.reason.rstrip('.')}" if record.reason else ""
 
 
 def _reference(reference: Path) -> list[Record]:

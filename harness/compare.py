@@ -12,9 +12,9 @@ from typing import Any
 from harness.api.errors import BenchError, unknown
 from harness.api.records import Score
 from harness.difference import Difference, difference
-from harness.gather import Gathered, gather
+from harness.gather import Gathered, Record, gather, source_of
 from harness.store import Store
-from harness.tables import Record, group_rows, refuse_mixture, source_of
+from harness.tables import group_rows, refuse_mixture
 
 _KEYS = {  # what two sides of a kind have in common
     "method": ("dataset", "preset"),
@@ -86,6 +86,7 @@ def compare(
     sides, left_out = [], []
     for name in (a, b):
         own = gather([Store(Path(name))], split) if kind == "store" else found
+        _check_asked(own.records, dataset=[dataset], preset=[preset], model=models)
         left_out += [f"{p.where}: {p.kind}: {p.told}" for p in own.problems]
         asked = [r for r in own.records if _is_asked(r, dataset, preset, models)]
         sides.append(_cells(asked, kind, name))
@@ -98,6 +99,15 @@ def compare(
         reasons = [text for c in done for text in c.refused] or left_out
         raise BenchError(" ".join([f"'{a}' and '{b}' cannot be compared.", *reasons]))
     return done, left_out
+
+
+def _check_asked(records: list[Record], **asked: Sequence[str | None]) -> None:
+    """Complain of names that no record knows."""
+    for kind, names in asked.items():
+        known = {record.run[kind] for record in records}
+        for name in names:
+            if name is not None and name not in known:
+                raise BenchError(unknown(kind, name, known))
 
 
 def _is_store(name: str) -> bool:
@@ -225,6 +235,12 @@ def is_of_data(metric: str) -> bool:
 def differing_settings(a: list[Record], b: list[Record]) -> list[str]:
     """Settings, data and version of the method that are not the same on both sides."""
     differing, only = _configuration(a, b)
+    measured = [{r["evaluator"] for record in own for r in record.results} for own in (a, b)]
+    both = tuple(f"evaluators.{name}." for name in measured[0] & measured[1])
+    only = tuple(
+        [key for key in keys if not key.startswith("evaluators.") or key.startswith(both)]
+        for keys in only
+    )
     settings = {key for record in (*a, *b) for key in record.run["settings"]} | {"version"}
     told = [f"{key} is {x} there and {y} here" for key, x, y in differing if key in settings]
     for side, keys in zip(("there", "here"), only, strict=True):

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import io
+import re
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ import classifiers
 from harness.api import Classifier, Dataset, Diverged, Model, Places, choose_precision, derive_seed
 from harness.api.errors import BenchError
 from harness.api.registry import entries, find
-from harness.engine import Emit, Engine, InProcess, Processes, Ray
+from harness.engine import Cancelled, Emit, Engine, InProcess, Processes, Ray
 from harness.evaluate import Evaluation, evaluate, plan_evaluations
 from harness.identity import train_id
 from harness.incomplete import hide_views, incomplete_spec, lacks_views
@@ -140,8 +141,11 @@ def _drive_once(
     for key in keys:
         try:
             summary.outcomes[key] = engine.result(key)
-        except BenchError as error:
-            summary.outcomes[key] = Outcome("failed", str(error))
+        except Cancelled:
+            summary.outcomes[key] = Outcome("stopped", "Not begun; run again to go on.")
+        except Exception as error:  # of a method's own code, before its training
+            kind = "" if isinstance(error, BenchError) else f"{type(error).__name__}: "
+            summary.outcomes[key] = Outcome("failed", f"{kind}{error}")
         reporter.say(f"{key}: {summary.outcomes[key].text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
 
@@ -175,13 +179,13 @@ def load_classifiers(
 def label(run: Run) -> str:
     """A run in a few words, unique within a campaign."""
     changed = f" ({', '.join(run.overrides)})" if run.overrides else ""
-    return f"{run.model}{changed} {run.dataset} seed {run.seed}"
+    return f"{run.model}{changed} {run.dataset} {run.preset} seed {run.seed}"
 
 
 def _engine(options: Options) -> Engine:
     if options.engine == "ray":
-        return Ray(options.address, options.gpus)
-    return Processes(options.jobs) if options.jobs > 1 else InProcess()
+        return Ray(options.address, options.gpus, _stop)
+    return Processes(options.jobs, _stop) if options.jobs > 1 else InProcess(_stop)
 
 
 @contextlib.contextmanager
@@ -227,12 +231,13 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise BenchError("--device is 'cuda' and torch sees no GPU. Use --device cpu or auto.")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise BenchError(f"--device is '{name}'; auto, cpu or cuda[:n] was expected.") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise BenchError(f"--device is '{name}'; auto, cpu or cuda[:n] was expected.")
+    device = torch.device(name)
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        raise BenchError(f"--device is '{name}' and torch sees {seen} GPUs. Use cpu or auto.")
+    return device
 
 
 @functools.lru_cache(maxsize=2)
@@ -368,6 +373,7 @@ class _Work:
                 "overrides": [o for o in self.run.overrides if o.split("=")[0].strip() not in own],
                 "data": {
                     "fingerprint": self.spec.fingerprint,
+                    "complete": self.dataset.spec.fingerprint,
                     "source": self.spec.source,
                     "twin": self.spec.twin,
                     "departs": self.spec.departs,
@@ -386,7 +392,14 @@ class _Work:
             state = torch.load(self.folder.weights, map_location=self.device, weights_only=True)
             model.load_state_dict(state)
             return model.eval()
+        if self.folder.trained:
+            raise StoreError(
+                f"{self.folder.path} is recorded without weights, so nothing more can be measured "
+                "of it, and a record is not written anew. Train it in another store: --store "
+                "results/runs, for one."
+            )
         code = describe_code(self.entry)  # before the hours in which a file may be edited
+        made_by = {**code, **describe_machine(self.device)}
         self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
         data = hide_views(self.dataset.split("train"), self.spec).to(self.device)
         if self.resolved.train.compile:
@@ -400,7 +413,7 @@ class _Work:
                 self.run.seed,
                 self.resolved.train,
                 self._watch(),
-                functools.partial(find_loan, Store(self.options.store), self.folder, code),
+                functools.partial(find_loan, Store(self.options.store), self.folder, made_by),
             )
         self._keep(model, last, clock, code)
         return model

@@ -22,6 +22,11 @@ Task = Callable[[Emit], Any]
 """Does one run's work and tells of it; picklable for the engines that cross a process."""
 
 _RETRIES = 2
+_LOOK = 1.0  # seconds between looks at whether to stop
+
+
+class Cancelled(Exception):
+    """A task was not begun, or given up, because all work was to stop."""
 
 
 class Engine(Protocol):
@@ -34,13 +39,22 @@ class Engine(Protocol):
         """Carry out what was submitted, and tell what happens until all of it has ended."""
 
     def result(self, key: str) -> Any:
-        """What a task returned; the exception that ended it is raised."""
+        """What a task returned; the exception that ended it is raised.
+
+        Raises:
+            Cancelled: All work was to stop before the task was done.
+        """
 
 
 class InProcess:
-    """One task after another in this process, on a thread, so that events flow meanwhile."""
+    """One task after another in this process, on a thread, so that events flow meanwhile.
 
-    def __init__(self) -> None:
+    Args:
+        stop: Set where no further task is to begin; a running one looks at it itself.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
         self._tasks: dict[str, Task] = {}
         self._results: dict[str, Any] = {}
 
@@ -54,6 +68,9 @@ class InProcess:
             while self._tasks:
                 key = next(iter(self._tasks))
                 task = self._tasks.pop(key)
+                if self._stop.is_set():
+                    self._results[key] = Cancelled()
+                    continue
                 self._results[key] = _attempt(task, lambda event, key=key: told.put((key, event)))
             told.put(None)
 
@@ -74,10 +91,12 @@ class Processes:
 
     Args:
         jobs: Number of processes at a time.
+        stop: Set where no further task is to begin and the running ones are to be terminated,
+            which they take as the wish to end well.
     """
 
-    def __init__(self, jobs: int):
-        self._jobs = jobs
+    def __init__(self, jobs: int, stop: threading.Event):
+        self._jobs, self._stop = jobs, stop
         self._waiting: list[tuple[str, Task, int]] = []
         self._results: dict[str, Any] = {}
 
@@ -89,6 +108,8 @@ class Processes:
         running: dict[Connection, tuple[str, Task, int, Any]] = {}
         try:
             while self._waiting or running:
+                if self._stop.is_set():
+                    self._end(running)
                 while self._waiting and len(running) < self._jobs:
                     key, task, attempt = self._waiting.pop(0)
                     ours, theirs = context.Pipe(duplex=False)
@@ -96,12 +117,21 @@ class Processes:
                     process.start()
                     theirs.close()
                     running[ours] = key, task, attempt, process
-                for pipe in wait(list(running)):
+                for pipe in wait(list(running), _LOOK):
                     yield from self._receive(pipe, running)
         finally:
             for _, _, _, process in running.values():
                 process.terminate()  # the task checkpoints and ends
                 process.join()
+
+    def _end(self, running: dict[Connection, tuple[str, Task, int, Any]]) -> None:
+        """Begin nothing more, and ask what runs to end: once each."""
+        self._results |= {key: Cancelled() for key, _, _ in self._waiting}
+        self._waiting.clear()
+        for pipe, (key, task, attempt, process) in running.items():
+            if attempt <= _RETRIES:
+                process.terminate()
+                running[pipe] = key, task, _RETRIES + 1, process
 
     def _receive(
         self, pipe: Connection, running: dict[Connection, tuple[str, Task, int, Any]]
@@ -114,7 +144,9 @@ class Processes:
             process.join()
             if key in self._results:
                 return
-            if attempt < _RETRIES:
+            if self._stop.is_set():
+                self._results[key] = Cancelled()
+            elif attempt < _RETRIES:
                 self._waiting.append((key, task, attempt + 1))
                 yield key, {"kind": "retried", "exit": process.exitcode}
             else:
@@ -136,12 +168,13 @@ class Ray:
     Args:
         address: Of the cluster, or "auto".
         gpus: GPUs a task, which may be a fraction.
+        stop: Set where all tasks are to be given up; they go on from their checkpoints next time.
 
     Raises:
         BenchError: Ray is not installed or the cluster does not answer.
     """
 
-    def __init__(self, address: str, gpus: float):
+    def __init__(self, address: str, gpus: float, stop: threading.Event):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -157,7 +190,7 @@ class Ray:
                 f"No Ray cluster answers at '{address}' ({error}). Start one with `ray start "
                 "--head`, or name another with --address."
             ) from error
-        self._ray, self._told = ray, Queue()
+        self._ray, self._told, self._stop = ray, Queue(), stop
         self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
         self._handles: dict[str, Any] = {}
 
@@ -169,7 +202,10 @@ class Ray:
 
         pending = list(self._handles.values())
         while pending:
-            _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=1.0)
+            _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=_LOOK)
+            if self._stop.is_set():
+                for handle in pending:
+                    self._ray.cancel(handle)
             try:
                 while True:
                     yield self._told.get_nowait()
@@ -180,6 +216,8 @@ class Ray:
         try:
             return _unwrap(self._ray.get(self._handles[key]))
         except self._ray.exceptions.RayError as error:
+            if self._stop.is_set():
+                raise Cancelled from error
             raise BenchError(f"Run {key} was lost on the Ray cluster: {error}") from error
 
 

@@ -32,6 +32,7 @@ from harness.identity import eval_id
 from harness.provenance import describe_code, describe_machine
 from harness.store import RunFolder, write_whole
 
+_LETTERS = 10  # of an identity in a file's name
 _PICTURE_LIMIT = 300_000  # bytes; records are kept in git
 
 
@@ -117,24 +118,24 @@ def evaluate(
         )
     used = {n: c for n, c in own.items() if n in evaluation.instruments}
     seed = derive_seed(seed, evaluator.name, "evaluation")
-    scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:10]}"
+    scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:_LETTERS]}"
     tools = Tools(split.device, seed, own, report, splits, cache, scratch)
     began = time.time()
     with torch.inference_mode():
         outcome = evaluator.run(model, spec, split, tools)
     scored = {score.metric for score in outcome.scores}
-    pictures = []
-    for stem, picture in outcome.pictures.items():
-        name = f"pictures/{evaluator.name}-{stem}.png"
-        write_whole(folder.path / name, _png(picture))
-        pictures.append(name)
-    texts = []
-    for stem, text in outcome.texts.items():
-        name = f"texts/{evaluator.name}-{stem}.txt"
-        write_whole(folder.path / name, text.encode())
-        texts.append(name)
+    pictures = {
+        _name(evaluation, folder, f"pictures/{evaluator.name}-{stem}", ".png"): _png(picture)
+        for stem, picture in outcome.pictures.items()
+    }
+    texts = {
+        _name(evaluation, folder, f"texts/{evaluator.name}-{stem}", ".txt"): text.encode()
+        for stem, text in outcome.texts.items()
+    }
+    for name, content in (pictures | texts).items():
+        write_whole(folder.path / name, content)
     folder.write_json(
-        f"results/{evaluator.name}-{evaluation.identity[:10]}.json",
+        f"results/{evaluator.name}-{evaluation.identity[:_LETTERS]}.json",
         {
             "eval_id": evaluation.identity,
             "train_id": training,
@@ -148,8 +149,8 @@ def evaluate(
             "metrics": [vars(metric) for metric in evaluator.metrics if metric.name in scored],
             "scores": [score.to_json() for score in outcome.scores],
             "details": outcome.details,
-            "pictures": pictures,
-            "texts": texts,
+            "pictures": list(pictures),
+            "texts": list(texts),
             "provenance": {
                 **describe_code(find("evaluator", evaluator.name)),
                 **describe_machine(split.device),
@@ -162,6 +163,15 @@ def evaluate(
     shutil.rmtree(scratch, ignore_errors=True)
     with contextlib.suppress(OSError):  # another evaluation's work is there, or nothing ever was
         scratch.parent.rmdir()
+
+
+def _name(evaluation: Evaluation, folder: RunFolder, stem: str, end: str) -> str:
+    """Of a file in a run's folder: the plain one for the first evaluation of the test split."""
+    named = (r.get(what, ()) for r in folder.results() for what in ("pictures", "texts"))
+    taken = {name for names in named for name in names}
+    if evaluation.split == "test" and f"{stem}{end}" not in taken:
+        return f"{stem}{end}"
+    return f"{stem}-{evaluation.identity[:_LETTERS]}{end}"
 
 
 def _describe(classifier: Classifier) -> dict[str, Any]:

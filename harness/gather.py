@@ -11,7 +11,6 @@ from typing import Any
 from harness.api.errors import BenchError
 from harness.api.records import Score
 from harness.store import RunFolder, Store
-from harness.tables import Record
 
 _RUN = {
     "train_id": str,
@@ -37,6 +36,66 @@ _RESULT = {
 
 
 @dataclass(frozen=True)
+class Record:
+    """What a run's folder holds, read once.
+
+    Attributes:
+        name: Of the folder.
+        run: With the settings of the evaluators whose results these are.
+        results: One an evaluator and extractor, all on one split.
+        state: As `RunFolder.state`, but for a finished training whose evaluation failed.
+        reason: Why it failed, if it did.
+    """
+
+    name: str
+    run: dict[str, Any]
+    trained: dict[str, Any]
+    results: list[dict[str, Any]]
+    state: str
+    reason: str
+
+    @classmethod
+    def read(cls, folder: RunFolder, split: str) -> Record:
+        """What was measured on a split, the last result of each evaluator's newest version."""
+        run, failure = folder.run, folder.failed or {}
+        found = sorted((r for r in folder.results() if r["split"] == split), key=_age)
+        last = {source_of(result): result for result in found}
+        used = {
+            f"evaluators.{result['evaluator']}.{key}": value
+            for result in last.values()
+            for key, value in result["settings"].items()
+        }
+        return cls(
+            folder.path.name,
+            {**run, "settings": {**run["settings"], **used}},
+            folder.trained or {},
+            list(last.values()),
+            failure.get("status") or folder.state(),
+            failure.get("reason", ""),
+        )
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Its 95 % interval over test items, or None where the evaluator gives none."""
+        found = (r.get("details", {}).get("intervals", {}).get(metric) for r in self.results)
+        return next((tuple(ends) for ends in found if ends), None)
+
+    def score(self, metric: str) -> Score | None:
+        """The summary of a metric, or None where it was not measured."""
+        scores = (Score.from_json(s) for r in self.results for s in r["scores"])
+        return next((s for s in scores if s.metric == metric and s.is_summary), None)
+
+
+def _age(result: dict[str, Any]) -> tuple[int, int]:
+    return result["version"], result["provenance"].get("finished", 0)
+
+
+def source_of(result: dict[str, Any]) -> str:
+    """The evaluator, and the extractor where it has several."""
+    extractor = result.get("details", {}).get("extractor")
+    return f"{result['evaluator']} ({extractor})" if extractor else result["evaluator"]
+
+
+@dataclass(frozen=True)
 class Problem:
     """A record that is left out.
 
@@ -44,11 +103,13 @@ class Problem:
         where: The run's folder, and the file in it.
         kind: "unreadable", "another schema" or "duplicate".
         told: What is wrong, in a sentence.
+        is_loss: Whether anything is not shown for it; a copy with the same results is none.
     """
 
     where: str
     kind: str
     told: str
+    is_loss: bool = True
 
 
 @dataclass
@@ -97,9 +158,10 @@ def gather(stores: Sequence[Store], split: str = "test") -> Gathered:
             found.problems += checked.problems()
             if run["train_id"] in kept:
                 older = kept[run["train_id"]][0]
-                same = "the same" if older.results == record.results else "OTHER"
-                told = f"{record.name} holds the same training, with {same} results, and is used."
-                found.problems.append(Problem(older.name, "duplicate", told))
+                other = older.results != record.results
+                what = "OTHER" if other else "the same"
+                told = f"{record.name} holds the same training, with {what} results, and is used."
+                found.problems.append(Problem(older.name, "duplicate", told, other))
             kept[run["train_id"]] = record, folder
     if not kept and not found.problems:
         where = ", ".join(str(store.root) for store in stores)

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from harness.api import BenchError, Stage
-from harness.identity import NOT_IDENTITY
-from harness.mixture import FitMixture
+from harness.mixture import BUFFERS, FitMixture
 from harness.store import RunFolder, Store
 
+_MADE_BY = ("source", "nets", "packages", "platform", "device", "threads")
 _SAME = ("model", "model_version", "dataset", "seed")
 _MIXTURE = "prior"  # section of settings that only the mixture's own stage reads
 
@@ -47,9 +47,13 @@ class Loan:
     def take(self, model: nn.Module, stages: Sequence[Stage]) -> dict[str, Any]:
         """Load the weights; returns what a checkpoint after the last of the stages would say."""
         state = torch.load(self.weights, map_location="cpu", weights_only=True)
-        modules = [stage.module for stage in stages[: len(self.stages)]]
+        lent = stages[: len(self.stages)]
+        modules = [stage.module for stage in lent]
+        fitted = any(isinstance(stage, FitMixture) for stage in lent)
         taken = {
-            k: state[k] for k in model.state_dict() if k in state and _is_in(k, model, modules)
+            k: state[k]
+            for k in model.state_dict()
+            if k in state and _is_in(k, model, modules) and (fitted or not k.startswith(BUFFERS))
         }
         model.load_state_dict(taken, strict=False)
         spent = self.spent[self.stages[-1]]
@@ -57,14 +61,14 @@ class Loan:
 
 
 def find_loan(
-    store: Store, borrower: RunFolder, code: Mapping[str, Any], stages: Sequence[Stage]
+    store: Store, borrower: RunFolder, made_by: Mapping[str, Any], stages: Sequence[Stage]
 ) -> Loan | None:
     """The loan that saves most stages, or None.
 
     Args:
         store: Where lenders are looked for.
         borrower: Its run is written.
-        code: Digests "source" and "nets" of its code; a lender's are the same.
+        made_by: Digests of its code, packages and device; a lender's are the same.
         stages: The borrower's, in order.
     """
     run = borrower.run
@@ -73,20 +77,33 @@ def find_loan(
         if not folder.weights.exists():
             continue
         try:
-            trained, other = folder.trained, folder.run
-        except BenchError:  # a record that does not read lends nothing
+            loan = _loan_of(folder, run, made_by, stages, len(found.stages) if found else 0)
+        except (BenchError, KeyError, TypeError):  # a record of another kind lends nothing
             continue
-        if trained is None or any(trained["provenance"][k] != code[k] for k in ("source", "nets")):
-            continue
-        names = _common(run, other, stages)
-        if not names or (found and len(names) <= len(found.stages)):
-            continue
-        spent = {e["stage"]: e["spent"] for e in folder.events() if e["kind"] == "finished"}
-        names = tuple(itertools.takewhile(spent.__contains__, names))  # older runs kept no times
-        if names and (found is None or len(names) > len(found.stages)):
-            last = {name: trained["last"][name] for name in names}
-            found = Loan(folder.path.name, names, folder.weights, last, spent)
+        found = loan or found
     return found
+
+
+def _loan_of(
+    folder: RunFolder,
+    run: Mapping[str, Any],
+    made_by: Mapping[str, Any],
+    stages: Sequence[Stage],
+    least: int,
+) -> Loan | None:
+    """What a run's folder lends, if it is more than `least` stages."""
+    trained = folder.trained
+    if trained is None or any(trained["provenance"][k] != made_by[k] for k in _MADE_BY):
+        return None
+    names = _common(run, folder.run, stages)
+    if len(names) <= least:
+        return None
+    spent = {e["stage"]: e["spent"] for e in folder.events() if e["kind"] == "finished"}
+    names = tuple(itertools.takewhile(spent.__contains__, names))  # older runs kept no times
+    if len(names) <= least:
+        return None
+    last = {name: trained["last"][name] for name in names}
+    return Loan(folder.path.name, names, folder.weights, last, spent)
 
 
 def _common(
@@ -98,7 +115,7 @@ def _common(
         return ()
     keys = {*own["settings"], *other["settings"]}
     differing = {k for k in keys if own["settings"].get(k) != other["settings"].get(k)}
-    differing -= {f"train.{name}" for name in NOT_IDENTITY}
+    differing -= {"train.log_every"}  # unlike compilation, which may round otherwise
     differing = {k for k in differing if not k.startswith(("evaluators.", "data."))}
     for count in range(len(stages), 0, -1):
         last = stages[count - 1]

@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.api import Batch, DataSpec, Model, Rng, Settings, Split, Stage, Views, derive_seed
 from harness.config import PriorSettings
 
+BUFFERS = "mixture_"  # how their names begin
 _ENCODING_BATCH = 1000  # Tuples at a time.
 
 

@@ -21,11 +21,15 @@ _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow"
 
 def describe_code(entry: Entry) -> dict[str, Any]:
     """Commit of the checkout, and digests of the component's and the shared networks' syntax."""
+    own = {"source": entry.digest, "nets": source_digest(shared_code(entry))}
+    return describe_checkout() | own
+
+
+def describe_checkout() -> dict[str, Any]:
+    """Commit, empty outside of git, and whether files differ from it."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "source": entry.digest,
-        "nets": source_digest(shared_code(entry)),
     }
 
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.api.errors import BenchError
 from harness.store import RunFolder
 
 
 def describe(folder: RunFolder) -> dict[str, Any]:
     """State, position, last losses and evaluations of one run, as plain values."""
+    try:
+        return _describe(folder)
+    except (BenchError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, BenchError) else "Its record has another schema."
+        unknown = dict.fromkeys(("model", "dataset", "preset", "seed", "stage", "step"), "")
+        found = {"run": folder.path.name, **unknown, "state": "unreadable", "reason": reason}
+        return found | {"terms": {}, "evaluated": []}
+
+
+def _describe(folder: RunFolder) -> dict[str, Any]:
     run, failure, last = folder.run, folder.failed or {}, {}
     for event in folder.events():
         if event["kind"] == "progress":

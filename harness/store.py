@@ -185,28 +185,43 @@ class Store:
         Where a failure names a file of this store, its place on this machine is left out.
 
         Args:
-            destination: Made where missing; existing records there stay as they are.
+            destination: Made where missing. Of a training that lies there already, only what is
+                missing is added.
 
         Returns:
             Number of runs copied.
+
+        Raises:
+            BenchError: The destination is this store, or holds another training of a run; nothing
+                was copied.
         """
-        copied = 0
-        for folder in self.runs():
-            target = destination / folder.path.name
-            if folder.trained is None:
-                continue
-            target.mkdir(parents=True, exist_ok=True)
-            for name in ("run.json", "trained.json"):
-                shutil.copyfile(folder.path / name, target / name)
+        if destination.resolve() == self.root.resolve():
+            raise BenchError(
+                f"{destination} is the store that is exported. Name another folder for the copies."
+            )
+        finished = [folder for folder in self.runs() if folder.trained is not None]
+        targets = [RunFolder(destination / folder.path.name) for folder in finished]
+        for folder, target in zip(finished, targets, strict=True):
+            if target.trained and target.trained.get("digest") != folder.trained.get("digest"):
+                raise BenchError(
+                    f"{target.path} holds another training of the same run, with other weights, "
+                    "and records of two are never mixed. Nothing was copied. Export to another "
+                    "folder, or move that one away."
+                )
+        for folder, target in zip(finished, (own.path for own in targets), strict=True):
+            files = [folder.path / name for name in ("run.json", "trained.json")]
             for name in ("results", "pictures", "texts"):
-                if (folder.path / name).is_dir():
-                    shutil.copytree(folder.path / name, target / name, dirs_exist_ok=True)
+                files += sorted((folder.path / name).glob("*"))
+            for file in files:
+                copy = target / file.relative_to(folder.path)
+                if not copy.exists():
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, copy)
             lines = "".join(json.dumps(event) + "\n" for event in _thin(list(folder.events())))
             for place in (self.root.absolute(), self.root):
                 lines = lines.replace(f"{place}/", "")
             (target / "events.jsonl").write_text(lines, encoding="utf-8")
-            copied += 1
-        return copied
+        return len(finished)
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -257,7 +272,7 @@ def _thin(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # no file, no text, no JSON
         raise BenchError(
             f"The record {file} does not read ({error}). Move its run's folder away and run the "
             "command that made it again."

@@ -17,12 +17,13 @@ from harness.ablations import Ablation, in_order, printed_of, rows_of
 from harness.api.errors import BenchError, ConfigErrors, unknown
 from harness.api.records import Score
 from harness.config import presets
+from harness.difference import LEVEL, difference
+from harness.gather import Gathered, Record, gather, source_of
 from harness.identity import train_id
 from harness.published import Published, read_published
-from harness.store import RunFolder, Store
+from harness.store import Store
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
-_LEVEL = 0.05  # of the tests behind the bold print
 _CEILING = "classifier/accuracy"
 _FLOOR = "floor/"  # before the metric whose floor it is: all but the protocol
 _BOUND = re.compile(r"(floor|ceiling)-([a-z]+)/(.+)")  # "floor-white/psnr": its meaning says which
@@ -73,6 +74,9 @@ class Row:
         published: By metric, as printed.
         facts: What its figures hang on, by the names in `FACTS`; none for most data.
         settings: Of its runs, by dotted key.
+        scores: By metric, of each seed.
+        runs: The names of its records.
+        data: What data and classifiers its figures are of: only figures of the same are ranked.
         printed_by: How the published figures were measured, where that differs between rows.
         missing: In a word, why there is no figure where there is none.
         reason: The same in full.
@@ -84,6 +88,9 @@ class Row:
     published: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[int, Score]] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+    data: str = ""
     printed_by: str = ""
     missing: str = ""
     reason: str = ""
@@ -92,66 +99,6 @@ class Row:
     def is_variant(self) -> bool:
         """Whether settings were not the preset's."""
         return self.label != self.method
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a run's folder holds, read once.
-
-    Attributes:
-        name: Of the folder.
-        run: With the settings of the evaluators whose results these are.
-        results: One an evaluator and extractor, all on one split.
-        state: As `RunFolder.state`, but for a finished training whose evaluation failed.
-        reason: Why it failed, if it did.
-    """
-
-    name: str
-    run: dict[str, Any]
-    trained: dict[str, Any]
-    results: list[dict[str, Any]]
-    state: str
-    reason: str
-
-    @classmethod
-    def read(cls, folder: RunFolder, split: str) -> Record:
-        """What was measured on a split, the last result of each evaluator's newest version."""
-        run, failure = folder.run, folder.failed or {}
-        found = sorted((r for r in folder.results() if r["split"] == split), key=_age)
-        last = {source_of(result): result for result in found}
-        used = {
-            f"evaluators.{result['evaluator']}.{key}": value
-            for result in last.values()
-            for key, value in result["settings"].items()
-        }
-        return cls(
-            folder.path.name,
-            {**run, "settings": {**run["settings"], **used}},
-            folder.trained or {},
-            list(last.values()),
-            failure.get("status") or folder.state(),
-            failure.get("reason", ""),
-        )
-
-    def interval(self, metric: str) -> tuple[float, float] | None:
-        """Its 95 % interval over test items, or None where the evaluator gives none."""
-        found = (r.get("details", {}).get("intervals", {}).get(metric) for r in self.results)
-        return next((tuple(ends) for ends in found if ends), None)
-
-    def score(self, metric: str) -> Score | None:
-        """The summary of a metric, or None where it was not measured."""
-        scores = (Score.from_json(s) for r in self.results for s in r["scores"])
-        return next((s for s in scores if s.metric == metric and s.is_summary), None)
-
-
-def _age(result: dict[str, Any]) -> tuple[int, int]:
-    return result["version"], result["provenance"].get("finished", 0)
-
-
-def source_of(result: dict[str, Any]) -> str:
-    """The evaluator, and the extractor where it has several."""
-    extractor = result.get("details", {}).get("extractor")
-    return f"{result['evaluator']} ({extractor})" if extractor else result["evaluator"]
 
 
 @dataclass
@@ -195,9 +142,12 @@ def make_tables(
     Raises:
         BenchError: The metric or dataset is unknown, or records would be mixed.
     """
-    records = _read(stores, split)
+    found = gather(stores, split) if any(store.runs() for store in stores) else Gathered()
     filters = {"dataset": dataset, "preset": preset, "models": models}
-    return tables_of(records, metric, **filters, mix=mix, ablation=ablation)
+    tables = tables_of(found.records, metric, **filters, mix=mix, ablation=ablation)
+    for table in tables:
+        table.notes += [f"Left out: {p.where}: {p.told}" for p in found.problems if p.is_loss]
+    return tables
 
 
 def tables_of(
@@ -254,12 +204,6 @@ def tables_of(
             "another dataset, preset or method, or leave them out to see what there is."
         )
     return tables
-
-
-def _read(stores: Sequence[Store], split: str) -> list[Record]:
-    """One record a training: a run that lies in two stores counts once."""
-    folders = {folder.run["train_id"]: folder for store in stores for folder in store.runs()}
-    return [Record.read(folder, split) for folder in folders.values()]
 
 
 def _check_names(
@@ -428,16 +372,29 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
     for label, own in group_rows(records):
         row = Row(label, own[0].run["model"], missing=_state(own), reason=_reason(own))
         row.facts, row.settings = _facts(own), own[0].run["settings"]
+        row.runs, row.data = tuple(record.name for record in own), _data_of(own)
         if not mix:
             refuse_mixture(label, own)
         for name in metrics:
-            scores = [score for f in own if (score := f.score(name)) is not None]
-            if scores:
-                cell = cell_of(scores)
+            scored = [(f.run["seed"], score) for f in own if (score := f.score(name)) is not None]
+            if scored:
+                cell = cell_of([score for _, score in scored])
+                row.scores[name] = dict(scored)
                 alone = own[0].interval(name) if len(own) == 1 else None
                 row.cells[name] = replace(cell, interval=alone)
         rows.append(row)
     return rows
+
+
+def _data_of(records: list[Record]) -> str:
+    """Data, resolution and classifiers; views that are hidden in training change none of these."""
+    found = set()
+    for record in records:
+        run = record.run
+        print_ = run["data"].get("complete") or run["data"]["fingerprint"]
+        judges = sorted({c["digest"] for r in record.results for c in r["classifiers"].values()})
+        found.add(json.dumps([print_, judges]))
+    return " ".join(sorted(found))
 
 
 def group_rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
@@ -538,30 +495,30 @@ def cell_of(scores: list[Score]) -> Cell:
 
 
 def _mark_best(rows: list[Row], metrics: dict[str, tuple[str, int, str]]) -> None:
-    resolutions = dict.fromkeys(row.facts.get("resolution") for row in rows)
-    for (name, (direction, _, _)), resolution in itertools.product(metrics.items(), resolutions):
-        alike = [r for r in rows if name in r.cells and r.facts.get("resolution") == resolution]
+    places = dict.fromkeys(row.data for row in rows)
+    for (name, (direction, _, _)), place in itertools.product(metrics.items(), places):
+        alike = [r for r in rows if name in r.cells and r.data == place]
         if len(alike) < 2 or not direction:
             continue
         sign = 1 if direction == "higher" else -1
-        top = max((row.cells[name] for row in alike), key=lambda cell: sign * cell.mean)
+        top = max(alike, key=lambda row: sign * row.cells[name].mean)
         for row in alike:
-            if row.cells[name] is top or not _differs(row.cells[name], top):
+            if row is top or not is_behind(row, top, name, sign):
                 row.cells[name] = replace(row.cells[name], best=True)
 
 
-def _differs(a: Cell, b: Cell) -> bool:
-    """Whether two means differ significantly: Welch's test over seeds, else over test items."""
-    if a.stderr is None or b.stderr is None or a.stderr + b.stderr == 0:
-        return a.mean != b.mean
-    t = abs(a.mean - b.mean) / math.hypot(a.stderr, b.stderr)
-    if a.seeds < 2 or b.seeds < 2:
-        return math.erfc(t / math.sqrt(2)) < _LEVEL
-    from scipy.special import stdtr  # a tenth of a second, and only where seeds are compared
+def is_behind(row: Row, top: Row, metric: str, sign: int) -> bool:
+    """Whether a row is told apart from one with a better mean, and in the same sense.
 
-    spread = (a.stderr**2 + b.stderr**2) ** 2
-    freedom = spread / (a.stderr**4 / (a.seeds - 1) + b.stderr**4 / (b.seeds - 1))
-    return 2 * float(stdtr(freedom, -t)) < _LEVEL
+    Args:
+        row, top: Both with scores.
+        metric: Of these.
+        sign: 1 where more of it is better, -1 where less is.
+    """
+    found = difference(top.scores[metric], row.scores[metric])
+    if found.p is None:  # no error is recorded
+        return top.cells[metric].mean != row.cells[metric].mean
+    return found.is_told and sign * found.value > 0
 
 
 def _notes(
@@ -598,7 +555,7 @@ def _notes(
         drawn = any(cell.interval for cell in cells)
         notes.append(f"{told}{_INTERVALS if drawn else ''}.")
     if any(cell.best for cell in cells):
-        notes.append(f"Marked: the best, and what is not significantly worse (p >= {_LEVEL}).")
+        notes.append(f"Marked: the best, and what is not significantly worse (p >= {LEVEL}).")
     return [*notes, *_legend(metrics, printed, rows)]
 
 

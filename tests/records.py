@@ -53,6 +53,7 @@ def write_result(folder: Path, joint: float, **changes: Any) -> None:
         Score("classifier/accuracy", 0.99, 1000, 0.001, target="m0").to_json(),
     ]
     result = {
+        "eval_id": f"{folder.name}-coherence",
         "evaluator": "coherence",
         "version": changes.get("version", 1),
         "settings": {"samples": changes.get("samples", 0)},
@@ -78,6 +79,7 @@ def write_views(
     (folder / "results" / "coherence-0.json").unlink()
     names = {"psnr/p1": value, "psnr/p1-rotated": value - 1, "floor-white/psnr": 10.5}
     result = {
+        "eval_id": "views",
         "evaluator": "views",
         "version": 1,
         "settings": {},

@@ -18,7 +18,7 @@ _HOMES = {
     "precision": ("arithmetic", "choose_precision"),
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
-    "random": ("Rng", "derive_seed", "fixed_choice"),
+    "random": ("Rng", "choose_subsets", "derive_seed", "fixed_choice"),
     "dataset": ("Batch", "Dataset", "DataSettings", "Places", "Split", "Views"),
     "stage": ("GradientStage", "Optimiser", "Stage"),
     "model": (

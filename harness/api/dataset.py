@@ -122,6 +122,17 @@ class Split:
         tensors = {name: x if name in self.rows else x[:n] for name, x in self.tensors.items()}
         return self._each(tensors, lambda x: x[:n])
 
+    def distinct(self) -> Tensor:
+        """Ascending numbers `[n]` of the tuples that show anything that the one before does not.
+
+        Of images that many tuples in a row show, so each is met once.
+        """
+        fresh = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        if self.rows:
+            rows = torch.stack(list(self.rows.values()))
+            fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
+        return fresh.nonzero()[:, 0]
+
     def _each(self, tensors: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Split:
         """These tensors, and a change of all that has a row a tuple."""
         labels, present = (None if x is None else change(x) for x in (self.labels, self.present))

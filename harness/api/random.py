@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_LISTED = 100_000  # subsets; of more, some are drawn without listing all
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
@@ -88,6 +91,26 @@ def fixed_choice(n: int, wanted: int, *names: object) -> Tensor:
         return torch.arange(n)
     order = Rng(derive_seed(*names, n)).uniform(n).argsort(stable=True)
     return order[:wanted].sort().values
+
+
+def choose_subsets(
+    names: Sequence[str], size: int, most: int, *purpose: object
+) -> list[tuple[str, ...]]:
+    """Subsets of some names, at most so many, the same in every run.
+
+    Args:
+        names: Of what.
+        size: Names in each subset.
+        most: How many subsets.
+        purpose: What they are for.
+    """
+    total = math.comb(len(names), size)
+    if total <= _LISTED:
+        every = list(combinations(names, size))
+        return [every[i] for i in fixed_choice(total, most, *purpose).tolist()]
+    draws = Rng(derive_seed(*purpose, total)).uniform(2 * most, len(names)).argsort(1)
+    chosen = dict.fromkeys(tuple(sorted(draw)) for draw in draws[:, :size].tolist())
+    return [tuple(names[i] for i in subset) for subset in list(chosen)[:most]]
 
 
 def _signed(value: int) -> int:

@@ -191,7 +191,7 @@ def cost(section: Section, metric: str) -> Drawing | None:
     """A metric against training minutes."""
     ranked = section.ranked(metric)
     times = {
-        clock: [mean_seconds(section, row.label, clock) for row, _ in ranked]
+        clock: [mean_seconds(section, section.label_of(row), clock) for row, _ in ranked]
         for clock in ("cpu_seconds", "seconds")
     }
     by_processor = all(times["cpu_seconds"])

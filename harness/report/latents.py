@@ -35,13 +35,12 @@ from harness.api import (
     has_ability,
 )
 from harness.api.registry import find
-from harness.gather import Gathered
+from harness.gather import Gathered, Record
 from harness.report import figures
 from harness.report.figures import Cloud, Drawing
 from harness.report.paper import select, write_drawing
 from harness.report.sections import Section, sections_of
 from harness.store import Store
-from harness.tables import Record
 from harness.trained import load_trained
 
 _SHOWN = 500  # points a panel

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from harness.api.errors import BenchError
 from harness.compare import spread
 from harness.config import describe_preset, presets
-from harness.gather import Gathered, gather
+from harness.gather import Gathered, Record, gather
 from harness.report import figures
 from harness.report.sections import (
     Section,
@@ -28,7 +28,6 @@ from harness.report.sections import (
 )
 from harness.store import Store
 from harness.tables import (
-    Record,
     Row,
     Table,
     fact_columns,
@@ -168,7 +167,8 @@ class _Writer:
         trade = figures.tradeoff(section)
         costs = figures.cost(section, headlines[0]) if headlines else None
         curves, angles = figures.curves(section), figures.angles(section)
-        sheets = self._sheets(section)
+        sheets, spent = self._sheets(section), self._costs(section)
+        by_label = {cost["label"]: cost for cost in spent}
         return {
             "section": section,
             "page": f"{stem}.html",
@@ -185,7 +185,8 @@ class _Writer:
             "files": self._files(section, stem),
             "matrices": self._matrices(section),
             "sheets": sheets,
-            "costs": self._costs(section),
+            "costs": spent,
+            "cost_of": lambda row: by_label[section.label_of(row)],
             "pages": self.pages,
             "notes": dict.fromkeys(note for t in section.tables for note in t.notes),
             "states": states(section.runs),
@@ -237,7 +238,6 @@ class _Writer:
             "facts": facts,
             "bounds": [note for note in table.notes if note.startswith(_BOUNDS)],
             "apart": table.apart,
-            "links": {label: self.pages[own[0].name] for label, own in section.records if own},
         }
 
     def _entry(
@@ -302,15 +302,13 @@ class _Writer:
     def _pictures(self, section: Section, record: Record) -> list[tuple[str, str, str]]:
         """Copied once; kind, path from the root, alternative text."""
         found = []
-        for file in sorted((section.folders[record.name].path / "pictures").glob("*.png")):
-            if file.is_symlink() or not file.is_file():
-                continue
+        for result, file in self._files_of(section, record, "pictures"):
             name = f"pictures/{page_name(record.name)}/{page_name(file.stem)}.png"
             target = self.folder / name
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
-            kind = file.stem.removeprefix("samples-")
+            kind = _kind_of(result, file)
             run = record.run
             alt = (
                 f"{_picture_word(kind)} of {run['model']}, seed {run['seed']}, "
@@ -348,7 +346,10 @@ class _Writer:
             home=page["page"],
             curves=drawing and (drawing.title, figures.as_svg(drawing)),
             pictures=self._pictures(section, record),
-            texts=self._texts(folder.path),
+            texts=[
+                (_kind_of(result, file), file.read_text(encoding="utf-8", errors="replace"))
+                for result, file in self._files_of(section, record, "texts")
+            ],
             matrices=[m for m in matrices([record]).items() if _SUBSET not in m[0]],
             settings=[
                 (key, value, *[*origins.get(key, ()), "", ""][:2])
@@ -362,9 +363,16 @@ class _Writer:
             device=_device(record.trained.get("provenance", {})),
         )
 
-    def _texts(self, path: Path) -> list[tuple[str, str]]:
-        files = sorted((path / "texts").glob("*.txt"))
-        return [(f.stem, f.read_text(encoding="utf-8", errors="replace")) for f in files]
+    def _files_of(
+        self, section: Section, record: Record, what: str
+    ) -> Iterator[tuple[dict[str, Any], Path]]:
+        """The "pictures" or "texts" of the evaluations that are shown, in order of their names."""
+        root = section.folders[record.name].path
+        named = sorted((name, i) for i, r in enumerate(record.results) for name in r.get(what, ()))
+        for name, i in named:
+            file = root / what / Path(name).name
+            if file.is_file() and not file.is_symlink():
+                yield record.results[i], file
 
     def _meanings(self) -> list[tuple[str, str]]:
         """The metrics of the first page in words; what differs by dataset, once each."""
@@ -385,6 +393,11 @@ class _Writer:
                 cells = lines.setdefault(row.method, [None] * len(columns))
                 cells[place] = cells[place] or (cell, digits, variation(row.label))
         return columns, sorted(lines.items())
+
+
+def _kind_of(result: dict[str, Any], file: Path) -> str:
+    """What a picture or text shows: "joint", "views-sheet"."""
+    return file.stem.removeprefix("samples-").removesuffix(f"-{result['eval_id'][:10]}")
 
 
 def _split(table: Table) -> list[Table]:

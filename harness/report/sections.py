@@ -7,22 +7,21 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from harness.api.errors import BenchError
-from harness.api.records import Score
 from harness.compare import is_of_data
 from harness.difference import Difference, against_constant, difference
-from harness.gather import Gathered
+from harness.gather import Gathered, Record
 from harness.store import RunFolder
 from harness.tables import (
     Cell,
-    Record,
     Row,
     Table,
     bounds_of,
     group_rows,
+    is_behind,
     printed_name,
     refuse_mixture,
     tables_of,
@@ -116,11 +115,9 @@ class Section:
         """Floors and ceilings of a metric, by name; they are of the data, so of any run."""
         return {name: v for record in self.runs for name, v in bounds_of(record, metric).items()}
 
-    def scores(self, label: str, metric: str) -> dict[int, Score]:
-        """The score of each seed of a row."""
-        own = next((runs for name, runs in self.records if name == label), [])
-        found = {record.run["seed"]: record.score(metric) for record in own}
-        return {seed: score for seed, score in found.items() if score is not None}
+    def label_of(self, row: Row) -> str:
+        """The label in `records` of a table's row, which may name an evaluator's settings too."""
+        return next(label for label, own in self.records if any(r.name in row.runs for r in own))
 
 
 @dataclass(frozen=True)
@@ -130,8 +127,9 @@ class Glance:
     Attributes:
         variant: Label and figure of a variant that is better than all of them, or ().
         equals: Labels that are not told apart from the best.
-        next: The runner-up, or "".
+        next: The runner-up, or None.
         lead: Best minus runner-up, or None.
+        margin: What is known of the lead, or None.
         published: The best method's printed figure, or "".
         gap: Best minus printed, or None.
         printed_best: The method with the best printed figure and that figure, or "".
@@ -148,8 +146,9 @@ class Glance:
     cell: Cell
     variant: tuple[str, ...]
     equals: list[str]
-    next: str
-    lead: Difference | None
+    next: Row | None
+    lead: float | None
+    margin: Difference | None
     published: str
     gap: Difference | None
     printed_best: str
@@ -157,6 +156,11 @@ class Glance:
     elsewhere: str
     standing: tuple[str, str]
     warning: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the margin is of all the trainings that the lead is the mean of."""
+        return bool(self.margin) and math.isclose(self.margin.value, self.lead, abs_tol=1e-12)
 
 
 def sections_of(found: Gathered) -> list[Section]:
@@ -203,7 +207,7 @@ def _variant(key: _Key, keys: list[_Key]) -> str:
 
 def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -> Section:
     rows, left_out = [], []
-    for label, own in group_rows([record for record, _ in members]):
+    for label, own in _rows([record for record, _ in members]):
         kept, told = _consistent(label, own)
         rows.append((label, sorted(kept, key=lambda r: (r.run["seed"], r.name))))
         left_out += told
@@ -217,6 +221,21 @@ def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -
         except BenchError as error:
             section.left_out.append(f"No table of '{family}': {error}")
     return section
+
+
+def _rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
+    """The runs of a row, whatever settings they were measured with."""
+    trained = {r.name: _without_evaluators(r) for r in records}
+    measured = {r.name: r for r in records}
+    rows = group_rows(list(trained.values()))
+    return [(label, [measured[r.name] for r in own]) for label, own in rows]
+
+
+def _without_evaluators(record: Record) -> Record:
+    settings = record.run["settings"].items()
+    kept = {key: value for key, value in settings if not key.startswith("evaluators.")}
+    overrides = [o for o in record.run["overrides"] if not o.startswith("evaluators.")]
+    return replace(record, run={**record.run, "settings": kept, "overrides": overrides})
 
 
 def _short_names(rows: dict[str, str]) -> dict[str, str]:
@@ -277,13 +296,11 @@ def glances(section: Section) -> Iterator[Glance]:
     for metric in section.headlines():
         table, ranked = section.table_with(metric), section.ranked(metric, own=True)
         direction, digits, _ = table.metrics[metric]
+        sign = 1 if direction == "higher" else -1
         (best, cell), *rest = ranked
         first, other = section.ranked(metric)[0]
         variant = "" if first in (row for row, _ in ranked) else f"{other.mean:.{digits}f}"
-        own = section.scores(best.label, metric)
-        leads = [(row.label, difference(own, section.scores(row.label, metric))) for row, _ in rest]
         printed = [(r.method, r.published[metric]) for r in table.rows if metric in r.published]
-        sign = 1 if direction == "higher" else -1
         top = max(printed, key=lambda pair: sign * float(pair[1]), default=())
         yield Glance(
             metric,
@@ -292,8 +309,10 @@ def glances(section: Section) -> Iterator[Glance]:
             best,
             cell,
             (first.label, variant) if variant else (),
-            [label for label, lead in leads if lead.p is not None and not lead.is_told],
-            *(leads[0] if leads else ("", None)),
+            [row.label for row, _ in rest if _is_level(row, best, metric, sign)],
+            rest[0][0] if rest else None,
+            cell.mean - rest[0][1].mean if rest else None,
+            difference(best.scores[metric], rest[0][0].scores[metric]) if rest else None,
             best.published.get(metric, ""),
             gap(best, metric),
             " ".join(top),
@@ -302,6 +321,12 @@ def glances(section: Section) -> Iterator[Glance]:
             standing(gap(best, metric), direction, same_data=not table.apart),
             _warning(best, metric),
         )
+
+
+def _is_level(row: Row, best: Row, metric: str, sign: int) -> bool:
+    """Whether errors are known, and it is not told apart from the best by them."""
+    known = difference(best.scores[metric], row.scores[metric]).p is not None
+    return known and not is_behind(row, best, metric, sign)
 
 
 def _elsewhere(best: Row, metric: str, table: Table) -> str:

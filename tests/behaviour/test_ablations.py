@@ -70,6 +70,23 @@ def test_the_table_has_a_row_a_variant_in_their_order_beside_what_is_printed(tmp
     assert printed == ["45.24", "47.30", "50.24", "56.44"]
 
 
+def test_variants_under_another_setting_are_rows_of_their_own(tmp_path):
+    for own in ([], ["model.beta=2"]):
+        for width in (100, 141):
+            changed = own + ([] if width == 100 else [f"{WIDTH}={width}"])
+            settings = {WIDTH: width, "model.beta": 1 + len(own)}
+            name = f"{width}-{len(own)}"
+            write_run(tmp_path, "shala", 0, 0.5, name=name, overrides=changed, settings=settings)
+    ablation = read_ablation("table6")
+    (table,) = make_tables([Store(tmp_path)], "coherence", ablation=ablation, dataset="polymnist")
+    assert [row.label for row in table.rows if row.cells] == [
+        "shala (2x parameters)",
+        "shala (1x parameters)",
+        "shala (1x parameters) [model.beta=2]",
+        "shala (2x parameters) [model.beta=2]",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

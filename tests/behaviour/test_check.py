@@ -10,6 +10,9 @@ from records import write_run
 
 from bench import main
 from harness.api import Score
+from harness.check import check as check_runs
+from harness.check import not_judged
+from harness.store import Store
 
 REFERENCE = (0.80, 0.82, 0.81, 0.79, 0.80, 0.81, 0.82, 0.80, 0.79, 0.81)
 
@@ -98,6 +101,78 @@ def add_pair(root, value):
         metric = {"name": "coherence/cross", "direction": "higher", "digits": 3, "meaning": "m"}
         result["metrics"].append(metric)
         file.write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize("content", ['["coherence/joint"]', '{"metric": []}', '{"seeds": ["a"]}'])
+def test_gates_of_another_shape_are_told_and_not_passed_over(stores, content):
+    (stores / "reference" / "gates.json").write_text(content)
+    new(stores, (0.81, 0.80, 0.79))
+    found = check(stores)
+    assert found.exit_code == 2
+    assert "gates.json does not read" in found.output
+
+
+def test_a_new_run_that_did_not_end_is_told_and_passes_nothing(stores):
+    new(stores, (0.81, 0.80, 0.79))
+    next((stores / "new").rglob("trained.json")).unlink()
+    found = check(stores)
+    assert found.exit_code == 2
+    assert "is new." in found.output
+
+
+def test_new_runs_of_two_codes_are_not_pooled(stores):
+    new(stores, (0.81, 0.80))
+    write_run(stores / "new", "shala", 102, 0.8, source="another")
+    found = check(stores)
+    assert found.exit_code == 3
+    assert "differ in their source code" in found.output
+
+
+def test_an_evaluator_that_one_side_lacks_makes_nothing_incomparable(stores):
+    new(stores, (0.81, 0.80, 0.79), settings={"evaluators.mine.items": 3})
+    found = check(stores)
+    assert found.exit_code == 0, found.output
+
+
+CLEAN = {"commit": "c" * 40, "dirty": False}
+
+
+@pytest.mark.parametrize(
+    ("made_by", "checkout", "trusted"),
+    [
+        (CLEAN, CLEAN, True),
+        (CLEAN | {"commit": "d" * 40}, CLEAN, False),
+        (CLEAN | {"dirty": True}, CLEAN, False),
+        (CLEAN, CLEAN | {"dirty": True}, False),
+        ({}, {"commit": "", "dirty": False}, False),
+    ],
+)
+def test_what_was_recorded_before_is_judged_only_where_its_code_is_the_present(
+    tmp_path, made_by, checkout, trusted
+):
+    folder = write_run(tmp_path, "shala", 100, 0.8)
+    trained = json.loads((folder / "trained.json").read_text())
+    trained["provenance"] |= made_by
+    (folder / "trained.json").write_text(json.dumps(trained))
+    found = not_judged({"shala": ("already", "Nothing to do.", folder)}, checkout)
+    assert list(found) == ([] if trusted else [folder.name])
+    assert not_judged({"shala": ("done", "Done.", folder)}, checkout) == {}
+
+
+def test_runs_that_were_asked_for_and_not_made_are_told_and_not_judged(stores):
+    new(stores, (0.81, 0.80, 0.79))
+    folder = next((stores / "new").rglob("run.json")).parent
+    unmade = not_judged({"a": ("stopped", "Stopped.", folder), "b": ("failed", "No.", None)}, CLEAN)
+    found = check_runs(stores / "reference", [Store(stores / "new")], unmade=unmade)
+    assert found.incomplete == [f"{folder.name}: Stopped.", "b: No."]
+    assert {len(verdict.gate.new) for verdict in found.verdicts} == {2}
+    assert found.exit_code == 2
+
+
+def test_seeds_without_run_are_refused(stores):
+    found = check(stores, "--seeds", "5,")
+    assert found.exit_code == 2
+    assert "Add --run" in found.output
 
 
 def test_other_settings_are_not_comparable_and_printed(stores):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -301,9 +302,56 @@ def test_a_classifier_in_training_mode_judges_nothing(tmp_path, judges, monkeypa
     assert "The classifier of 'bar' is in training mode" in outcome.text
 
 
-def test_an_unknown_device_is_told():
-    with pytest.raises(BenchError, match="'tpu9'"):
-        module.choose_device("tpu9")
+def test_a_method_whose_own_code_breaks_before_training_ends_only_its_own_run(
+    tmp_path, judges, monkeypatch
+):
+    def skip(spec, config):
+        raise TypeError("as asked")
+
+    monkeypatch.setattr(module.find("model", "mvae").cls, "skip", skip)
+    summary, _ = run(smoke("mvae", "mopoe"), options(tmp_path, judges, evaluators=("samples",)))
+    assert [o.status for o in summary.outcomes.values()] == ["failed", "done"]
+    assert "TypeError: as asked" in next(iter(summary.outcomes.values())).text
+
+
+def test_runs_of_two_presets_are_both_run(tmp_path, judges):
+    runs = smoke("mopoe")
+    runs += [replace(runs[0], preset="gate")]
+    summary, _ = run(runs, options(tmp_path, judges, evaluators=("samples",)))
+    assert len(summary.outcomes) == 2
+
+
+def test_a_record_without_weights_is_not_trained_and_written_anew(tmp_path, judges):
+    runs = smoke("mopoe")
+    run(runs, options(tmp_path, judges, evaluators=("samples",)))
+    Store(tmp_path / "store").export(tmp_path / "copy")
+    files = {f: f.read_bytes() for f in (tmp_path / "copy").rglob("*.json")}
+    chosen = options(tmp_path, judges, store=tmp_path / "copy", evaluators=("latents",))
+    summary, _ = run(runs, chosen)
+    (outcome,) = summary.outcomes.values()
+    assert outcome.status == "failed"
+    assert "recorded without weights" in outcome.text
+    assert {f: f.read_bytes() for f in files} == files
+    assert not list((tmp_path / "copy").rglob("failed.json"))
+
+
+def test_another_split_s_pictures_leave_the_test_split_s_alone(tmp_path, judges):
+    chosen = options(tmp_path, judges, evaluators=("samples",))
+    run(smoke("mopoe"), chosen)
+    (folder,) = Store(tmp_path / "store").runs()
+    before = {f: f.read_bytes() for f in (folder.path / "pictures").iterdir()}
+    run(smoke("mopoe"), replace(chosen, split="validation"))
+    run(smoke("mopoe", overrides=("evaluators.samples.columns=3",)), chosen)
+    assert {f: f.read_bytes() for f in before} == before
+    named = [name for result in folder.results() for name in result["pictures"]]
+    assert len(set(named)) == len(named) == 3 * len(before)
+    assert all((folder.path / name).is_file() for name in named)
+
+
+@pytest.mark.parametrize("name", ["tpu9", "mps", "meta", "cuda:99", "cuda:x"])
+def test_a_device_that_is_not_there_is_told(name):
+    with pytest.raises(BenchError, match=f"'{name}'"):
+        module.choose_device(name)
 
 
 def test_compiling_reaches_every_network_that_is_called(toy, monkeypatch):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
+import time
 
 import pytest
 
 from harness.api import BenchError
-from harness.engine import InProcess, Processes, Ray
+from harness.engine import Cancelled, InProcess, Processes, Ray
 
 
 def double(x, emit):
@@ -33,9 +35,28 @@ def drain(engine):
     return list(engine.events())
 
 
-@pytest.mark.parametrize("make", [InProcess, lambda: Processes(2)])
-def test_every_task_s_events_and_result_arrive(make):
-    engine = make()
+@pytest.fixture
+def stop():
+    return threading.Event()
+
+
+ENGINES = pytest.mark.parametrize("make", [InProcess, lambda stop: Processes(2, stop)])
+
+
+def end_well(folder, emit):
+    """Wait for a termination, and tell of it as a run tells that it was stopped."""
+    told = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append("stopped"))
+    (folder / f"{os.getpid()}").touch()
+    emit({"kind": "ready"})
+    while not told:
+        time.sleep(0.05)
+    return told[0]
+
+
+@ENGINES
+def test_every_task_s_events_and_result_arrive(make, stop):
+    engine = make(stop)
     for x in range(4):
         engine.submit(f"task {x}", functools.partial(double, x))
     events = drain(engine)
@@ -45,9 +66,9 @@ def test_every_task_s_events_and_result_arrive(make):
     assert [engine.result(f"task {x}") for x in range(4)] == [0, 2, 4, 6]
 
 
-@pytest.mark.parametrize("make", [InProcess, lambda: Processes(2)])
-def test_a_task_s_exception_is_raised_where_its_result_is_asked_for(make):
-    engine = make()
+@ENGINES
+def test_a_task_s_exception_is_raised_where_its_result_is_asked_for(make, stop):
+    engine = make(stop)
     engine.submit("bad", fail)
     engine.submit("good", functools.partial(double, 1))
     drain(engine)
@@ -56,8 +77,8 @@ def test_a_task_s_exception_is_raised_where_its_result_is_asked_for(make):
     assert engine.result("good") == 2
 
 
-def test_a_killed_process_is_started_again_and_only_that_one(tmp_path):
-    engine = Processes(2)
+def test_a_killed_process_is_started_again_and_only_that_one(tmp_path, stop):
+    engine = Processes(2, stop)
     engine.submit("struck", functools.partial(die_until, tmp_path, 2))
     engine.submit("other", functools.partial(double, 1))
     events = drain(engine)
@@ -66,8 +87,34 @@ def test_a_killed_process_is_started_again_and_only_that_one(tmp_path):
     assert engine.result("other") == 2
 
 
-def test_a_process_that_keeps_dying_is_given_up(tmp_path):
-    engine = Processes(1)
+@ENGINES
+def test_nothing_begins_once_all_is_to_stop(make, stop):
+    engine = make(stop)
+    engine.submit("one", functools.partial(double, 1))
+    stop.set()
+    assert drain(engine) == []
+    with pytest.raises(Cancelled):
+        engine.result("one")
+
+
+def test_running_processes_are_asked_to_end_and_the_waiting_ones_never_begin(tmp_path, stop):
+    engine = Processes(2, stop)
+    for x in range(4):
+        engine.submit(f"task {x}", functools.partial(end_well, tmp_path))
+    ready = 0
+    for _, event in engine.events():
+        ready += event["kind"] == "ready"
+        if ready == 2:
+            stop.set()
+    assert [engine.result(f"task {x}") for x in (0, 1)] == ["stopped", "stopped"]
+    for x in (2, 3):
+        with pytest.raises(Cancelled):
+            engine.result(f"task {x}")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_process_that_keeps_dying_is_given_up(tmp_path, stop):
+    engine = Processes(1, stop)
     engine.submit("doomed", functools.partial(die_until, tmp_path, 99))
     drain(engine)
     with pytest.raises(BenchError, match="died 3 times"):
@@ -75,17 +122,23 @@ def test_a_process_that_keeps_dying_is_given_up(tmp_path):
 
 
 @pytest.mark.cluster
-def test_ray_carries_out_tasks_and_retries_a_killed_one(tmp_path):
+def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop(tmp_path, stop):
     ray = pytest.importorskip("ray")
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so; else its workers starve beside other work
     ray.init(num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False)
     try:
-        engine = Ray("auto", 0)
+        engine = Ray("auto", 0, stop)
         engine.submit("task", functools.partial(double, 3))
         engine.submit("struck", functools.partial(die_until, tmp_path, 1))
         assert ("task", {"kind": "seen", "x": 3}) in drain(engine)
         assert engine.result("task") == 6
         assert engine.result("struck") == "survived"
+        engine = Ray("auto", 0, stop)
+        engine.submit("long", functools.partial(end_well, tmp_path))
+        stop.set()
+        drain(engine)
+        with pytest.raises(Cancelled):
+            engine.result("long")
     finally:
         ray.shutdown()
 
@@ -95,4 +148,4 @@ def test_ray_where_it_is_absent_names_the_extra(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BenchError, match=r"shala-bench\[ray\]"):
-        Ray("auto", 1)
+        Ray("auto", 1, threading.Event())

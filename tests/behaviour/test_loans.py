@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -87,6 +89,23 @@ def test_another_mixture_is_fitted_and_not_borrowed(tmp_path, changed):
     assert borrowed(found) == ["inference", "prior"]
     alone = weights(run(tmp_path / "alone", "prior.kind=gmm", changed))
     assert all(torch.equal(x, alone[name]) for name, x in weights(found).items())
+
+
+def test_of_another_mixture_of_a_method_trained_whole_the_training_is_borrowed(tmp_path):
+    run(tmp_path / "store", "prior.kind=gmm", model="mvtcae")
+    found = run(tmp_path / "store", "prior.kind=gmm", "prior.components=3", model="mvtcae")
+    assert borrowed(found) == ["vae"]
+    assert weights(found)["mixture_weights"].shape == (3,)
+
+
+def test_another_machine_lends_nothing_and_neither_does_a_foreign_record(tmp_path):
+    lender = run(tmp_path / "store")
+    trained = json.loads((lender.path / "trained.json").read_text())
+    told = trained | {"provenance": trained["provenance"] | {"packages": {"torch": "1.0"}}}
+    (lender.path / "trained.json").write_text(json.dumps(told))
+    assert borrowed(run(tmp_path / "store", "model.prior.guidance=3.0")) == []
+    (lender.path / "trained.json").write_text("{}")
+    assert run(tmp_path / "store", "model.beta=0.5").trained
 
 
 def test_a_sampling_ablation_trains_once(tmp_path):

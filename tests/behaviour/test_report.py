@@ -61,6 +61,8 @@ def add_parts(folder: Path) -> None:
     result["details"] = {
         "by_angle": [{"degrees": 45, "views": 2, "psnr": 21.5}, {"degrees": 180, "psnr": 19.0}]
     }
+    result["pictures"] = ["pictures/samples-joint.png"]
+    result["texts"] = ["texts/samples-joint.txt"]
     file.write_text(json.dumps(result))
     trained = json.loads((folder / "trained.json").read_text())
     trained["provenance"] |= {"seconds": 600.0, "peak_memory": 2**30, "device": "cpu", "threads": 1}
@@ -253,6 +255,48 @@ def test_floors_are_drawn_where_methods_are_near_and_named_for_who_does_not_see(
     lines = [line for axes in drawing.figure.axes for line in axes.lines]
     assert [10.5, 10.5] in [list(line.get_xdata()) for line in lines]
     assert "floor" not in figures.dots(section, "psnr/p1-rotated").alt.split("cmvae")[0]
+
+
+def test_an_evaluator_s_settings_split_no_row_of_another_evaluator(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / "store", "shala", seed, 0.6 + seed / 10)
+    larger = write_run(tmp_path / "store", "mmvae+", 0, 0.4)
+    run = json.loads((larger / "run.json").read_text())
+    run["settings"]["evaluators.samples.columns"] = 5
+    (larger / "run.json").write_text(json.dumps(run))
+    other = write_run(tmp_path / "store", "shala", 2, 0.8)
+    run = json.loads((other / "run.json").read_text())
+    run["settings"]["evaluators.samples.columns"] = 5
+    (other / "run.json").write_text(json.dumps(run))
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    text = " ".join(page(tmp_path / "out").text.split())
+    assert "shala 0.700 ± 0.058" in text
+    assert "+0.300 over mmvae+" in text
+
+
+def test_a_lead_is_that_of_the_means_and_what_is_known_of_fewer_trainings_says_so(tmp_path):
+    for seed, joint in enumerate((0.5, 0.7, 0.7)):
+        write_run(tmp_path / "store", "shala", seed, joint)
+    write_run(tmp_path / "store", "mopoe", 0, 0.6)
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    text = " ".join(page(tmp_path / "out").text.split())
+    assert "+0.033 over mopoe" in text
+    assert "−0.100 in those compared" in text
+    assert "Not told apart from mopoe" in text  # ahead by its mean, behind in the common seed
+
+
+def test_pictures_of_another_split_are_not_shown_as_this_one_s(store, tmp_path):
+    folder = next(f.path for f in store.runs())
+    file = next((folder / "results").glob("*.json"))
+    validation = json.loads(file.read_text())
+    name = "pictures/samples-joint-0123456789.png"
+    validation |= {"split": "validation", "eval_id": "0123456789abc", "pictures": [name]}
+    (folder / "results" / "validation.json").write_text(json.dumps(validation))
+    Image.new("RGB", (8, 8)).save(folder / name)
+    build_report([store], tmp_path / "out")
+    build_report([store], tmp_path / "validation", "validation")
+    assert not list((tmp_path / "out").rglob("*0123456789.png"))
+    assert [f.name for f in (tmp_path / "validation").rglob("*.png")] == [Path(name).name]
 
 
 def test_variants_have_short_names_of_what_differs_and_a_legend(tmp_path):

@@ -7,8 +7,10 @@ import io
 import json
 
 import pytest
+from click.testing import CliRunner
 from records import write_result, write_run, write_views
 
+from bench import main
 from harness.api import BenchError
 from harness.status import describe
 from harness.store import Store
@@ -229,6 +231,26 @@ def test_the_best_is_marked_among_rows_of_one_resolution(tmp_path):
     assert best == {("shala", "32 px"), ("mmvae+", "64 px")}
 
 
+def test_the_best_is_marked_among_rows_of_the_same_data_and_classifiers(tmp_path):
+    for model, few, all_ in (("shala", 0.9, 0.5), ("mmvae+", 0.8, 0.6)):
+        digits = {"overrides": ["data.x=2"], "settings": {"data.x": 2}}
+        write_run(tmp_path, model, 0, few, name="few", data="two digits", **digits)
+        write_run(tmp_path, model, 0, all_)
+        write_run(tmp_path, model, 0, 0.99, name="j", judge="other", overrides=["model.x=2"], x=2)
+    rows = [row for row in table_of(Store(tmp_path)).rows if row.cells]
+    best = {row.label for row in rows if row.cells["coherence/joint"].best}
+    others = {"shala [data.x=2]", "shala [model.x=2]", "mmvae+ [model.x=2]"}
+    assert best == {"mmvae+", *others}  # both of .99 are
+
+
+def test_fewer_trainings_make_no_test_surer(tmp_path):
+    for seed, joint in enumerate((0.58, 0.62)):
+        write_run(tmp_path, "shala", seed, joint)
+    write_run(tmp_path, "mmvae+", 5, 0.57)
+    rows = {row.label: row.cells for row in table_of(Store(tmp_path)).rows if row.cells}
+    assert rows["mmvae+"]["coherence/joint"].best  # .58 +- .01 against .57 +- .01, a training each
+
+
 def test_labels_are_safe_in_every_format(tmp_path):
     write_run(tmp_path, "shala", 0, 0.8, overrides=["model.a_b=x|y"])
     tables = [table_of(Store(tmp_path))]
@@ -252,6 +274,45 @@ def test_csv_holds_every_figure_and_formats_are_well_formed(store):
     assert r"\begin{tabular}" in render(tables, "latex")
     assert "**0.820**" in render(tables, "markdown")
     assert json.loads(render(tables, "json"))[0]["dataset"] == "polymnist"
+
+
+def test_an_export_adds_what_is_missing_and_mixes_no_two_trainings(tmp_path):
+    folder = write_run(tmp_path / "runs", "shala", 0, 0.5)
+    store, copy = Store(tmp_path / "runs"), tmp_path / "copy"
+    store.export(copy)
+    (first,) = (copy / folder.name / "results").iterdir()
+    before = first.read_text()
+    write_result(folder, 0.7, version=2)
+    store.export(copy)
+    assert len(list((copy / folder.name / "results").iterdir())) == 2
+    (folder / "trained.json").write_text('{"digest": "another", "provenance": {}}')
+    with pytest.raises(BenchError, match="another training of the same run"):
+        store.export(copy)
+    assert first.read_text() == before
+    with pytest.raises(BenchError, match="is the store that is exported"):
+        store.export(tmp_path / "runs")
+
+
+def test_a_record_that_does_not_read_is_told_below_the_table(store, tmp_path):
+    write_run(tmp_path, "mopoe", 0, 0.5)
+    (tmp_path / "mopoe-0-" / "run.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "run.json").write_text("{}")
+    notes = " ".join(table_of(store).notes)
+    assert "Left out: mopoe-0-" in notes
+    assert "Left out: odd" in notes
+    found = CliRunner().invoke(main, ["status", "--store", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert found.output.count("unreadable") == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["table", "--metric", "coherence"], ["status"], ["export", "x"]]
+)
+def test_a_store_that_is_not_there_is_told(tmp_path, command):
+    found = CliRunner().invoke(main, [*command, "--store", str(tmp_path / "rnus")])
+    assert found.exit_code == 2
+    assert "there is no such folder" in found.output
 
 
 def test_an_export_names_no_place_of_the_machine(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from harness.api import Rng
+from harness.api import Rng, choose_subsets
 
 KINDS = {
     "uniform": lambda rng, *shape: rng.uniform(*shape),
@@ -48,3 +50,12 @@ def test_uniform_numbers_exclude_both_ends_and_every_draw_is_finite():
     assert u.max() < 1
     assert rng.normal(2_000_000).isfinite().all()
     assert rng.laplace(2_000_000).isfinite().all()
+
+
+@pytest.mark.parametrize(("n", "size"), [(5, 2), (5, 5), (12, 6), (64, 10)])
+def test_subsets_are_distinct_in_order_the_same_each_time_and_never_all_listed(n, size):
+    names = [f"v{i:02d}" for i in range(n)]
+    found = choose_subsets(names, size, 6, "test", size)
+    assert found == choose_subsets(names, size, 6, "test", size)
+    assert len(set(found)) == len(found) == min(6, math.comb(n, size))
+    assert all(len(set(subset)) == size and sorted(subset) == list(subset) for subset in found)
