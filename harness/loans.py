@@ -3,7 +3,8 @@
 A stage may name settings that neither it nor a stage before it reads (`Stage.ignores`), such as
 the scale of a guidance that only samplers know, or the width of a prior that is trained later. A
 run that differs in nothing else from a finished one of its store takes these stages' weights from
-it. They are the ones that it would have trained, bit for bit, and its record names the lender.
+it. They are the ones that it would have trained, bit for bit on a CPU, as code, packages, device
+and threads are the same; and its record names the lender.
 """
 
 from __future__ import annotations
