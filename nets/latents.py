@@ -37,6 +37,7 @@ from nets.precision import widen
 
 _OPEN = "our choice, as for ShaLa"
 _TIME = 32  # Sines and cosines that stand for one modality's time.
+_SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings, of either method
 _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
 
 
@@ -289,6 +290,7 @@ class LatentTraining:
                 optimiser,
                 steps=steps,
                 batch_size=batch_size,
+                ignores=("prior",),
             ),
             GradientStage(
                 "prior",
@@ -300,6 +302,7 @@ class LatentTraining:
                 ema=prior.ema,
                 begin=self._begin,
                 finish=self._finish,
+                ignores=tuple(f"prior.{name}" for name in _SAMPLING),
             ),
         ]
 

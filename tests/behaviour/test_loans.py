@@ -57,6 +57,22 @@ def test_a_loan_is_what_would_have_been_trained_bit_for_bit(tmp_path, changed, s
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize(
+    ("model", "changed", "stages"),
+    [
+        ("mld", "model.prior.sampling_steps=3", ["autoencoders", "prior"]),
+        ("sbm-ae", "model.prior.ratio=0.1", ["autoencoders", "prior"]),
+        ("sbm-ae", "model.prior.standardise=true", ["autoencoders"]),
+    ],
+)
+def test_methods_of_two_stages_borrow_their_autoencoders(tmp_path, model, changed, stages):
+    run(tmp_path / "store", model=model)
+    found = run(tmp_path / "store", changed, model=model)
+    assert borrowed(found) == stages
+    alone = weights(run(tmp_path / "alone", changed, model=model))
+    assert all(torch.equal(x, alone[name]) for name, x in weights(found).items())
+
+
 @pytest.mark.parametrize("changed", ["model.beta=0.5", "train.precision=bf16"])
 def test_what_a_stage_reads_makes_it_train_anew(tmp_path, changed):
     run(tmp_path / "store", "train.precision=float32")
