@@ -306,14 +306,20 @@ def _only_shown(records: list[Record], metrics: dict[str, Any]) -> list[Record]:
     shown = {source_of(r) for f in records for r in f.results if _gives(r, metrics)}
     evaluators = tuple(f"evaluators.{source.split(' (')[0]}." for source in shown)
     for record in records:
-        settings = {
-            key: value
-            for key, value in record.run["settings"].items()
-            if not key.startswith("evaluators.") or key.startswith(evaluators)
-        }
+        run = without_evaluators(record.run, but=evaluators)
         results = [r for r in record.results if source_of(r) in shown]
-        kept.append(replace(record, run={**record.run, "settings": settings}, results=results))
+        kept.append(replace(record, run=run, results=results))
     return kept
+
+
+def without_evaluators(run: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A run without evaluators' settings, but those whose keys begin so."""
+
+    def stays(key: str) -> bool:
+        return not key.startswith("evaluators.") or key.startswith(but)
+
+    settings = {key: value for key, value in run["settings"].items() if stays(key)}
+    return run | {"settings": settings, "overrides": [o for o in run["overrides"] if stays(o)]}
 
 
 def _gives(result: dict[str, Any], metrics: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from harness.tables import (
     printed_name,
     refuse_mixture,
     tables_of,
+    without_evaluators,
 )
 
 _HEADLINES = 2  # metrics that a dataset is summed up by
@@ -225,17 +226,9 @@ def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -
 
 def _rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
     """The runs of a row, whatever settings they were measured with."""
-    trained = {r.name: _without_evaluators(r) for r in records}
     measured = {r.name: r for r in records}
-    rows = group_rows(list(trained.values()))
+    rows = group_rows([replace(r, run=without_evaluators(r.run)) for r in records])
     return [(label, [measured[r.name] for r in own]) for label, own in rows]
-
-
-def _without_evaluators(record: Record) -> Record:
-    settings = record.run["settings"].items()
-    kept = {key: value for key, value in settings if not key.startswith("evaluators.")}
-    overrides = [o for o in record.run["overrides"] if not o.startswith("evaluators.")]
-    return replace(record, run={**record.run, "settings": kept, "overrides": overrides})
 
 
 def _short_names(rows: dict[str, str]) -> dict[str, str]:
