@@ -117,7 +117,7 @@ def _room(names: Any, size: float = 9.5) -> float:
 def dots(section: Section, metric: str) -> Drawing:
     """Every method's figure with its standard error, the printed one as an open diamond.
 
-    Dashed lines are floors and ceilings, where they lie no farther off than the methods spread.
+    Dashed lines are floors and ceilings, where they are near enough to leave the methods room.
     """
     table, ranked = section.table_with(metric), section.ranked(metric)
     _, digits, _ = table.metrics[metric]
@@ -165,9 +165,9 @@ def dots(section: Section, metric: str) -> Drawing:
 
 
 def _near(bounds: dict[str, float], values: list[float]) -> dict[str, float]:
-    """Those that leave the values at least a third of the axis, least first."""
+    """Those no farther off than twice the spread of the values, least first."""
     low, high = min(values), max(values)
-    room = high - low
+    room = 2 * (high - low)
     near = {n: v for n, v in bounds.items() if low - room <= v <= high + room}
     return dict(sorted(near.items(), key=lambda item: item[1]))
 
