@@ -118,8 +118,8 @@ def not_judged(
 ) -> dict[str, str]:
     """New runs that were asked for and cannot be judged, by name, with the reason.
 
-    A run that was recorded before is another code's, unless its commit is the present one and
-    neither tree had changes; what a commit does not tell is not trusted.
+    A run that was recorded before is trusted only where its commit is the present one and neither
+    tree had changes.
 
     Args:
         outcomes: Status, sentence and folder of each run that was asked for.
@@ -132,11 +132,11 @@ def not_judged(
         elif status == "already" and folder:
             made_by = (RunFolder(folder).trained or {}).get("provenance", {})
             if not _is_of(made_by, checkout):
+                commit = (made_by.get("commit") or "unknown")[:12]
+                changed = ", with changes" if made_by.get("dirty") else ""
                 found[folder.name] = (
-                    f"It was recorded by other code than the present, commit "
-                    f"{str(made_by.get('commit'))[:12] or 'unknown'}"
-                    f"{', with changes' if made_by.get('dirty') else ''}. Remove {folder}, or name "
-                    "another --store."
+                    f"It was recorded by code that need not be the present, commit {commit}"
+                    f"{changed}. Remove {folder}, or name another --store."
                 )
     return found
 

@@ -316,6 +316,13 @@ class _Work:
         where = self.folder.path
         if self.folder.trained and not todo:
             return Outcome("already", f"Nothing to do: recorded in {where}.", where)
+        if self.folder.trained and not self.folder.weights.exists():
+            text = (
+                f"{where} is recorded without weights, so nothing more can be measured of it, and "
+                "a record is not written anew. Train it in another store, such as --store "
+                "results/runs."
+            )
+            return Outcome("failed", text, where)
         failure = self.folder.failed
         if failure and not self.options.retry:
             text = f"Not tried again after: {failure['reason']} Add --retry to do so."
@@ -392,12 +399,6 @@ class _Work:
             state = torch.load(self.folder.weights, map_location=self.device, weights_only=True)
             model.load_state_dict(state)
             return model.eval()
-        if self.folder.trained:
-            raise StoreError(
-                f"{self.folder.path} is recorded without weights, so nothing more can be measured "
-                "of it, and a record is not written anew. Train it in another store: --store "
-                "results/runs, for one."
-            )
         code = describe_code(self.entry)  # before the hours in which a file may be edited
         made_by = {**code, **describe_machine(self.device)}
         self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())

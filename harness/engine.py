@@ -106,10 +106,15 @@ class Processes:
     def events(self) -> Iterator[tuple[str, Event]]:
         context = multiprocessing.get_context("spawn")
         running: dict[Connection, tuple[str, Task, int, Any]] = {}
+        ending = False
         try:
             while self._waiting or running:
-                if self._stop.is_set():
-                    self._end(running)
+                if self._stop.is_set() and not ending:  # a second signal would cut an ending short
+                    ending = True
+                    self._results |= {key: Cancelled() for key, _, _ in self._waiting}
+                    self._waiting.clear()
+                    for _, _, _, process in running.values():
+                        process.terminate()
                 while self._waiting and len(running) < self._jobs:
                     key, task, attempt = self._waiting.pop(0)
                     ours, theirs = context.Pipe(duplex=False)
@@ -123,15 +128,6 @@ class Processes:
             for _, _, _, process in running.values():
                 process.terminate()  # the task checkpoints and ends
                 process.join()
-
-    def _end(self, running: dict[Connection, tuple[str, Task, int, Any]]) -> None:
-        """Begin nothing more, and ask what runs to end: once each."""
-        self._results |= {key: Cancelled() for key, _, _ in self._waiting}
-        self._waiting.clear()
-        for pipe, (key, task, attempt, process) in running.items():
-            if attempt <= _RETRIES:
-                process.terminate()
-                running[pipe] = key, task, _RETRIES + 1, process
 
     def _receive(
         self, pipe: Connection, running: dict[Connection, tuple[str, Task, int, Any]]

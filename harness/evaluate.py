@@ -30,9 +30,8 @@ from harness.api.registry import entries, find
 from harness.config import Resolved
 from harness.identity import eval_id
 from harness.provenance import describe_code, describe_machine
-from harness.store import RunFolder, write_whole
+from harness.store import LETTERS, RunFolder, write_whole
 
-_LETTERS = 10  # of an identity in a file's name
 _PICTURE_LIMIT = 300_000  # bytes; records are kept in git
 
 
@@ -118,24 +117,25 @@ def evaluate(
         )
     used = {n: c for n, c in own.items() if n in evaluation.instruments}
     seed = derive_seed(seed, evaluator.name, "evaluation")
-    scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:_LETTERS]}"
+    scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:LETTERS]}"
     tools = Tools(split.device, seed, own, report, splits, cache, scratch)
     began = time.time()
     with torch.inference_mode():
         outcome = evaluator.run(model, spec, split, tools)
     scored = {score.metric for score in outcome.scores}
+    end = _ending(evaluation, folder)
     pictures = {
-        _name(evaluation, folder, f"pictures/{evaluator.name}-{stem}", ".png"): _png(picture)
+        f"pictures/{evaluator.name}-{stem}{end}.png": _png(picture)
         for stem, picture in outcome.pictures.items()
     }
     texts = {
-        _name(evaluation, folder, f"texts/{evaluator.name}-{stem}", ".txt"): text.encode()
+        f"texts/{evaluator.name}-{stem}{end}.txt": text.encode()
         for stem, text in outcome.texts.items()
     }
     for name, content in (pictures | texts).items():
         write_whole(folder.path / name, content)
     folder.write_json(
-        f"results/{evaluator.name}-{evaluation.identity[:_LETTERS]}.json",
+        f"results/{evaluator.name}-{evaluation.identity[:LETTERS]}.json",
         {
             "eval_id": evaluation.identity,
             "train_id": training,
@@ -165,13 +165,11 @@ def evaluate(
         scratch.parent.rmdir()
 
 
-def _name(evaluation: Evaluation, folder: RunFolder, stem: str, end: str) -> str:
-    """Of a file in a run's folder: the plain one for the first evaluation of the test split."""
-    named = (r.get(what, ()) for r in folder.results() for what in ("pictures", "texts"))
-    taken = {name for names in named for name in names}
-    if evaluation.split == "test" and f"{stem}{end}" not in taken:
-        return f"{stem}{end}"
-    return f"{stem}-{evaluation.identity[:_LETTERS]}{end}"
+def _ending(evaluation: Evaluation, folder: RunFolder) -> str:
+    """Of the names of pictures and texts: none for an evaluator's first one of the test split."""
+    name, tests = evaluation.evaluator.name, [r for r in folder.results() if r["split"] == "test"]
+    first = evaluation.split == "test" and all(r["evaluator"] != name for r in tests)
+    return "" if first else f"-{evaluation.identity[:LETTERS]}"
 
 
 def _describe(classifier: Classifier) -> dict[str, Any]:

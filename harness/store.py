@@ -28,6 +28,7 @@ from typing import Any
 
 from harness.api.errors import BenchError
 
+LETTERS = 10  # of an identity in a name
 _CHECKPOINTS_KEPT = 2
 _EVENTS_KEPT = 60  # progress lines that an exported run keeps
 
@@ -74,7 +75,7 @@ class RunFolder:
 
     def has_result(self, evaluation: str) -> bool:
         """Whether an evaluation of that identity is recorded."""
-        return any((self.path / "results").glob(f"*-{evaluation[:10]}.json"))
+        return any((self.path / "results").glob(f"*-{evaluation[:LETTERS]}.json"))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What happened, oldest first; a line cut short by a crash is passed over."""
@@ -172,7 +173,7 @@ class Store:
 
     def folder(self, model: str, dataset: str, preset: str, seed: int, training: str) -> RunFolder:
         """The folder of a run, which need not exist."""
-        return RunFolder(self.root / f"{model}-{dataset}-{preset}-s{seed}-{training[:10]}")
+        return RunFolder(self.root / f"{model}-{dataset}-{preset}-s{seed}-{training[:LETTERS]}")
 
     def runs(self) -> list[RunFolder]:
         """Every run below the root, at any depth."""

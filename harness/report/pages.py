@@ -26,7 +26,7 @@ from harness.report.sections import (
     states,
     variation,
 )
-from harness.store import Store
+from harness.store import LETTERS, Store
 from harness.tables import (
     Row,
     Table,
@@ -397,7 +397,7 @@ class _Writer:
 
 def _kind_of(result: dict[str, Any], file: Path) -> str:
     """What a picture or text shows: "joint", "views-sheet"."""
-    return file.stem.removeprefix("samples-").removesuffix(f"-{result['eval_id'][:10]}")
+    return file.stem.removeprefix("samples-").removesuffix(f"-{result['eval_id'][:LETTERS]}")
 
 
 def _split(table: Table) -> list[Table]:

@@ -302,7 +302,7 @@ def glances(section: Section) -> Iterator[Glance]:
             best,
             cell,
             (first.label, variant) if variant else (),
-            [row.label for row, _ in rest if _is_level(row, best, metric, sign)],
+            [row.label for row, _ in rest if not is_behind(row, best, metric, sign)],
             rest[0][0] if rest else None,
             cell.mean - rest[0][1].mean if rest else None,
             difference(best.scores[metric], rest[0][0].scores[metric]) if rest else None,
@@ -314,12 +314,6 @@ def glances(section: Section) -> Iterator[Glance]:
             standing(gap(best, metric), direction, same_data=not table.apart),
             _warning(best, metric),
         )
-
-
-def _is_level(row: Row, best: Row, metric: str, sign: int) -> bool:
-    """Whether errors are known, and it is not told apart from the best by them."""
-    known = difference(best.scores[metric], row.scores[metric]).p is not None
-    return known and not is_behind(row, best, metric, sign)
 
 
 def _elsewhere(best: Row, metric: str, table: Table) -> str:
