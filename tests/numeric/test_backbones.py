@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from harness.api import Modality
-from nets.backbones import Network, decoder, encoder
+from nets.backbones import Network, decoder, encoder, initialise
 
 
 @pytest.mark.parametrize("family", ["conv", "resnet"])
@@ -59,3 +61,16 @@ def test_pictures_of_cars_are_encoded_and_decoded_at_every_resolution(family, si
 def test_large_pictures_reach_the_linear_layers_of_conv_as_four_by_four_places(side):
     net = decoder(Modality("v00", "image", (3, side, side)), 4, Network(family="conv", width=0.125))
     assert net.layers[0].out_features == 32 * 4 * 4
+
+
+@pytest.mark.parametrize("family", ["conv", "resnet"])
+@pytest.mark.parametrize("initialisation", ["torch", "kaiming", "white"])
+def test_a_coarse_picture_begins_at_nothing_and_adds_its_enlargement(family, initialisation):
+    network = Network(family=family, width=0.1, coarse=5, initialisation=initialisation)
+    net = decoder(Modality("x", "image", (3, 33, 33)), 4, network)
+    initialise(net, network)
+    z = torch.randn(2, 4)
+    assert torch.equal(net(z), net.fine(z))
+    nn.init.normal_(net.coarse[0].weight)
+    enlarged = functional.interpolate(net.coarse(z), 33, mode="bilinear", align_corners=False)
+    assert torch.allclose(net(z) - net.fine(z), enlarged, atol=1e-5)
