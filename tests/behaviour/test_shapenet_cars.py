@@ -283,3 +283,16 @@ def test_nothing_falls_back_to_drawn_cars(tmp_path):
     with pytest.raises(DataError, match="No renderings of ShapeNet cars"):
         read(tmp_path)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_silhouette_that_changes_is_read_anew(tmp_path):
+    make_nmr(tmp_path)
+    masks = tmp_path / "NMR_Dataset" / CAR / "test0" / "mask"
+    covered = []
+    masks.mkdir()
+    for value in (0, 255):
+        for i in range(24):
+            Image.new("L", (16, 16), value).save(masks / f"{i:04}.png")
+        os.utime(masks / "0000.png", ns=(0, value))  # though the size be the same
+        covered.append(int(read(tmp_path).split("test").facts["alpha"].sum()))
+    assert covered[0] != covered[1]

@@ -134,3 +134,16 @@ def test_the_record_holds_points_for_a_picture():
     shown = measure(Fake()).details["projection"]
     assert len(shown["posterior"]) == len(shown["prior"]) == len(shown["labels"]) == 400
     assert shown["explained"][0] > 0.9  # the class axis
+
+
+def test_tuples_that_show_the_same_again_are_encoded_once():
+    whole = split_of(200)
+    rows = dict.fromkeys(NAMES, torch.arange(200).repeat_interleave(2))
+    paired = Split(whole.tensors, whole.labels.repeat_interleave(2), rows=rows)
+    modalities = tuple(Modality(name, "image", (1, 1, 1)) for name in NAMES)
+    spec = DataSpec("fake", 1, modalities, 0, {"test": 400}, "", "")
+    outcomes = [
+        Latents(Latents.Config(items=400)).run(Fake(), spec, split, Tools(torch.device("cpu"), 0))
+        for split in (whole, paired)
+    ]
+    assert summaries(outcomes[0]) == summaries(outcomes[1])

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from rings import NAMES, SIDE, SPEC, Known, ring_of, tools_of
 from skimage.color import rgb2lab
 
@@ -215,3 +216,12 @@ def test_values_that_are_not_finite_are_told(split):
 
     with pytest.raises(BenchError, match="'v00' to 'v15' that are not finite"):
         measure(Broken(), split)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"strength": 0}, {"strengths": (0.5, 1.5)}, {"strengths": ()}, {"guidances": (0.0, -1.0)}],
+)
+def test_settings_out_of_bounds_are_refused(setting):
+    with pytest.raises(ValidationError, match=next(iter(setting))):
+        Style.Config(**setting)
