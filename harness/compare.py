@@ -23,7 +23,7 @@ _KEYS = {  # what two sides of a kind have in common
     "store": ("model", "dataset", "preset"),
 }
 _SHORT = 12  # letters of a digest
-_OF_DATA = ("classifier/", "floor/", "ceiling/", "chance/")
+_OF_DATA = re.compile("(classifier|floor|ceiling|chance)[/-]")  # "floor/fid", "floor-white/psnr"
 
 
 @dataclass
@@ -229,7 +229,7 @@ def _fill(comparison: Comparison, a: list[Record], b: list[Record], metric: str)
 
 def is_of_data(metric: str) -> bool:
     """Whether it measures the data or the classifiers rather than a method."""
-    return metric.startswith(_OF_DATA)
+    return _OF_DATA.match(metric) is not None
 
 
 def differing_settings(a: list[Record], b: list[Record]) -> list[str]:

@@ -317,6 +317,7 @@ def test_tables_of_views_say_what_figures_hang_on_and_where_floors_lie(tmp_path)
     for words in ("resolution", "32 px", "aligned views", "24.7", "16 views, given ones unsaid"):
         assert words in text, words
     assert text.index("Floor") < text.index("Blue and bold")
+    assert "Floor-white" not in text  # a floor is a line below the tables, not a table
     first = Page(tmp_path / "out" / "index.html").text
     assert "24.7 at 128 px, 22.2 at 256 px for shala" in first
     assert "not printed" not in first
