@@ -254,7 +254,7 @@ class ResnetDecoder(nn.Module):
 class CoarseToFine(nn.Module):
     """A decoder with a linear short cut from the latent to a coarse picture, 0 at the start.
 
-    StyleGAN2 has such outputs at every size (Karras et al. 2020, section 4.2). A deep decoder takes
+    StyleGAN2 has such outputs at every size (Karras et al. 2020, section 4.1). A deep decoder takes
     hundreds of updates to follow a car's hue, and by then the posterior has dropped what was
     nothing but noise to it. ShaLa's first stage, cars of 64 pixels, 400 updates: 22.9 dB and 100 %
     of the chroma unexplained without it, 25.0 dB and 37 % with 8 x 8 pixels.
