@@ -233,7 +233,11 @@ def is_of_data(metric: str) -> bool:
 
 
 def differing_settings(a: list[Record], b: list[Record]) -> list[str]:
-    """Settings, data and version of the method that are not the same on both sides."""
+    """Settings, data and version of the method that are not the same on both sides.
+
+    A setting that one side's code did not know counts where it is not at its default: a new one's
+    default is what was done before, or the method's version is raised.
+    """
     differing, only = _configuration(a, b)
     measured = [{r["evaluator"] for record in own for r in record.results} for own in (a, b)]
     both = tuple(f"evaluators.{name}." for name in measured[0] & measured[1])
@@ -243,14 +247,20 @@ def differing_settings(a: list[Record], b: list[Record]) -> list[str]:
     )
     settings = {key for record in (*a, *b) for key in record.run["settings"]} | {"version"}
     told = [f"{key} is {x} there and {y} here" for key, x, y in differing if key in settings]
-    for side, keys in zip(("there", "here"), only, strict=True):
-        told += [f"{key} is only {side}" for key in keys if key in settings]
+    for side, own, keys in zip(("there", "here"), (a, b), only, strict=True):
+        chosen = (key for key in keys if key in settings and not _at_default(own, key))
+        told += [f"{key} is only {side}" for key in chosen]
     prints = [{r.run["data"]["fingerprint"][:_SHORT] for r in own} for own in (a, b)]
     if prints[0] != prints[1]:
         told.append(
             f"the data's fingerprint is {_told(prints[0])} there and {_told(prints[1])} here"
         )
     return told
+
+
+def _at_default(records: list[Record], key: str) -> bool:
+    origins = [r.run["origins"][key] for r in records if key in r.run.get("origins", {})]
+    return bool(origins) and all(layer == "class default" for layer, _ in origins)
 
 
 def differing_measures(a: list[Record], b: list[Record]) -> list[str]:
