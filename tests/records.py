@@ -34,6 +34,7 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
             "evaluators.coherence.samples": 0,
             **changes.get("settings", {}),
         },
+        "origins": changes.get("origins", {}),
     }
     (folder / "run.json").write_text(json.dumps(run))
     if "failed" in changes:

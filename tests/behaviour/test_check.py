@@ -182,6 +182,15 @@ def test_other_settings_are_not_comparable_and_printed(stores):
     assert "model.x is 1 there and 7 here" in found.output
 
 
+@pytest.mark.parametrize(("layer", "code"), [("class default", 0), ("preset quick", 3)])
+def test_a_setting_the_reference_does_not_know_counts_where_it_is_chosen(stores, layer, code):
+    origins = {"model.new": [layer, "ours"]}
+    new(stores, (0.80, 0.81, 0.79), settings={"model.new": 0}, origins=origins)
+    found = check(stores)
+    assert found.exit_code == code, found.output
+    assert ("model.new is only here" in found.output) == bool(code)
+
+
 def test_other_data_and_other_classifiers_are_not_comparable(stores):
     new(stores, (0.81, 0.80, 0.79), data="bbbb", judge="other")
     found = check(stores)
