@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from harness.api import (
     DataSpec,
@@ -32,19 +31,23 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.likeness import WINDOW, Summary, foreground, psnr, quantise, ssim
+from nets.likeness import (
+    WINDOW,
+    Summary,
+    foreground,
+    lab,
+    overlap,
+    psnr,
+    quantise,
+    silhouette,
+    ssim,
+)
 from nets.sheets import Strip, draw_sheet
 from nets.viewpoints import describe_row, stack, why_no_views
 
 _FACTS = ("style_reference", "restyled")
 _COLOURS, _LIGHTS = 16, 8  # bins of a and b, of L (views.md section 8)
 _RANGE = 110.0  # of a and b; sRGB reaches from -108 to 98
-_XYZ = (  # IEC 61966-2-1, as scikit-image has it
-    (0.412453, 0.357580, 0.180423),
-    (0.212671, 0.715160, 0.072169),
-    (0.019334, 0.119193, 0.950227),
-)
-_D65 = (0.95047, 1.0, 1.08883)
 _SHOWN, _COLUMNS = 4, 8  # pairs and views of a figure
 _TRUTH = "the true picture in the output's place"
 
@@ -272,10 +275,8 @@ class _Part:
     def figures(self, made: Tensor) -> dict[str, Tensor]:
         """Figures `[b]` of outputs, means over the views."""
         mask = foreground(made)
-        shape = _closed(mask)
-        iou, other = (
-            overlap(shape, _closed(foreground(x))).mean(1) for x in (self.source, self.reference)
-        )
+        shape = silhouette(made)
+        iou, other = (overlap(shape, silhouette(x)).mean(1) for x in (self.source, self.reference))
         found = {
             "psnr": psnr(made, self.truth).mean(1),
             "psnr-foreground": psnr(made, self.truth, mask | foreground(self.truth)).mean(1),
@@ -302,18 +303,6 @@ def gain(made: Tensor, source: Tensor, reference: Tensor, ceiling: Tensor) -> Te
     return torch.where(ceiling > copies, (made - copies) / (ceiling - copies), torch.nan)
 
 
-def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union `[...]` of masks `[..., H, W]`; 1 where both are empty."""
-    both, either = (a & b).sum((-2, -1)), (a | b).sum((-2, -1))
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0).double()
-
-
-def _closed(mask: Tensor) -> Tensor:
-    """Masks `[b, V, H, W]` with holes and cracks of up to two pixels filled."""
-    grown = functional.max_pool2d(mask.float(), 3, 1, 1)
-    return -functional.max_pool2d(-grown, 3, 1, 1) > 0.5
-
-
 def colours(pictures: Tensor, masks: Tensor) -> Tensor:
     """Histograms of what lies in a tuple's masks, all views together, in CIELAB.
 
@@ -335,17 +324,6 @@ def colours(pictures: Tensor, masks: Tensor) -> Tensor:
         counts = torch.bincount(items * bins + place.long(), minlength=len(masks) * bins)
         found.append(counts.view(len(masks), bins) / masks.flatten(1).sum(1, keepdim=True))
     return torch.cat(found, dim=1).double()
-
-
-def lab(pixels: Tensor) -> Tensor:
-    """CIELAB `[P, 3]` of sRGB pixels `[P, 3]` in [0, 1], white D65, 2 degrees (CIE 15)."""
-    linear = torch.where(pixels > 0.04045, ((pixels + 0.055) / 1.055) ** 2.4, pixels / 12.92)
-    xyz = linear @ pixels.new_tensor(_XYZ).T / pixels.new_tensor(_D65)
-    f = torch.where(
-        xyz > (6 / 29) ** 3, xyz.clamp(min=0) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29
-    )
-    x, y, z = f.T
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
 def chi_square(a: Tensor, b: Tensor) -> Tensor:

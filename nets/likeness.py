@@ -1,4 +1,4 @@
-"""How like its truth a picture is: PSNR and SSIM of whole pictures, masks and boxes.
+"""How like another a picture is: PSNR and SSIM of pictures, masks and boxes; outlines, colours.
 
 Each figure is one picture's. Means are the caller's: over views, then objects (views.md section 6).
 """
@@ -19,6 +19,12 @@ LARGEST_PSNR = 100.0  # dB; exact copies would be infinite, which JSON does not 
 WINDOW = 7  # pixels, the side of the window that scikit-image's SSIM slides by default
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for data in [0, 1]
 _NOT_WHITE = 0.05  # views.md section 8
+_XYZ = (  # IEC 61966-2-1, as scikit-image has it
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+_D65 = (0.95047, 1.0, 1.08883)
 _DRAWS = 2000
 _TAIL = 0.025  # of a 95 % interval, on each side
 
@@ -124,6 +130,32 @@ def foreground(x: Tensor) -> Tensor:
     They differ from it by over .05 in a channel.
     """
     return (x < 1 - _NOT_WHITE).any(-3)
+
+
+def silhouette(x: Tensor) -> Tensor:
+    """The foreground `[..., V, H, W]` of pictures `[..., V, C, H, W]` without small holes.
+
+    Holes and cracks of up to two pixels are filled.
+    """
+    grown = functional.max_pool2d(foreground(x).float(), 3, 1, 1)
+    return -functional.max_pool2d(-grown, 3, 1, 1) > 0.5
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union `[...]` of masks `[..., H, W]`; 1 where both are empty."""
+    both, either = (a & b).sum((-2, -1)), (a | b).sum((-2, -1))
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0).double()
+
+
+def lab(pixels: Tensor) -> Tensor:
+    """CIELAB `[P, 3]` of sRGB pixels `[P, 3]` in [0, 1], white D65, 2 degrees (CIE 15)."""
+    linear = torch.where(pixels > 0.04045, ((pixels + 0.055) / 1.055) ** 2.4, pixels / 12.92)
+    xyz = linear @ pixels.new_tensor(_XYZ).T / pixels.new_tensor(_D65)
+    f = torch.where(
+        xyz > (6 / 29) ** 3, xyz.clamp(min=0) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29
+    )
+    x, y, z = f.T
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
 @dataclass(frozen=True)

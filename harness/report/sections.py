@@ -28,7 +28,7 @@ from harness.tables import (
     without_evaluators,
 )
 
-_HEADLINES = 2  # metrics that a dataset is summed up by
+_HEADLINES = 3  # metrics that a dataset is summed up by
 _FIRST = (
     "coherence/cross",
     "coherence/joint",
@@ -36,6 +36,7 @@ _FIRST = (
     "attributes/joint",
     "psnr/p1",
     "ssim/p1",
+    "consistency/shape",
 )
 _SUBSET = "coherence/subset"
 _CLASSES = "coherence/joint-classes"

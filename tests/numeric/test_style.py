@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from rings import NAMES, SIDE, SPEC, Known, ring_of, tools_of
 from skimage.color import rgb2lab
 
-from evaluators.style import Style, chi_square, colours, gain, lab, overlap
+from evaluators.style import Style, chi_square, colours, gain
 from harness.api import BenchError, Split
+from nets.likeness import lab, overlap
 
 
 @pytest.fixture(autouse=True)
