@@ -480,13 +480,29 @@ def _run_work(
 
 @main.command()
 @_store_option
+@click.option(
+    "--outdated",
+    is_flag=True,
+    help="Only runs whose preset gives other settings today, and which; imports every method.",
+)
 @_json_option
-def status(stores: tuple[Path, ...], as_json: bool) -> None:
+def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:
     """Say how every run of a store stands."""
     from harness.status import describe, render_status
     from harness.store import Store
 
-    found = [describe(folder) for path in _stores(stores) for folder in Store(path).runs()]
+    folders = [folder for path in _stores(stores) for folder in Store(path).runs()]
+    found = [describe(folder) for folder in folders]
+    if outdated:
+        from harness.outdated import changes_since
+
+        readable = [(f, d) for f, d in zip(folders, found, strict=True) if d["dataset"]]
+        changed = [(item, changes_since(folder.run)) for folder, item in readable]
+        found = [
+            item | {"reason": f"{item['reason']} {'; '.join(told)}".strip()}
+            for item, told in changed
+            if told
+        ]
     click.echo(json.dumps(found, indent=1) if as_json else render_status(found))
 
 

@@ -26,7 +26,7 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, encoder, initialise
+from nets.backbones import EncoderNetwork, encoder, initialise
 from nets.diffusion import end_in_noise, make_schedule, sample_ancestral
 from nets.planes import PlaneField
 from nets.rays import Rays, composite, cross_cube, stratify
@@ -56,7 +56,9 @@ class RenderDiffusionConfig(Settings):
         "Give the U-Net also a vector of the whole noisy view, by an encoder of its own.",
         "ours, for few updates: the U-Net alone carried no colour to the planes within 900",
     )
-    network: Network = Network(family="conv", activation="silu", initialisation="kaiming")
+    network: EncoderNetwork = EncoderNetwork(
+        family="conv", activation="silu", initialisation="kaiming"
+    )
     plane_width: int = setting(32, "Channels of each of the three planes.", _OPEN, ge=1)
     hidden: int = setting(64, "Units of the decoder's layer.", _OPEN, ge=1)
     half: float = setting(0.5, "Half the edge of the rendered cube.", "cars fit into it", gt=0)

@@ -29,7 +29,7 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, encoder, initialise
+from nets.backbones import EncoderNetwork, encoder, initialise
 from nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
 from nets.precision import widen
 from nets.unet import Attend, UNet
@@ -45,7 +45,9 @@ _NORM = 1e-6
 class SyncDreamerConfig(Settings):
     """Settings, with the published ones as defaults where they carry over to pixels."""
 
-    network: Network = Network(family="conv", activation="silu", initialisation="kaiming")
+    network: EncoderNetwork = EncoderNetwork(
+        family="conv", activation="silu", initialisation="kaiming"
+    )
     patch: int = setting(
         1, "Side of the squares of pixels that are channels to the networks.", "our choice", ge=1
     )

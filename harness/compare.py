@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.api.errors import BenchError, unknown
 from harness.api.records import Score
+from harness.config import DEFAULT
 from harness.difference import Difference, difference
 from harness.gather import Gathered, Record, gather, source_of
 from harness.store import Store
@@ -260,7 +261,7 @@ def differing_settings(a: list[Record], b: list[Record]) -> list[str]:
 
 def _at_default(records: list[Record], key: str) -> bool:
     origins = [r.run["origins"][key] for r in records if key in r.run.get("origins", {})]
-    return bool(origins) and all(layer == "class default" for layer, _ in origins)
+    return bool(origins) and all(layer == DEFAULT for layer, _ in origins)
 
 
 def differing_measures(a: list[Record], b: list[Record]) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from harness.api import BenchError, ConfigErrors, Settings, setting, unknown
 from harness.api.registry import broken, entries, find
 
+DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent.parent / "configs"
 _SECTIONS = ("model", "models", "data", "train", "prior", "evaluators")
 _HIDDEN = ("model", "data")  # sections whose settings are unknown where the name is
@@ -126,7 +127,7 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     known = {name: [f"{name}.{key}" for key, _ in _sources(cls)] for name, cls in classes.items()}
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
     origins = {
-        f"{name}.{key}": Origin("class default", source)
+        f"{name}.{key}": Origin(DEFAULT, source)
         for name, cls in classes.items()
         for key, source in _sources(cls)
     }
@@ -156,7 +157,7 @@ def resolve_data(dataset: str, overrides: Sequence[str]) -> Settings:
     """
     mistakes: list[str] = []
     cls = find("dataset", dataset).cls.Config
-    origins = {f"data.{key}": Origin("class default", source) for key, source in _sources(cls)}
+    origins = {f"data.{key}": Origin(DEFAULT, source) for key, source in _sources(cls)}
     file = CONFIGS / "datasets" / f"{dataset}.toml"
     table = _read(file, mistakes).get("data", {}) if file.exists() else {}
     found = [(key, value) for key, value, _ in _walk("data", table, origins)]

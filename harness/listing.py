@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.api import ABILITIES, has_ability
 from harness.api.registry import broken, entries
-from harness.config import describe_preset, presets
+from harness.config import DEFAULT, describe_preset, presets
 from harness.plan import Run
 
 KINDS = {"models": "model", "datasets": "dataset", "evaluators": "evaluator", "presets": "preset"}
@@ -56,7 +56,7 @@ def describe_settings(run: Run) -> list[dict[str, Any]]:
         {
             "setting": key,
             "value": value,
-            "origin": origins[key].layer if key in origins else "class default",
+            "origin": origins[key].layer if key in origins else DEFAULT,
             "source": origins[key].source if key in origins else "",
         }
         for key, value in values.items()

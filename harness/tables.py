@@ -608,7 +608,7 @@ def bounds_of(record: Record, metric: str) -> dict[str, float]:
         bound = _BOUND.fullmatch(s.metric)
         family = bound[3] if bound else s.metric.removeprefix(_FLOOR)
         is_bound = bound or family != s.metric
-        if is_bound and s.is_summary and metric.startswith(family + "/"):
+        if is_bound and s.is_summary and f"{metric}/".startswith(f"{family}/"):
             found[f"{bound[1]}: {bound[2]}" if bound else "floor: real images"] = s.value
     return found
 

@@ -21,7 +21,7 @@ from nets.cub import CaptionDecoder, CaptionEncoder
 from nets.mst import mst_decoder, mst_encoder
 
 
-class Network(Settings):
+class EncoderNetwork(Settings):
     """Which family of networks, and how wide."""
 
     family: Literal["conv", "resnet", "mst", "cub"] = setting(
@@ -39,6 +39,11 @@ class Network(Settings):
     hidden: int = setting(
         512, "Units between convolutions and posterior, conv family.", "MoPoE code: class_dim", ge=1
     )
+
+
+class Network(EncoderNetwork):
+    """The same, of encoders and decoders."""
+
     coarse: int = setting(
         0,
         "Side of a picture that one linear layer adds to a decoder's, enlarged; 0 for none.",
@@ -51,7 +56,7 @@ _SMALL = 32  # pixels; larger images get deeper networks
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
-def initialise(module: nn.Module, network: Network) -> None:
+def initialise(module: nn.Module, network: EncoderNetwork) -> None:
     """Start every layer of a model's networks as the settings say.
 
     "kaiming" keeps the variance through rectified layers (He et al. 2015). Torch's own start
@@ -87,7 +92,7 @@ def initialise(module: nn.Module, network: Network) -> None:
                 nn.init.ones_(last.bias)
 
 
-def encoder(modality: Modality, network: Network, *, private: bool = False) -> nn.Module:
+def encoder(modality: Modality, network: EncoderNetwork, *, private: bool = False) -> nn.Module:
     """Network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F.
 
     Args:
@@ -134,11 +139,11 @@ def _sides(modality: Modality, halvings: int) -> list[int]:
     return [math.ceil(height / 2**k) for k in range(halvings + 1)]
 
 
-def _channels(network: Network, *counts: int) -> list[int]:
+def _channels(network: EncoderNetwork, *counts: int) -> list[int]:
     return [max(1, round(count * network.width)) for count in counts]
 
 
-def _conv_levels(modality: Modality, network: Network) -> tuple[list[int], list[int]]:
+def _conv_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[int], list[int]]:
     """Sides and channels after each strided convolution.
 
     Three of them, as published for 28 x 28; up to 64 x 64 four, as MMVAE's network for CUB has; and
@@ -152,7 +157,7 @@ def _conv_levels(modality: Modality, network: Network) -> tuple[list[int], list[
 class ConvEncoder(nn.Module):
     """Strided convolutions and one linear layer (MoPoE code, ConvNetworksImgCMNIST)."""
 
-    def __init__(self, modality: Modality, network: Network):
+    def __init__(self, modality: Modality, network: EncoderNetwork):
         super().__init__()
         sides, channels = _conv_levels(modality, network)
         act = _ACTIVATIONS[network.activation]
@@ -195,7 +200,7 @@ def _enlarge(inputs: int, outputs: int, side: int, target: int) -> nn.ConvTransp
     return nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=target - (2 * side - 1))
 
 
-def _resnet_levels(modality: Modality, network: Network) -> tuple[list[int], list[int]]:
+def _resnet_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[int], list[int]]:
     """Sides at each level, and channels before the first block and after the last of each level.
 
     28 is halved twice, as published; beyond 32 x 32 down to 2, as MMVAE+'s network for CUB does.
@@ -209,7 +214,7 @@ def _resnet_levels(modality: Modality, network: Network) -> tuple[list[int], lis
 class ResnetEncoder(nn.Module):
     """Pre-activation residual blocks with average pooling between (MMVAE+ code)."""
 
-    def __init__(self, modality: Modality, network: Network):
+    def __init__(self, modality: Modality, network: EncoderNetwork):
         super().__init__()
         sides, channels = _resnet_levels(modality, network)
         self.features = channels[-1] * sides[-1] ** 2

@@ -12,6 +12,7 @@ from records import write_result, write_run, write_views
 
 from bench import main
 from harness.api import BenchError
+from harness.config import resolve
 from harness.status import describe
 from harness.store import Store
 from harness.tables import make_tables, render
@@ -256,6 +257,26 @@ def test_labels_are_safe_in_every_format(tmp_path):
     tables = [table_of(Store(tmp_path))]
     assert r"shala [model.a\_b=x|y]" in render(tables, "latex")
     assert r"shala [model.a_b=x\|y]" in render(tables, "markdown")
+
+
+def test_runs_of_other_settings_than_the_preset_has_today_are_told(tmp_path):
+    settings = resolve("shala", "polydigits", "quick", []).values()
+    changes = {
+        0: {},
+        1: {"model.latent_dim": 8, "model.prior.width": None},
+        2: {
+            "model.network.coarse": None,
+            "train.precision": "other",
+        },  # the default, and the device
+    }
+    for seed, other in changes.items():
+        own = {k: v for k, v in (settings | other).items() if v is not None}
+        own |= {"model.x": None}
+        write_run(tmp_path, "shala", seed, 0.5, dataset="polydigits", settings=own)
+    write_run(tmp_path, "removed", 0, 0.5)
+    found = CliRunner().invoke(main, ["status", "--outdated", "--json", "--store", str(tmp_path)])
+    told = {item["seed"]: item["reason"] for item in json.loads(found.output)}
+    assert told == {1: "model.latent_dim 8, now 64; no model.prior.width, now 256"}
 
 
 def test_a_run_in_two_stores_counts_once(store):
