@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness.api import DataSpec, Optimiser, Rng, Settings, setting
 from nets.diffusion import (
@@ -53,6 +54,11 @@ class PriorConfig(Settings):
         "Condition on h_j, or on x_j through an encoder of its own.",
         "section 3.4; Table 5",
     )
+    adapters: bool = setting(
+        False,
+        "Whether each modality's condition passes a linear map of its own, the identity at first.",
+        f"{_OPEN}; features of different encoders share no coordinates",
+    )
     guidance: float = setting(
         0.0,
         "w of (1 + w) conditional - w unconditional; 0 is no guidance.",
@@ -89,6 +95,9 @@ class DiffusionPrior(nn.Module):
         self.denoiser = VectorDenoiser(latent, feature, config.width, config.blocks)
         # One token a modality tells whose feature it is; the last stands for no condition.
         self.tokens = nn.Parameter(torch.randn(modalities + 1, feature))
+        self.adapters = (
+            nn.Parameter(torch.eye(feature).repeat(modalities, 1, 1)) if config.adapters else None
+        )
         self.register_buffer("latent_mean", torch.zeros(latent))
         self.register_buffer("latent_std", torch.ones(latent))
         self.register_buffer("feature_mean", torch.zeros(modalities, feature))
@@ -128,8 +137,12 @@ class DiffusionPrior(nn.Module):
         return denoising_loss(denoiser, self.schedule, z0, rng).mean()
 
     def condition(self, features: Tensor, which: Tensor) -> Tensor:
-        """Standardised features `[B, F]` with the token of their modality `[B]` added."""
+        """Standardised features `[B, F]`, adapted, with the token of their modality `[B]` added."""
         scaled = (widen(features) - self.feature_mean[which]) / self.feature_std[which]
+        if self.adapters is not None:
+            own = functional.one_hot(which, len(self.adapters)).to(scaled.dtype)  # [B, M]
+            placed = own[:, :, None] * scaled[:, None]  # [B, M, F], zeros but for the own modality
+            scaled = placed.flatten(1) @ self.adapters.flatten(0, 1)
         return scaled + self.tokens[which]
 
     def noise(self, n: int, rng: Rng) -> Tensor:

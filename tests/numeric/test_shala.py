@@ -60,11 +60,18 @@ def test_stage_one_equals_the_loop_in_value_and_gradient(spec, network, views, b
         torch.testing.assert_close(own, other)
 
 
-@pytest.mark.parametrize("prediction", ["noise", "velocity", "data"])
-def test_stage_two_equals_the_loop(spec, prediction):
-    config = PriorConfig(prediction=prediction, timesteps=20, width=16, blocks=2, drop=0.5)
+@pytest.mark.parametrize(
+    ("prediction", "adapters"),
+    [("noise", False), ("velocity", False), ("data", False), ("velocity", True)],
+)
+def test_stage_two_equals_the_loop(spec, prediction, adapters):
+    config = PriorConfig(
+        prediction=prediction, timesteps=20, width=16, blocks=2, drop=0.5, adapters=adapters
+    )
     prior = DiffusionPrior(spec, config, D, F)
     nn.init.normal_(prior.denoiser.leave[-1].weight)
+    if adapters:
+        nn.init.normal_(prior.adapters)
     z0, h = torch.randn(6, D) * 3 + 1, torch.randn(3, 6, F)
     prior.fit_scale(z0, torch.full_like(z0, 0.1), h)
     which = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -81,12 +88,23 @@ def test_stage_two_equals_the_loop(spec, prediction):
         s, sigma = schedule.signal[t[i]].double(), schedule.sigma[t[i]].double()
         scaled = (z0[i] - prior.latent_mean) / prior.latent_std
         condition = (h[which[i], i] - prior.feature_mean[which[i]]) / prior.feature_std[which[i]]
+        if adapters:
+            condition = condition @ prior.adapters[which[i]]
         condition = prior.tokens[3] if dropped[i] else condition + prior.tokens[which[i]]
         z_t = s * scaled + sigma * noise[i]
         out = prior.denoiser(z_t[None], t[i : i + 1], condition[None])[0]
         target = {"noise": noise[i], "data": scaled, "velocity": s * noise[i] - sigma * scaled}
         total = total + ((out - target[prediction]) ** 2).mean()
     torch.testing.assert_close(value.double(), total / 6, rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_change_nothing_at_first(spec):
+    h, which = torch.randn(6, F), torch.tensor([0, 1, 2, 2, 1, 0])
+    plain, adapted = (
+        DiffusionPrior(spec, PriorConfig(width=16, adapters=x), D, F) for x in (False, True)
+    )
+    adapted.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(adapted.condition(h, which), plain.condition(h, which))
 
 
 def test_standardised_latents_have_unit_variance_over_the_aggregate_posterior(spec):
