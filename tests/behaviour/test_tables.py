@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from records import write_result, write_run, write_views
 
 from bench import main
-from harness.api import BenchError
+from harness.api import BenchError, Score
 from harness.config import resolve
 from harness.status import describe
 from harness.store import Store
-from harness.tables import make_tables, render
+from harness.tables import bounds_of, make_tables, render
 
 
 @pytest.fixture
@@ -277,6 +278,15 @@ def test_runs_of_other_settings_than_the_preset_has_today_are_told(tmp_path):
     found = CliRunner().invoke(main, ["status", "--outdated", "--json", "--store", str(tmp_path)])
     told = {item["seed"]: item["reason"] for item in json.loads(found.output)}
     assert told == {1: "model.latent_dim 8, now 64; no model.prior.width, now 256"}
+
+
+def test_a_bound_is_of_a_family_of_metrics_or_of_one():
+    values = {"floor-white/psnr": 10.0, "floor-mixed/consistency/shape": 0.8, "psnr/p1": 20.0}
+    scores = [Score(name, x, 8).to_json() for name, x in values.items()]
+    record = SimpleNamespace(results=[{"scores": scores}])
+    assert bounds_of(record, "psnr/p1") == {"floor: white": 10}
+    assert bounds_of(record, "consistency/shape") == {"floor: mixed": 0.8}
+    assert bounds_of(record, "consistency/shape-of-others") == {}
 
 
 def test_a_run_in_two_stores_counts_once(store):
