@@ -492,17 +492,12 @@ def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:
     from harness.store import Store
 
     folders = [folder for path in _stores(stores) for folder in Store(path).runs()]
-    found = [describe(folder) for folder in folders]
     if outdated:
-        from harness.outdated import changes_since
+        from harness.outdated import describe_outdated
 
-        readable = [(f, d) for f, d in zip(folders, found, strict=True) if d["dataset"]]
-        changed = [(item, changes_since(folder.run)) for folder, item in readable]
-        found = [
-            item | {"reason": f"{item['reason']} {'; '.join(told)}".strip()}
-            for item, told in changed
-            if told
-        ]
+        found = describe_outdated(folders)
+    else:
+        found = [describe(folder) for folder in folders]
     click.echo(json.dumps(found, indent=1) if as_json else render_status(found))
 
 

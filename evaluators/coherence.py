@@ -33,6 +33,7 @@ from harness.api import (
     register_evaluator,
     setting,
 )
+from nets.fidelity import effective_classes
 
 _SUBSETS = 64  # enumerated up to here, drawn by a fixed seed beyond (design.md section 3)
 _MOST_MODALITIES = 10
@@ -258,7 +259,7 @@ def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:
     scores = [_part("coherence/joint", _agreeing(guesses), (), None, [])]
     counts = torch.bincount(guesses[0][_agreeing(guesses)], minlength=classes)
     if counts.any():
-        spread = _effective_classes(counts)
+        spread = effective_classes(counts.double() / counts.sum()).item()
         scores.append(Score("coherence/joint-classes", spread, int(counts.sum())))
     return scores
 
@@ -280,11 +281,6 @@ def _histogram(guesses: Tensor, spec: DataSpec) -> dict[str, Any]:
         "majority": count(majority),
         "modalities": {name: count(own) for name, own in zip(spec.names, guesses, strict=True)},
     }
-
-
-def _effective_classes(counts: Tensor) -> float:
-    shares = counts.double() / counts.sum()
-    return torch.special.entr(shares).sum().exp().item()
 
 
 def _matrix(scores: list[Score], metric: str) -> dict[str, dict[str, float]]:

@@ -27,6 +27,7 @@ from harness.api import (
     register_evaluator,
     setting,
 )
+from nets.fidelity import effective_classes
 from nets.likeness import Summary, foreground, lab, quantise, silhouette
 from nets.sheets import Strip, draw_sheet
 from nets.viewpoints import describe_row, stack, why_no_views
@@ -136,12 +137,17 @@ class _Bench:
 
     def measure(self) -> None:
         """The figures of samples, and of what bounds them."""
-        made = _Outline.joined([_Outline.of(self._sample(*part)) for part in self._batches()])
-        self._shown, self._best = self._sample(0, _SHOWN), self._score("consistency", made)
+        outlines = []
+        for first, n in self._batches():
+            pictures = self._sample(first, n)
+            outlines.append(_Outline.of(pictures))
+            if first == 0:
+                self._shown = pictures[:_SHOWN]
+        self._best = self._score("consistency", _Outline.joined(outlines))
         if self.spec.classes and self.train.labels is not None:
             classes = self.train.labels[self._best.to(self.train.device)]
             draws = functional.one_hot(classes, self.spec.classes).T.double()
-            self.summary.add(_CLASSES, draws, effective_classes)
+            self.summary.add(_CLASSES, draws, lambda x: effective_classes(x.mean(-1)))
         n, size = len(self.split), self.config.batch_size
         parts = [self._real(self.split, first, size) for first in range(0, n, size)]
         self._score("ceiling-truth/consistency", _Outline.joined(map(_Outline.of, parts)))
@@ -234,11 +240,6 @@ class _Outline:
         both = self.masks @ other.masks.transpose(1, 2)
         sizes = self.masks.sum(2)[:, :, None] + other.masks.sum(2)[:, None]
         return (both / (sizes - both).clamp(min=1)).permute(1, 2, 0).double()
-
-
-def effective_classes(draws: Tensor) -> Tensor:
-    """Exponential of the entropy `[R]` of the classes that draws `[C, R, n]` mark by 1."""
-    return torch.special.entr(draws.mean(-1)).sum(0).exp()
 
 
 def intraclass_correlation(x: Tensor) -> Tensor:

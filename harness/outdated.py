@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from harness.api import BenchError
 from harness.api.registry import find
 from harness.config import DEFAULT, Resolved, resolve
+from harness.status import describe
+from harness.store import RunFolder
 
 _DECIDES = ("model.", "data.", "prior.")  # what the device decides, as train.precision, is left out
+
+
+def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
+    """Runs whose preset gives other settings today, as `harness.status` describes them.
+
+    The changes stand after the reason.
+    """
+    found = []
+    for folder in folders:
+        item = describe(folder)
+        changed = changes_since(folder.run) if item["state"] != "unreadable" else []
+        if changed:
+            found.append(item | {"reason": f"{item['reason']} {'; '.join(changed)}".strip()})
+    return found
 
 
 def changes_since(run: dict[str, Any]) -> list[str]:
@@ -28,7 +45,11 @@ def changes_since(run: dict[str, Any]) -> list[str]:
     except BenchError:
         return []
     was = run["settings"]
-    told = [] if run["model_version"] == version else [f"version {run['model_version']}"]
+    told = (
+        []
+        if run["model_version"] == version
+        else [f"version {run['model_version']}, now {version}"]
+    )
     for key, value in json.loads(json.dumps(now.values())).items():
         default = now.origins[key].layer == DEFAULT
         if not key.startswith(_DECIDES) or (key not in was and default):

@@ -109,6 +109,11 @@ def frechet(made: Tensor, real: Real) -> float:
     return fid_statistics_to_metric(own, real.statistics, verbose=False)[KEY_METRIC_FID]
 
 
+def effective_classes(shares: Tensor) -> Tensor:
+    """Exponential of the entropy `[...]` of the classes' shares `[C, ...]`, which sum to 1."""
+    return torch.special.entr(shares).sum(0).exp()
+
+
 def kernel(made: Tensor, real: Tensor, subsets: int) -> float:
     """Unbiased squared MMD of a cubic kernel, mean over subsets (Bińkowski et al. 2018)."""
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric

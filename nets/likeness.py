@@ -133,7 +133,7 @@ def foreground(x: Tensor) -> Tensor:
 
 
 def silhouette(x: Tensor) -> Tensor:
-    """The foreground `[..., V, H, W]` of pictures `[..., V, C, H, W]` without small holes.
+    """The foreground `[B, V, H, W]` of pictures `[B, V, C, H, W]` without small holes.
 
     Holes and cracks of up to two pixels are filled.
     """

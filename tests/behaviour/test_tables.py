@@ -265,10 +265,7 @@ def test_runs_of_other_settings_than_the_preset_has_today_are_told(tmp_path):
     changes = {
         0: {},
         1: {"model.latent_dim": 8, "model.prior.width": None},
-        2: {
-            "model.network.coarse": None,
-            "train.precision": "other",
-        },  # the default, and the device
+        2: {"model.network.coarse": None, "train.precision": "other"},  # default, and device
     }
     for seed, other in changes.items():
         own = {k: v for k, v in (settings | other).items() if v is not None}

@@ -11,12 +11,11 @@ from rings import NAMES, SPEC, VIEWS, Known, ring_of, tools_of
 
 from evaluators.consistency import (
     Consistency,
-    effective_classes,
     gaussian_distance,
     intraclass_correlation,
 )
 from harness.api import BenchError, Rng, Split
-from nets.fidelity import Real, frechet
+from nets.fidelity import Real, effective_classes, frechet
 
 TRAIN = ring_of(30, seed=1)
 
@@ -44,9 +43,9 @@ def test_training_objects_fit_themselves_in_shape_and_colour():
     assert found["consistency/colour"].value > 0.8
     assert found["consistency/colour-distance"].value == pytest.approx(0, abs=1e-5)
     sheet = outcome.pictures["sheet"]
-    rows = sheet.shape[0] // 6  # a pair of strips and the space below it
+    block = sheet.shape[0] // 6  # a pair of strips and the space below it
     assert sheet.dtype == torch.uint8
-    assert rows > 2 * 64
+    assert block > 2 * 64
 
 
 def test_views_of_several_objects_have_the_floor_s_figures():
@@ -109,11 +108,8 @@ def test_values_that_are_not_finite_are_told():
 
 
 def test_without_training_objects_nothing_is_measured():
-    class Sampler(Known):
-        pass
-
     with pytest.warns(UserWarning, match="No training objects"):
-        outcome = Consistency(Consistency.Config()).run(Sampler(), SPEC, ring_of(4), tools_of())
+        outcome = Consistency(Consistency.Config()).run(Known(), SPEC, ring_of(4), tools_of())
     assert outcome.scores == []
 
 
@@ -138,6 +134,6 @@ def test_distance_of_gaussians_is_the_root_of_the_frechet_distance():
 
 
 def test_effective_classes_of_known_shares():
-    draws = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])[:, None]
+    shares = torch.tensor([[0.5, 0.25, 0.25], [0, 1, 0]]).T
     expected = np.exp(-(0.5 * np.log(0.5) + 2 * 0.25 * np.log(0.25)))
-    assert effective_classes(draws).item() == pytest.approx(expected)
+    assert effective_classes(shares).tolist() == pytest.approx([expected, 1])
