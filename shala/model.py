@@ -134,13 +134,15 @@ class ShaLa(Model):
         index = batch.index
         z0 = means[index] + stds[index] * rng.normal(len(index), means.shape[1])
         which = rng.integers(len(self.spec.modalities), len(index))
-        if self.config.prior.condition == "view":
-            encoded = self._conditions(batch.views)
-            h = torch.stack([encoded[name] for name in self.spec.names])
-            h = h[which, torch.arange(len(index), device=which.device)]
-        else:
-            h = features[which, index]
+        learned = self.config.prior.condition == "view"
+        h = self._encode_drawn(batch.views, which) if learned else features[which, index]
         return self.prior_net.loss(z0, h, which, rng), {}
+
+    def _encode_drawn(self, views: Views, which: Tensor) -> Tensor:
+        """Conditions `[B, F]` of the drawn modalities `[B]`; no other view is encoded."""
+        drawn = {name: views[name][which == m] for m, name in enumerate(self.spec.names)}
+        grouped = torch.cat(list(self._conditions(drawn).values()))
+        return grouped[which.argsort(stable=True).argsort()]
 
     def _conditions(self, given: Views) -> dict[str, Tensor]:
         if self.config.prior.condition == "view":

@@ -11,6 +11,7 @@ from torch import nn
 from harness.api import Rng
 from nets.diffusion import make_schedule
 from shala.inference import Inference
+from shala.model import ShaLa, ShaLaConfig
 from shala.prior import DiffusionPrior, PriorConfig
 from shala.transfer import transfer_latent
 
@@ -96,6 +97,19 @@ def test_stage_two_equals_the_loop(spec, prediction, adapters):
         target = {"noise": noise[i], "data": scaled, "velocity": s * noise[i] - sigma * scaled}
         total = total + ((out - target[prediction]) ** 2).mean()
     torch.testing.assert_close(value.double(), total / 6, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", [[0, 1, 2, 1], [2, 2, 0, 2]])
+def test_conditions_on_views_are_the_encoded_views_that_were_drawn(spec, network, views, which):
+    config = ShaLaConfig(network=network, latent_dim=D, feature_dim=F, prior={"condition": "view"})
+    model = ShaLa(spec, config)
+    encoders = model.prior_net.encoders
+    one_by_one = [encoders[spec.names[m]](views[spec.names[m]][[i]]) for i, m in enumerate(which)]
+    drawn = model._encode_drawn(views, torch.tensor(which))
+    torch.testing.assert_close(drawn, torch.cat(one_by_one))
+    drawn.sum().backward()
+    moved = {m for m in range(3) if any(p.grad.any() for p in encoders[spec.names[m]].parameters())}
+    assert moved == set(which)
 
 
 def test_adapters_change_nothing_at_first(spec):
