@@ -44,13 +44,9 @@ class ClusterPrior(nn.Module):
         """Log p(z) of latents `[..., D]`, `[...]`.
 
         It equals the published sum_c q(c|z) (log pi_c + log p(z|c) - log q(c|z)), in value and
-        gradient, because q(c|z) is the exact posterior.
+        gradient, because q(c|z) is the exact posterior, pi_c p(z|c) over its sum.
         """
         return (self.log_pi + self.component_log_prob(z)).logsumexp(-1)
-
-    def assign(self, z: Tensor) -> Tensor:
-        """The closed-form q(c|z) of latents `[..., D]`, `[..., C]`."""
-        return (self.log_pi + self.component_log_prob(z)).softmax(-1)
 
     def draw(self, n: int, rng: Rng) -> Tensor:
         """Latents `[n, D]` of the clusters that are kept."""
