@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -179,6 +180,7 @@ class Ray:
             raise BenchError(
                 "The engine 'ray' needs Ray: pip install 'shala-bench[ray]'."
             ) from error
+        on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -186,7 +188,10 @@ class Ray:
                 f"No Ray cluster answers at '{address}' ({error}). Start one with `ray start "
                 "--head`, or name another with --address."
             ) from error
-        self._ray, self._told, self._stop = ray, Queue(), stop
+        finally:  # Ray's own handler would end the driver before the tasks are stopped
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_termination)
+        self._ray, self._told, self._stop, self._gpus = ray, Queue(), stop, gpus
         self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
         self._handles: dict[str, Any] = {}
 
@@ -196,6 +201,13 @@ class Ray:
     def events(self) -> Iterator[tuple[str, Event]]:
         from ray.util.queue import Empty
 
+        most = max(node["Resources"].get("GPU", 0) for node in self._ray.nodes())
+        if self._gpus > most:
+            text = (
+                f"a run takes {self._gpus:g} GPUs and no node has more than {most:g}, so runs wait "
+                "until one joins. With --gpus-per-run 0 they take none."
+            )
+            yield "ray", {"kind": "waiting", "text": text}
         pending = list(self._handles.values())
         while pending:
             _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=_LOOK)

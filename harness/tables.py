@@ -16,6 +16,7 @@ from typing import Any, Literal
 from harness.ablations import Ablation, in_order, printed_of, rows_of
 from harness.api.errors import BenchError, ConfigErrors, unknown
 from harness.api.records import Score
+from harness.api.registry import entries
 from harness.config import presets
 from harness.difference import LEVEL, difference
 from harness.gather import Gathered, Record, gather, source_of
@@ -214,7 +215,7 @@ def _check_names(
     preset: str | None,
     models: Sequence[str],
 ) -> None:
-    """Complain of every name that neither the records nor the published figures know."""
+    """Complain of every name that is not recorded, published or registered."""
     scored = {s["metric"] for f in records for r in f.results for s in r["scores"]}
     metrics = scored | {p.metric for p in published}
     metrics |= {name.split("/")[0] for name in metrics}
@@ -224,6 +225,9 @@ def _check_names(
         "model": {f.run["model"] for f in records} | {p.method for p in published},
     }
     asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
+    for kind in ("dataset", "model"):
+        if any(own == kind and name and name not in known[kind] for own, name in asked):
+            known[kind] |= set(entries(kind))  # which imports torch
     mistakes = [unknown(kind, n, known[kind]) for kind, n in asked if n and n not in known[kind]]
     if not any(_matches(name, metric) for name in metrics):
         mistakes.append(unknown("metric", metric, metrics))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -121,22 +124,66 @@ def test_a_process_that_keeps_dying_is_given_up(tmp_path, stop):
         engine.result("doomed")
 
 
+@pytest.fixture
+def cluster(tmp_path):
+    """A Ray cluster of two cores and no GPU, whose workers can import this file."""
+    pytest.importorskip("ray")
+    command = [
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        "--num-gpus=0",
+        "--disable-usage-stats",
+    ]
+    command += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}"]
+    own = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("ray"), *command],
+        env=os.environ | own,
+        stdout=(tmp_path / "log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    yield
+    process.terminate()
+    process.wait(60)
+
+
+def connect(gpus, stop):
+    """An engine on the cluster, which takes seconds to start."""
+    last = time.monotonic() + 60
+    while True:
+        try:
+            return Ray("auto", gpus, stop)
+        except BenchError:
+            if time.monotonic() > last:
+                raise
+            time.sleep(1)
+
+
 @pytest.mark.cluster
-def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop(tmp_path, stop):
-    ray = pytest.importorskip("ray")
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so; else its workers starve beside other work
-    ray.init(num_cpus=2, num_gpus=0, object_store_memory=80 * 2**20, include_dashboard=False)
+def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop(
+    cluster, tmp_path, stop
+):
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    engine = connect(0, stop)
     try:
-        engine = Ray("auto", 0, stop)
+        assert signal.getsignal(signal.SIGTERM) is before
+        (tmp_path / "lives").mkdir()
         engine.submit("task", functools.partial(double, 3))
-        engine.submit("struck", functools.partial(die_until, tmp_path, 1))
+        engine.submit("struck", functools.partial(die_until, tmp_path / "lives", 1))
         assert ("task", {"kind": "seen", "x": 3}) in drain(engine)
         assert engine.result("task") == 6
         assert engine.result("struck") == "survived"
-        engine = Ray("auto", 0, stop)
+
+        engine = connect(1, stop)
         engine.submit("long", functools.partial(end_well, tmp_path))
         stop.set()
-        drain(engine)
+        ((key, event),) = drain(engine)
+        assert (key, event["kind"]) == ("ray", "waiting")
+        assert "takes 1 GPUs and no node has more than 0" in event["text"]
         with pytest.raises(Cancelled):
             engine.result("long")
     finally:
@@ -144,8 +191,6 @@ def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop
 
 
 def test_ray_where_it_is_absent_names_the_extra(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BenchError, match=r"shala-bench\[ray\]"):
         Ray("auto", 1, threading.Event())

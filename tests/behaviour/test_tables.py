@@ -165,6 +165,13 @@ def test_nothing_to_show_is_said_in_a_sentence(store):
         make_tables([store], "psnr", dataset="polymnist")
 
 
+def test_a_method_without_a_record_is_not_called_unknown(store):
+    with pytest.raises(BenchError, match="no figure of 'coherence' for what was asked"):
+        make_tables([store], "coherence", models=["jmvae"])
+    with pytest.raises(BenchError, match="Unknown model 'jmva'"):
+        make_tables([store], "coherence", models=["jmva"])
+
+
 def test_figures_published_under_a_condition_are_not_shown_where_there_are_others(tmp_path):
     joint = table_of(Store(tmp_path))
     assert [row.label for row in joint.rows].count("shala") == 1
