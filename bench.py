@@ -241,7 +241,8 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **fil
     click.echo(f"No table: {reason}", err=True)
 
 
-def _stores(given: tuple[Path, ...]) -> list[Path]:
+def _stores(given: tuple[Path, ...], *committed: str) -> list[Path]:
+    """The stores to read: those named, else the runs that are here, else what is committed."""
     for path in given:
         if not path.is_dir():
             raise BenchError(
@@ -251,8 +252,10 @@ def _stores(given: tuple[Path, ...]) -> list[Path]:
         return list(given)
     if any((_RESULTS / "runs").rglob("run.json")):
         return [_RESULTS / "runs"]
-    click.echo("No runs here yet: the committed records of results/reference are read.", err=True)
-    return [_RESULTS / "reference"]
+    found = [f"results/{name}" for name in ("reference", *committed)]
+    told = " and ".join(found)
+    click.echo(f"No runs here yet: the committed records of {told} are read.", err=True)
+    return [_RESULTS.parent / name for name in found]
 
 
 @main.command()
@@ -288,7 +291,7 @@ def table(
     metric = metric or (varied and varied.metric)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
-    found = [Store(path) for path in _stores(stores)]
+    found = [Store(path) for path in _stores(stores, *["ablations"] * bool(varied))]
     tables = make_tables(found, metric, ablation=varied, **filters)
     click.echo(render(tables, "json" if as_json else form))
 
@@ -329,7 +332,7 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
     from harness.report import build_report
     from harness.store import Store
 
-    built = build_report([Store(path) for path in _stores(stores)], out, split)
+    built = build_report([Store(path) for path in _stores(stores, "ablations")], out, split)
     told = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
     if built.problems:
         told += f" {built.problems} records are left out; the first page names them."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,23 +100,19 @@ def rows_of(ablation: Ablation, runs: Sequence[dict[str, Any]]) -> list[dict[str
         runs: What records hold of runs, with "model", "dataset", "preset", "overrides" and
             "settings". What a scaled variant scales is read from a run that overrides nothing that
             the ablation varies. Runs with other overrides are rows of their own, which the label
-            names, where these have several variants.
+            names, where these have several variants. Of runs that differ in what nobody overrode,
+            such as a machine's precision, those with the most variants are shown.
     """
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[str, ...], dict[str, list[int]]] = {}
     for i, run in enumerate(runs):
         if run["model"] == ablation.model:
             others = [o for o in run["overrides"] if o.partition("=")[0] not in ablation.keys]
-            groups.setdefault((run["dataset"], run["preset"], *others), []).append(i)
+            key = run["dataset"], run["preset"], *others
+            groups.setdefault(key, {}).setdefault(_rest(ablation, run), []).append(i)
     found: list[dict[str, Any] | None] = [None] * len(runs)
-    for (_, _, *others), members in groups.items():
-        plain = (runs[i]["settings"] for i in members if len(runs[i]["overrides"]) == len(others))
-        base = next(plain, None)
-        own = {
-            i: label_of(ablation, variant)
-            for i in members
-            for variant in reversed(ablation.variants)  # the first that fits is kept
-            if _is(variant, runs[i]["settings"], base)
-        }
+    for (_, _, *others), alike in groups.items():
+        named = [_names(ablation, {i: runs[i] for i in members}) for members in alike.values()]
+        own = max(named, key=lambda names: len(set(names.values())))
         if others and len(set(own.values())) < 2:
             continue
         for i, name in own.items():
@@ -124,10 +121,36 @@ def rows_of(ablation: Ablation, runs: Sequence[dict[str, Any]]) -> list[dict[str
     return found
 
 
-def _is(variant: Variant, settings: dict[str, Any], base: dict[str, Any] | None) -> bool:
-    if variant.scale and base is None:
+def _rest(ablation: Ablation, run: dict[str, Any]) -> str:
+    """The settings of a training that the ablation does not vary."""
+    settings = {
+        key: value
+        for key, value in run["settings"].items()
+        if key not in ablation.keys and not key.startswith("evaluators.")
+    }
+    return json.dumps(settings, sort_keys=True)
+
+
+def _names(ablation: Ablation, runs: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """The variant of each run, by number; runs of no variant are left out."""
+    plain = (
+        run["settings"]
+        for run in runs.values()
+        if not any(text.partition("=")[0] in ablation.keys for text in run["overrides"])
+    )
+    base = next(plain, {})
+    return {
+        i: label_of(ablation, variant)
+        for i, run in runs.items()
+        for variant in reversed(ablation.variants)  # the first that fits is kept
+        if _is(variant, run["settings"], base)
+    }
+
+
+def _is(variant: Variant, settings: dict[str, Any], base: dict[str, Any]) -> bool:
+    if not variant.scale.keys() <= base.keys():
         return False
-    due = variant.values(base or {})
+    due = variant.values(base)
     return all(settings.get(key) == value for key, value in due.items())
 
 
@@ -143,7 +166,11 @@ def printed_of(ablation: Ablation, published: Sequence[Published]) -> list[Publi
 
 
 def in_order(ablation: Ablation, rows: Sequence[Any]) -> list[Any]:
-    """A table's rows in the order of the variants."""
+    """A table's rows in the order of the variants, then those of further settings."""
     order = [label_of(ablation, variant) for variant in ablation.variants]
-    place = {label: i for i, label in enumerate(order)}
-    return sorted(rows, key=lambda row: (row.label not in place, place.get(row.label, 0)))
+
+    def place(row: Any) -> tuple[bool, int]:
+        named = [i for i, name in enumerate(order) if f"{row.label} ".startswith(f"{name} ")]
+        return row.label not in order, named[0] if named else len(order)
+
+    return sorted(rows, key=place)

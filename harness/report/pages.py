@@ -41,6 +41,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _LOG_LINES = 30  # of a failure
 _EVENTS = 8
 _SUBSET = "/subset-"
+_VARIANT = re.compile(r"^\S+ \((.*?)\)")  # of an ablation's row: its method, and itself in brackets
 _BOUNDS = ("Floor", "Ceiling", "Chance")  # how notes on them begin
 _PICTURES = {"joint": "Joint samples", "cross": "Translations", "reconstruction": "Reconstructions"}
 
@@ -123,8 +124,8 @@ class _Writer:
             "signed": signed,
         }
         self.environment.filters |= words | {"pictureword": _picture_word}
-        shown = [record for section in self.sections for record in section.runs]
-        self.pages = {record.name: f"runs/{page_name(record.name)}.html" for record in shown}
+        rows = [row for s in self.sections for row in (*s.records, *s.varied)]
+        self.pages = {r.name: f"runs/{page_name(r.name)}.html" for _, own in rows for r in own}
 
     def write(self) -> int:
         """Write all pages; the number of them."""
@@ -134,7 +135,7 @@ class _Writer:
         used = {section.preset for section in self.sections}
         for page, section in zip(shown, self.sections, strict=True):
             self._page(page["page"], "dataset.html", root="", **page)
-            for label, own in section.records:
+            for label, own in (*section.records, *section.varied):
                 for record in own:
                     self._run(section, page, label, record)
         self._page(
@@ -181,7 +182,8 @@ class _Writer:
             "cost_figure": costs and (costs.title, figures.as_svg(costs)),
             "angles": angles and (angles.title, figures.as_svg(angles)),
             "curves": curves and (curves.title, figures.as_svg(curves)),
-            "tables": self._tables(section),
+            "tables": self._tables(section.tables),
+            "studies": [(a, self._tables(t, in_order=True)) for a, t in section.studies],
             "files": self._files(section, stem),
             "matrices": self._matrices(section),
             "sheets": sheets,
@@ -191,36 +193,45 @@ class _Writer:
             "notes": dict.fromkeys(note for t in section.tables for note in t.notes),
             "states": states(section.runs),
             "names": section.names,
+            "study_names": {
+                row.label: _VARIANT.sub(r"\1", row.label)
+                for _, tables in section.studies
+                for table in tables
+                for row in table.rows
+            },
             "variants": [(n, label) for label, n in section.names.items() if n != label],
             "methods": len({record.run["model"] for record in section.runs}),
         }
 
-    def _tables(self, section: Section) -> list[dict[str, Any]]:
+    def _tables(self, tables: list[Table], *, in_order: bool = False) -> list[dict[str, Any]]:
         """All tables; rows without any figure in the first one only, which says why."""
-        parts = [part for table in section.tables for part in _split(table)]
+        parts = [part for table in tables for part in _split(table)]
         parts[1:] = [
             replace(
                 part, rows=[r for r in part.rows if (r.cells | r.published).keys() & part.metrics]
             )
             for part in parts[1:]
         ]
-        return [self._table(section, part) for part in parts if part.rows]
+        return [self._table(part, in_order) for part in parts if part.rows]
 
-    def _table(self, section: Section, table: Table) -> dict[str, Any]:
-        """A table as columns and lines, best first, with the printed figures and the gaps."""
+    def _table(self, table: Table, in_order: bool) -> dict[str, Any]:
+        """A table as columns and lines with the printed figures and the gaps.
+
+        Args:
+            table: What is shown.
+            in_order: Whether rows stay in their order; else the best stands first.
+        """
         names = {metric: printed_name(metric, table) for metric in table.metrics}
         printed = {m for m, own in names.items() if any(own in r.published for r in table.rows)}
         facts = fact_columns(table)
         first = next(iter(table.metrics))
         sign = -1 if table.metrics[first][0] == "higher" else 1
-        rows = sorted(
-            table.rows,
-            key=lambda r: (
-                first not in r.cells,
-                sign * r.cells[first].mean if first in r.cells else 0,
-                r.label,
-            ),
-        )
+
+        def place(row: Row) -> tuple[bool, float, str]:
+            cell = row.cells.get(first)
+            return cell is None, sign * cell.mean if cell else 0, row.label
+
+        rows = table.rows if in_order else sorted(table.rows, key=place)
         return {
             "title": _family(table),
             "columns": [
@@ -323,7 +334,8 @@ class _Writer:
             return []
         (self.folder / "tables").mkdir(exist_ok=True)
         files = []
-        parts = [part for table in section.tables for part in _split(table)]
+        tables = [*section.tables, *(t for _, own in section.studies for t in own)]
+        parts = [part for table in tables for part in _split(table)]
         for form, end, word in (("latex", "tex", "LaTeX"), ("csv", "csv", "CSV")):
             name = f"tables/{stem}.{end}"
             text = render(parts, form) + "\n"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from harness.ablations import Ablation, ablations, read_ablation, rows_of
 from harness.api.errors import BenchError
 from harness.compare import is_of_data
 from harness.difference import Difference, against_constant, difference
@@ -57,6 +58,8 @@ class Section:
         folders: Where each record lies, by its name.
         tables: One a family of metrics.
         left_out: Sentences on runs or tables that are not shown, and why.
+        studies: Ablations, each with its tables.
+        varied: Rows of ablations alone, which `records` lack.
     """
 
     dataset: str
@@ -66,6 +69,8 @@ class Section:
     folders: dict[str, RunFolder]
     tables: list[Table] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    studies: list[tuple[Ablation, list[Table]]] = field(default_factory=list)
+    varied: list[tuple[str, list[Record]]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -215,14 +220,51 @@ def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -
         left_out += told
     folders = {record.name: folder for record, folder in members}
     section = Section(key[0], key[1], variant, sorted(rows, key=_label), folders, [], left_out)
-    for family in _families(section.runs):
+    _set_ablations_apart(section)
+    section.tables = _tables(section, section.runs)
+    return section
+
+
+def _set_ablations_apart(section: Section) -> None:
+    """Move the variants of ablations from the section's rows into tables of their own.
+
+    What a method's own settings are compared with elsewhere stays: the row that all variants share.
+    """
+    for ablation in map(read_ablation, ablations()):
+        runs = section.runs + [record for _, own in section.varied for record in own]
+        found = zip(runs, rows_of(ablation, [record.run for record in runs]), strict=True)
+        labels = {record.name: run["label"] for record, run in found if run}
+        varied = {
+            name: own
+            for name, own in section.records
+            if all(r.name in labels and _overrides(r, ablation) for r in own)
+        }
+        kept = {own[0].run["model"] for name, own in section.records if name not in varied}
+        if len(set(labels.values())) > 1 and ablation.model in kept:
+            shown = [record for record in runs if record.name in labels]
+            tables = _tables(section, shown, ablation)
+            told = [t for t in tables if sum(bool(row.cells) for row in t.rows) > 1]
+            section.studies.append((ablation, told))
+            section.varied += varied.items()
+            section.records = [row for row in section.records if row[0] not in varied]
+
+
+def _overrides(record: Record, ablation: Ablation) -> bool:
+    return any(text.partition("=")[0] in ablation.keys for text in record.run["overrides"])
+
+
+def _tables(
+    section: Section, records: list[Record], ablation: Ablation | None = None
+) -> list[Table]:
+    """One for each family of metrics; what cannot be tabulated is told in `left_out`."""
+    place = {"dataset": section.dataset, "preset": section.preset, "ablation": ablation}
+    tables = []
+    for family in _families(records):
         try:
-            section.tables += tables_of(
-                section.runs, family, dataset=section.dataset, preset=section.preset
-            )
+            tables += tables_of(records, family, **place)
         except BenchError as error:
             section.left_out.append(f"No table of '{family}': {error}")
-    return section
+    return tables
 
 
 def _rows(records: list[Record]) -> list[tuple[str, list[Record]]]:

@@ -82,9 +82,23 @@ def test_variants_under_another_setting_are_rows_of_their_own(tmp_path):
     assert [row.label for row in table.rows if row.cells] == [
         "shala (2x parameters)",
         "shala (1x parameters)",
-        "shala (1x parameters) [model.beta=2]",
         "shala (2x parameters) [model.beta=2]",
+        "shala (1x parameters) [model.beta=2]",
     ]
+
+
+def test_of_runs_that_differ_in_what_nobody_overrode_those_with_the_most_variants_are_shown(
+    tmp_path,
+):
+    for width, precision in ((100, "bf16"), (100, "float32"), (141, "float32")):
+        changed = [] if width == 100 else [f"{WIDTH}={width}"]
+        facts = {"overrides": changed, "settings": {WIDTH: width}, "precision": precision}
+        joint = 0.9 if precision == "bf16" else 0.5
+        write_run(tmp_path, "shala", 0, joint, name=f"{width}-{precision}", **facts)
+    ablation = read_ablation("table6")
+    (table,) = make_tables([Store(tmp_path)], "coherence", ablation=ablation, dataset="polymnist")
+    shown = [(row.label, row.cells["coherence/joint"].mean) for row in table.rows if row.cells]
+    assert shown == [("shala (2x parameters)", 0.5), ("shala (1x parameters)", 0.5)]
 
 
 @pytest.mark.parametrize(

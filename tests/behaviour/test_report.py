@@ -238,6 +238,25 @@ def test_the_first_page_ranks_presets_and_names_a_variant_that_beats_them(tmp_pa
     assert "cmvae 0.100 ± 0.010 (1)x=8" in overview
 
 
+def test_variants_of_an_ablation_stand_in_tables_of_their_own(tmp_path):
+    write_run(tmp_path / "store", "mvae", 0, 0.7)
+    for w, joint in ((2.0, 0.5), (0.0, 0.9)):
+        changed = [] if w else ["model.prior.guidance=0.0"]
+        facts = {"overrides": changed, "settings": {"model.prior.guidance": w}}
+        write_run(tmp_path / "store", "shala", 0, joint, name=f"w{w}", **facts)
+    out = tmp_path / "out"
+    files = built(Store(tmp_path / "store"), out)
+    assert sum(name.startswith("runs/") for name in files) == 3
+    text = files["polymnist-quick.html"].read_text()
+    first, ablations = text.split('<h2 id="ablations">')
+    assert "guidance" not in first
+    assert ">0.900<" not in first
+    assert "Guidance scale w" in ablations
+    rows = re.findall(r'<th scope="row"><a href="[^"]*">([^<]*)</a>', ablations.split("<h2")[0])
+    assert rows == ["w = 0", "w = 2"]
+    assert "a variant" not in page(out).text
+
+
 def test_metrics_presets_and_methods_are_explained(store, tmp_path):
     build_report([store], tmp_path / "out")
     words = page(tmp_path / "out").text
