@@ -119,7 +119,9 @@ def _kind(name: str, found: Gathered | None) -> str:
     if _is_store(name):
         return "store"
     records = found.records if found else []
-    methods = {r.run["model"] for r in records} | {label for label, _ in group_rows(records)}
+    methods = {r.run["model"] for r in records}
+    for own in _by(_KEYS["method"], records).values():
+        methods |= {label for label, _ in group_rows(own)}
     presets = {r.run["preset"] for r in records}
     if name in methods:
         return "method"
@@ -143,11 +145,8 @@ def _is_asked(record: Record, dataset: str | None, preset: str | None, models: S
 
 def _cells(records: list[Record], kind: str, name: str) -> dict[tuple[str, ...], dict[str, list]]:
     """Rows by label in each cell of what the sides have in common."""
-    cells: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        cells.setdefault(tuple(record.run[key] for key in _KEYS[kind]), []).append(record)
     chosen = {}
-    for place, own in cells.items():
+    for place, own in _by(_KEYS[kind], records).items():
         if kind == "preset":
             own = [r for r in own if r.run["preset"] == name]
         elif kind == "commit":
@@ -162,6 +161,13 @@ def _cells(records: list[Record], kind: str, name: str) -> dict[tuple[str, ...],
         if rows:
             chosen[place] = rows
     return chosen
+
+
+def _by(keys: Sequence[str], records: list[Record]) -> dict[tuple[str, ...], list[Record]]:
+    found: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault(tuple(record.run[key] for key in keys), []).append(record)
+    return found
 
 
 def _pairs(kind: str, names: tuple[str, str], a: dict, b: dict):

@@ -27,6 +27,7 @@ from harness.store import Store
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 _CEILING = "classifier/accuracy"
 _FLOOR = "floor/"  # before the metric whose floor it is: all but the protocol
+_CHANCE = "chance/"  # before the family: what guessing scores, by what is given and what is made
 _BOUND = re.compile(r"(floor|ceiling)-([a-z]+)/(.+)")  # "floor-white/psnr": its meaning says which
 _NOT_RUN = "not run"
 _INTERVALS = "; its 95 % bootstrap intervals are in the formats csv and json"
@@ -292,7 +293,7 @@ def _rows_of(p: Published, rows: list[Row]) -> list[Row]:
         return [r for r in rows if r.method == p.method and str(r.settings.get(key)) == value]
     alike = [r for r in rows if not p.resolution or r.facts.get("resolution") == p.resolution]
     main = not p.condition or p.resolution
-    return [r for r in alike if _label(p) in (r.label, r.method if main else "")]
+    return without_variants([r for r in alike if _label(p) in (r.label, r.method if main else "")])
 
 
 def _place(row: Row) -> tuple[int, str]:
@@ -507,7 +508,7 @@ def cell_of(scores: list[Score]) -> Cell:
 def _mark_best(rows: list[Row], metrics: dict[str, tuple[str, int, str]]) -> None:
     places = dict.fromkeys(row.data for row in rows)
     for (name, (direction, _, _)), place in itertools.product(metrics.items(), places):
-        alike = [r for r in rows if name in r.cells and r.data == place]
+        alike = without_variants([r for r in rows if name in r.cells and r.data == place])
         if len(alike) < 2 or not direction:
             continue
         sign = 1 if direction == "higher" else -1
@@ -515,6 +516,12 @@ def _mark_best(rows: list[Row], metrics: dict[str, tuple[str, int, str]]) -> Non
         for row in alike:
             if row is top or not is_behind(row, top, name, sign):
                 row.cells[name] = replace(row.cells[name], best=True)
+
+
+def without_variants(rows: list[Row]) -> list[Row]:
+    """The rows that are ranked: a method's variants are not where its own settings are."""
+    plain = {row.method for row in rows if not row.is_variant}
+    return [row for row in rows if not (row.is_variant and row.method in plain)]
 
 
 def is_behind(row: Row, top: Row, metric: str, sign: int) -> bool:
@@ -614,6 +621,9 @@ def bounds_of(record: Record, metric: str) -> dict[str, float]:
         is_bound = bound or family != s.metric
         if is_bound and s.is_summary and f"{metric}/".startswith(f"{family}/"):
             found[f"{bound[1]}: {bound[2]}" if bound else "floor: real images"] = s.value
+        pair = f"{s.metric.removeprefix(_CHANCE)}/{'-'.join(s.given)}-to-{s.target}"
+        if s.metric.startswith(_CHANCE) and pair == metric:
+            found["chance"] = s.value
     return found
 
 

@@ -394,7 +394,8 @@ def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
             for run in runs:
                 start = 0
                 for index, terms in enumerate(run.values()):
-                    steps, values = zip(*terms.get("loss", [(0, math.nan)]), strict=True)
+                    first = next(iter(terms.values()), [(0, math.nan)])  # of adversaries
+                    steps, values = zip(*terms.get("loss", first), strict=True)
                     colour = (INK["accent"], INK["paper"], INK["muted"])[min(index, 2)]
                     _line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
                     start += steps[-1]

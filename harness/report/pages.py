@@ -123,7 +123,7 @@ class _Writer:
             "spread": lambda d, digits: dashed(spread(d, digits)),
             "signed": signed,
         }
-        self.environment.filters |= words | {"pictureword": _picture_word}
+        self.environment.filters |= words | {"pictureword": _picture_word, "described": _sentence}
         rows = [row for s in self.sections for row in (*s.records, *s.varied)]
         self.pages = {r.name: f"runs/{page_name(r.name)}.html" for _, own in rows for r in own}
 
@@ -192,13 +192,10 @@ class _Writer:
             "pages": self.pages,
             "notes": dict.fromkeys(note for t in section.tables for note in t.notes),
             "states": states(section.runs),
+            "varied": sum(len(own) for _, own in section.varied),
+            "sources": _sources(section),
             "names": section.names,
-            "study_names": {
-                row.label: _VARIANT.sub(r"\1", row.label)
-                for _, tables in section.studies
-                for table in tables
-                for row in table.rows
-            },
+            "study_names": _study_names(section),
             "variants": [(n, label) for label, n in section.names.items() if n != label],
             "methods": len({record.run["model"] for record in section.runs}),
         }
@@ -223,7 +220,10 @@ class _Writer:
         """
         names = {metric: printed_name(metric, table) for metric in table.metrics}
         printed = {m for m, own in names.items() if any(own in r.published for r in table.rows)}
-        facts = fact_columns(table)
+        gaps = {m for m in printed if not table.apart and any(gap(r, m) for r in table.rows)}
+        columns = fact_columns(table)
+        values = {fact: {told_facts(row, [fact])[0] for row in table.rows} for fact in columns}
+        facts = [fact for fact in columns if len(values[fact]) > 1]
         first = next(iter(table.metrics))
         sign = -1 if table.metrics[first][0] == "higher" else 1
 
@@ -235,31 +235,29 @@ class _Writer:
         return {
             "title": _family(table),
             "columns": [
-                (_short(name, table), direction, digits, meaning, name in printed)
+                (_short(name, table), direction, digits, meaning, name in printed, name in gaps)
                 for name, (direction, digits, meaning) in table.metrics.items()
             ],
             "lines": [
                 (
                     row,
                     told_facts(row, facts),
-                    [self._entry(row, m, table, m in printed, own) for m, own in names.items()],
+                    [self._entry(row, m, table, own) for m, own in names.items()],
                 )
                 for row in rows
             ],
             "facts": facts,
+            "shared": [(f, *values[f]) for f in columns if f not in facts],
             "bounds": [note for note in table.notes if note.startswith(_BOUNDS)],
             "apart": table.apart,
         }
 
-    def _entry(
-        self, row: Row, metric: str, table: Table, printed: bool, name: str
-    ) -> dict[str, Any]:
+    def _entry(self, row: Row, metric: str, table: Table, name: str) -> dict[str, Any]:
         direction, digits, _ = table.metrics[metric]
         found = gap(row, metric)
         return {
             "cell": row.cells.get(metric),
             "digits": digits,
-            "printed": printed,
             "published": row.published.get(name, ""),
             "gap": found,
             "standing": standing(found, direction, same_data=not table.apart),
@@ -269,11 +267,12 @@ class _Writer:
         """By metric: each method's matrix."""
         by_row = [(label, matrices(own)) for label, own in section.records]
         names = list(dict.fromkeys(name for _, found in by_row for name in found))
-        names = [name for name in names if _SUBSET not in name]
-        return [
+        shown = [
             (name, [(label, found[name]) for label, found in by_row if name in found])
             for name in names
+            if _SUBSET not in name
         ]
+        return [(name, own) for name, own in shown if any(len(m[2]) > 1 for _, m in own)]
 
     def _costs(self, section: Section) -> list[dict[str, Any]]:
         rows = []
@@ -504,12 +503,43 @@ def _picture_word(kind: str) -> str:
     return _PICTURES.get(kind, kind.capitalize())
 
 
+def _study_names(section: Section) -> dict[str, str]:
+    """The variants of ablations by row label; the preset's own settings are told."""
+    rows = [*section.records, *section.varied]
+    changed = {r.name for _, own in rows for r in own if r.run["overrides"]}
+    return {
+        row.label: _VARIANT.sub(r"\1", row.label)
+        + (" (the preset's)" if row.runs and changed.isdisjoint(row.runs) else "")
+        for _, tables in section.studies
+        for table in tables
+        for row in table.rows
+    }
+
+
+def _sources(section: Section) -> list[str]:
+    """What the data are, and how many tuples of them there are."""
+    told = []
+    for data in (record.run["data"] for record in section.runs):
+        sizes = ", ".join(f"{n:,} {split}" for split, n in data.get("sizes", {}).items())
+        told.append("; tuples: ".join(filter(None, (data["source"], sizes))))
+    return list(dict.fromkeys(told))
+
+
 def _described(kind: str) -> str:
     return {
         "joint": "one sample a column, one modality a row.",
         "cross": "a block a given modality, which is framed on top, the generated ones below.",
         "reconstruction": "real views and what was decoded of them.",
+        "views-sheet": "the given view framed, the generated ones beside it, the truth below.",
+        "consistency-sheet": "joint samples, and framed below each the training object that fits "
+        "its outlines best.",
+        "style-transfer": "source, reference (framed), what was made of them, and the truth below.",
     }.get(kind, "a sheet of pictures.")
+
+
+def _sentence(kind: str) -> str:
+    text = _described(kind)
+    return text[0].upper() + text[1:]
 
 
 def page_name(name: str) -> str:

@@ -27,6 +27,7 @@ from harness.tables import (
     refuse_mixture,
     tables_of,
     without_evaluators,
+    without_variants,
 )
 
 _HEADLINES = 3  # metrics that a dataset is summed up by
@@ -41,6 +42,8 @@ _FIRST = (
 )
 _SUBSET = "coherence/subset"
 _CLASSES = "coherence/joint-classes"
+_RECONSTRUCTION = "reconstruction/"
+_REAL = "real images"  # a floor that no method can pass
 _COLLAPSED = 2.0  # effective classes below which joint agreement means little
 _LONGEST = 30  # letters of a name
 _OVERRIDE = re.compile(r"\[([^=\]]+)=([^\]]*)\]")
@@ -113,9 +116,8 @@ class Section:
         """
         table = self.table_with(metric)
         sign = -1 if table.metrics[metric][0] == "higher" else 1
-        measured = [(row, row.cells[metric]) for row in table.rows if metric in row.cells]
-        plain = {row.method for row, _ in measured if not row.is_variant}
-        measured = [p for p in measured if not (own and p[0].is_variant and p[0].method in plain)]
+        rows = [row for row in table.rows if metric in row.cells]
+        measured = [(row, row.cells[metric]) for row in (without_variants(rows) if own else rows)]
         return sorted(measured, key=lambda pair: (sign * pair[1].mean, pair[0].label))
 
     def bounds(self, metric: str) -> dict[str, float]:
@@ -234,11 +236,11 @@ def _set_ablations_apart(section: Section) -> None:
         runs = section.runs + [record for _, own in section.varied for record in own]
         found = zip(runs, rows_of(ablation, [record.run for record in runs]), strict=True)
         labels = {record.name: run["label"] for record, run in found if run}
-        varied = {
-            name: own
-            for name, own in section.records
-            if all(r.name in labels and _overrides(r, ablation) for r in own)
-        }
+        rows = [(name, own) for name, own in section.records if _is_of(ablation, own)]
+        theirs = {name for name, own in rows if all(r.name in labels for r in own)}
+        # Where the preset's own settings ran elsewhere too, the ablation's run of them is its own.
+        elsewhere = any(name not in theirs and not _overrides(own) for name, own in rows)
+        varied = {n: own for n, own in rows if n in theirs and (elsewhere or _overrides(own))}
         kept = {own[0].run["model"] for name, own in section.records if name not in varied}
         if len(set(labels.values())) > 1 and ablation.model in kept:
             shown = [record for record in runs if record.name in labels]
@@ -249,8 +251,15 @@ def _set_ablations_apart(section: Section) -> None:
             section.records = [row for row in section.records if row[0] not in varied]
 
 
-def _overrides(record: Record, ablation: Ablation) -> bool:
-    return any(text.partition("=")[0] in ablation.keys for text in record.run["overrides"])
+def _is_of(ablation: Ablation, records: list[Record]) -> bool:
+    """Whether the runs of a row are of the ablation's method, and vary at most what it varies."""
+    runs = [record.run for record in records]
+    keys = {text.partition("=")[0] for run in runs for text in run["overrides"]}
+    return keys <= ablation.keys and all(run["model"] == ablation.model for run in runs)
+
+
+def _overrides(records: list[Record]) -> bool:
+    return any(record.run["overrides"] for record in records)
 
 
 def _tables(
@@ -355,7 +364,7 @@ def glances(section: Section) -> Iterator[Glance]:
             table.apart,
             _elsewhere(best, metric, table),
             standing(gap(best, metric), direction, same_data=not table.apart),
-            _warning(best, metric),
+            _warning(section, best, metric, sign),
         )
 
 
@@ -387,14 +396,22 @@ def standing(found: Difference | None, direction: str, *, same_data: bool) -> tu
     return ("above", "better") if better else ("below", "worse")
 
 
-def _warning(row: Row, metric: str) -> str:
+def _warning(section: Section, row: Row, metric: str, sign: int) -> str:
+    found, value = [], row.cells[metric].mean
     classes = row.cells.get(_CLASSES)
     if metric == "coherence/joint" and classes and classes.mean < _COLLAPSED:
-        return (
+        found.append(
             f"Its agreeing samples show {classes.mean:.1f} effective classes: nearly collapsed, so "
             "that agreement means little."
         )
-    return ""
+    if metric.startswith(_RECONSTRUCTION):
+        found.append("Of reconstructions: it says nothing of what is generated.")
+    digits = section.table_with(metric).metrics[metric][1]
+    for name, bound in section.bounds(metric).items():
+        kind, _, what = name.partition(": ")
+        if kind == "floor" and what != _REAL and sign * (value - bound) <= 0:
+            found.append(f"The floor '{what}', which needs no method, has {bound:.{digits}f}.")
+    return " ".join(found)
 
 
 def matrices(records: list[Record]) -> dict[str, tuple[list[str], list[str], dict]]:

@@ -100,6 +100,13 @@ def test_variants_of_a_method_are_named_and_not_mixed(store):
         compare("mvae", "shala", [store])
 
 
+def test_a_variant_is_called_as_in_the_table_of_its_dataset(store):
+    write_run(store.root, "shala", 0, 0.5, name="v", overrides=["model.x=3"], x=3)
+    write_run(store.root, "shala", 0, 0.5, name="other", dataset="mst", x=7)
+    (found,), _ = compare("shala", "shala [model.x=3]", [store], dataset="polymnist")
+    assert found.names == ("shala", "shala [model.x=3]")
+
+
 def test_sides_of_two_kinds_and_unknown_names_are_told(store):
     with pytest.raises(BenchError, match="'shala' is a method and 'quick' is a preset"):
         compare("shala", "quick", [store])

@@ -253,7 +253,7 @@ def test_variants_of_an_ablation_stand_in_tables_of_their_own(tmp_path):
     assert ">0.900<" not in first
     assert "Guidance scale w" in ablations
     rows = re.findall(r'<th scope="row"><a href="[^"]*">([^<]*)</a>', ablations.split("<h2")[0])
-    assert rows == ["w = 0", "w = 2"]
+    assert rows == ["w = 0", "w = 2 (the preset&#39;s)"]
     assert "a variant" not in page(out).text
 
 
@@ -300,7 +300,7 @@ def test_a_lead_is_that_of_the_means_and_what_is_known_of_fewer_trainings_says_s
     built(Store(tmp_path / "store"), tmp_path / "out")
     text = " ".join(page(tmp_path / "out").text.split())
     assert "+0.033 over mopoe" in text
-    assert "−0.100 in those compared" in text
+    assert "−0.100 in what both have" in text
     assert "Not told apart from mopoe" in text  # ahead by its mean, behind in the common seed
 
 
