@@ -230,7 +230,8 @@ def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -
 def _set_ablations_apart(section: Section) -> None:
     """Move the variants of ablations from the section's rows into tables of their own.
 
-    What a method's own settings are compared with elsewhere stays: the row that all variants share.
+    The row of the preset's own settings stays, unless it is there from elsewhere as well: from a
+    machine of other precision, say.
     """
     for ablation in map(read_ablation, ablations()):
         runs = section.runs + [record for _, own in section.varied for record in own]
@@ -238,7 +239,6 @@ def _set_ablations_apart(section: Section) -> None:
         labels = {record.name: run["label"] for record, run in found if run}
         rows = [(name, own) for name, own in section.records if _is_of(ablation, own)]
         theirs = {name for name, own in rows if all(r.name in labels for r in own)}
-        # Where the preset's own settings ran elsewhere too, the ablation's run of them is its own.
         elsewhere = any(name not in theirs and not _overrides(own) for name, own in rows)
         varied = {n: own for n, own in rows if n in theirs and (elsewhere or _overrides(own))}
         kept = {own[0].run["model"] for name, own in section.records if name not in varied}
