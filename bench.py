@@ -291,7 +291,7 @@ def table(
     metric = metric or (varied and varied.metric)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
-    found = [Store(path) for path in _stores(stores, *["ablations"] * bool(varied))]
+    found = [Store(path) for path in _stores(stores, *(("ablations",) if varied else ()))]
     tables = make_tables(found, metric, ablation=varied, **filters)
     click.echo(render(tables, "json" if as_json else form))
 

@@ -31,6 +31,11 @@ class Variant:
     scale: dict[str, float]
     printed: str = ""
 
+    @property
+    def name(self) -> str:
+        """As the published figures' rows call it, where there are such."""
+        return self.printed or self.label
+
     def values(self, base: dict[str, Any]) -> dict[str, Any]:
         """The variant's values, of those without it; whole numbers stay whole and above 0."""
         scaled = {key: factor * base[key] for key, factor in self.scale.items()}
@@ -155,8 +160,8 @@ def _is(variant: Variant, settings: dict[str, Any], base: dict[str, Any]) -> boo
 
 
 def label_of(ablation: Ablation, variant: Variant) -> str:
-    """What a row is called: as the published figures' rows, where there are such."""
-    return f"{ablation.model} ({variant.printed or variant.label})"
+    """What a row is called."""
+    return f"{ablation.model} ({variant.name})"
 
 
 def printed_of(ablation: Ablation, published: Sequence[Published]) -> list[Published]:

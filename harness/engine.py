@@ -201,7 +201,8 @@ class Ray:
     def events(self) -> Iterator[tuple[str, Event]]:
         from ray.util.queue import Empty
 
-        most = max(node["Resources"].get("GPU", 0) for node in self._ray.nodes())
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        most = max((resources.get("GPU", 0) for resources in alive), default=0)
         if self._gpus > most:
             text = (
                 f"a run takes {self._gpus:g} GPUs and no node has more than {most:g}, so runs wait "

@@ -226,8 +226,8 @@ def _check_names(
         "model": {f.run["model"] for f in records} | {p.method for p in published},
     }
     asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
-    for kind in ("dataset", "model"):
-        if any(own == kind and name and name not in known[kind] for own, name in asked):
+    for kind, name in asked:
+        if kind != "preset" and name and name not in known[kind]:
             known[kind] |= set(entries(kind))  # which imports torch
     mistakes = [unknown(kind, n, known[kind]) for kind, n in asked if n and n not in known[kind]]
     if not any(_matches(name, metric) for name in metrics):
@@ -573,6 +573,8 @@ def _notes(
         notes.append(f"{told}{_INTERVALS if drawn else ''}.")
     if any(cell.best for cell in cells):
         notes.append(f"Marked: the best, and what is not significantly worse (p >= {LEVEL}).")
+        if len(without_variants(rows)) < len(rows):
+            notes.append("Variants of a method whose preset's settings ran are not ranked.")
     return [*notes, *_legend(metrics, printed, rows)]
 
 

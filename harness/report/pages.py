@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.ablations import label_of
 from harness.api.errors import BenchError
 from harness.compare import spread
 from harness.config import describe_preset, presets
@@ -41,7 +42,6 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _LOG_LINES = 30  # of a failure
 _EVENTS = 8
 _SUBSET = "/subset-"
-_VARIANT = re.compile(r"^\S+ \((.*?)\)")  # of an ablation's row: its method, and itself in brackets
 _BOUNDS = ("Floor", "Ceiling", "Chance")  # how notes on them begin
 _PICTURES = {"joint": "Joint samples", "cross": "Translations", "reconstruction": "Reconstructions"}
 
@@ -170,6 +170,7 @@ class _Writer:
         curves, angles = figures.curves(section), figures.angles(section)
         sheets, spent = self._sheets(section), self._costs(section)
         by_label = {cost["label"]: cost for cost in spent}
+        tables = self._tables(section.tables)
         return {
             "section": section,
             "page": f"{stem}.html",
@@ -182,7 +183,8 @@ class _Writer:
             "cost_figure": costs and (costs.title, figures.as_svg(costs)),
             "angles": angles and (angles.title, figures.as_svg(angles)),
             "curves": curves and (curves.title, figures.as_svg(curves)),
-            "tables": self._tables(section.tables),
+            "tables": tables,
+            "gaps": any(column["gaps"] for table in tables for column in table["columns"]),
             "studies": [(a, self._tables(t, in_order=True)) for a, t in section.studies],
             "files": self._files(section, stem),
             "matrices": self._matrices(section),
@@ -235,8 +237,14 @@ class _Writer:
         return {
             "title": _family(table),
             "columns": [
-                (_short(name, table), direction, digits, meaning, name in printed, name in gaps)
-                for name, (direction, digits, meaning) in table.metrics.items()
+                {
+                    "name": _short(name, table),
+                    "direction": direction,
+                    "meaning": meaning,
+                    "printed": name in printed,
+                    "gaps": name in gaps,
+                }
+                for name, (direction, _, meaning) in table.metrics.items()
             ],
             "lines": [
                 (
@@ -507,13 +515,13 @@ def _study_names(section: Section) -> dict[str, str]:
     """The variants of ablations by row label; the preset's own settings are told."""
     rows = [*section.records, *section.varied]
     changed = {r.name for _, own in rows for r in own if r.run["overrides"]}
-    return {
-        row.label: _VARIANT.sub(r"\1", row.label)
-        + (" (the preset's)" if row.runs and changed.isdisjoint(row.runs) else "")
-        for _, tables in section.studies
-        for table in tables
-        for row in table.rows
-    }
+    names = {}
+    for ablation, tables in section.studies:
+        short = {label_of(ablation, variant): variant.name for variant in ablation.variants}
+        for row in (row for table in tables for row in table.rows):
+            own = " (the preset's)" if row.runs and changed.isdisjoint(row.runs) else ""
+            names[row.label] = short.get(row.label, row.label) + own
+    return names
 
 
 def _sources(section: Section) -> list[str]:

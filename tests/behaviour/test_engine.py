@@ -138,12 +138,13 @@ def cluster(tmp_path):
     ]
     command += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}"]
     own = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parent)}
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("ray"), *command],
-        env=os.environ | own,
-        stdout=(tmp_path / "log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("ray"), *command],
+            env=os.environ | own,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     yield
     process.terminate()
     process.wait(60)

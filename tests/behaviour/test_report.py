@@ -257,6 +257,32 @@ def test_variants_of_an_ablation_stand_in_tables_of_their_own(tmp_path):
     assert "a variant" not in page(out).text
 
 
+def test_of_a_preset_that_ran_twice_the_ablation_s_run_stands_with_the_ablation(tmp_path):
+    root = tmp_path / "store"
+    write_run(root, "mvae", 0, 0.7)
+    for w, precision, joint in ((2.0, "bf16", 0.4), (2.0, "float32", 0.5), (0.0, "float32", 0.9)):
+        changed = [] if w else ["model.prior.guidance=0.0"]
+        facts = {"overrides": changed, "settings": {"model.prior.guidance": w}}
+        write_run(root, "shala", 0, joint, name=f"{w}{precision}", precision=precision, **facts)
+    text = built(Store(root), tmp_path / "out")["polymnist-quick.html"].read_text()
+    first, ablations = text.split('<h2 id="ablations">')
+    assert ">0.400<" in first
+    assert ">0.500<" not in first
+    assert ">0.400<" not in ablations.split("<h2")[0]
+    assert ">0.500<" in ablations
+
+
+def test_a_best_method_that_passes_no_floor_says_so(tmp_path):
+    write_views(tmp_path / "store", "shala", 9.0)
+    text = " ".join(
+        built(Store(tmp_path / "store"), tmp_path / "out")["index.html"].read_text().split()
+    )
+    assert "which needs no method, has" in text
+    write_views(tmp_path / "good", "shala", 27.0)
+    good = built(Store(tmp_path / "good"), tmp_path / "better")["index.html"].read_text()
+    assert "which needs no method" not in good
+
+
 def test_metrics_presets_and_methods_are_explained(store, tmp_path):
     build_report([store], tmp_path / "out")
     words = page(tmp_path / "out").text

@@ -61,6 +61,14 @@ def test_what_is_not_significantly_worse_is_marked_too(tmp_path):
     assert all(r.cells["coherence/joint"].best for r in table_of(Store(tmp_path)).rows if r.cells)
 
 
+def test_a_variant_is_not_ranked_where_the_preset_s_settings_ran(store, tmp_path):
+    write_run(tmp_path, "shala", 0, 0.9, name="v", overrides=["model.x=9"], x=9)
+    table = table_of(store)
+    best = {row.label: row.cells["coherence/joint"].best for row in table.rows if row.cells}
+    assert best == {"shala": True, "mmvae+": False, "shala [model.x=9]": False}
+    assert any("are not ranked" in note for note in table.notes)
+
+
 def test_one_seed_shows_the_error_over_items_and_says_so(tmp_path):
     write_run(tmp_path, "shala", 0, 0.8)
     table = table_of(Store(tmp_path))
