@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,7 @@ from harness.report.sections import (
     states,
     variation,
 )
-from harness.store import LETTERS, Store
+from harness.store import LETTERS, RunFolder, Store
 from harness.tables import (
     Row,
     Table,
@@ -41,6 +45,7 @@ MARKER = ".shala-bench-report"  # a folder with this file may be replaced
 _TEMPLATES = Path(__file__).parent / "templates"
 _LOG_LINES = 30  # of a failure
 _EVENTS = 8
+_RUNS_A_PROCESS = 50  # Fewer are drawn sooner than a process starts.
 _SUBSET = "/subset-"
 _BOUNDS = ("Floor", "Ceiling", "Chance")  # how notes on them begin
 _PICTURES = {"joint": "Joint samples", "cross": "Translations", "reconstruction": "Reconstructions"}
@@ -131,13 +136,20 @@ class _Writer:
         """Write all pages; the number of them."""
         self.folder.mkdir(parents=True)
         shutil.copyfile(_TEMPLATES / "style.css", self.folder / "style.css")
-        shown = [self._section(section) for section in self.sections]
+        runs = [
+            (place, label, record)
+            for place, section in enumerate(self.sections)
+            for label, own in (*section.records, *section.varied)
+            for record in own
+        ]
+        folders = [self.sections[place].folders[record.name] for place, _, record in runs]
+        with _drawn(folders) as curves:
+            shown = [self._section(section) for section in self.sections]
+            for page in shown:
+                self._page(page["page"], "dataset.html", root="", **page)
+            for (place, label, record), own in zip(runs, curves, strict=True):
+                self._run(self.sections[place], shown[place], label, record, own)
         used = {section.preset for section in self.sections}
-        for page, section in zip(shown, self.sections, strict=True):
-            self._page(page["page"], "dataset.html", root="", **page)
-            for label, own in (*section.records, *section.varied):
-                for record in own:
-                    self._run(section, page, label, record)
         self._page(
             "index.html",
             "index.html",
@@ -350,10 +362,16 @@ class _Writer:
             files.append((word, name))
         return files
 
-    def _run(self, section: Section, page: dict[str, Any], label: str, record: Record) -> None:
+    def _run(
+        self,
+        section: Section,
+        page: dict[str, Any],
+        label: str,
+        record: Record,
+        curves: tuple[str, str] | None,
+    ) -> None:
         folder = section.folders[record.name]
         failure = folder.failed or {}
-        drawing = figures.run_curves(record.name, folder)
         origins = record.run.get("origins", {})
         self._page(
             self.pages[record.name],
@@ -363,7 +381,7 @@ class _Writer:
             label=label,
             section=section,
             home=page["page"],
-            curves=drawing and (drawing.title, figures.as_svg(drawing)),
+            curves=curves,
             pictures=self._pictures(section, record),
             texts=[
                 (_kind_of(result, file), file.read_text(encoding="utf-8", errors="replace"))
@@ -412,6 +430,25 @@ class _Writer:
                 cells = lines.setdefault(row.method, [None] * len(columns))
                 cells[place] = cells[place] or (cell, digits, variation(row.label))
         return columns, sorted(lines.items())
+
+
+@contextmanager
+def _drawn(folders: Sequence[RunFolder]) -> Iterator[Iterator[tuple[str, str] | None]]:
+    """Each run's learning curves, title and picture, drawn by other processes where they are many.
+
+    They are most of a report's time.
+    """
+    workers = min(os.cpu_count() or 1, len(folders) // _RUNS_A_PROCESS)
+    if workers < 2:
+        yield map(_curves, folders)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield pool.map(_curves, folders, chunksize=8)
+
+
+def _curves(folder: RunFolder) -> tuple[str, str] | None:
+    drawing = figures.run_curves(folder.path.name, folder)
+    return drawing and (drawing.title, figures.as_svg(drawing))
 
 
 def _kind_of(result: dict[str, Any], file: Path) -> str:

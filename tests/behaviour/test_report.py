@@ -418,6 +418,16 @@ def test_an_older_report_is_replaced_and_another_folder_left_alone(store, tmp_pa
     assert (mine / "thesis.txt").read_text() == "mine"
 
 
+def test_curves_drawn_by_other_processes_are_the_same_bytes(store, tmp_path, monkeypatch):
+    build_report([store], tmp_path / "alone")
+    monkeypatch.setattr("harness.report.pages._RUNS_A_PROCESS", 1)
+    monkeypatch.setattr("harness.report.pages.os.cpu_count", lambda: 2)
+    build_report([store], tmp_path / "many")
+    alone = {f.name: f.read_bytes() for f in (tmp_path / "alone" / "runs").iterdir()}
+    assert alone == {f.name: f.read_bytes() for f in (tmp_path / "many" / "runs").iterdir()}
+    assert any(b"Learning curves" in page for page in alone.values())
+
+
 def test_nothing_readable_is_an_error_and_not_an_empty_report(tmp_path):
     with pytest.raises(BenchError, match="There is no run"):
         gather([Store(tmp_path)])
