@@ -23,6 +23,7 @@ from harness.gather import Gathered, Record, gather
 from harness.report import figures
 from harness.report.sections import (
     Section,
+    by_attribute,
     gap,
     glances,
     matrices,
@@ -200,6 +201,7 @@ class _Writer:
             "studies": [(a, self._tables(t, in_order=True)) for a, t in section.studies],
             "files": self._files(section, stem),
             "matrices": self._matrices(section),
+            "attributes": by_attribute(section),
             "sheets": sheets,
             "costs": spent,
             "cost_of": lambda row: by_label[section.label_of(row)],

@@ -442,6 +442,38 @@ def matrices(records: list[Record]) -> dict[str, tuple[list[str], list[str], dic
     return shown
 
 
+def by_attribute(section: Section) -> dict[str, tuple[list[str], list[str], dict]]:
+    """Of the evaluator of that name, what its figures are made of, averaged over a row's runs.
+
+    Returns:
+        By metric: the methods, at last what guessing gives; the attributes; the share of each
+        pair that is right, none where no caption names the attribute.
+    """
+    shown = {}
+    for metric in dict.fromkeys(m for record in section.runs for m in _parts_of(record)):
+        found: dict[tuple[str, str], list[float]] = {}
+        for label, own in (*section.records, (None, section.runs)):
+            for part, told in (p for r in own for p in _parts_of(r).get(metric, {}).items()):
+                value = told["value"] if label else told["chance"]
+                if value is not None:
+                    row = section.names[label] if label else "guessing"
+                    found.setdefault((row, part), []).append(value)
+        means = {pair: math.fsum(values) / len(values) for pair, values in found.items()}
+        rows, parts = (list(dict.fromkeys(pair[i] for pair in means)) for i in (0, 1))
+        shown[metric] = rows, parts, means
+    return shown
+
+
+def _parts_of(record: Record) -> dict[str, dict[str, dict[str, float | None]]]:
+    """By metric and attribute; not of what is measured without the method."""
+    results = [
+        r.get("details", {}).get("parts", {})
+        for r in record.results
+        if r["evaluator"] == "attributes"
+    ]
+    return {m: p for own in results for m, p in own.items() if m.startswith("attributes/")}
+
+
 def states(records: list[Record]) -> Counter:
     """How many runs are in each state."""
     return Counter(record.state for record in records)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from records import write_run, write_views
+from records import write_result, write_run, write_views
 
 from bench import main
 from harness.api import BenchError, Score
 from harness.gather import gather
 from harness.report import build_report, figures
-from harness.report.sections import sections_of
+from harness.report.sections import by_attribute, sections_of
 from harness.store import Store
 from harness.tables import make_tables, render
 
@@ -401,6 +401,34 @@ def test_time_of_the_processor_is_shown_where_it_is_recorded(store, tmp_path):
     assert "training minutes by the wall" in wall
     assert "5 min" in both
     assert "training minutes of the processor" in both
+
+
+def test_attributes_are_told_one_by_one_beside_guessing(tmp_path):
+    for seed, right in enumerate((0.9, 0.7)):
+        folder = write_run(tmp_path / "store", "shala", seed, 0.5)
+        write_result(folder, 0.5)
+        file = folder / "results" / "coherence-1.json"
+        parts = {
+            "sky": {"value": right, "chance": 0.25},
+            "beak": {"value": None, "chance": 0.125},
+        }
+        told = {"attributes/joint": parts, "ceiling/attributes": parts}
+        result = json.loads(file.read_text()) | {"evaluator": "attributes"}
+        file.write_text(json.dumps(result | {"eval_id": "a", "details": {"parts": told}}))
+    (section,) = sections_of(gather([Store(tmp_path / "store")]))
+    assert by_attribute(section) == {
+        "attributes/joint": (
+            ["shala", "guessing"],
+            ["sky", "beak"],
+            {
+                ("shala", "sky"): pytest.approx(0.8),
+                ("guessing", "sky"): 0.25,
+                ("guessing", "beak"): 0.125,
+            },
+        )
+    }
+    pages = built(Store(tmp_path / "store"), tmp_path / "out")
+    assert "Attribute by attribute" in Page(pages["polymnist-quick.html"]).text
 
 
 def test_an_older_report_is_replaced_and_another_folder_left_alone(store, tmp_path):
