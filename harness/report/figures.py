@@ -286,7 +286,8 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
     frame = axes.get_window_extent()
     for name, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
-        width, height = 6.0 * len(name) + 4, 12
+        text = axes.text(0, 0, _plain(name), va="center", fontsize=8.5)
+        width, height = text.get_window_extent().width + 4, 12
         spots = [
             (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
             for dx, dy in ((7, 0), (5, 10), (5, -10), (5, 20), (5, -20), (5, 30), (5, -30))
@@ -302,14 +303,10 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
         best = costs.index(min(costs))
         taken.append(boxes[best])
         side = spots[best][2]
-        where = axes.transData.inverted().transform(
-            (boxes[best].x0 + 2 if side > 0 else boxes[best].x1 - 2, y + 0.0)
-        )
-        across = where[0]
-        up = axes.transData.inverted().transform((x, boxes[best].y0 + height / 2))[1]
-        axes.text(
-            across, up, _plain(name), va="center", ha="left" if side > 0 else "right", fontsize=8.5
-        )
+        edge = boxes[best].x0 + 2 if side > 0 else boxes[best].x1 - 2
+        middle = boxes[best].y0 + height / 2
+        text.set_position(axes.transData.inverted().transform((edge, middle)))
+        text.set_horizontalalignment("left" if side > 0 else "right")
 
 
 def curves(section: Section) -> Drawing | None:
