@@ -29,8 +29,11 @@ class MMVAEConfig(Settings):
     importance_samples: int = setting(
         1, "K, samples of each expert.", "ours: K = 1; the paper's is 30 with dreg", ge=1
     )
-    estimator: Literal["iwae", "dreg"] = setting(
-        "iwae", "Gradient: plain, or doubly reparametrised.", f"{_CODE}: dreg for K > 1"
+    estimator: Literal["iwae", "stl", "dreg"] = setting(
+        "iwae",
+        "Gradient: plain, through the samples alone (Roeder et al. 2017), or doubly "
+        "reparametrised (Tucker et al. 2019).",
+        f"{_CODE}: dreg for K > 1, which is stl as it runs: its hook is on a copy of the samples",
     )
     bound: Literal["looser", "tight"] = setting(
         "looser",
@@ -75,17 +78,17 @@ class MMVAE(SharedLatent):
         z = q.mean[:, None] + q.scale[:, None] * noise  # [M, K, B, D]
         if c.bound == "tight":
             z = z.flatten(0, 1)[None]  # [1, M K, B, D]: all samples in one bound
-        if c.estimator == "dreg":
+        if c.estimator != "iwae":
             q = detached(q)
         there = presence(batch, len(names))
         density = self.log_likelihoods(batch.views, z)  # [M, (M, K), B]
         density = density.where(there[:, None, None], 0.0)
         rate = mixture_log_prob(q, z, batch.present) - self.prior_log_prob(z)
         log_w = density.sum(0) - c.beta * rate
-        if c.estimator == "iwae":
-            bound = importance_bound(log_w, batch.present)
-        else:
+        if c.estimator == "dreg":
             bound = doubly_reparametrised(log_w, (z,), batch.present)
+        else:
+            bound = importance_bound(log_w, batch.present)
         own = density.flatten(1, 2).mean(1)  # over all experts' samples
         return -bound, own_losses(names, own, there) | {"rate": rate.mean()}
 

@@ -38,10 +38,10 @@ class MMVAEPlusConfig(Settings):
         0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
     )
     importance_samples: int = setting(1, "K, samples of each expert.", _CODE, ge=1)
-    estimator: Literal["iwae", "dreg", "dreg-published"] = setting(
+    estimator: Literal["iwae", "dreg"] = setting(
         "iwae",
-        "Gradient: plain, doubly reparametrised, or the code's without the detachment.",
-        f"{_CODE}; trap 5",
+        "Gradient: plain, which that of the code's 'dreg' equals, or doubly reparametrised.",
+        f"{_CODE}; trap 5, and its hook is on a copy that the loss does not see",
     )
     beta: float = setting(2.5, "Factor of the divergence terms.", _CODE, ge=0)
     joint_private: Literal["independent", "shared"] = setting(

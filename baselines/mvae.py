@@ -33,6 +33,12 @@ class MVAEConfig(Settings):
     random_subsets: int = setting(
         0, "k, random subsets beside the full set and the single ones.", _CODE, ge=0
     )
+    single_weights: Literal["modality", "one"] = setting(
+        "modality",
+        "Weight of the log-likelihood in an ELBO of one modality: the modality's own, or 1.",
+        "ours; 'one' is MoPoE's code, whose look-up is commented out: it tells only where "
+        "weights are not 1 (recipes.md section 1)",
+    )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
     optimiser: Optimiser = Optimiser(lr=5e-4)
@@ -60,8 +66,11 @@ class MVAE(SharedLatent):
         z = products.mean + products.scale * noise
         fidelity, own = 0.0, []
         for m, name in enumerate(names):
+            weight = self.spec[name].weight
             rows = [0, 1 + m, *range(1 + len(names), len(members))]
             density = self.log_likelihood(name, batch.views[name], z[rows])  # [R, B]
+            if c.single_weights == "one":
+                density = torch.cat([density[:1], density[1:2] / weight, density[2:]])
             density = density.where(members[rows][..., m], 0.0)
             fidelity = fidelity + density.sum(0)
             own.append(density[0])

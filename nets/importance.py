@@ -26,9 +26,9 @@ def doubly_reparametrised(
 ) -> Tensor:
     """The doubly reparametrised surrogate (Tucker et al. 2019): only its gradient counts.
 
-    Published for K > 1 and the mixture, where it is biased for the shared latent: the weights are
-    normalised over the draws of one expert, the density is that of all. It has the plain
-    gradient's expectation for K = 1, and for beta = 1 on the private latents.
+    MMVAE's paper has it for K > 1 and the mixture, where it is biased for the shared latent: the
+    weights are normalised over the draws of one expert, the density is that of all. It has the
+    plain gradient's expectation for K = 1, and for beta = 1 on the private latents.
 
     Args:
         log_w: Log weights `[M, K, B]` whose posteriors are detached.

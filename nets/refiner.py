@@ -21,7 +21,11 @@ _OPEN = "our choice"
 
 
 class RefinerConfig(Settings):
-    """Settings of the diffusion decoders and of their training."""
+    """Settings of the diffusion decoders and of their training.
+
+    The networks are DiffuseVAE's for CIFAR-10 without its attention and dropout, on any size; those
+    for CelebA-64 have attention, a dropout of .1 and one level more.
+    """
 
     steps: int = setting(200_000, "Updates.", f"{_OPEN}; DiffuseVAE counts epochs", ge=1)
     batch_size: int = setting(128, "Tuples an update.", "DiffuseVAE paper, CIFAR-10", ge=1)
