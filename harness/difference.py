@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.api.records import Score
 
 LEVEL = 0.05
+_NO_SPREAD = 1e-9  # of the figures: less between seeds is rounding
 _NORMAL = 1.959964  # quantile of the normal distribution that belongs to the level
 
 
@@ -42,7 +43,8 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
 
     Seeds that both have are paired (Student's t of their differences) where there are two or more;
     else all seeds of both are compared (Welch's t); with one training on a side, the errors over
-    test items are taken as independent, which says nothing of other trainings.
+    test items are taken as independent, which says nothing of other trainings. So they are where
+    seeds do not differ at all, as those of a rare event: that says no more of other trainings.
 
     Args:
         a: The score of each seed.
@@ -50,7 +52,7 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
     """
     common = sorted(a.keys() & b.keys())
     if len(common) > 1:
-        return _paired([(a[seed].value, b[seed].value) for seed in common], common, a, b)
+        return _paired(common, a, b)
     if len(a) > 1 and len(b) > 1:
         why = "no seed is common" if not common else "one seed is common"
         return _welch(a, b, f"{len(a)} and {len(b)} seeds, not paired: {why}")
@@ -75,27 +77,23 @@ def against_constant(mean: float, stderr: float | None, seeds: int, constant: fl
     return Difference(mean, constant, mean - constant, margin, p, f"{seeds} seeds")
 
 
-def _paired(
-    pairs: list[tuple[float, float]], common: list[int], a: Mapping, b: Mapping
-) -> Difference:
+def _paired(common: list[int], a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
+    from scipy.special import stdtr, stdtrit
+
     left = sorted((a.keys() | b.keys()) - set(common))
     basis = f"{len(common)} seeds, paired"
     if left:
         basis += f"; without a partner: {', '.join(map(str, left))}"
-    firsts, seconds = zip(*pairs, strict=True)
-    return _student(_mean(firsts), _mean(seconds), [x - y for x, y in pairs], basis)
-
-
-def _student(a: float, b: float, differences: list[float], basis: str) -> Difference:
-    from scipy.special import stdtr, stdtrit
-
-    k = len(differences)
+    sides = [[side[seed] for seed in common] for side in (a, b)]
+    first, second = ([score.value for score in side] for side in sides)
+    differences = [x - y for x, y in zip(first, second, strict=True)]
+    k, error = len(common), math.sqrt(_variance(differences) / len(common))
+    if error <= _NO_SPREAD * max(map(abs, (*first, *second))):
+        return _of_items(*sides, basis)
     mean = _mean(differences)
-    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (k - 1) / k)
-    if error == 0:
-        return Difference(a, b, mean, 0.0, float(mean == 0), basis)
     p = 2 * float(stdtr(k - 1, -abs(mean) / error))
-    return Difference(a, b, mean, float(stdtrit(k - 1, 1 - LEVEL / 2)) * error, p, basis)
+    margin = float(stdtrit(k - 1, 1 - LEVEL / 2)) * error
+    return Difference(_mean(first), _mean(second), mean, margin, p, basis)
 
 
 def _welch(a: Mapping[int, Score], b: Mapping[int, Score], basis: str) -> Difference:
@@ -104,13 +102,24 @@ def _welch(a: Mapping[int, Score], b: Mapping[int, Score], basis: str) -> Differ
     sides = [[score.value for score in side.values()] for side in (a, b)]
     (mean_a, var_a), (mean_b, var_b) = ((_mean(s), _variance(s) / len(s)) for s in sides)
     value, error = mean_a - mean_b, math.sqrt(var_a + var_b)
-    if error == 0:
-        return Difference(mean_a, mean_b, value, 0.0, float(value == 0), basis)
+    if error <= _NO_SPREAD * max(map(abs, (*sides[0], *sides[1]))):
+        return _of_items(list(a.values()), list(b.values()), basis)
     parts = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
     freedom = (var_a + var_b) ** 2 / parts
     p = 2 * float(stdtr(freedom, -abs(value) / error))
     margin = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
     return Difference(mean_a, mean_b, value, margin, p, basis)
+
+
+def _of_items(a: list[Score], b: list[Score], basis: str) -> Difference:
+    """The mean of trainings that do not differ, with the errors over their test items."""
+    means = (_mean([score.value for score in side]) for side in (a, b))
+    basis += "; they do not differ, so test items"
+    errors = [score.stderr for score in (*a, *b)]
+    if None in errors:
+        return _normal(*means, None, basis)
+    parts = (math.hypot(*(score.stderr for score in side)) / len(side) for side in (a, b))
+    return _normal(*means, math.hypot(*parts), basis)
 
 
 def _over_items(a: Mapping[int, Score], b: Mapping[int, Score], common: list[int]) -> Difference:

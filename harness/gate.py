@@ -75,7 +75,7 @@ def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
     Raises:
         ValueError: There is no gate, or one has fewer than two reference seeds or no new one.
     """
-    from scipy.special import stdtr, stdtrit  # a tenth of a second
+    from scipy.special import nctdtrinc, stdtr, stdtrit  # a tenth of a second
 
     if not gates:
         raise ValueError("There is no gate to judge.")
@@ -83,8 +83,8 @@ def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
     for gate in gates:
         change, error, freedom = _difference(gate)
         tests.append((change, error, freedom))
-        quantiles = stdtrit(freedom, 1 - level / len(gates)) + stdtrit(freedom, _POWER)
-        visible.append(float(quantiles) * error)
+        least = stdtrit(freedom, 1 - level / len(gates))  # of the first step of Holm's procedure
+        visible.append(float(nctdtrinc(freedom, 1 - _POWER, least)) * error)
     worse = [_tail(stdtr, change, error, freedom) for change, error, freedom in tests]
     better = [_tail(stdtr, -change, error, freedom) for change, error, freedom in tests]
     regressed, improved = holm(worse, level), holm(better, level)

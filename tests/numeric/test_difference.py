@@ -51,9 +51,22 @@ def test_without_any_error_nothing_is_claimed():
     assert not found.is_told
 
 
-def test_equal_differences_leave_an_interval_of_no_width():
-    assert difference(scores({0: 0.5, 1: 0.5}), scores({0: 0.5, 1: 0.5})).p == 1
-    assert difference(scores({0: 0.75, 1: 0.75}), scores({0: 0.5, 1: 0.5})).is_told
+@pytest.mark.parametrize("second", [0, 2], ids=["paired", "not paired"])
+def test_seeds_that_do_not_differ_are_told_apart_by_test_items(second):
+    """As counts of a rare event do: a spread of zero is no certainty."""
+
+    def told(a, b, stderr):
+        return difference(scores({0: a, 1: a}, stderr), scores({second: b, second + 1: b}, stderr))
+
+    assert told(0.5, 0.5, 0.01).p == 1
+    assert not told(0.0010, 0.0005, 0.0006).is_told
+    found = told(0.75, 0.5, 0.01)
+    assert found.is_told
+    assert found.margin == pytest.approx(stats.norm.ppf(0.975) * 0.01, rel=1e-6)
+    assert found.basis.endswith("they do not differ, so test items")
+    assert told(0.75, 0.5, None).p is None
+    shifted = difference(scores({0: 0.1, 1: 0.3}), scores({0: 0.1 + 1e-13, 1: 0.3}))
+    assert shifted.p == pytest.approx(1)
 
 
 def test_a_printed_figure_is_a_constant():
