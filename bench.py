@@ -310,12 +310,15 @@ def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: 
     """Compare two methods, presets, commits or folders of records, A minus B.
 
     Says what differs in the configuration, then each metric's difference with its 95 % interval:
-    over paired seeds where both have two or more in common. A row of a table may be named in full.
+    over paired seeds where both have two or more in common. A row of a table may be named in full,
+    of an ablation's table too: "shala (condition on x)".
     """
     from harness import compare as comparing
+    from harness.ablations import ablation_of
     from harness.store import Store
 
-    here = [Store(path) for path in _stores(stores)]
+    committed = ("ablations",) if ablation_of((a, b)) else ()
+    here = [Store(path) for path in _stores(stores, *committed)]
     click.echo(comparing.render_comparisons(*comparing.compare(a, b, here, **filters), as_json))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,22 @@ def rows_of(ablation: Ablation, runs: Sequence[dict[str, Any]]) -> list[dict[str
             label = " ".join([name, *(f"[{text}]" for text in others)])
             found[i] = {**runs[i], "label": label}
     return found
+
+
+def as_rows(ablation: Ablation, records: Sequence[Any]) -> list[Any]:
+    """The records that are in an ablation, each under its variant's label (`rows_of`)."""
+    runs = rows_of(ablation, [record.run for record in records])
+    both = zip(records, runs, strict=True)
+    return [replace(record, run=run) for record, run in both if run]
+
+
+def ablation_of(labels: Sequence[str]) -> Ablation | None:
+    """The ablation in whose table rows are called so, or None."""
+    for ablation in map(read_ablation, ablations()):
+        own = [f"{label_of(ablation, variant)} " for variant in ablation.variants]
+        if all(f"{label} ".startswith(tuple(own)) for label in labels):
+            return ablation
+    return None
 
 
 def _rest(ablation: Ablation, run: dict[str, Any]) -> str:

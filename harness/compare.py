@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.ablations import ablation_of, as_rows
 from harness.api.errors import BenchError, unknown
 from harness.api.records import Score
 from harness.config import DEFAULT
@@ -62,7 +63,8 @@ def compare(
     """Compare two sides wherever both have runs.
 
     Args:
-        a: A folder of records, a method (or a table's row), a preset, or the beginning of a commit.
+        a: A folder of records, a method (or a table's row, of an ablation too), a preset, or the
+            beginning of a commit.
         b: Another of the same kind.
         stores: Where the records lie, unless the sides are stores themselves.
         metric: Only metrics that begin so.
@@ -78,6 +80,8 @@ def compare(
         BenchError: A side is not known, they are of two kinds, or nothing can be compared.
     """
     found = None if _is_store(a) and _is_store(b) else gather(stores, split)
+    if found and (ablation := ablation_of((a, b))):
+        found = replace(found, records=as_rows(ablation, found.records))
     kind, other = _kind(a, found), _kind(b, found)
     if kind != other:
         raise BenchError(
@@ -91,6 +95,7 @@ def compare(
         left_out += [f"{p.where}: {p.kind}: {p.told}" for p in own.problems]
         asked = [r for r in own.records if _is_asked(r, dataset, preset, models)]
         sides.append(_cells(asked, kind, name))
+    _check_metric(metric, [r for side in sides for r in _records(side)])
     comparisons, alone = _pairs(kind, (a, b), *sides)
     left_out = list(dict.fromkeys(left_out)) + alone
     for comparison, first, second in comparisons:
@@ -109,6 +114,17 @@ def _check_asked(records: list[Record], **asked: Sequence[str | None]) -> None:
         for name in names:
             if name is not None and name not in known:
                 raise BenchError(unknown(kind, name, known))
+
+
+def _records(cells: dict[tuple[str, ...], dict[str, list[Record]]]) -> list[Record]:
+    return [record for rows in cells.values() for own in rows.values() for record in own]
+
+
+def _check_metric(metric: str, records: list[Record]) -> None:
+    """Complain of a metric of which no record has a figure."""
+    known = {score["metric"] for r in records for result in r.results for score in result["scores"]}
+    if known and not any(name.startswith(metric) for name in known):
+        raise BenchError(unknown("metric", metric, known))
 
 
 def _is_store(name: str) -> bool:
@@ -130,7 +146,9 @@ def _kind(name: str, found: Gathered | None) -> str:
     if re.fullmatch(r"[0-9a-f]{6,40}", name) and any(_commit(r).startswith(name) for r in records):
         return "commit"
     commits = {_commit(r)[:_SHORT] for r in records} - {""}
-    raise BenchError(unknown("method, preset, commit or folder", name, methods | presets | commits))
+    text = unknown("method, preset, commit or folder", name, methods | presets | commits)
+    left_out = [f"Left out: {p.where}: {p.told}" for p in found.problems] if found else []
+    raise BenchError(" ".join([text, *left_out]))
 
 
 def _commit(record: Record) -> str:
@@ -297,8 +315,8 @@ def _differing(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[str]:
             details = result.get("details", {})
             used = {"version": result["version"], "real images": details.get("real")}
             used |= {f"classifier of {k}": c["digest"] for k, c in result["classifiers"].items()}
-            instruments = result.get("instruments") or {}
-            used |= {f"extractor of {key}": value for key, value in instruments.items()}
+            extractors = result.get("instruments", {}).keys() - result["classifiers"].keys()
+            used |= {f"extractor of {key}": result["instruments"][key] for key in extractors}
             for key, value in used.items():
                 values = facts.setdefault(key, [set(), set()])
                 values[side].add(json.dumps(value, sort_keys=True).strip('"')[:_SHORT])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from harness.ablations import Ablation, in_order, printed_of, rows_of
+from harness.ablations import Ablation, as_rows, in_order, label_of, printed_of
 from harness.api.errors import BenchError, ConfigErrors, unknown
 from harness.api.records import Score
 from harness.api.registry import entries
@@ -26,6 +26,7 @@ from harness.store import Store
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 _CEILING = "classifier/accuracy"
+_FEW = 100  # items
 _FLOOR = "floor/"  # before the metric whose floor it is: all but the protocol
 _CHANCE = "chance/"  # before the family: what guessing scores, by what is given and what is made
 _BOUND = re.compile(r"(floor|ceiling)-([a-z]+)/(.+)")  # "floor-white/psnr": its meaning says which
@@ -74,11 +75,13 @@ class Row:
         label: The method, with the settings that tell it from others.
         cells: By metric.
         published: By metric, as printed.
+        is_variant: Whether settings were not the preset's.
         facts: What its figures hang on, by the names in `FACTS`; none for most data.
         settings: Of its runs, by dotted key.
         scores: By metric, of each seed.
         runs: The names of its records.
-        data: What data and classifiers its figures are of: only figures of the same are ranked.
+        data: What data, classifiers and versions of evaluators its figures are of: only figures of
+            the same are ranked.
         printed_by: How the published figures were measured, where that differs between rows.
         missing: In a word, why there is no figure where there is none.
         reason: The same in full.
@@ -86,6 +89,7 @@ class Row:
 
     label: str
     method: str
+    is_variant: bool = False
     cells: dict[str, Cell] = field(default_factory=dict)
     published: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
@@ -96,11 +100,6 @@ class Row:
     printed_by: str = ""
     missing: str = ""
     reason: str = ""
-
-    @property
-    def is_variant(self) -> bool:
-        """Whether settings were not the preset's."""
-        return self.label != self.method
 
 
 @dataclass
@@ -179,9 +178,7 @@ def tables_of(
     published = read_published()
     if ablation:
         published = printed_of(ablation, published)
-        renamed = rows_of(ablation, [record.run for record in records])
-        both = zip(records, renamed, strict=True)
-        records = [replace(record, run=run) for record, run in both if run]
+        records = as_rows(ablation, records)
     _check_names(records, published, metric, dataset, preset, models)
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -194,12 +191,12 @@ def tables_of(
         if not any(group[0] == name for group in groups):
             groups.setdefault((name, _NOT_RUN), [])
     tables = [
-        _table(key, found, metric, published, models, mix) for key, found in sorted(groups.items())
+        _table(key, found, metric, published, models, mix, ablation)
+        for key, found in sorted(groups.items())
     ]
     tables = [table for table in tables if table.metrics and table.rows]
-    for table in tables if ablation else ():
-        table.rows = in_order(ablation, table.rows)
-        table.notes.insert(0, f"{ablation.title} ({ablation.source}).")
+    if ablation and not dataset:  # a method's own run is one variant of every ablation of it
+        tables = [t for t in tables if sum(bool(row.runs) for row in t.rows) > 1] or tables
     if not tables:
         raise BenchError(
             f"There is no figure of '{metric}' for what was asked, measured or published. Ask for "
@@ -247,6 +244,7 @@ def _table(
     published: list[Published],
     models: Sequence[str],
     mix: bool,
+    ablation: Ablation | None,
 ) -> Table:
     dataset, preset = key
     data = [f.run["data"] for f in records]
@@ -268,14 +266,22 @@ def _table(
             continue
         if not own:
             facts = {"resolution": p.resolution} if p.resolution else {}
-            own = [Row(_label(p), p.method, facts=facts, missing=_NOT_RUN)]
+            label = _label(p)
+            own = [Row(label, p.method, label != p.method, facts=facts, missing=_NOT_RUN)]
             rows += own
         for row in own:
             row.published[p.metric], row.printed_by = p.value, p.protocol
     _mark_best(rows, metrics)
     order = list(dict.fromkeys(p.method for p in printed))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))
+    if ablation:
+        names = [label_of(ablation, variant) for variant in ablation.variants]
+        absent = dict.fromkeys(names).keys() - {row.label for row in rows}
+        rows += [Row(label, ablation.model, True, missing=_NOT_RUN) for label in absent]
+        rows = in_order(ablation, rows)
     notes = _notes(records, metrics, printed, rows)
+    if ablation:
+        notes.insert(0, f"{ablation.title} ({ablation.source}).")
     return Table(dataset, preset, metrics, rows, notes, twin or dataset, apart)
 
 
@@ -381,8 +387,10 @@ def _metrics(
 def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row]:
     rows = []
     for label, own in group_rows(records):
-        row = Row(label, own[0].run["model"], missing=_state(own), reason=_reason(own))
-        row.facts, row.settings = _facts(own), own[0].run["settings"]
+        run = own[0].run
+        varied = run["label"] != run["model"] if "label" in run else bool(run["overrides"])
+        row = Row(label, run["model"], varied, missing=_state(own), reason=_reason(own))
+        row.facts, row.settings = _facts(own), run["settings"]
         row.runs, row.data = tuple(record.name for record in own), _data_of(own)
         if not mix:
             refuse_mixture(label, own)
@@ -398,13 +406,14 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
 
 
 def _data_of(records: list[Record]) -> str:
-    """Data, resolution and classifiers; views that are hidden in training change none of these."""
+    """Data, resolution, classifiers and evaluators' versions; hidden views change none of these."""
     found = set()
     for record in records:
         run = record.run
         print_ = run["data"].get("complete") or run["data"]["fingerprint"]
         judges = sorted({c["digest"] for r in record.results for c in r["classifiers"].values()})
-        found.add(json.dumps([print_, judges]))
+        versions = sorted({f"{source_of(r)} {r['version']}" for r in record.results})
+        found.add(json.dumps([print_, judges, versions]))
     return " ".join(sorted(found))
 
 
@@ -547,12 +556,15 @@ def _notes(
     results = [r for f in records for r in f.results]
     cells = [cell for row in rows for cell in row.cells.values()]
     notes = [f"{name}: {meaning}." for name, (_, _, meaning) in metrics.items() if meaning]
-    shown = {source_of(r): r for r in results if _gives(r, metrics)}
-    told = [f"{name} version {r['version']} on the {r['split']} split" for name, r in shown.items()]
+    told = {
+        f"{source_of(r)} version {r['version']} on the {r['split']} split"
+        for r in results
+        if _gives(r, metrics)
+    }
     if told:
         n = sorted({cell.n for cell in cells})
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
-        notes.append(f"Protocol: {', '.join(told)}; test items a figure: {sizes}.")
+        notes.append(f"Protocol: {', '.join(sorted(told))}; test items a figure: {sizes}.")
     ceilings = [
         f"{s['target']} {s['value']:.3f}"
         for r in results
@@ -565,6 +577,7 @@ def _notes(
     own_notes = (text for r in results for text in r.get("details", {}).get("notes", []))
     notes += dict.fromkeys(own_notes)
     notes += [f"Data: {text}." for text in dict.fromkeys(f.run["data"]["source"] for f in records)]
+    notes += _few(rows, metrics)
     if cells:
         notes.append("In brackets: the number of seeds, over which the standard error is taken.")
     if any(cell.seeds == 1 for cell in cells):
@@ -572,10 +585,39 @@ def _notes(
         drawn = any(cell.interval for cell in cells)
         notes.append(f"{told}{_INTERVALS if drawn else ''}.")
     if any(cell.best for cell in cells):
-        notes.append(f"Marked: the best, and what is not significantly worse (p >= {LEVEL}).")
+        notes.append(
+            f"Marked: the best, and what is not significantly worse (p >= {LEVEL}); where no error "
+            "is recorded, the best alone."
+        )
+        notes += _apart(rows)
         if len(without_variants(rows)) < len(rows):
             notes.append("Variants of a method whose preset's settings ran are not ranked.")
     return [*notes, *_legend(metrics, printed, rows)]
+
+
+def _few(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
+    """Figures of so few items that they say little, where others are of enough."""
+    told = []
+    for name in metrics:
+        sizes = {row.label: row.cells[name].n for row in rows if name in row.cells}
+        few = [f"{label} ({n})" for label, n in sizes.items() if n < _FEW <= max(sizes.values())]
+        told += [f"{name} is of fewer than {_FEW} items in {', '.join(few)}."] if few else []
+    return told
+
+
+def _apart(rows: list[Row]) -> list[str]:
+    """Rows that are not ranked with each other, though no column shows it."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        if row.cells:
+            alike = groups.setdefault(row.facts.get("resolution", ""), {})
+            alike.setdefault(row.data, []).append(row.label)
+    return [
+        "Not ranked with each other, as data, classifiers or the evaluator's version differ: "
+        f"{'; '.join(', '.join(labels) for labels in alike.values())}."
+        for alike in groups.values()
+        if len(alike) > 1
+    ]
 
 
 def _floors(results: list[dict[str, Any]], metrics: dict[str, Any]) -> list[str]:

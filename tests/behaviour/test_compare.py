@@ -107,6 +107,35 @@ def test_a_variant_is_called_as_in_the_table_of_its_dataset(store):
     assert found.names == ("shala", "shala [model.x=3]")
 
 
+def test_an_extractor_that_is_a_classifier_is_told_by_its_digest_alone(store):
+    """Older records name no instruments, and their classifiers' digests are the same."""
+    for folder in store.root.glob("shala*"):
+        (file,) = (folder / "results").iterdir()
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"instruments": {"m0": "d"}}))
+    (found,), _ = compare("shala", "mmvae+", [store])
+    assert found.metrics
+    assert not found.refused
+
+
+def test_rows_of_an_ablation_are_called_as_in_its_table(tmp_path):
+    for seed in (0, 1):
+        for w, joint in ((0.0, 0.5), (4.0, 0.7)):
+            settings = {"settings": {"model.prior.guidance": w}, "name": str(w)}
+            changed = [f"model.prior.guidance={w}"]
+            write_run(tmp_path, "shala", seed, joint + seed / 10, overrides=changed, **settings)
+    found = run("shala (w = 4)", "shala (w = 0)", "--store", tmp_path)
+    assert found.exit_code == 0, found.output
+    assert "+0.200" in found.output
+    missing = run("shala (w = 1)", "shala (w = 0)", "--store", tmp_path)
+    assert missing.exit_code == 2
+    assert "Did you mean 'shala (w = 4)'" in missing.output
+
+
+def test_an_unknown_metric_is_called_so(store):
+    with pytest.raises(BenchError, match=r"Unknown metric 'coherrence/joint'. Did you mean"):
+        compare("shala", "mmvae+", [store], metric="coherrence/joint")
+
+
 def test_sides_of_two_kinds_and_unknown_names_are_told(store):
     with pytest.raises(BenchError, match="'shala' is a method and 'quick' is a preset"):
         compare("shala", "quick", [store])
@@ -120,3 +149,5 @@ def test_a_broken_record_is_left_out_and_told(store):
     found, left_out = compare("shala", "mmvae+", [store])
     assert found[0].metrics
     assert any("broken: unreadable" in text for text in left_out)
+    with pytest.raises(BenchError, match=r"Unknown method.*Left out: .*broken"):
+        compare("mvae", "mmvae+", [store])

@@ -69,6 +69,16 @@ def test_a_variant_is_not_ranked_where_the_preset_s_settings_ran(store, tmp_path
     assert any("are not ranked" in note for note in table.notes)
 
 
+def test_a_variant_is_none_for_what_nobody_overrode(store, tmp_path):
+    """As the precision of a second machine, which tells the preset's own rows apart."""
+    write_run(tmp_path, "shala", 0, 0.8, name="p", precision="float32")
+    write_run(tmp_path, "shala", 0, 0.9, name="v", overrides=["model.x=9"], x=9)
+    rows = {row.label: row for row in table_of(store).rows if row.cells}
+    plain = {"shala [train.precision=bf16]", "shala [train.precision=float32]"}
+    assert {label for label, row in rows.items() if row.cells["coherence/joint"].best} == plain
+    assert {label for label, row in rows.items() if row.published} == {*plain, "mmvae+"}
+
+
 def test_one_seed_shows_the_error_over_items_and_says_so(tmp_path):
     write_run(tmp_path, "shala", 0, 0.8)
     table = table_of(Store(tmp_path))
@@ -258,6 +268,31 @@ def test_the_best_is_marked_among_rows_of_the_same_data_and_classifiers(tmp_path
     best = {row.label for row in rows if row.cells["coherence/joint"].best}
     others = {"shala [data.x=2]", "shala [model.x=2]", "mmvae+ [model.x=2]"}
     assert best == {"mmvae+", *others}  # both of .99 are
+
+
+@pytest.mark.parametrize("change", [{"judge": "other"}, {"data": "other"}, {"version": 2}])
+def test_rows_of_other_data_judges_or_versions_are_not_ranked_and_told(tmp_path, change):
+    write_run(tmp_path, "shala", 0, 0.5)
+    write_run(tmp_path, "mvae", 0, 0.4)
+    write_run(tmp_path, "mmvae+", 0, 0.9, **change)
+    table = table_of(Store(tmp_path))
+    best = {r.label for r in table.rows if r.cells and r.cells["coherence/joint"].best}
+    assert best == {"shala"}
+    (told,) = (note for note in table.notes if note.startswith("Not ranked with each other"))
+    assert "mvae, shala" in told or "shala, mvae" in told
+    versions = "coherence version 1 on the test split, coherence version 2" in str(table.notes)
+    assert versions == ("version" in change)
+
+
+def test_a_figure_of_few_items_is_told(store):
+    (folder,) = store.root.glob("mmvae+-0-*")
+    (file,) = (folder / "results").iterdir()
+    text = file.read_text().replace('"n": 1000', '"n": 7')
+    file.write_text(text)
+    assert any(
+        note == "coherence/joint is of fewer than 100 items in mmvae+ (7)."
+        for note in table_of(store).notes
+    )
 
 
 def test_fewer_trainings_make_no_test_surer(tmp_path):
