@@ -371,7 +371,7 @@ def figure(
 
     latent: prior and posterior of each method, from a run's weights and its data: as they are in
     two dimensions, with the way of the diffusion prior between them (the paper's Figure 4; --digits
-    picks such runs), by PCA and, where umap-learn is installed, UMAP in more.
+    picks such runs), by PCA and by UMAP, or t-SNE where umap-learn is not installed, in more.
     """
     from harness.store import Store
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from torch import Tensor
 
 import classifiers
@@ -187,8 +188,8 @@ class _Sight:
         axes = PCA(2, random_state=0).fit(found[-1])  # the posterior's
         share = f"PCA, {100 * axes.explained_variance_ratio_.sum():.0f} % of variance"
         yield share, [axes.transform(x) for x in found]
-        if (embedded := _embed(np.concatenate(found))) is not None:
-            yield "UMAP", np.split(embedded, len(found))
+        how, embedded = _embed(np.concatenate(found))
+        yield how, np.split(embedded, len(found))
 
     def _row(
         self,
@@ -275,12 +276,16 @@ class _Sight:
         return sorted({label for label in self.labels if label is not None})
 
 
-def _embed(x: np.ndarray) -> np.ndarray | None:
-    """Latents `[N, D]` flattened by UMAP (McInnes et al. 2018), None where it is not installed."""
+def _embed(x: np.ndarray) -> tuple[str, np.ndarray]:
+    """Latents `[N, D]` flattened so that neighbours stay near, and by what.
+
+    UMAP (McInnes et al. 2018) where it is installed, else t-SNE (van der Maaten and Hinton 2008).
+    """
     try:
         from umap import UMAP
     except ImportError:
-        return None
+        near = min(30.0, (len(x) - 1) / 3)
+        return "t-SNE", TSNE(perplexity=near, random_state=0, n_jobs=1).fit_transform(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a fixed seed takes one thread
-        return UMAP(n_components=2, random_state=0, n_jobs=1).fit_transform(x)
+        return "UMAP", UMAP(n_components=2, random_state=0, n_jobs=1).fit_transform(x)

@@ -97,9 +97,7 @@ def test_the_way_of_the_prior_stands_between_gaussian_and_posterior(made, seen, 
     assert set(drawing.keys) - {None} == {0, 1}
 
 
-def test_other_latents_are_flattened_by_pca_and_by_umap_where_it_is(
-    made, seen, tmp_path, monkeypatch
-):
+def test_other_latents_are_flattened_by_pca_and_by_umap_or_t_sne(made, seen, tmp_path, monkeypatch):
     class Umap:
         def __init__(self, **settings):
             assert settings["random_state"] == 0
@@ -111,12 +109,11 @@ def test_other_latents_are_flattened_by_pca_and_by_umap_where_it_is(
     for module in (None, SimpleNamespace(UMAP=Umap)):
         monkeypatch.setitem(sys.modules, "umap", module)
         drawn(made, tmp_path, models=("mopoe",))
-    without, having = map(titles, seen)
-    assert without == [["prior", "posterior"]]
-    assert having == without * 2
-    assert [row[0].beside.split(",")[0] for row in seen[1].rows] == ["PCA", "UMAP"]
+    assert list(map(titles, seen)) == [[["prior", "posterior"]] * 2] * 2
+    ways = [[row[0].beside.split(",")[0] for row in drawing.rows] for drawing in seen]
+    assert ways == [["PCA", "t-SNE"], ["PCA", "UMAP"]]
     assert "Seen by PCA, " in seen[1].alt
-    ((before, after),) = seen[0].rows
+    before, after = seen[0].rows[0]
     assert set(before.classes) == {None}  # no classifiers of the toy data are shipped
     assert set(after.classes) == {0, 1, 2, 3}
 
