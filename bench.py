@@ -279,11 +279,13 @@ def table(
     ablation: str | None,
     form: str,
     stores: tuple[Path, ...],
+    mix: bool,
     as_json: bool,
     **filters: Any,
 ) -> None:
     """Print measured figures beside the published ones. * marks the best and its equals."""
     from harness.ablations import read_ablation
+    from harness.gather import refuse_unmeasured
     from harness.store import Store
     from harness.tables import make_tables, render
 
@@ -292,7 +294,8 @@ def table(
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     found = [Store(path) for path in _stores(stores, *(("ablations",) if varied else ()))]
-    tables = make_tables(found, metric, ablation=varied, **filters)
+    refuse_unmeasured(found, **filters)
+    tables = make_tables(found, metric, mix=mix, ablation=varied, **filters)
     click.echo(render(tables, "json" if as_json else form))
 
 
@@ -431,6 +434,8 @@ def check(
     from harness.store import Store
 
     unmade = {}
+    if store.is_file():
+        raise BenchError(f"--store is '{store}', which is a file. Name a folder of records.")
     if seeds and not run_first:
         raise BenchError("--seeds says which runs --run makes. Add --run, or leave --seeds out.")
     if run_first:

@@ -2,36 +2,121 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import re
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from harness.api.errors import BenchError
 from harness.api.records import Score
 from harness.store import RunFolder, Store
 
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a value must be, where its type does not tell.
+
+    Attributes:
+        told: In words.
+        fits: Whether a value is so.
+    """
+
+    told: str
+    fits: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_list(value: Any, of: Callable[[Any], bool], length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(map(of, value))
+
+
+def _or_null(kind: _Kind) -> _Kind:
+    return _Kind(f"{kind.told}, or null", lambda x: x is None or kind.fits(x))
+
+
+_TEXT = _Kind("a str", lambda x: isinstance(x, str))
+_NUMBER = _Kind("a finite number", _is_number)
+_SIZE = _Kind("a number from 0 on", lambda x: _is_number(x) and x >= 0)
+_WHOLE = _Kind("a whole number from 0 on", lambda x: type(x) is int and x >= 0)
+_DIGITS = _Kind("a whole number from 0 to 17", lambda x: type(x) is int and 0 <= x <= 17)
+_DIRECTION = _Kind("'higher' or 'lower'", lambda x: x in ("higher", "lower"))
+_ENDS = _Kind("a pair of numbers", lambda x: _is_list(x, _is_number, 2))
+_ORIGIN = _Kind("a layer and its source", lambda x: _is_list(x, _TEXT.fits, 2))
+_PIXELS = _Kind("a size such as '64 px'", lambda x: bool(re.match(r"\d+ px", str(x))))
+
+# A key with a question mark may be missing; a star stands for every key; a list, for its items.
 _RUN = {
     "train_id": str,
     "model": str,
     "model_version": int,
+    "paper": str,
     "dataset": str,
     "preset": str,
-    "seed": int,
-    "overrides": list,
-    "data": dict,
+    "seed": _WHOLE,
+    "overrides": [str],
+    "data": {
+        "fingerprint": str,
+        "source": str,
+        "complete?": str,
+        "twin?": str,
+        "departs?": str,
+        "sizes?": {"*": _WHOLE},
+        "modalities?": [str],
+    },
     "settings": dict,
+    "origins?": {"*": _ORIGIN},
 }
+_TRAINED = {
+    "parameters?": _or_null(_SIZE),
+    "provenance": {
+        "source": str,
+        "nets": str,
+        "commit?": _or_null(_TEXT),
+        "packages?": dict,
+        "seconds?": _or_null(_SIZE),
+        "cpu_seconds?": _or_null(_SIZE),
+        "peak_memory?": _or_null(_SIZE),
+    },
+}
+_FAILED = {"status": str, "reason?": str}
 _RESULT = {
+    "eval_id": str,
     "evaluator": str,
     "version": int,
     "settings": dict,
     "split": str,
-    "classifiers": dict,
-    "metrics": list,
-    "scores": list,
-    "provenance": dict,
+    "classifiers": {"*": {"digest": str}},
+    "instruments?": dict,
+    "metrics": [{"name": str, "direction": _DIRECTION, "digits": _DIGITS, "meaning": str}],
+    "scores": [
+        {
+            "metric": str,
+            "value": _NUMBER,
+            "n": _WHOLE,
+            "stderr": _or_null(_SIZE),
+            "given": [str],
+            "target": _or_null(_TEXT),
+        }
+    ],
+    "details?": {
+        "extractor?": str,
+        "notes?": [str],
+        "row?": {"*": str, "resolution?": _PIXELS},
+        "intervals?": {"*": _ENDS},
+        "by_angle?": [{"degrees": _NUMBER, "psnr": _NUMBER}],
+        "parts?": {"*": {"*": {"value": _or_null(_NUMBER), "chance": _or_null(_NUMBER)}}},
+    },
+    "pictures?": [str],
+    "texts?": [str],
+    "provenance": {"source": str, "seconds?": _or_null(_SIZE), "finished?": _SIZE},
 }
 
 
@@ -133,6 +218,40 @@ class Gathered:
         return Gathered([r for r, _ in kept], [f for _, f in kept], self.problems)
 
 
+def refuse_unmeasured(
+    stores: Sequence[Store],
+    split: str,
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+) -> None:
+    """Complain where runs were measured, but none of them on a split.
+
+    Args:
+        stores: Where records lie.
+        split: What figures are asked of.
+        dataset, preset, models: Only of these runs.
+
+    Raises:
+        BenchError: It says which splits they were measured on.
+    """
+    others: set[str] = set()
+    for folder in (_Checked(folder.path) for store in stores for folder in store.runs()):
+        with contextlib.suppress(BenchError, _OtherSchema):
+            run = folder.run
+            fits = dataset in (None, run["dataset"]) and preset in (None, run["preset"])
+            if fits and (not models or run["model"] in models):
+                others |= {result["split"] for result in folder.results()}
+        if split in others:
+            return
+    if others:
+        raise BenchError(
+            f"Nothing of what was asked for was measured on the {split} split, only on "
+            f"{' and '.join(sorted(others))}. Write --split {min(others)}, or measure it with "
+            f"python bench.py run --split {split}."
+        )
+
+
 def gather(stores: Sequence[Store], split: str = "test") -> Gathered:
     """Read all that reads; name the rest.
 
@@ -148,21 +267,19 @@ def gather(stores: Sequence[Store], split: str = "test") -> Gathered:
         for folder in store.runs():
             checked = _Checked(folder.path)
             try:
-                run = checked.run
-                _check(run, _RUN, "run.json")
                 record = Record.read(checked, split)
-                _check_trained(record.trained)
             except (BenchError, KeyError, TypeError, ValueError, AttributeError) as error:
                 found.problems.append(_problem(folder.path.name, error))
                 continue
             found.problems += checked.problems()
-            if run["train_id"] in kept:
-                older = kept[run["train_id"]][0]
+            training = record.run["train_id"]
+            if training in kept:
+                older = kept[training][0]
                 other = older.results != record.results
                 what = "OTHER" if other else "the same"
                 told = f"{record.name} holds the same training, with {what} results, and is used."
                 found.problems.append(Problem(older.name, "duplicate", told, other))
-            kept[run["train_id"]] = record, folder
+            kept[training] = record, folder
     if not kept and not found.problems:
         where = ", ".join(str(store.root) for store in stores)
         raise BenchError(f"There is no run in {where}. Name a folder of records with --store.")
@@ -172,20 +289,35 @@ def gather(stores: Sequence[Store], split: str = "test") -> Gathered:
 
 
 class _Checked(RunFolder):
-    """A run's folder whose unfit results are passed over."""
+    """A run's folder whose records are as ours are; unfit results are passed over."""
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return _fit(super().run, _RUN, "run.json")
+
+    @property
+    def trained(self) -> dict[str, Any] | None:
+        found = super().trained
+        return found if found is None else _fit(found, _TRAINED, "trained.json")
+
+    @property
+    def failed(self) -> dict[str, Any] | None:
+        found = super().failed
+        return found if found is None else _fit(found, _FAILED, "failed.json")
 
     def results(self) -> list[dict[str, Any]]:
-        return [content for _, content in self._read() if not isinstance(content, Exception)]
+        return [content for _, content in self._contents if not isinstance(content, Exception)]
 
     def problems(self) -> list[Problem]:
         """What is wrong with the results passed over."""
         return [
             _problem(f"{self.path.name}/results/{name}", content)
-            for name, content in self._read()
+            for name, content in self._contents
             if isinstance(content, Exception)
         ]
 
-    def _read(self) -> list[tuple[str, dict[str, Any] | Exception]]:
+    @cached_property
+    def _contents(self) -> list[tuple[str, dict[str, Any] | Exception]]:
         found: list[tuple[str, dict[str, Any] | Exception]] = []
         for file in sorted((self.path / "results").glob("*.json")):
             try:
@@ -202,35 +334,54 @@ class _OtherSchema(ValueError):
     """A record reads, but says other things than ours do."""
 
 
-def _check(content: Any, schema: dict[str, type], name: str) -> None:
-    if not isinstance(content, dict):
-        raise _OtherSchema(f"{name} holds a {type(content).__name__} where an object is expected.")
-    for key, kind in schema.items():
-        if not isinstance(content.get(key), kind):
-            got = type(content[key]).__name__ if key in content else "nothing"
-            raise _OtherSchema(f"{name} has {got} as '{key}' where a {kind.__name__} is expected.")
-    if schema is _RUN and not {"fingerprint", "source"} <= set(content["data"]):
-        raise _OtherSchema(f"{name} does not say which data were used ('data').")
+class _Nothing:
+    """In place of what is missing."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+def _fit(content: Any, schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """A file's content, which is as a schema says."""
+    _check(content, schema, name)
+    return content
+
+
+def _check(content: Any, schema: Any, name: str, *keys: str) -> None:
+    """Complain of the first value of a file that is not as a schema says."""
+    if isinstance(schema, dict):
+        _check(content, dict, name, *keys)
+        for key, own in schema.items():
+            for each in _keys(key, content):
+                _check(content.get(each, _Nothing()), own, name, *keys, each)
+    elif isinstance(schema, list):
+        _check(content, list, name, *keys)
+        for place, item in enumerate(content):
+            _check(item, schema[0], name, *keys, str(place))
+    elif not (schema.fits(content) if isinstance(schema, _Kind) else isinstance(content, schema)):
+        told = schema.told if isinstance(schema, _Kind) else f"a {schema.__name__}"
+        where = f" as '{'.'.join(keys)}'" if keys else ""
+        raise _OtherSchema(f"{name} has {reprlib.repr(content)}{where} where {told} is expected.")
+
+
+def _keys(key: str, content: dict[str, Any]) -> Iterable[str]:
+    """The keys of some content that a schema's key stands for."""
+    if key == "*":
+        return content
+    known = key.removesuffix("?")
+    return (known,) if known == key or known in content else ()
 
 
 def _check_result(result: dict[str, Any]) -> None:
-    if not isinstance(result["provenance"].get("source"), str):
-        raise _OtherSchema("provenance does not hold the evaluator's 'source'.")
-    for judge in result["classifiers"].values():
-        if not isinstance(judge, dict) or "digest" not in judge:
-            raise _OtherSchema("a classifier is recorded without its 'digest'.")
-    for metric in result["metrics"]:
-        if not {"name", "direction", "digits", "meaning"} <= set(metric):
-            raise _OtherSchema("a metric is described without name, direction, digits or meaning.")
+    known, described = {f.name for f in fields(Score)}, {m["name"] for m in result["metrics"]}
     for score in result["scores"]:
-        read = Score.from_json(score)
-        if not math.isfinite(read.value):
-            raise ValueError(f"the score '{read.metric}' is {read.value}.")
-
-
-def _check_trained(trained: dict[str, Any]) -> None:
-    if trained and not {"source", "nets"} <= set(trained["provenance"]):
-        raise _OtherSchema("trained.json does not hold the 'source' and 'nets' of its code.")
+        if newer := score.keys() - known:
+            raise _OtherSchema(
+                f"a score has '{min(newer)}', which this code does not know: the record was made "
+                "by newer code. Update this code to read it."
+            )
+        if Score.from_json(score).is_summary and score["metric"] not in described:
+            raise _OtherSchema(f"the metric '{score['metric']}' is scored and not described.")
 
 
 def _problem(where: str, error: Exception) -> Problem:

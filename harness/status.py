@@ -25,7 +25,8 @@ def _describe(folder: RunFolder) -> dict[str, Any]:
         if event["kind"] == "progress":
             last = event
     stage, step = last.get("stage", ""), last.get("step", 0)
-    terms = {k: v for k, v in last.items() if k not in ("time", "kind", "stage", "step")}
+    others = {k: v for k, v in last.items() if k not in ("time", "kind", "stage", "step")}
+    terms = {k: v for k, v in others.items() if isinstance(v, int | float)}
     return {
         "run": folder.path.name,
         "model": run["model"],

@@ -78,19 +78,21 @@ class RunFolder:
         return any((self.path / "results").glob(f"*-{evaluation[:LETTERS]}.json"))
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happened, oldest first; a line cut short by a crash is passed over."""
+        """What happened, oldest first; a line that is no event, cut short say, is passed over."""
         file = self.path / "events.jsonl"
         if not file.exists():
             return
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(line)
+        for line in file.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # no text, no JSON
+                event = json.loads(line)
+                if isinstance(event, dict) and isinstance(event.get("kind"), str):
+                    yield event
 
     def log(self, kind: str, **facts: Any) -> None:
         """Append one event."""
         line = json.dumps({"time": round(time.time(), 3), "kind": kind, **facts})
         file = self.path / "events.jsonl"
-        with _guard(file), file.open("a+b") as out:
+        with guard(file), file.open("a+b") as out:
             # A crash may have left half a line, which must not swallow this one.
             whole = out.tell() == 0 or _last_byte(file) == b"\n"
             out.write((b"" if whole else b"\n") + line.encode() + b"\n")
@@ -128,7 +130,7 @@ class RunFolder:
         Yields:
             Whether it is held; False only where another process holds it and `wait` is False.
         """
-        with _guard(self.path):
+        with guard(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             handle = (self.path / "lock").open("a+")
         with handle:
@@ -194,7 +196,7 @@ class Store:
 
         Raises:
             BenchError: The destination is this store, or holds another training of a run; nothing
-                was copied.
+                was copied. Or it cannot be written.
         """
         if destination.resolve() == self.root.resolve():
             raise BenchError(
@@ -209,30 +211,36 @@ class Store:
                     "and records of two are never mixed. Nothing was copied. Export to another "
                     "folder, or move that one away."
                 )
-        for folder, target in zip(finished, (own.path for own in targets), strict=True):
-            files = [folder.path / name for name in ("run.json", "trained.json")]
-            for name in ("results", "pictures", "texts"):
-                files += sorted((folder.path / name).glob("*"))
-            for file in files:
-                copy = target / file.relative_to(folder.path)
-                if not copy.exists():
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, copy)
-            lines = "".join(json.dumps(event) + "\n" for event in _thin(list(folder.events())))
-            for place in (self.root.absolute(), self.root):
-                lines = lines.replace(f"{place}/", "")
-            (target / "events.jsonl").write_text(lines, encoding="utf-8")
+        with guard(destination, "DESTINATION"):
+            for folder, target in zip(finished, (own.path for own in targets), strict=True):
+                files = [folder.path / name for name in ("run.json", "trained.json")]
+                for name in ("results", "pictures", "texts"):
+                    files += sorted((folder.path / name).glob("*"))
+                for file in files:
+                    copy = target / file.relative_to(folder.path)
+                    if not copy.exists():
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(file, copy)
+                lines = "".join(json.dumps(event) + "\n" for event in _thin(list(folder.events())))
+                for place in (self.root.absolute(), self.root):
+                    lines = lines.replace(f"{place}/", "")
+                (target / "events.jsonl").write_text(lines, encoding="utf-8")
         return len(finished)
 
 
-def write_whole(file: Path, content: bytes) -> None:
+def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one.
 
+    Args:
+        file: Its folder is made where missing.
+        content: Of the file.
+        named: As in `guard`.
+
     Raises:
-        StoreError: The folder cannot be written or the disk is full.
+        BenchError: As in `guard`.
     """
     partial = file.with_name(f".{os.getpid()}-{file.name}")
-    with _guard(file):
+    with guard(file, named):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as out:
@@ -245,14 +253,25 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _guard(file: Path) -> Iterator[None]:
+def guard(place: Path, named: str = "--store") -> Iterator[None]:
+    """Say in sentences that a file or folder cannot be written.
+
+    Args:
+        place: The file or folder.
+        named: What chooses it on the command line: "--store", "--out", "OUT".
+
+    Raises:
+        StoreError: The store cannot be written, or the disk is full.
+        BenchError: The same of another place.
+    """
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cure = "Free some room" if full else "Make it writable, or choose another with --store"
-        raise StoreError(
-            f"{file} cannot be written ({error.strerror}). What was recorded before is kept. "
+        cure = "Free some room" if full else f"Make it writable, or choose another {named}"
+        kind = StoreError if named == "--store" else BenchError
+        raise kind(
+            f"{place} cannot be written ({error.strerror}). What was recorded before is kept. "
             f"{cure}, and run the same command again to go on."
         ) from error
 
@@ -272,7 +291,10 @@ def _thin(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__} where an object is expected")
+        return content
     except (OSError, ValueError) as error:  # no file, no text, no JSON
         raise BenchError(
             f"The record {file} does not read ({error}). Move its run's folder away and run the "

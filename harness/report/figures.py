@@ -323,13 +323,13 @@ def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """By stage and term of the loss: steps and readings."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for event in folder.events():
-        if not isinstance(event, dict) or event.get("kind") != "progress":
+        if event["kind"] != "progress" or not isinstance(event.get("step"), int):
             continue
         for term, value in event.items():
             is_term = term not in ("time", "kind", "stage", "step")
             if is_term and isinstance(value, int | float) and math.isfinite(value):
                 terms = found.setdefault(str(event.get("stage", "")), {})
-                terms.setdefault(term, []).append((event.get("step", 0), value))
+                terms.setdefault(term, []).append((event["step"], value))
     return found
 
 

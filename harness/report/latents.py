@@ -39,7 +39,7 @@ from harness.api.registry import find
 from harness.gather import Gathered, Record
 from harness.report import figures
 from harness.report.figures import Cloud, Drawing
-from harness.report.paper import select, write_drawing
+from harness.report.paper import check_names, select, write_drawing
 from harness.report.sections import Section, sections_of
 from harness.store import Store
 from harness.trained import load_trained
@@ -80,6 +80,8 @@ def write_latents(
     found = Gathered()
     if any(one.runs() for one in stores):
         found = select(stores, split=split, digits=digits, **filters)
+    else:
+        check_names([], **filters)
     files, left_out = [], [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
     for section in sections_of(found):
         for label, records in section.records:

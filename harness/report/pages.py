@@ -32,7 +32,7 @@ from harness.report.sections import (
     states,
     variation,
 )
-from harness.store import LETTERS, RunFolder, Store
+from harness.store import LETTERS, RunFolder, Store, guard
 from harness.tables import (
     Row,
     Table,
@@ -76,24 +76,26 @@ def build_report(stores: Sequence[Store], out: Path, split: str = "test") -> Bui
         split: What was measured on.
 
     Raises:
-        BenchError: `out` holds something else, or there is no record to show.
+        BenchError: `out` holds something else or cannot be written, or there is no record to show.
     """
-    if out.exists() and not (out.is_dir() and (_is_empty(out) or (out / MARKER).exists())):
-        raise BenchError(
-            f"{out} is no report and not empty, so it is left as it is. Name another folder."
-        )
+    with guard(out, "OUT"):
+        if out.exists() and not (out.is_dir() and (_is_empty(out) or (out / MARKER).exists())):
+            raise BenchError(
+                f"{out} is no report and not empty, so it is left as it is. Name another folder."
+            )
     found = gather(stores, split)
     if not found.records:
         told = "; ".join(f"{p.where}: {p.kind}" for p in found.problems)
         raise BenchError(f"No record reads, so there is nothing to report: {told}.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".report-") as made:
-        folder = Path(made) / "report"
-        pages = _Writer(folder, found, split).write()
-        (folder / MARKER).write_text("Made by: python bench.py report\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
+    with guard(out, "OUT"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".report-") as made:
+            folder = Path(made) / "report"
+            pages = _Writer(folder, found, split).write()
+            (folder / MARKER).write_text("Made by: python bench.py report\n", encoding="utf-8")
+            if out.exists():
+                shutil.rmtree(out)
+            folder.rename(out)
     return Built(pages, len(found.records), len(found.problems))
 
 
@@ -519,11 +521,9 @@ def _log_tail(failure: dict[str, Any]) -> str:
     return "\n".join(text.splitlines()[-_LOG_LINES:])
 
 
-def _event(event: Any) -> str:
-    if not isinstance(event, dict):
-        return str(event)
+def _event(event: dict[str, Any]) -> str:
     facts = ", ".join(f"{k} {v}" for k, v in event.items() if k not in ("time", "kind"))
-    return f"{event.get('kind', '')}: {facts}"
+    return f"{event['kind']}: {facts}"
 
 
 def _flat(facts: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:

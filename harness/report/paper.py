@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.api.errors import BenchError, unknown
-from harness.gather import Gathered, gather
+from harness.api.errors import BenchError, ConfigErrors, unknown
+from harness.api.registry import entries
+from harness.config import presets
+from harness.gather import Gathered, Record, gather
 from harness.report import figures
 from harness.report.pages import page_name
 from harness.report.sections import Section, sections_of
@@ -62,6 +64,11 @@ def write_figures(
             continue
         names = (kind, section.dataset, section.preset, section.variant)
         files += write_drawing(drawing, "-".join(filter(None, names)), out)
+    if not found.records:
+        raise BenchError(
+            "There is no run of what was asked for. Ask for another dataset, preset, method or "
+            "digits, or leave them out to draw what there is."
+        )
     if not files:
         raise BenchError(
             f"No figure of kind '{kind}' can be drawn from {len(found.records)} runs: what it "
@@ -89,9 +96,11 @@ def select(
         digits: Only runs on data of just these digits; on any where empty.
 
     Raises:
-        BenchError: There is no run at all.
+        BenchError: There is no run at all, or a name is unknown.
     """
-    return gather(stores, split).only(
+    found = gather(stores, split)
+    check_names(found.records, dataset, preset, models)
+    return found.only(
         lambda record: (
             dataset in (None, record.run["dataset"])
             and preset in (None, record.run["preset"])
@@ -101,9 +110,35 @@ def select(
     )
 
 
+def check_names(
+    records: Sequence[Record],
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+) -> None:
+    """Complain of every name that is neither recorded nor registered.
+
+    Args:
+        records: What there is.
+        dataset, preset, models: As `select` takes them.
+
+    Raises:
+        ConfigErrors: With the nearest names.
+    """
+    mistakes = []
+    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
+    for kind, name in asked:
+        known = {record.run[kind] for record in records}
+        if name and name not in known:
+            known |= set(presets() if kind == "preset" else entries(kind))  # which imports torch
+            mistakes += [] if name in known else [unknown(kind, name, known)]
+    if mistakes:
+        raise ConfigErrors(mistakes)
+
+
 def write_drawing(drawing: figures.Drawing, name: str, out: Path) -> list[Path]:
     """Write a drawing in both forms under a safe name; the files are returned."""
     files = [out / f"{page_name(name)}.{form}" for form in ("svg", "pdf")]
     for file in files:
-        write_whole(file, figures.as_file(drawing, file.suffix[1:]))
+        write_whole(file, figures.as_file(drawing, file.suffix[1:]), "--out")
     return files

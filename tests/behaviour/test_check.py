@@ -169,6 +169,15 @@ def test_runs_that_were_asked_for_and_not_made_are_told_and_not_judged(stores):
     assert found.exit_code == 2
 
 
+@pytest.mark.parametrize("arguments", [(), ("--run", "--seeds", "100,")])
+def test_a_store_that_is_a_file_is_told(stores, arguments):
+    (stores / "new").write_text("mine")
+    found = check(stores, *arguments)
+    assert found.exit_code == 2
+    assert f"--store is '{stores / 'new'}', which is a file. Name a folder" in found.output
+    assert (stores / "new").read_text() == "mine"
+
+
 def test_seeds_without_run_are_refused(stores):
     found = check(stores, "--seeds", "5,")
     assert found.exit_code == 2

@@ -191,6 +191,17 @@ def test_where_there_is_no_such_run_the_command_that_makes_it_is_named(
     assert f"This makes one: python bench.py run {command}{tmp_path}" in found.output
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_an_unknown_name_is_told_and_no_command_made_of_it(others, tmp_path):
+    if others:
+        write_run(tmp_path, "shala", 0, 0.5)
+    words = ["figure", "latent", "--dataset", "polymnst", "--store", str(tmp_path)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 2
+    assert "Unknown dataset 'polymnst'. Did you mean 'polymnist'?" in found.output
+    assert "bench.py run" not in found.output
+
+
 def test_what_is_no_digit_is_told():
     found = CliRunner().invoke(main, ["figure", "latent", "--digits", "0,ten"])
     assert found.exit_code == 2

@@ -177,9 +177,9 @@ def test_broken_foreign_and_double_records_are_named_and_counted(store, tmp_path
     for told in (
         "broken unreadable",
         "foreign another schema",
-        "list another schema",
+        "list unreadable",
         "mmvae+-0-/results/half.json unreadable",
-        "mmvae+-0-/results/nan.json unreadable",
+        "mmvae+-0-/results/nan.json another schema",
         "shala-0- duplicate",
     ):
         assert told in text

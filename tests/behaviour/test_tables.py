@@ -14,6 +14,7 @@ from records import write_result, write_run, write_views
 from bench import main
 from harness.api import BenchError, Score
 from harness.config import resolve
+from harness.gather import gather
 from harness.status import describe
 from harness.store import Store
 from harness.tables import bounds_of, make_tables, render
@@ -382,6 +383,147 @@ def test_a_record_that_does_not_read_is_told_below_the_table(store, tmp_path):
     found = CliRunner().invoke(main, ["status", "--store", str(tmp_path)])
     assert found.exit_code == 0, found.output
     assert found.output.count("unreadable") == 2
+
+
+RESULT = "results/coherence-0.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        *((RESULT, ("scores", 0, "stderr"), x) for x in (float("nan"), float("inf"), -1, "x")),
+        *((RESULT, ("scores", 0, "n"), x) for x in (None, "many", 1.5, -1, True)),
+        *((RESULT, ("scores", 0, "value"), x) for x in (float("nan"), "0.5", None, 10**309)),
+        (RESULT, ("scores", 0, "given"), "m0"),
+        (RESULT, ("scores", 0, "target"), 5),
+        (RESULT, ("scores", 0, "metric"), "coherence/undescribed"),
+        *((RESULT, ("metrics", 0, "digits"), x) for x in ("3", -1, 10**9)),
+        *((RESULT, ("metrics", 0, "direction"), x) for x in ("bigger", None)),
+        *((RESULT, ("details",), x) for x in (None, {"notes": None}, {"notes": "x"})),
+        (RESULT, ("details",), {"row": {"protocol": 5}}),
+        (RESULT, ("details",), {"row": {"resolution": "wide"}}),
+        (RESULT, ("details",), {"intervals": {"coherence/joint": [1]}}),
+        (RESULT, ("instruments",), ["x"]),
+        (RESULT, ("pictures",), None),
+        (RESULT, ("classifiers", "m0", "digest"), 5),
+        (RESULT, ("provenance", "seconds"), "x"),
+        *(("run.json", ("seed",), x) for x in ("0", -1)),
+        ("run.json", ("paper",), None),
+        ("run.json", ("overrides",), [1]),
+        ("run.json", ("origins",), {"model.x": ["alone"]}),
+        ("run.json", ("data", "fingerprint"), 3),
+        ("run.json", ("data", "sizes"), {"test": "x"}),
+        ("run.json", ("data", "modalities"), None),
+        ("trained.json", ("provenance", "source"), None),
+        ("trained.json", ("provenance",), ["source", "nets"]),
+        *(("trained.json", ("provenance", key), "x") for key in ("seconds", "peak_memory")),
+        ("trained.json", ("parameters",), "many"),
+        ("failed.json", ("reason",), None),
+        ("failed.json", ("status",), 5),
+    ],
+)
+def test_a_field_of_another_schema_costs_its_record_alone(store, tmp_path, file, keys, value):
+    path = tmp_path / "shala-0-" / file
+    content = json.loads(path.read_text()) if path.exists() else {"status": "failed"}
+    *above, last = keys
+    place = content
+    for key in above:
+        place = place[key]
+    place[last] = value
+    path.write_text(json.dumps(content))
+    found = gather([store])
+    (problem,) = found.problems
+    assert problem.where == (f"shala-0-/{file}" if file == RESULT else "shala-0-")
+    assert problem.kind == "another schema"
+    assert last in problem.told or "coherence/undescribed" in problem.told
+    assert len(found.records) == 6 - (file != RESULT)
+    rows = {row.label: row.cells["coherence/joint"] for row in table_of(store).rows if row.cells}
+    assert {label: cell.seeds for label, cell in rows.items()} == {"shala": 2, "mmvae+": 3}
+    assert not rows["mmvae+"].best
+
+
+@pytest.mark.parametrize("name", ["trained.json", "failed.json", "run.json"])
+@pytest.mark.parametrize("content", ["[1]", "null", "5"])
+def test_a_record_that_is_no_object_is_told(store, tmp_path, name, content):
+    (tmp_path / "shala-0-" / name).write_text(content)
+    (problem,) = gather([store]).problems
+    assert (problem.where, problem.kind) == ("shala-0-", "unreadable")
+    assert "where an object is expected" in problem.told
+    found = CliRunner().invoke(main, ["export", str(tmp_path / "copy"), "--store", str(tmp_path)])
+    assert isinstance(found.exception, SystemExit | None)
+
+
+def test_a_score_of_newer_code_says_so(store, tmp_path):
+    path = tmp_path / "shala-0-" / RESULT
+    content = json.loads(path.read_text())
+    content["scores"][0]["unit"] = "dB"
+    path.write_text(json.dumps(content))
+    (problem,) = gather([store]).problems
+    assert problem.told == (
+        "a score has 'unit', which this code does not know: the record was made by newer code. "
+        "Update this code to read it."
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b'\xff\xfe\x00\n{"kind": "caf\xe9"}\n',
+        b'{"time": 1}\n5\nnull\n[]\ngarbage\n{"kind": null}\n',
+        b'{"kind": "progress", "loss": 1}\n',
+        b'{"kind": "progress", "stage": "a", "step": "x", "loss": "y"}\n',
+    ],
+    ids=["no text", "no events", "no step", "words"],
+)
+@pytest.mark.parametrize("command", ["status", "report", "export", "figure"])
+def test_lines_that_are_no_events_are_passed_over(store, tmp_path, command, lines):
+    whole = {"kind": "progress", "stage": "fit", "step": 7, "loss": 1.5}
+    for folder in store.runs():
+        content = lines + json.dumps(whole).encode() + b"\n" + lines
+        (folder.path / "events.jsonl").write_bytes(content)
+    out = str(tmp_path / "out")
+    words = {"status": [], "report": [out], "export": [out], "figure": ["curves", "--out", out]}
+    found = CliRunner().invoke(main, [command, *words[command], "--store", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert whole in store.runs()[0].events()
+
+
+@pytest.mark.parametrize("recorded", ["test", "validation"])
+def test_a_split_that_nothing_was_measured_on_is_told(store, tmp_path, recorded):
+    other = "test" if recorded == "validation" else "validation"
+    for folder in store.runs():
+        path = folder.path / RESULT
+        path.write_text(path.read_text().replace('"test"', f'"{recorded}"'))
+    words = ["table", "--metric", "coherence", "--store", str(tmp_path), "--split"]
+    found = CliRunner().invoke(main, [*words, other])
+    assert found.exit_code == 2
+    assert f"measured on the {other} split, only on {recorded}. Write --split" in found.output
+    assert CliRunner().invoke(main, [*words, recorded]).exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["file/x", "/proc/x/y"])
+@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
+def test_a_place_that_cannot_be_written_is_told(store, tmp_path, command, place):
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / place
+    found = CliRunner().invoke(main, [*command, str(out), "--store", str(tmp_path)])
+    assert found.exit_code == 2
+    assert str(out) in found.output
+    assert "cannot be written" in found.output
+    name = {"export": "DESTINATION", "report": "OUT", "figure": "--out"}[command[0]]
+    assert f"choose another {name}, and" in found.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
+def test_a_file_in_place_of_a_folder_is_left_as_it_is(store, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    words = [*command, str(tmp_path / "file"), "--store", str(tmp_path)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 2
+    assert str(tmp_path / "file") in found.output
+    assert "--store" not in found.output
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
