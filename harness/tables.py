@@ -408,7 +408,7 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
 def _data_of(records: list[Record]) -> str:
     """Data, resolution, classifiers and evaluators' versions; hidden views change none of these."""
     found = set()
-    for record in records:
+    for record in [r for r in records if r.results] or records:
         run = record.run
         print_ = run["data"].get("complete") or run["data"]["fingerprint"]
         judges = sorted({c["digest"] for r in record.results for c in r["classifiers"].values()})

@@ -285,6 +285,13 @@ def test_rows_of_other_data_judges_or_versions_are_not_ranked_and_told(tmp_path,
     assert versions == ("version" in change)
 
 
+def test_a_seed_without_figures_leaves_its_row_ranked(store):
+    write_run(store.root, "shala", 9, 0, failed={"status": "failed", "reason": "x"})
+    table = table_of(store)
+    assert {r.label for r in table.rows if r.cells and r.cells["coherence/joint"].best} == {"shala"}
+    assert not any(note.startswith("Not ranked") for note in table.notes)
+
+
 def test_a_figure_of_few_items_is_told(store):
     (folder,) = store.root.glob("mmvae+-0-*")
     (file,) = (folder / "results").iterdir()
