@@ -7,13 +7,16 @@ import json
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
-from harness.api.errors import BenchError
+from harness.api.errors import BenchError, ConfigErrors, unknown
 from harness.api.records import Score
+from harness.api.registry import entries
+from harness.config import presets
 from harness.store import RunFolder, Store
 
 
@@ -250,6 +253,37 @@ def refuse_unmeasured(
             f"{' and '.join(sorted(others))}. Write --split {min(others)}, or measure it with "
             f"python bench.py run --split {split}."
         )
+
+
+def check_names(
+    records: Sequence[Record],
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+    *,
+    besides: Mapping[str, Iterable[str]] = MappingProxyType({}),
+    mistakes: Sequence[str] = (),
+) -> None:
+    """Complain of every name that is neither recorded nor registered.
+
+    Args:
+        records: What there is.
+        dataset, preset, models: The names that were asked for.
+        besides: Other names that are known, by "dataset" and "model".
+        mistakes: Others that were made, told in one with these.
+
+    Raises:
+        ConfigErrors: With the nearest names.
+    """
+    found = []
+    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
+    for kind, name in asked:
+        known = {record.run[kind] for record in records} | set(besides.get(kind, ()))
+        if name and name not in known:
+            known |= set(presets() if kind == "preset" else entries(kind))  # which imports torch
+            found += [] if name in known else [unknown(kind, name, known)]
+    if found or mistakes:
+        raise ConfigErrors([*found, *mistakes])
 
 
 def gather(stores: Sequence[Store], split: str = "test") -> Gathered:

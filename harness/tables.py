@@ -14,12 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from harness.ablations import Ablation, as_rows, in_order, label_of, printed_of
-from harness.api.errors import BenchError, ConfigErrors, unknown
+from harness.api.errors import BenchError, unknown
 from harness.api.records import Score
-from harness.api.registry import entries
-from harness.config import presets
 from harness.difference import LEVEL, difference
-from harness.gather import Gathered, Record, gather, source_of
+from harness.gather import Gathered, Record, check_names, gather, source_of
 from harness.identity import train_id
 from harness.published import Published, read_published
 from harness.store import Store
@@ -179,7 +177,13 @@ def tables_of(
     if ablation:
         published = printed_of(ablation, published)
         records = as_rows(ablation, records)
-    _check_names(records, published, metric, dataset, preset, models)
+    scored = {s["metric"] for f in records for r in f.results for s in r["scores"]}
+    metrics = scored | {p.metric for p in published}
+    metrics |= {name.split("/")[0] for name in metrics}
+    is_known = any(_matches(name, metric) for name in metrics)
+    printed = {"dataset": [p.dataset for p in published], "model": [p.method for p in published]}
+    mistakes = [] if is_known else [unknown("metric", metric, metrics)]
+    check_names(records, dataset, preset, models, besides=printed, mistakes=mistakes)
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         run = record.run
@@ -203,34 +207,6 @@ def tables_of(
             "another dataset, preset or method, or leave them out to see what there is."
         )
     return tables
-
-
-def _check_names(
-    records: list[Record],
-    published: list[Published],
-    metric: str,
-    dataset: str | None,
-    preset: str | None,
-    models: Sequence[str],
-) -> None:
-    """Complain of every name that is not recorded, published or registered."""
-    scored = {s["metric"] for f in records for r in f.results for s in r["scores"]}
-    metrics = scored | {p.metric for p in published}
-    metrics |= {name.split("/")[0] for name in metrics}
-    known = {
-        "dataset": {f.run["dataset"] for f in records} | {p.dataset for p in published},
-        "preset": {f.run["preset"] for f in records} | set(presets()),
-        "model": {f.run["model"] for f in records} | {p.method for p in published},
-    }
-    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
-    for kind, name in asked:
-        if kind != "preset" and name and name not in known[kind]:
-            known[kind] |= set(entries(kind))  # which imports torch
-    mistakes = [unknown(kind, n, known[kind]) for kind, n in asked if n and n not in known[kind]]
-    if not any(_matches(name, metric) for name in metrics):
-        mistakes.append(unknown("metric", metric, metrics))
-    if mistakes:
-        raise ConfigErrors(mistakes)
 
 
 def _matches(name: str, asked: str) -> bool:

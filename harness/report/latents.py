@@ -36,10 +36,10 @@ from harness.api import (
     has_ability,
 )
 from harness.api.registry import find
-from harness.gather import Gathered, Record
+from harness.gather import Gathered, Record, check_names
 from harness.report import figures
 from harness.report.figures import Cloud, Drawing
-from harness.report.paper import check_names, select, write_drawing
+from harness.report.paper import select, write_drawing
 from harness.report.sections import Section, sections_of
 from harness.store import Store
 from harness.trained import load_trained

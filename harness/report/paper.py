@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.api.errors import BenchError, ConfigErrors, unknown
-from harness.api.registry import entries
-from harness.config import presets
-from harness.gather import Gathered, Record, gather
+from harness.api.errors import BenchError, unknown
+from harness.gather import Gathered, check_names, gather
 from harness.report import figures
 from harness.report.pages import page_name
 from harness.report.sections import Section, sections_of
@@ -108,32 +106,6 @@ def select(
             and (not digits or record.run["settings"].get("data.digits") == list(digits))
         )
     )
-
-
-def check_names(
-    records: Sequence[Record],
-    dataset: str | None = None,
-    preset: str | None = None,
-    models: Sequence[str] = (),
-) -> None:
-    """Complain of every name that is neither recorded nor registered.
-
-    Args:
-        records: What there is.
-        dataset, preset, models: As `select` takes them.
-
-    Raises:
-        ConfigErrors: With the nearest names.
-    """
-    mistakes = []
-    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
-    for kind, name in asked:
-        known = {record.run[kind] for record in records}
-        if name and name not in known:
-            known |= set(presets() if kind == "preset" else entries(kind))  # which imports torch
-            mistakes += [] if name in known else [unknown(kind, name, known)]
-    if mistakes:
-        raise ConfigErrors(mistakes)
 
 
 def write_drawing(drawing: figures.Drawing, name: str, out: Path) -> list[Path]:
