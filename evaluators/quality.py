@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -407,7 +407,8 @@ def _scores(metric: str, family: str, comparisons: Sequence[_Comparison]) -> lis
     parts, by_target = [], {}
     for c in comparisons:
         value, replicates = c.figures.values[family], c.figures.replicates.get(family)
-        parts.append(Score(metric, value, c.n, _error(replicates), c.given, c.target))
+        error = _error(replicates)
+        parts.append(Score(metric, value, c.n, given=c.given, target=c.target, **error))
         by_target.setdefault(c.target, []).append((value, replicates))
     values = [np.mean([value for value, _ in own]) for own in by_target.values()]
     replicates = None
@@ -416,11 +417,15 @@ def _scores(metric: str, family: str, comparisons: Sequence[_Comparison]) -> lis
         means = [torch.stack([r for _, r in own]).mean(0) for own in by_target.values()]
         replicates = torch.stack(means).mean(0)
     n = min(c.n for c in comparisons)
-    return [Score(metric, float(np.mean(values)), n, _error(replicates)), *parts]
+    return [Score(metric, float(np.mean(values)), n, **_error(replicates)), *parts]
 
 
-def _error(replicates: Tensor | None) -> float | None:
-    return None if replicates is None else (replicates.std() / len(replicates) ** 0.5).item()
+def _error(replicates: Tensor | None) -> dict[str, Any]:
+    """A score's standard error from replicates `[G]`, with how many they are."""
+    if replicates is None:
+        return {}
+    groups = len(replicates)
+    return {"stderr": (replicates.std() / groups**0.5).item(), "groups": groups}
 
 
 def _load(file: Path) -> dict[str, np.ndarray] | None:

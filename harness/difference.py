@@ -10,7 +10,6 @@ from harness.api.records import Score
 
 LEVEL = 0.05
 _NO_SPREAD = 1e-9  # of the figures: less between seeds is rounding
-_NORMAL = 1.959964  # quantile of the normal distribution that belongs to the level
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,9 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
     return _over_items(a, b, common)
 
 
-def against_constant(mean: float, stderr: float | None, seeds: int, constant: float) -> Difference:
+def against_constant(
+    mean: float, stderr: float | None, seeds: int, constant: float, groups: int | None = None
+) -> Difference:
     """Compare a mean with a printed figure, whose own error is not known.
 
     Args:
@@ -67,19 +68,14 @@ def against_constant(mean: float, stderr: float | None, seeds: int, constant: fl
         stderr: Over seeds; over test items where there is one.
         seeds: Number of trainings.
         constant: The printed figure.
+        groups: As in `Score`, where there is one training.
     """
     if seeds < 2 or not stderr:
-        return _normal(mean, constant, stderr, "test items of one training")
-    from scipy.special import stdtr, stdtrit
-
-    p = 2 * float(stdtr(seeds - 1, -abs(mean - constant) / stderr))
-    margin = float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * stderr
-    return Difference(mean, constant, mean - constant, margin, p, f"{seeds} seeds")
+        return _told(mean, constant, stderr, "test items of one training", groups)
+    return _told(mean, constant, stderr, f"{seeds} seeds", seeds)
 
 
 def _paired(common: list[int], a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
-    from scipy.special import stdtr, stdtrit
-
     left = sorted((a.keys() | b.keys()) - set(common))
     basis = f"{len(common)} seeds, paired"
     if left:
@@ -87,39 +83,30 @@ def _paired(common: list[int], a: Mapping[int, Score], b: Mapping[int, Score]) -
     sides = [[side[seed] for seed in common] for side in (a, b)]
     first, second = ([score.value for score in side] for side in sides)
     differences = [x - y for x, y in zip(first, second, strict=True)]
-    k, error = len(common), math.sqrt(_variance(differences) / len(common))
+    k = len(common)
+    error = math.sqrt(_variance(differences) / k)
     if error <= _NO_SPREAD * max(map(abs, (*first, *second))):
         return _of_items(*sides, basis)
-    mean = _mean(differences)
-    p = 2 * float(stdtr(k - 1, -abs(mean) / error))
-    margin = float(stdtrit(k - 1, 1 - LEVEL / 2)) * error
-    return Difference(_mean(first), _mean(second), mean, margin, p, basis)
+    return _told(_mean(first), _mean(second), error, basis, k)
 
 
 def _welch(a: Mapping[int, Score], b: Mapping[int, Score], basis: str) -> Difference:
-    from scipy.special import stdtr, stdtrit
-
     sides = [[score.value for score in side.values()] for side in (a, b)]
     (mean_a, var_a), (mean_b, var_b) = ((_mean(s), _variance(s) / len(s)) for s in sides)
-    value, error = mean_a - mean_b, math.sqrt(var_a + var_b)
+    error = math.sqrt(var_a + var_b)
     if error <= _NO_SPREAD * max(map(abs, (*sides[0], *sides[1]))):
         return _of_items(list(a.values()), list(b.values()), basis)
     parts = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
-    freedom = (var_a + var_b) ** 2 / parts
-    p = 2 * float(stdtr(freedom, -abs(value) / error))
-    margin = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
-    return Difference(mean_a, mean_b, value, margin, p, basis)
+    return _told(mean_a, mean_b, error, basis, (var_a + var_b) ** 2 / parts + 1)
 
 
 def _of_items(a: list[Score], b: list[Score], basis: str) -> Difference:
     """The mean of trainings that do not differ, with the errors over their test items."""
     means = (_mean([score.value for score in side]) for side in (a, b))
     basis += "; they do not differ, so test items"
-    errors = [score.stderr for score in (*a, *b)]
-    if None in errors:
-        return _normal(*means, None, basis)
-    parts = (math.hypot(*(score.stderr for score in side)) / len(side) for side in (a, b))
-    return _normal(*means, math.hypot(*parts), basis)
+    known = all(score.stderr is not None for score in (*a, *b))
+    parts = (math.hypot(*(score.stderr for score in side)) / len(side) for side in (a, b) if known)
+    return _told(*means, math.hypot(*parts) if known else None, basis, _groups(*a, *b))
 
 
 def _over_items(a: Mapping[int, Score], b: Mapping[int, Score], common: list[int]) -> Difference:
@@ -133,15 +120,34 @@ def _over_items(a: Mapping[int, Score], b: Mapping[int, Score], common: list[int
         basis += f" (seed {common[0]})"
     errors = [first.stderr, second.stderr]
     error = None if None in errors else math.hypot(*errors)
-    return _normal(first.value, second.value, error, basis)
+    return _told(first.value, second.value, error, basis, _groups(first, second))
 
 
-def _normal(a: float, b: float, error: float | None, basis: str) -> Difference:
+def _groups(*scores: Score) -> int | None:
+    """The fewest replicates behind the errors, where these are of few."""
+    return min((score.groups for score in scores if score.groups), default=None)
+
+
+def _told(
+    a: float, b: float, error: float | None, basis: str, size: float | None = None
+) -> Difference:
+    """The difference of two means and its interval.
+
+    Args:
+        a, b: The means.
+        error: Standard error of their difference, or None.
+        basis: What the interval is over.
+        size: Number of values behind the error, one more than Student's degrees of freedom; None
+            where they are many, for the normal distribution.
+    """
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
     value = a - b
     if not error:
         return Difference(a, b, value, None, None, "no error is recorded")
-    p = math.erfc(abs(value) / error / math.sqrt(2))
-    return Difference(a, b, value, _NORMAL * error, p, basis)
+    p = 2 * float(stdtr(size - 1, -abs(value) / error) if size else ndtr(-abs(value) / error))
+    quantile = float(stdtrit(size - 1, 1 - LEVEL / 2) if size else ndtri(1 - LEVEL / 2))
+    return Difference(a, b, value, quantile * error, p, basis)
 
 
 def _mean(values) -> float:

@@ -49,6 +49,7 @@ _TEXT = _Kind("a str", lambda x: isinstance(x, str))
 _NUMBER = _Kind("a finite number", _is_number)
 _SIZE = _Kind("a number from 0 on", lambda x: _is_number(x) and x >= 0)
 _WHOLE = _Kind("a whole number from 0 on", lambda x: type(x) is int and x >= 0)
+_GROUPS = _Kind("a whole number from 2 on", lambda x: type(x) is int and x >= 2)
 _DIGITS = _Kind("a whole number from 0 to 17", lambda x: type(x) is int and 0 <= x <= 17)
 _DIRECTION = _Kind("'higher' or 'lower'", lambda x: x in ("higher", "lower"))
 _ENDS = _Kind("a pair of numbers", lambda x: _is_list(x, _is_number, 2))
@@ -107,6 +108,7 @@ _RESULT = {
             "stderr": _or_null(_SIZE),
             "given": [str],
             "target": _or_null(_TEXT),
+            "groups?": _GROUPS,
         }
     ],
     "details?": {

@@ -55,6 +55,7 @@ class Cell:
         best: Whether nothing is significantly better.
         interval: 95 %, by bootstrap over test items, where there is one seed and the evaluator
             draws it.
+        groups: Of the one seed's score.
     """
 
     mean: float
@@ -63,6 +64,7 @@ class Cell:
     n: int
     best: bool = False
     interval: tuple[float, float] | None = None
+    groups: int | None = None
 
 
 @dataclass
@@ -485,7 +487,7 @@ def cell_of(scores: list[Score]) -> Cell:
     values = [score.value for score in scores]
     mean, k = sum(values) / len(values), len(values)
     if k == 1:
-        return Cell(mean, scores[0].stderr, 1, scores[0].n)
+        return Cell(mean, scores[0].stderr, 1, scores[0].n, groups=scores[0].groups)
     variance = sum((v - mean) ** 2 for v in values) / (k - 1)
     return Cell(mean, math.sqrt(variance / k), k, scores[0].n)
 

@@ -36,6 +36,8 @@ class Score:
         stderr: Standard error over those items, or None where there is no such thing.
         given: Modalities that were given; empty for joint generation and for summaries.
         target: Modality that was scored; None for summaries over targets.
+        groups: How many replicates `stderr` is of, where they are few: its t has one degree of
+            freedom less. None where it is of the items themselves.
     """
 
     metric: str
@@ -44,10 +46,12 @@ class Score:
     stderr: float | None = None
     given: tuple[str, ...] = ()
     target: str | None = None
+    groups: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain values."""
-        return asdict(self) | {"given": list(self.given)}
+        plain = asdict(self) | {"given": list(self.given)}
+        return {k: v for k, v in plain.items() if k != "groups" or v is not None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Score:

@@ -381,7 +381,8 @@ def gap(row: Row, metric: str) -> Difference | None:
     if metric not in row.published or metric not in row.cells:
         return None
     cell = row.cells[metric]
-    return against_constant(cell.mean, cell.stderr, cell.seeds, float(row.published[metric]))
+    printed = float(row.published[metric])
+    return against_constant(cell.mean, cell.stderr, cell.seeds, printed, cell.groups)
 
 
 def standing(found: Difference | None, direction: str, *, same_data: bool) -> tuple[str, str]:

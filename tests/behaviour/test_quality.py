@@ -254,6 +254,7 @@ def write_quality(folder, value, extractor=INCEPTION, n=1000, digest="d"):
     names = [f"fid/{extractor}/joint", f"floor/fid/{extractor}"]
     scores = [Score(name, x, n, 0.1) for name, x in zip(names, (value, 2.5), strict=True)]
     result = {
+        "eval_id": f"quality-{extractor}",
         "evaluator": "quality",
         "version": 1,
         "settings": {"samples": 0},

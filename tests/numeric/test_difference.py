@@ -69,6 +69,17 @@ def test_seeds_that_do_not_differ_are_told_apart_by_test_items(second):
     assert shifted.p == pytest.approx(1)
 
 
+def test_errors_of_few_groups_have_student_s_quantiles():
+    a, b = (Score("fid", value, 1000, error, groups=5) for value, error in ((9, 0.3), (8, 0.4)))
+    found = difference({0: a}, {0: b})
+    assert found.p == pytest.approx(2 * stats.t.sf(1 / 0.5, 4))
+    assert found.margin == pytest.approx(stats.t.ppf(0.975, 4) * 0.5)
+    printed = against_constant(9, 0.3, 1, 8.5, groups=5)
+    assert printed.p == pytest.approx(2 * stats.t.sf(0.5 / 0.3, 4))
+    assert Score.from_json(a.to_json()) == a
+    assert "groups" not in Score("m", 1.0, 3).to_json()
+
+
 def test_a_printed_figure_is_a_constant():
     values = [0.80, 0.84, 0.85]
     stderr = stats.sem(values)
