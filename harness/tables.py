@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -80,8 +80,8 @@ class Row:
         settings: Of its runs, by dotted key.
         scores: By metric, of each seed.
         runs: The names of its records.
-        data: What data, classifiers and versions of evaluators its figures are of: only figures of
-            the same are ranked.
+        data: By metric, of what data, classifiers and version of the evaluator its figure is: only
+            figures of the same are ranked.
         printed_by: How the published figures were measured, where that differs between rows.
         missing: In a word, why there is no figure where there is none.
         reason: The same in full.
@@ -96,7 +96,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, dict[int, Score]] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
-    data: str = ""
+    data: dict[str, str] = field(default_factory=dict)
     printed_by: str = ""
     missing: str = ""
     reason: str = ""
@@ -311,7 +311,7 @@ def without_evaluators(run: dict[str, Any], but: tuple[str, ...] = ()) -> dict[s
     return run | {"settings": settings, "overrides": [o for o in run["overrides"] if stays(o)]}
 
 
-def _gives(result: dict[str, Any], metrics: dict[str, Any]) -> bool:
+def _gives(result: dict[str, Any], metrics: Container[str]) -> bool:
     return any(s["metric"] in metrics for s in result["scores"])
 
 
@@ -369,7 +369,7 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
         varied = run["label"] != run["model"] if "label" in run else bool(run["overrides"])
         row = Row(label, run["model"], varied, missing=_state(own), reason=_reason(own))
         row.facts, row.settings = _facts(own), run["settings"]
-        row.runs, row.data = tuple(record.name for record in own), _data_of(own)
+        row.runs = tuple(record.name for record in own)
         if not mix:
             refuse_mixture(label, own)
         for name in metrics:
@@ -379,19 +379,19 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
                 row.scores[name] = dict(scored)
                 alone = own[0].interval(name) if len(own) == 1 else None
                 row.cells[name] = replace(cell, interval=alone)
+                row.data[name] = _data_of(own, name)
         rows.append(row)
     return rows
 
 
-def _data_of(records: list[Record]) -> str:
-    """Data, resolution, classifiers and evaluators' versions; hidden views change none of these."""
+def _data_of(records: list[Record], metric: str) -> str:
+    """Data, resolution, classifiers and version; views hidden in training change none of these."""
     found = set()
-    for record in [r for r in records if r.results] or records:
-        run = record.run
-        print_ = run["data"].get("complete") or run["data"]["fingerprint"]
-        judges = sorted({c["digest"] for r in record.results for c in r["classifiers"].values()})
-        versions = sorted({f"{source_of(r)} {r['version']}" for r in record.results})
-        found.add(json.dumps([print_, judges, versions]))
+    for record, result in ((f, r) for f in records for r in f.results if _gives(r, [metric])):
+        data = record.run["data"]
+        judges = sorted(judge["digest"] for judge in result["classifiers"].values())
+        print_ = data.get("complete") or data["fingerprint"]
+        found.add(json.dumps([print_, judges, result["version"]]))
     return " ".join(sorted(found))
 
 
@@ -493,9 +493,9 @@ def cell_of(scores: list[Score]) -> Cell:
 
 
 def _mark_best(rows: list[Row], metrics: dict[str, tuple[str, int, str]]) -> None:
-    places = dict.fromkeys(row.data for row in rows)
+    places = dict.fromkeys(place for row in rows for place in row.data.values())
     for (name, (direction, _, _)), place in itertools.product(metrics.items(), places):
-        alike = without_variants([r for r in rows if name in r.cells and r.data == place])
+        alike = without_variants([row for row in rows if row.data.get(name) == place])
         if len(alike) < 2 or not direction:
             continue
         sign = 1 if direction == "higher" else -1
@@ -567,7 +567,7 @@ def _notes(
             f"Marked: the best, and what is not significantly worse (p >= {LEVEL}); where no error "
             "is recorded, the best alone."
         )
-        notes += _apart(rows)
+        notes += _apart(rows, metrics)
         if len(without_variants(rows)) < len(rows):
             notes.append("Variants of a method whose preset's settings ran are not ranked.")
     return [*notes, *_legend(metrics, printed, rows)]
@@ -583,19 +583,22 @@ def _few(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
     return told
 
 
-def _apart(rows: list[Row]) -> list[str]:
+def _apart(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
     """Rows that are not ranked with each other, though no column shows it."""
-    groups: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        if row.cells:
-            alike = groups.setdefault(row.facts.get("resolution", ""), {})
-            alike.setdefault(row.data, []).append(row.label)
-    return [
-        "Not ranked with each other, as data, classifiers or the evaluator's version differ: "
-        f"{'; '.join(', '.join(labels) for labels in alike.values())}."
-        for alike in groups.values()
-        if len(alike) > 1
-    ]
+    told = {}
+    resolutions = dict.fromkeys(row.facts.get("resolution") for row in rows)
+    for name, resolution in itertools.product(metrics, resolutions):
+        alike: dict[str, list[str]] = {}
+        for row in rows:
+            if name in row.data and row.facts.get("resolution") == resolution:
+                alike.setdefault(row.data[name], []).append(row.label)
+        if len(alike) > 1:
+            groups = "; ".join(", ".join(labels) for labels in alike.values())
+            told[
+                "Not ranked with each other, as data, classifiers or the evaluator's version "
+                f"differ: {groups}."
+            ] = None
+    return [*told]
 
 
 def _floors(results: list[dict[str, Any]], metrics: dict[str, Any]) -> list[str]:
