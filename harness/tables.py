@@ -76,6 +76,7 @@ class Row:
         cells: By metric.
         published: By metric, as printed.
         is_variant: Whether settings were not the preset's.
+        other_data: Whether these were settings of the data, of which nothing is printed then.
         facts: What its figures hang on, by the names in `FACTS`; none for most data.
         settings: Of its runs, by dotted key.
         scores: By metric, of each seed.
@@ -90,6 +91,7 @@ class Row:
     label: str
     method: str
     is_variant: bool = False
+    other_data: bool = False
     cells: dict[str, Cell] = field(default_factory=dict)
     published: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
@@ -275,7 +277,10 @@ def _rows_of(p: Published, rows: list[Row]) -> list[Row]:
     if p.setting:
         key, value = p.setting
         return [r for r in rows if r.method == p.method and str(r.settings.get(key)) == value]
-    alike = [r for r in rows if not p.resolution or r.facts.get("resolution") == p.resolution]
+    if p.resolution:
+        alike = [row for row in rows if row.facts.get("resolution") == p.resolution]
+    else:
+        alike = [row for row in rows if not row.other_data]
     main = not p.condition or p.resolution
     return without_variants([r for r in alike if _label(p) in (r.label, r.method if main else "")])
 
@@ -369,6 +374,7 @@ def _rows(records: list[Record], metrics: dict[str, Any], mix: bool) -> list[Row
         varied = run["label"] != run["model"] if "label" in run else bool(run["overrides"])
         row = Row(label, run["model"], varied, missing=_state(own), reason=_reason(own))
         row.facts, row.settings = _facts(own), run["settings"]
+        row.other_data = any(text.startswith("data.") for text in run["overrides"])
         row.runs = tuple(record.name for record in own)
         if not mix:
             refuse_mixture(label, own)

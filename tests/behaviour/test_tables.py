@@ -80,6 +80,14 @@ def test_a_variant_is_none_for_what_nobody_overrode(store, tmp_path):
     assert {label for label, row in rows.items() if row.published} == {*plain, "mmvae+"}
 
 
+def test_no_printed_figure_stands_beside_a_part_of_the_data(tmp_path):
+    digits = {"overrides": ["data.digits=[0,1]"], "settings": {"data.digits": [0, 1]}}
+    write_run(tmp_path, "shala", 0, 0.97, **digits)
+    rows = {row.label: row for row in table_of(Store(tmp_path)).rows}
+    assert rows["shala [data.digits=[0,1]]"].published == {}
+    assert rows["shala"].published["coherence/joint"] == "0.815"
+
+
 def test_one_seed_shows_the_error_over_items_and_says_so(tmp_path):
     write_run(tmp_path, "shala", 0, 0.8)
     table = table_of(Store(tmp_path))
