@@ -46,7 +46,6 @@ from harness.trained import load_trained
 
 _SHOWN = 500  # points a panel
 _TIMES = (1, 0.6, 0.4, 0.2, 0)  # t / T; samplers of 5, 50 and 1,000 steps pass them all
-_SIZES = ("latent_dim", "shared_dim")  # what methods call the size of the shared latent
 _EXAMPLE = ("shala", "polydigits", "quick")
 
 
@@ -108,8 +107,7 @@ def _none(
 ) -> str:
     """That there is no run, and the command that makes one."""
     model, data, size = (models or _EXAMPLE)[0], dataset or _EXAMPLE[1], preset or _EXAMPLE[2]
-    key = next((k for k in _SIZES if k in find("model", model).cls.Config.model_fields), _SIZES[0])
-    overrides = [f"data.digits={list(digits)}".replace(" ", ""), f"model.{key}=2"] if digits else []
+    overrides = [f"data.digits={list(digits)}".replace(" ", "")] if digits else []
     command = _command(model, data, size, 0, overrides, store)
     what = ""
     if digits:
