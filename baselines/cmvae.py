@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
@@ -26,10 +26,10 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network
-from nets.clusters import ClusterPrior
-from nets.private import Family, PrivateLatents, draw_experts
-from nets.refiner import RefinerConfig, Refiners, images
+from shalabench.nets.backbones import Network
+from shalabench.nets.clusters import ClusterPrior
+from shalabench.nets.private import Family, PrivateLatents, draw_experts
+from shalabench.nets.refiner import RefinerConfig, Refiners, images
 
 _CODE = "CMVAE code, 2024 release (recipes.md section 7)"
 _ENCODING_BATCH = 500  # Tuples at a time when clusters are pruned.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     Model,
@@ -27,10 +27,10 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.planes import read_planes, to_colour
-from nets.precision import widen
-from nets.rays import Rays, composite, middles, resample, stratify
-from nets.stylegan import (
+from shalabench.nets.planes import read_planes, to_colour
+from shalabench.nets.precision import widen
+from shalabench.nets.rays import Rays, composite, middles, resample, stratify
+from shalabench.nets.stylegan import (
     Discriminator,
     Mapping,
     ModulatedConv,

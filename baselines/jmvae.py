@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     Optimiser,
@@ -20,10 +20,10 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, encoder, initialise
-from nets.experts import product_of_all
-from nets.posteriors import NormalHead, draw, kl_to_standard
-from nets.shared_latent import SharedLatent
+from shalabench.nets.backbones import Network, encoder, initialise
+from shalabench.nets.experts import product_of_all
+from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
+from shalabench.nets.shared_latent import SharedLatent
 
 _CODE = (
     "MultiVae's PolyMNIST benchmark (AgatheSenellart/MultiVae, benchmarking_on_partial_polymnist)"

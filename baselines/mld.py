@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Model,
     Optimiser,
@@ -22,8 +22,8 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network
-from nets.latents import (
+from shalabench.nets.backbones import Network
+from shalabench.nets.latents import (
     LatentDiffusion,
     LatentDiffusionConfig,
     LatentTraining,

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
-from nets.backbones import Network
-from nets.experts import (
+from shalabench.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.nets.backbones import Network
+from shalabench.nets.experts import (
     choose_components,
     draw_mixture,
     pick,
     product_of_experts,
     sliced_components,
 )
-from nets.posteriors import draw
-from nets.shared_latent import SharedLatent, own_losses, presence
+from shalabench.nets.posteriors import draw
+from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "MoPoE code, --method jsd, job_polymnist (recipes.md sections 3 and 5)"
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
-from harness.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
-from nets.backbones import Network
-from nets.experts import draw_mixture, mixture_log_prob
-from nets.importance import detached, doubly_reparametrised, importance_bound
-from nets.posteriors import LaplaceHead, NormalHead, softmax_scale
-from nets.shared_latent import SharedLatent, own_losses, presence
+from shalabench.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.nets.backbones import Network
+from shalabench.nets.experts import draw_mixture, mixture_log_prob
+from shalabench.nets.importance import detached, doubly_reparametrised, importance_bound
+from shalabench.nets.posteriors import LaplaceHead, NormalHead, softmax_scale
+from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "MMVAE code (recipes.md section 2)"
 _PLUS = "MMVAE+ code, whose comparison gave the published row (recipes.md sections 0 and 2)"

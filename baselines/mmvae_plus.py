@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     GradientStage,
     Optimiser,
@@ -21,8 +21,8 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network
-from nets.private import Family, PrivateLatents
+from shalabench.nets.backbones import Network
+from shalabench.nets.private import Family, PrivateLatents
 
 _CODE = "MMVAE+ code, 2024 release (recipes.md section 4)"
 

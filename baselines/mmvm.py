@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
@@ -25,11 +25,11 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, decode_many, decoder, encoder, initialise
-from nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
-from nets.likelihoods import log_likelihood, view_of
-from nets.posteriors import NormalHead, draw, kl_to_standard
-from nets.private import draw_experts
+from shalabench.nets.backbones import Network, decode_many, decoder, encoder, initialise
+from shalabench.nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
+from shalabench.nets.likelihoods import log_likelihood, view_of
+from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
+from shalabench.nets.private import draw_experts
 
 _CODE = "MMVM code (thomassutter/mmvmvae, ModelConfig.py, mv_mixedprior_vae.py)"
 _END = 1e-10  # What the annealed weight would reach; the code's guard against log 0.

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
-from nets.backbones import Network
-from nets.experts import (
+from shalabench.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.nets.backbones import Network
+from shalabench.nets.experts import (
     choose_components,
     pick,
     product_of_all,
@@ -17,8 +17,8 @@ from nets.experts import (
     sliced_components,
     subsets,
 )
-from nets.posteriors import draw, kl_to_standard
-from nets.shared_latent import SharedLatent, own_losses, presence
+from shalabench.nets.posteriors import draw, kl_to_standard
+from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "MoPoE code, job_polymnist (recipes.md section 3)"
 _MOST = 10  # Modalities: 1,023 subsets.

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
-from nets.backbones import Network
-from nets.experts import product_of_all, product_of_experts
-from nets.posteriors import draw, kl_to_standard
-from nets.shared_latent import SharedLatent, own_losses, presence
+from shalabench.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.nets.backbones import Network
+from shalabench.nets.experts import product_of_all, product_of_experts
+from shalabench.nets.posteriors import draw, kl_to_standard
+from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "MoPoE code, --method poe, job_polymnist (recipes.md section 1)"
 

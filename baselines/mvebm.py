@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     Optimiser,
@@ -23,11 +23,11 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network
-from nets.importance import expert_mean, importance_bound
-from nets.langevin import gradient_of, sample_langevin
-from nets.precision import widen
-from nets.private import PrivateLatents
+from shalabench.nets.backbones import Network
+from shalabench.nets.importance import expert_mean, importance_bound
+from shalabench.nets.langevin import gradient_of, sample_langevin
+from shalabench.nets.precision import widen
+from shalabench.nets.private import PrivateLatents
 
 _CHOICE = "not given in what is public: our choice (recipes.md section 8)"
 _BACKBONE = "as MMVAE+, whose networks it takes (recipes.md sections 4 and 8)"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from harness.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
-from nets.backbones import Network
-from nets.experts import product_of_all
-from nets.posteriors import draw, kl_to_standard
-from nets.shared_latent import SharedLatent
+from shalabench.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.nets.backbones import Network
+from shalabench.nets.experts import product_of_all
+from shalabench.nets.posteriors import draw, kl_to_standard
+from shalabench.nets.shared_latent import SharedLatent
 
 _CODE = "MVTCAE code, main_mmnist.py (recipes.md section 6)"
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
@@ -28,8 +28,8 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.precision import widen
-from nets.rays import Rays, composite, gaps, middles, resample, stratify
+from shalabench.nets.precision import widen
+from shalabench.nets.rays import Rays, composite, gaps, middles, resample, stratify
 
 _CODE = "pixelNeRF code (sxyu/pixel-nerf; views.md section 1)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
@@ -26,11 +26,11 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import EncoderNetwork, encoder, initialise
-from nets.diffusion import end_in_noise, make_schedule, sample_ancestral
-from nets.planes import PlaneField
-from nets.rays import Rays, composite, cross_cube, stratify
-from nets.unet import UNet
+from shalabench.nets.backbones import EncoderNetwork, encoder, initialise
+from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancestral
+from shalabench.nets.planes import PlaneField
+from shalabench.nets.rays import Rays, composite, cross_cube, stratify
+from shalabench.nets.unet import UNet
 
 _PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (views.md section 3)"
 _PAPER = "the paper (views.md section 3)"

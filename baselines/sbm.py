@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Model,
     Optimiser,
@@ -22,9 +22,9 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network
-from nets.diffusion import correct
-from nets.latents import (
+from shalabench.nets.backbones import Network
+from shalabench.nets.diffusion import correct
+from shalabench.nets.latents import (
     LatentDiffusion,
     LatentDiffusionConfig,
     LatentTraining,

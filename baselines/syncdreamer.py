@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.api import (
+from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
@@ -29,11 +29,11 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import EncoderNetwork, encoder, initialise
-from nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
-from nets.precision import widen
-from nets.unet import Attend, UNet
-from nets.volumes import SharedVolume, VolumeConfig
+from shalabench.nets.backbones import EncoderNetwork, encoder, initialise
+from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
+from shalabench.nets.precision import widen
+from shalabench.nets.unet import Attend, UNet
+from shalabench.nets.volumes import SharedVolume, VolumeConfig
 
 _CODE = "SyncDreamer code, configs/syncdreamer.yaml and sync_dreamer.py (views.md section 4)"
 _SCRATCH = "our choice: the published denoiser is Zero123's, trained elsewhere"

@@ -28,15 +28,15 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import classifiers
-from harness.api import Classifier, GradientStage, Places, Split, Views
-from harness.check import check, work_of
-from harness.drive import Options, drive
-from harness.plan import plan
-from harness.progress import Reporter
-from harness.store import Store
 from shala.inference import Inference
 from shala.model import ShaLa
 from shala.prior import DiffusionPrior
+from shalabench.analysis.check import check, work_of
+from shalabench.api import Classifier, GradientStage, Places, Split, Views
+from shalabench.config.plan import plan
+from shalabench.execute.campaign import Options, drive
+from shalabench.execute.progress import Reporter
+from shalabench.records.store import Store
 
 METHOD = "shala"
 

@@ -39,11 +39,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from timing import best_times
 
-from harness.api import DataSpec, Modality, Model, Rng, Split
-from harness.api.registry import entries, find
-from harness.drive import keep_freed_memory
-from nets.backbones import Network
-from nets.experts import subsets
+from shalabench.api import DataSpec, Modality, Model, Rng, Split
+from shalabench.api.registry import entries, find
+from shalabench.execute.campaign import keep_freed_memory
+from shalabench.nets.backbones import Network
+from shalabench.nets.experts import subsets
 
 _SIDE, _MODALITIES, _SCALE = 28, 5, 0.75
 _COMPARED = 64  # tuples on which the objectives are compared

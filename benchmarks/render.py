@@ -19,10 +19,10 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from data.sources.cars.drawing import stage
-from data.sources.cars.shapes import KINDS, draw_shape
-from data.sources.cars.styles import draw_style
-from data.sources.rig import ring
+from shalabench.datasets.sources.rig import ring
+from shalabench.datasets.synthetic.cars.drawing import stage
+from shalabench.datasets.synthetic.cars.shapes import KINDS, draw_shape
+from shalabench.datasets.synthetic.cars.styles import draw_style
 
 
 def measure(side: int, cars: int) -> tuple[int, float, float, float]:

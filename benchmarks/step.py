@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from timing import best_times
 
-from harness.api import (
+from shalabench.api import (
     Dataset,
     GradientStage,
     Model,
@@ -46,10 +46,10 @@ from harness.api import (
     Translate,
     arithmetic,
 )
-from harness.api.registry import entries, find
-from harness.config import resolve
-from harness.drive import keep_freed_memory, order_channels_last
-from nets.backbones import decode_many
+from shalabench.api.registry import entries, find
+from shalabench.config.settings import resolve
+from shalabench.execute.campaign import keep_freed_memory, order_channels_last
+from shalabench.nets.backbones import decode_many
 
 _BATCH = {"conv": 32, "resnet": 2}
 _GENERATED = 16  # test tuples

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from step import Meter, kept, make_update
 from timing import best_times
 
-from data.sources.rig import describe_views, ring
-from harness.api import DataSpec, Joint, Model, Rng, Split, Translate, choose_precision
-from harness.api.registry import find
-from harness.config import Resolved, resolve
-from harness.drive import order_channels_last
+from shalabench.api import DataSpec, Joint, Model, Rng, Split, Translate, choose_precision
+from shalabench.api.registry import find
+from shalabench.config.settings import Resolved, resolve
+from shalabench.datasets.sources.rig import describe_views, ring
+from shalabench.execute.campaign import order_channels_last
 
 _GENERATED = 16  # tuples
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from harness.api import Modality, Split
+from shalabench.api import Modality, Split
 
 _BATCH = 1000
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.api import DataSpec, Modality, Split
+from shalabench.api import DataSpec, Modality, Split
 
 _BATCH = 1000
 _SMOOTHING = 0.05

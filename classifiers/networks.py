@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.api import Modality
+from shalabench.api import Modality
 
 
 def build(modality: Modality, classes: int) -> nn.Module:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from classifiers.attributes import answers, judged, loss, measure_answers, questions
 from classifiers.networks import build
 from classifiers.weights import SHIPPED, save
-from harness.api import (
+from shalabench.api import (
     Dataset,
     DataSpec,
     Modality,

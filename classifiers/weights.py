@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from classifiers.accuracy import measure_accuracy
 from classifiers.attributes import judged, questions
 from classifiers.networks import PublishedClassifier, build
-from harness.api import Classifier, DataError, DataSpec, Modality, Split
+from shalabench.api import Classifier, DataError, DataSpec, Modality, Split
 
 SHIPPED = Path(__file__).parent / "weights"
 _INDEX = "weights.json"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     Classifier,
     DataError,
     DataSpec,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Evaluator,
     Joint,
@@ -33,7 +33,7 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.fidelity import effective_classes
+from shalabench.metrics.fid import effective_classes
 
 _SUBSETS = 64  # enumerated up to here, drawn by a fixed seed beyond (design.md section 3)
 _MOST_MODALITIES = 10

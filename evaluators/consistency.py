@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Evaluator,
     Joint,
@@ -27,10 +27,10 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.fidelity import effective_classes
-from nets.likeness import Summary, foreground, lab, quantise, silhouette
-from nets.sheets import Strip, draw_sheet
-from nets.viewpoints import describe_row, stack, why_no_views
+from shalabench.metrics.fid import effective_classes
+from shalabench.metrics.grids import Strip, draw_sheet
+from shalabench.metrics.images import Summary, foreground, lab, quantise, silhouette
+from shalabench.nets.viewpoints import describe_row, stack, why_no_views
 
 _BATCH = 50  # training objects at a time
 _SHOWN = 6  # samples at most on the sheet

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Evaluator,
     Latent,

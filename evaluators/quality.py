@@ -21,7 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     BenchError,
     Classifier,
     DataError,
@@ -42,7 +42,7 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.extractors import (
+from shalabench.metrics.features import (
     CLASSIFIER,
     INCEPTION,
     OTHER_INCEPTION,
@@ -53,7 +53,7 @@ from nets.extractors import (
     inception_name,
     read_inception,
 )
-from nets.fidelity import FAMILIES, LEAST, Figures, Real, compare
+from shalabench.metrics.fid import FAMILIES, LEAST, Figures, Real, compare
 
 _COMPARISON = 100  # images that one comparison counts as in the progress display
 _SLOW_SHARD = 50  # tuples at most through Inception on a CPU: half a minute for a few targets

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Evaluator,
     Joint,
@@ -29,7 +29,7 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.likeness import LARGEST_PSNR
+from shalabench.metrics.images import LARGEST_PSNR
 
 _SMALL = 32  # pixels; a modality up to here is shown at least twice enlarged
 _LEAST = 56  # pixels of the smallest tile: PolyMNIST's 28 twice

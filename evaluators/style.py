@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Evaluator,
     Metric,
@@ -31,7 +31,8 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.likeness import (
+from shalabench.metrics.grids import Strip, draw_sheet
+from shalabench.metrics.images import (
     WINDOW,
     Summary,
     foreground,
@@ -42,8 +43,7 @@ from nets.likeness import (
     silhouette,
     ssim,
 )
-from nets.sheets import Strip, draw_sheet
-from nets.viewpoints import describe_row, stack, why_no_views
+from shalabench.nets.viewpoints import describe_row, stack, why_no_views
 
 _FACTS = ("style_reference", "restyled")
 _COLOURS, _LIGHTS = 16, 8  # bins of a and b, of L (views.md section 8)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness.api import (
+from shalabench.api import (
     DataSpec,
     Evaluator,
     Metric,
@@ -28,7 +28,8 @@ from harness.api import (
     register_evaluator,
     setting,
 )
-from nets.likeness import (
+from shalabench.metrics.grids import Strip, draw_sheet
+from shalabench.metrics.images import (
     WINDOW,
     Summary,
     boxed_ssim,
@@ -37,8 +38,7 @@ from nets.likeness import (
     quantise,
     ssim,
 )
-from nets.sheets import Strip, draw_sheet
-from nets.viewpoints import angle, describe_row, seen_from, stack, why_no_views
+from shalabench.nets.viewpoints import angle, describe_row, seen_from, stack, why_no_views
 
 _SAMPLES = 8
 _SEVERAL = (2, 4, 8)  # given views of P2

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from harness.api import DataSpec, Rng, Views
-from nets.backbones import Network, decoder, encoder, initialise
-from nets.likelihoods import log_likelihood, view_of
-from nets.posteriors import NormalHead, draw, kl_to_standard
+from shalabench.api import DataSpec, Rng, Views
+from shalabench.nets.backbones import Network, decoder, encoder, initialise
+from shalabench.nets.likelihoods import log_likelihood, view_of
+from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 
 
 class Inference(nn.Module):

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from harness.api import (
+from shala.inference import Inference
+from shala.prior import SAMPLING, DiffusionPrior, PriorConfig
+from shala.transfer import transfer_latent
+from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
@@ -21,11 +24,8 @@ from harness.api import (
     register_model,
     setting,
 )
-from nets.backbones import Network, encoder
-from nets.posteriors import draw
-from shala.inference import Inference
-from shala.prior import SAMPLING, DiffusionPrior, PriorConfig
-from shala.transfer import transfer_latent
+from shalabench.nets.backbones import Network, encoder
+from shalabench.nets.posteriors import draw
 
 _OPEN = "not given in the paper: our choice"
 _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.

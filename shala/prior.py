@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.api import DataSpec, Optimiser, Rng, Settings, setting
-from nets.diffusion import (
+from shalabench.api import DataSpec, Optimiser, Rng, Settings, setting
+from shalabench.nets.diffusion import (
     Denoiser,
     Revise,
     Schedule,
@@ -20,7 +20,7 @@ from nets.diffusion import (
     sample_ancestral,
     sample_ddim,
 )
-from nets.precision import widen
+from shalabench.nets.precision import widen
 
 _OPEN = "not given in the paper: our choice"
 

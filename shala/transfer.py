@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harness.api import Rng
 from shala.prior import DiffusionPrior
+from shalabench.api import Rng
 
 
 def transfer_latent(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import toy_data
+from helpers.tiny import NETWORK, SPEC
+from helpers.toys import toy_data
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,38 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _float64(request):
+    """Compute tests marked float64 in double precision, from seed 0."""
+    if request.node.get_closest_marker("float64") is None:
+        yield
+        return
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory):
     """The toy dataset."""
     return toy_data(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def spec():
+    return SPEC
+
+
+@pytest.fixture
+def network():
+    return NETWORK
+
+
+@pytest.fixture
+def views():
+    return {
+        "a": torch.rand(4, 3, 8, 8),
+        "b": torch.rand(4, 1, 5, 5),
+        "c": torch.randint(3, (4, 4)),
+    }

@@ -8,36 +8,59 @@ import sys
 from pathlib import Path
 
 import pytest
-from records import write_run
+from helpers.records import write_run
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("bench", "harness", "shala", "baselines", "evaluators", "data", "classifiers", "nets")
-# What each room may import besides itself; "harness.api" is a room of its own.
+ROOMS = ("shala", "baselines", "evaluators", "classifiers")  # besides those of shalabench
+# What each room may import besides itself.
+COMPONENT = {"shalabench.api", "shalabench.nets", "shalabench.metrics"}
 ALLOWED = {
-    "bench": {"harness", "harness.api"},
-    "harness": {"harness.api", "classifiers"},
-    "harness.api": set(),
-    "shala": {"harness.api", "nets"},
-    "baselines": {"harness.api", "nets"},
-    "evaluators": {"harness.api", "nets"},
-    "classifiers": {"harness.api", "nets"},
-    "data": {"harness.api", "nets"},
-    "nets": {"harness.api"},
+    "bench": {"shalabench.cli"},
+    "shalabench.api": set(),
+    "shalabench.config": {"shalabench.api"},
+    "shalabench.records": {"shalabench.api", "shalabench.config"},
+    "shalabench.analysis": {"shalabench.api", "shalabench.config", "shalabench.records"},
+    "shalabench.report": {
+        "shalabench.api",
+        "shalabench.config",
+        "shalabench.records",
+        "shalabench.analysis",
+    },
+    "shalabench.execute": {
+        "shalabench.api",
+        "shalabench.config",
+        "shalabench.records",
+        "classifiers",
+    },
+    "shalabench.cli": {
+        "shalabench.api",
+        "shalabench.config",
+        "shalabench.records",
+        "shalabench.analysis",
+        "shalabench.report",
+        "shalabench.execute",
+    },
+    "shalabench.nets": {"shalabench.api"},
+    "shalabench.metrics": {"shalabench.api"},
+    "shalabench.datasets": COMPONENT,
+    "shala": COMPONENT,
+    "baselines": COMPONENT,
+    "evaluators": COMPONENT,
+    "classifiers": COMPONENT,
 }
 # A file of these rooms is a component, and components do not know each other.
-COMPONENTS = ("baselines", "evaluators", "data")
+COMPONENTS = ("baselines", "evaluators", "shalabench.datasets")
 
 
 def room_of(module: str) -> str | None:
-    if module == "harness.api" or module.startswith("harness.api."):
-        return "harness.api"
-    top = module.split(".")[0]
-    return top if top in ROOMS else None
+    parts = module.split(".")
+    room = ".".join(parts[:2]) if parts[0] == "shalabench" else parts[0]
+    return room if room in ALLOWED else None
 
 
 def modules(root: Path):
     files = [root / "bench.py"]
-    for room in ROOMS[1:]:
+    for room in ("shalabench", *ROOMS):
         files += sorted((root / room).rglob("*.py"))
     for file in files:
         name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
@@ -60,7 +83,8 @@ def wrong_edges(root: Path):
         room = room_of(name)
         for target in imports(file):
             other = room_of(target)
-            own = room in COMPONENTS and not target.startswith(f"{room}.sources")
+            shared = (f"{room}.sources", f"{room}.synthetic")
+            own = room in COMPONENTS and not target.startswith(shared)
             if own if other == room else other not in (None, *ALLOWED[room]):
                 yield f"{name} imports {target}"
 
@@ -75,22 +99,26 @@ def test_imports_run_one_way_and_components_do_not_know_each_other():
         ("baselines/new.py", "from baselines import mmvae_plus"),
         ("baselines/new.py", "import baselines.mmvae_plus"),
         ("baselines/new.py", "def f():\n    from shala.model import ShaLa"),
-        ("baselines/new.py", "from harness import store"),
+        ("baselines/new.py", "from shalabench.records import store"),
         ("evaluators/new.py", "from classifiers import load"),
-        ("data/new.py", "from data.toy import Toy"),
-        ("data/new.py", "import evaluators.quality"),
-        ("data/sources/new.py", "from data import toy"),
-        ("nets/new.py", "from shala import prior"),
-        ("harness/new.py", "import nets"),
-        ("harness/api/new.py", "from harness.store import Store"),
+        ("shalabench/datasets/new.py", "from shalabench.datasets.toy import Toy"),
+        ("shalabench/datasets/new.py", "import evaluators.quality"),
+        ("shalabench/datasets/sources/new.py", "from shalabench.datasets import toy"),
+        ("shalabench/nets/new.py", "from shala import prior"),
+        ("shalabench/nets/new.py", "from shalabench.metrics import fid"),
+        ("shalabench/execute/new.py", "import shalabench.nets.diffusion"),
+        ("shalabench/execute/new.py", "from shalabench.analysis import tables"),
+        ("shalabench/analysis/new.py", "from shalabench.execute import runner"),
+        ("shalabench/config/new.py", "from shalabench.records import store"),
+        ("shalabench/api/new.py", "from shalabench.records.store import Store"),
         ("bench.py", "import classifiers"),
         ("classifiers/new.py", "from evaluators.coherence import Coherence"),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path, file, line):
-    (tmp_path / "bench.py").write_text("from harness.api import BenchError\n")
+    (tmp_path / "bench.py").write_text("from shalabench.cli import main\n")
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / file).write_text(f"import torch\nfrom harness.api import Metric\n{line}\n")
+    (tmp_path / file).write_text(f"import torch\nfrom shalabench.api import Metric\n{line}\n")
     assert len(list(wrong_edges(tmp_path))) == 1
 
 

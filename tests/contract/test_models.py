@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from rings import SPEC, ring_of
-from toys import build, toy_data
+from helpers.rings import SPEC, ring_of
+from helpers.toys import build, toy_data
 
-from harness.api import Joint, Latent, Reconstruct, Rng, Trace, Transfer, Translate, derive_seed
-from harness.api.registry import broken, entries, find
-from harness.config import resolve
+from shalabench.api import Joint, Latent, Reconstruct, Rng, Trace, Transfer, Translate, derive_seed
+from shalabench.api.registry import broken, entries, find
+from shalabench.config.settings import resolve
 
 MODELS = sorted(entries("model"))
 UPDATES = 3

@@ -1,5 +1,0 @@
-"""The report: a folder of pages made from records. Free of torch, of scripts and of the network."""
-
-from harness.report.pages import build_report
-
-__all__ = ["build_report"]

@@ -1,0 +1,1 @@
+"""Statistics, tables, comparisons and the regression gate, from records."""

@@ -1,0 +1,328 @@
+"""New runs against reference runs: what `bench.py check` says. Free of torch.
+
+A folder of reference records may hold `gates.json`: {"metrics": [...], "parts": [...], "seeds":
+[...]}, which metrics are gates, of which each given and target is one too, and which new seeds are
+run. Where there is none, all metrics are gates, but those that no method can change.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shalabench.analysis.compare import differing_measures, differing_settings, is_of_data
+from shalabench.analysis.gate import LEVEL, Gate, Verdict, judge
+from shalabench.analysis.tables import group_rows, refuse_mixture
+from shalabench.api.errors import BenchError, unknown
+from shalabench.api.records import Score
+from shalabench.records.gather import Record, gather
+from shalabench.records.store import RunFolder, Store
+
+GATES = "gates.json"
+_BROKEN = ("diverged", "failed")
+_LEAST = 2  # reference seeds of a gate
+HOLDS, REGRESSED, INCOMPLETE, NOT_COMPARABLE = range(4)
+
+
+class _Gates(BaseModel):
+    """What `gates.json` may hold."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    metrics: list[str] = []
+    parts: list[str] = []
+    seeds: list[Annotated[int, Field(ge=0)]] = []
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    Attributes:
+        verdicts: One a gate.
+        broken: New runs that failed or diverged, with the reason.
+        incomplete: What is missing, in sentences.
+        differing: What makes runs not comparable, in sentences.
+    """
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 holds, 1 regression, 2 incomplete, 3 not comparable; a regression before all else."""
+        if self.broken or any(v.state == "regressed" for v in self.verdicts):
+            return REGRESSED
+        if self.differing:
+            return NOT_COMPARABLE
+        return INCOMPLETE if self.incomplete or not self.verdicts else HOLDS
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row of the reference, to be run again.
+
+    Attributes:
+        overrides: The --set arguments that it was run with.
+    """
+
+    model: str
+    dataset: str
+    preset: str
+    overrides: tuple[str, ...]
+
+
+def read_gates(reference: Path) -> dict[str, Any]:
+    """The reference folder's choice of metrics and seeds; empty where it makes none.
+
+    Raises:
+        BenchError: The file does not read.
+    """
+    file = reference / GATES
+    if not file.exists():
+        return {}
+    try:
+        return _Gates.model_validate_json(file.read_bytes()).model_dump(exclude_unset=True)
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else _first(error)
+        raise BenchError(
+            f"{file} does not read ({reason}). Expected: an object with lists of names, 'metrics' "
+            "and 'parts', and one of whole numbers, 'seeds'."
+        ) from error
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}" if where else found["msg"]
+
+
+def work_of(reference: Path) -> tuple[list[Work], tuple[str, ...]]:
+    """What has to be run so that every row of a reference can be checked, and the evaluators."""
+    records = _reference(reference)
+    evaluators = dict.fromkeys(r["evaluator"] for f in records for r in f.results)
+    return list(dict.fromkeys(_work(record) for record in records)), tuple(evaluators)
+
+
+def not_judged(
+    outcomes: Mapping[str, tuple[str, str, Path | None]], checkout: Mapping[str, Any]
+) -> dict[str, str]:
+    """New runs that were asked for and cannot be judged, by name, with the reason.
+
+    A run that was recorded before is trusted only where its commit is the present one and neither
+    tree had changes.
+
+    Args:
+        outcomes: Status, sentence and folder of each run that was asked for.
+        checkout: "commit" and "dirty" of the code that is checked.
+    """
+    found = {}
+    for name, (status, told, folder) in outcomes.items():
+        if status in ("stopped", "busy") or (status == "failed" and folder is None):
+            found[folder.name if folder else name] = told
+        elif status == "already" and folder:
+            made_by = (RunFolder(folder).trained or {}).get("provenance", {})
+            if not _is_of(made_by, checkout):
+                commit = (made_by.get("commit") or "unknown")[:12]
+                changed = ", with changes" if made_by.get("dirty") else ""
+                found[folder.name] = (
+                    f"It was recorded by code that need not be the present, commit {commit}"
+                    f"{changed}. Remove {folder}, or name another --store."
+                )
+    return found
+
+
+def _is_of(made_by: Mapping[str, Any], checkout: Mapping[str, Any]) -> bool:
+    clean = made_by.get("dirty") is False and checkout["dirty"] is False
+    return clean and bool(checkout["commit"]) and made_by.get("commit") == checkout["commit"]
+
+
+def check(
+    reference: Path,
+    stores: Sequence[Store],
+    level: float = LEVEL,
+    *,
+    unmade: Mapping[str, str] = MappingProxyType({}),
+) -> Report:
+    """Test the runs of some stores against a folder of reference records.
+
+    Args:
+        reference: The folder.
+        stores: Where the new runs lie.
+        level: Chance of any false alarm where nothing changed.
+        unmade: New runs that were asked for and that cannot be judged, with the reason; where a
+            folder's name is among them, its record is passed over.
+
+    Raises:
+        BenchError: There is no reference run, or the gates' file does not read.
+    """
+    report, gates = Report(), []
+    chosen, records = read_gates(reference), _reference(reference)
+    report.incomplete += [f"{name}: {reason}" for name, reason in unmade.items()]
+    new = [record for record in _new_runs(stores, report) if record.name not in unmade]
+    for label, rows in group_rows(records):
+        place = f"{label} on {rows[0].run['dataset']}, preset {rows[0].run['preset']}"
+        own = [r for r in new if _work(r) == _work(rows[0])]
+        broken = [r for r in own if r.state in _BROKEN]
+        report.broken += [f"{r.name} {r.state}: {r.reason}" for r in broken]
+        unended = [r for r in own if not r.trained and r not in broken]
+        report.incomplete += [f"{r.name} is {r.state}{_because(r)}." for r in unended]
+        own = [r for r in own if r.trained and r not in broken]
+        if not own:
+            if not broken:
+                report.incomplete.append(f"{place}: there is no new run. Add --run to make it.")
+            continue
+        try:
+            refuse_mixture(label, own)
+        except BenchError as error:
+            report.differing.append(f"{place}: {error}")
+            continue
+        if told := differing_settings(rows, own) + differing_measures(rows, own):
+            report.differing.append(f"{place}: {'; '.join(told)}.")
+            continue
+        gates += _gates(label, rows, own, chosen, report)
+    if gates:
+        report.verdicts = judge(gates, level)
+    elif not (report.broken or report.incomplete or report.differing):
+        report.incomplete.append("No figure of the reference is a gate; nothing was checked.")
+    known = {s["metric"] for record in records for r in record.results for s in r["scores"]}
+    for name in dict.fromkeys([*chosen.get("metrics", ()), *chosen.get("parts", ())]):
+        if name not in known:
+            report.incomplete.append(unknown(f"metric of {GATES}", name, sorted(known)))
+    return report
+
+
+def _because(record: Record) -> str:
+    return f": {record.reason.rstrip('.')}" if record.reason else ""
+
+
+def _reference(reference: Path) -> list[Record]:
+    found = gather([Store(reference)])
+    if found.problems:
+        first = found.problems[0]
+        raise BenchError(
+            f"The reference {reference} holds records that cannot be used, {first.where} for one: "
+            f"{first.told} Move them away or make them again."
+        )
+    return [record for record in found.records if record.trained]
+
+
+def _new_runs(stores: Sequence[Store], report: Report) -> list[Record]:
+    if not any(store.runs() for store in stores):
+        return []
+    found = gather(stores)
+    report.incomplete += [f"{p.where} is {p.kind}: {p.told}" for p in found.problems]
+    return found.records
+
+
+def _work(record: Record) -> Work:
+    run = record.run
+    return Work(run["model"], run["dataset"], run["preset"], tuple(run["overrides"]))
+
+
+def _gates(
+    label: str,
+    reference: list[Record],
+    new: list[Record],
+    chosen: dict[str, list[Any]],
+    report: Report,
+) -> list[Gate]:
+    """The gates of one row; what is missing is told."""
+    known = {m["name"]: m for record in reference for r in record.results for m in r["metrics"]}
+    olds, news = [[_figures(r, chosen) for r in records] for records in (reference, new)]
+    gates = []
+    for name in dict.fromkeys(name for figures in olds for name in figures):
+        old = [figures[name] for figures in olds if name in figures]
+        now = [figures[name] for figures in news if name in figures]
+        if len(old) < _LEAST:
+            report.incomplete.append(
+                f"{label}: {name} has {len(old)} reference seeds; {_LEAST} are needed at least."
+            )
+        elif len(now) < len(new):
+            report.incomplete.append(f"{label}: {len(new) - len(now)} new runs lack {name}.")
+        else:
+            errors = [s.stderr for s in [*old, *now] if s.stderr is not None]
+            gates.append(
+                Gate(
+                    label,
+                    reference[0].run["dataset"],
+                    name,
+                    known[old[0].metric]["direction"] == "higher",
+                    tuple(s.value for s in old),
+                    tuple(s.value for s in now),
+                    max(errors, default=0.0),
+                )
+            )
+    return gates
+
+
+def _figures(record: Record, chosen: dict[str, list[Any]]) -> dict[str, Score]:
+    """A run's figures that are gates, by the gate's name."""
+    found = {}
+    for score in (Score.from_json(s) for r in record.results for s in r["scores"]):
+        name = score.metric
+        if not score.is_summary and name in chosen.get("parts", ()):
+            found[f"{name} {'+'.join(score.given)}->{score.target}"] = score
+        elif score.is_summary and name in chosen.get(
+            "metrics", () if is_of_data(name) else (name,)
+        ):
+            found[name] = score
+    return found
+
+
+def render_check(report: Report) -> str:
+    """The verdicts as a table, and what could not be judged."""
+    from tabulate import tabulate
+
+    lines = []
+    if report.verdicts:
+        head = ("gate", "reference", "new", "change", "visible drop", "p", "verdict")
+        body = [_line(v) for v in report.verdicts]
+        lines += [tabulate(body, head, disable_numparse=True), ""]
+        lines.append(
+            "Change: positive is better. Visible drop: reported with a probability of 95 %. p: "
+            f"one-sided; Holm over all gates at {LEVEL:.0%}."
+        )
+    for title, told in (
+        ("Broken", report.broken),
+        ("Not comparable", report.differing),
+        ("Incomplete", report.incomplete),
+    ):
+        lines += [f"{title}: {text}" for text in told]
+    improved = [v for v in report.verdicts if v.state == "improved"]
+    if improved:
+        lines.append(
+            f"Warning: {len(improved)} gates improved. If that is meant, make the reference anew."
+        )
+    lines.append(
+        ("All gates hold.", "REGRESSION.", "INCOMPLETE.", "NOT COMPARABLE.")[report.exit_code]
+    )
+    return "\n".join(lines)
+
+
+def report_json(report: Report) -> str:
+    """The same with every figure."""
+    return json.dumps(asdict(report) | {"exit_code": report.exit_code}, indent=1)
+
+
+def _line(verdict: Verdict) -> tuple[str, ...]:
+    gate = verdict.gate
+    mean = [math.fsum(x) / len(x) for x in (gate.reference, gate.new)]
+    return (
+        f"{gate.label} {gate.dataset} {gate.metric}",
+        f"{mean[0]:.4g} ({len(gate.reference)})",
+        f"{mean[1]:.4g} ({len(gate.new)})",
+        f"{round(verdict.change, 12):+.3g}",
+        f"{verdict.visible:.3g}",
+        f"{verdict.p:.2g}",
+        verdict.state,
+    )

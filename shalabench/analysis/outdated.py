@@ -1,0 +1,65 @@
+"""What a record's preset says today, where that is something else than when the record was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from shalabench.analysis.status import describe
+from shalabench.api import BenchError
+from shalabench.api.registry import find
+from shalabench.config.settings import DEFAULT, Resolved, resolve
+from shalabench.records.store import RunFolder
+
+_DECIDES = ("model.", "data.", "prior.")  # what the device decides, as train.precision, is left out
+
+
+def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
+    """Runs whose preset gives other settings today, as `shalabench.analysis.status` describes them.
+
+    The changes stand after the reason.
+    """
+    found = []
+    for folder in folders:
+        item = describe(folder)
+        changed = changes_since(folder.run) if item["state"] != "unreadable" else []
+        if changed:
+            found.append(item | {"reason": f"{item['reason']} {'; '.join(changed)}".strip()})
+    return found
+
+
+def changes_since(run: dict[str, Any]) -> list[str]:
+    """Settings that its preset gives otherwise now, in words; nothing where it cannot be told.
+
+    A setting that the record does not know counts only where it is not at its default, which must
+    be what was done before.
+
+    Args:
+        run: Content of a run.json.
+    """
+    try:
+        now = _resolve(run["model"], run["dataset"], run["preset"], tuple(run["overrides"]))
+        version = find("model", run["model"]).version
+    except BenchError:
+        return []
+    was = run["settings"]
+    told = (
+        []
+        if run["model_version"] == version
+        else [f"version {run['model_version']}, now {version}"]
+    )
+    for key, value in json.loads(json.dumps(now.values())).items():
+        default = now.origins[key].layer == DEFAULT
+        if not key.startswith(_DECIDES) or (key not in was and default):
+            continue
+        if key not in was or was[key] != value:
+            before = f"{key} {was[key]}" if key in was else f"no {key}"
+            told.append(f"{before}, now {value}")
+    return told
+
+
+@cache
+def _resolve(model: str, dataset: str, preset: str, overrides: tuple[str, ...]) -> Resolved:
+    return resolve(model, dataset, preset, overrides)

@@ -1,0 +1,61 @@
+"""How the runs of a store stand. Free of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shalabench.api.errors import BenchError
+from shalabench.records.store import RunFolder
+
+
+def describe(folder: RunFolder) -> dict[str, Any]:
+    """State, position, last losses and evaluations of one run, as plain values."""
+    try:
+        return _describe(folder)
+    except (BenchError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, BenchError) else "Its record has another schema."
+        unknown = dict.fromkeys(("model", "dataset", "preset", "seed", "stage", "step"), "")
+        found = {"run": folder.path.name, **unknown, "state": "unreadable", "reason": reason}
+        return found | {"terms": {}, "evaluated": []}
+
+
+def _describe(folder: RunFolder) -> dict[str, Any]:
+    run, failure, last = folder.run, folder.failed or {}, {}
+    for event in folder.events():
+        if event["kind"] == "progress":
+            last = event
+    stage, step = last.get("stage", ""), last.get("step", 0)
+    others = {k: v for k, v in last.items() if k not in ("time", "kind", "stage", "step")}
+    terms = {k: v for k, v in others.items() if isinstance(v, int | float)}
+    return {
+        "run": folder.path.name,
+        "model": run["model"],
+        "dataset": run["dataset"],
+        "preset": run["preset"],
+        "seed": run["seed"],
+        "state": failure.get("status") or folder.state(),
+        "stage": stage,
+        "step": step,
+        "terms": terms,
+        "evaluated": [result["evaluator"] for result in folder.results()],
+        "reason": failure.get("reason", ""),
+    }
+
+
+def render_status(found: list[dict[str, Any]]) -> str:
+    """The states as a table, and the reasons of failures below it."""
+    from tabulate import tabulate
+
+    if not found:
+        return "No runs."
+    head = ("model", "dataset", "preset", "seed", "state", "stage", "step", "loss", "evaluated")
+    body = [
+        (
+            *(item[key] for key in head[:7]),
+            f"{item['terms']['loss']:.4g}" if "loss" in item["terms"] else "",
+            ", ".join(item["evaluated"]),
+        )
+        for item in found
+    ]
+    reasons = [f"{item['run']}: {item['reason']}" for item in found if item["reason"]]
+    return "\n".join([tabulate(body, head, disable_numparse=True), *reasons])

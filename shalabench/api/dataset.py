@@ -1,0 +1,198 @@
+"""The contract of a dataset: splits of aligned views, held in memory as integers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from shalabench.api.modalities import DataSpec
+from shalabench.api.settings import Settings, setting
+
+Views = dict[str, Tensor]
+"""Images `[B, C, H, W]` float32 in [0, 1], texts `[B, L]` int64, by modality name."""
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class DataSettings(Settings):
+    """What every dataset can be asked for; a dataset's own `Config` derives from it."""
+
+    missing: float = setting(
+        0.0,
+        "Probability that a view of a training tuple is absent; at least one of each stays.",
+        "ours: 0, complete tuples",
+        ge=0,
+        lt=1,
+    )
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where data lie.
+
+    Attributes:
+        data: The user's data root (`SHALA_DATA`, `--data-root`); only ever read, except by `prepare
+            --download`.
+        cache: Where generated data are kept between runs (`SHALA_CACHE`).
+    """
+
+    data: Path
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some tuples of a split.
+
+    Attributes:
+        split: Where they come from.
+        index: `[B]` int64, their numbers in the split, on the split's device.
+    """
+
+    split: Split
+    index: Tensor
+
+    @cached_property
+    def views(self) -> Views:
+        """The tuples' views, converted on the device; images are in channels-last memory order."""
+        rows = self.split.rows
+        return {
+            name: _convert(x[rows[name][self.index] if name in rows else self.index])
+            for name, x in self.split.tensors.items()
+        }
+
+    @cached_property
+    def present(self) -> Tensor | None:
+        """Which views there are, `[B, M]` bool in the order of the modalities; None: all.
+
+        An absent view is all zeros.
+        """
+        return None if self.split.present is None else self.split.present[self.index]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Split:
+    """All tuples of one split.
+
+    Attributes:
+        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`;
+            `[R, ...]` where the modality is in `rows`.
+        labels: `[N]` int64, or None where the data have no label. Models never see them.
+        present: `[N, M]` bool, which views of each tuple there are; None where all are.
+        rows: By modality, `[N]` int64 in 0..R - 1: which row of its tensor each tuple shows, for
+            data that pair one image several times. A modality that is not here has a row a tuple.
+            Tuples that share a row are not independent: standard errors count rows.
+        facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
+            "attributes": int64 `[N, A]`, numbers of the values of `DataSpec.grammar`'s attributes;
+            "named": bool `[N, A]`, which of them the caption names.
+    """
+
+    tensors: dict[str, Tensor]
+    labels: Tensor | None = None
+    present: Tensor | None = None
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        name, x = next(iter(self.tensors.items()))
+        return len(self.rows.get(name, x))
+
+    @property
+    def device(self) -> torch.device:
+        """The device that all tensors are on."""
+        return next(iter(self.tensors.values())).device
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split on another device."""
+        tensors = {name: x.to(device) for name, x in self.tensors.items()}
+        return self._each(tensors, lambda x: x.to(device))
+
+    def head(self, n: int) -> Split:
+        """The first `n` tuples."""
+        tensors = {name: x if name in self.rows else x[:n] for name, x in self.tensors.items()}
+        return self._each(tensors, lambda x: x[:n])
+
+    def distinct(self) -> Tensor:
+        """Ascending numbers `[n]` of the tuples that show anything that the one before does not.
+
+        Of images that many tuples in a row show, so each is met once.
+        """
+        fresh = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        if self.rows:
+            rows = torch.stack(list(self.rows.values()))
+            fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
+        return fresh.nonzero()[:, 0]
+
+    def _each(self, tensors: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Split:
+        """These tensors, and a change of all that has a row a tuple."""
+        labels, present = (None if x is None else change(x) for x in (self.labels, self.present))
+        rows, facts = (
+            {name: change(x) for name, x in own.items()} for own in (self.rows, self.facts)
+        )
+        return Split(tensors, labels, present, rows, facts)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The tuples of the given numbers, converted only when their views are read."""
+        return Batch(self, index)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All tuples in order, `size` at a time, the last batch smaller where it must be."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield self.batch(torch.arange(start, stop, device=self.device))
+
+
+def _convert(x: Tensor) -> Tensor:
+    if x.dim() == 4:
+        return x.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return x.long()
+
+
+class Dataset(ABC):
+    """Aligned views of the same thing, in three splits.
+
+    A subclass is one file in `data/`, decorated with `register_dataset`. Validation is cut from the
+    training
+    data by a fixed seed; the test split chooses nothing.
+
+    Args:
+        config: An instance of the class's `Config`.
+    """
+
+    Config: ClassVar[type[DataSettings]] = DataSettings
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def __init__(self, config: DataSettings):
+        self.config = config
+
+    @abstractmethod
+    def prepare(self, places: Places, *, download: bool = False) -> None:
+        """Make the splits ready to be read; do nothing where they are.
+
+        Args:
+            places: Where sources lie and where generated data are kept.
+            download: Whether missing sources may be fetched (with checksum and resume).
+
+        Raises:
+            DataError: Sources are missing or damaged; the message names the file and the next step.
+        """
+
+    @property
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """What the data consist of; known once prepared."""
+
+    @abstractmethod
+    def split(self, name: SplitName) -> Split:
+        """One split, on the CPU; known once prepared."""

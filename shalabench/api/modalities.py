@@ -1,0 +1,100 @@
+"""What a dataset consists of: its modalities, sizes and identity. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shalabench.api.cameras import Camera
+from shalabench.api.grammar import Grammar
+
+END, PAD = "<eos>", "<pad>"
+"""Tokens after a text's last word: its end, and what fills the rest."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One view of the data: an image or a text.
+
+    Attributes:
+        name: Unique within its dataset.
+        kind: "image" (float `[B, C, H, W]` in [0, 1]) or "text" (int64 `[B, L]` token ids).
+        shape: `(C, H, W)` of an image, `(L,)` of a text.
+        likelihood: Observation model, a name in `shalabench.nets.likelihoods`: "laplace", "normal",
+            "categorical", ...
+        scale: Scale of a location-scale likelihood, in units of the data range.
+        weight: Factor of this modality's log-likelihood in every objective (lambda_m).
+        vocabulary: The tokens of a text in the order of their ids; empty for images.
+        camera: Where a viewpoint was taken from, for multi-view data; None elsewhere.
+    """
+
+    name: str
+    kind: Literal["image", "text"]
+    shape: tuple[int, ...]
+    likelihood: str = "laplace"
+    scale: float = 0.75
+    weight: float = 1.0
+    vocabulary: tuple[str, ...] = ()
+    camera: Camera | None = None
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """Token ids of a text as people read it, up to its end.
+
+        Words are parted by blanks; where every token is one character, nothing parts them.
+        """
+        words = [self.vocabulary[token] for token in tokens]
+        words = words[: words.index(END)] if END in words else words
+        letters = all(len(token) == 1 for token in self.vocabulary)
+        return ("" if letters else " ").join(word for word in words if word != PAD)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Everything a model or an evaluator may know of a dataset before it sees a sample.
+
+    Attributes:
+        name: Registered name of the dataset.
+        version: Raised when the same settings give other tensors.
+        modalities: In the order in which tables and pictures show them.
+        classes: Number of label classes, or 0 where the data have no label.
+        sizes: Number of tuples of "train", "validation" and "test".
+        fingerprint: SHA-256 over the content of all splits.
+        source: Which of the possible sources was used, for people ("generated from MNIST ...").
+        twin: The published dataset that this one stands in for, whose printed figures are shown
+            beside, under its name; empty where there is none.
+        departs: In what the data differ from the published ones of that name, in words, so that
+            nobody takes a figure for one of theirs; empty where they do not.
+        missing: Probability that a view of a training tuple is absent.
+        distinct: Number of distinct things behind the tuples of each split, where one thing is in
+            several of them: the effective sample size. Empty where each tuple is its own.
+        grammar: Of the captions, where they name attributes that `Split.facts` records.
+    """
+
+    name: str
+    version: int
+    modalities: tuple[Modality, ...]
+    classes: int
+    sizes: dict[str, int]
+    fingerprint: str
+    source: str
+    twin: str = ""
+    departs: str = ""
+    missing: float = 0.0
+    distinct: dict[str, int] = field(default_factory=dict)
+    grammar: Grammar | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(m.name for m in self.modalities)
+
+    def __getitem__(self, name: str) -> Modality:
+        """The modality of that name; KeyError with the known names where there is none."""
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        raise KeyError(
+            f"Dataset '{self.name}' has no modality '{name}'. "
+            f"Its modalities: {', '.join(self.names)}."
+        )

@@ -1,0 +1,182 @@
+"""The contract of a method, and the abilities it may have."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from shalabench.api.dataset import Views
+from shalabench.api.modalities import DataSpec
+from shalabench.api.random import Rng
+from shalabench.api.settings import Settings
+from shalabench.api.stage import Stage
+
+
+class Model(nn.Module):
+    """A generative model of several modalities.
+
+    A subclass is one file in `baselines/`, decorated with `register_model`. It takes from the
+    dataset only its
+    `DataSpec`, trains through its stages, and shows what it can do by the abilities below that it
+    has.
+
+    Args:
+        spec: The data's modalities.
+        config: An instance of the class's `Config`.
+
+    Attributes:
+        incomplete: Whether it trains on tuples of which some views are absent (`Batch.present`).
+        reduced: What of the published method is missing or smaller here whatever the settings, as a
+            phrase that tables print below; empty where nothing is.
+        supervision: What it learns from where that differs between the rows of a table ("single
+            views with cameras"); empty: aligned tuples.
+    """
+
+    Config: ClassVar[type[Settings]] = Settings
+    incomplete: ClassVar[bool] = False
+    reduced: ClassVar[str] = ""
+    supervision: ClassVar[str] = ""
+
+    def __init__(self, spec: DataSpec, config: Settings):
+        super().__init__()
+        self.spec, self.config = spec, config
+
+    @classmethod
+    def skip(cls, spec: DataSpec, config: Settings) -> str | None:
+        """Why this method cannot run on such data, as a sentence, or None where it can."""
+        return None
+
+    @abstractmethod
+    def stages(self) -> list[Stage]:
+        """The phases of training, in order."""
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """Generates all modalities together."""
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        """Generate `n` tuples from the prior.
+
+        Args:
+            n: How many.
+            rng: Randomness; item i of it makes tuple i.
+
+        Returns:
+            Decoder means: images `[n, C, H, W]` in the data's range but unclamped, texts `[n, L]`
+            token ids.
+        """
+        ...
+
+
+@runtime_checkable
+class Translate(Protocol):
+    """Generates modalities from given ones.
+
+    Attributes:
+        max_given: How many modalities it can be given at once; None for any number.
+    """
+
+    max_given: int | None
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        """Generate the targets, one sample for each given tuple.
+
+        Args:
+            given: One or more modalities, `[B, ...]` each.
+            targets: Names of the modalities to generate.
+            rng: Randomness; item i of it serves tuple i.
+
+        Returns:
+            Decoder means, as `Joint.sample` gives them.
+
+        Raises:
+            KeyError: A modality is unknown; the message names it.
+        """
+        ...
+
+
+@runtime_checkable
+class Reconstruct(Protocol):
+    """Encodes complete tuples and decodes a posterior sample."""
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        """Decoder means of one posterior sample for each tuple, all modalities given.
+
+        Args:
+            views: All modalities, `[B, ...]` each.
+            rng: Randomness; item i of it serves tuple i.
+        """
+        ...
+
+
+@runtime_checkable
+class Latent(Protocol):
+    """Has a shared latent vector."""
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """One sample `[B, D]` of the shared latent given some modalities."""
+        ...
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """`n` samples `[n, D]` of the shared latent from the prior used for joint generation."""
+        ...
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means of all modalities at shared latents `[n, D]`.
+
+        Private latents, where there are any, come from their prior by `rng`.
+        """
+        ...
+
+
+@runtime_checkable
+class Trace(Protocol):
+    """Makes its shared latent from noise in small steps that can be looked at."""
+
+    def trace(self, n: int, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
+        """What the samples that `Latent.prior` gives by the same `rng` pass through.
+
+        Args:
+            n: How many.
+            times: Parts t / T of the way that is still ahead, in [0, 1]: 1 is noise, 0 the sample.
+            rng: Randomness; item i of it makes latent i.
+
+        Returns:
+            Latents `[n, D]` in the scale of the posterior by t / T, at those times of the sampler
+            that are nearest to the ones asked for.
+        """
+        ...
+
+
+@runtime_checkable
+class Transfer(Protocol):
+    """Carries the style of one tuple over to another."""
+
+    def transfer(self, source: Views, reference: Views, strength: float, rng: Rng) -> Views:
+        """Regenerate `source` in the style of `reference`.
+
+        Args:
+            source: All modalities of the tuples whose structure is kept, `[B, ...]` each.
+            reference: Modalities of the tuples that give the style, `[B, ...]` each.
+            strength: How far to go, in (0, 1]: the part of the diffusion that is undone and redone.
+            rng: Randomness; item i of it serves tuple i.
+
+        A method whose diffusion is guided takes the scale too, as a keyword `guidance`, None for
+        its own.
+        """
+        ...
+
+
+ABILITIES: dict[str, type] = {
+    "joint": Joint,
+    "translate": Translate,
+    "reconstruct": Reconstruct,
+    "latent": Latent,
+    "trace": Trace,
+    "transfer": Transfer,
+}
+"""Every ability by the word under which `bench.py list` shows it."""

@@ -1,0 +1,108 @@
+"""The runs that a command asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shalabench.api import ConfigErrors, unknown
+from shalabench.api.registry import entries
+from shalabench.config.ablations import Ablation, settings_of
+from shalabench.config.settings import Resolved, resolve
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method, on one dataset, from one seed, with all its settings.
+
+    Attributes:
+        overrides: The --set arguments that were given, for the label of the run.
+    """
+
+    model: str
+    dataset: str
+    preset: str
+    seed: int
+    resolved: Resolved
+    overrides: tuple[str, ...] = ()
+
+
+def plan(
+    models: Sequence[str],
+    dataset: str,
+    preset: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    evaluators: Sequence[str] = (),
+) -> list[Run]:
+    """Resolve the settings of every run, seeds first, so that a stopped campaign is even.
+
+    Args:
+        models: Registered names, or "all" alone.
+        dataset: Registered name.
+        preset: Name of a preset.
+        seeds: One run a method each.
+        overrides: "key=value" each.
+        evaluators: Names that will be asked for; only checked here.
+
+    Raises:
+        ConfigErrors: All mistakes together.
+    """
+    names = list(entries("model")) if list(models) == ["all"] else list(dict.fromkeys(models))
+    mistakes = [] if names else ["No model is named; write --models shala, or --models all."]
+    mistakes += _strangers(names, overrides)
+    for name in evaluators:
+        if name not in entries("evaluator"):
+            mistakes.append(unknown("evaluator", name, entries("evaluator")))
+    resolved = {}
+    for name in names:
+        own = _for_model(name, names, overrides)
+        try:
+            resolved[name] = resolve(name, dataset, preset, own)
+        except ConfigErrors as error:
+            mistakes += error.messages
+    if mistakes:
+        raise ConfigErrors(dict.fromkeys(mistakes))
+    return [
+        Run(name, dataset, preset, seed, resolved[name], _for_model(name, names, overrides))
+        for seed in seeds
+        for name in names
+    ]
+
+
+def plan_ablation(
+    ablation: Ablation,
+    dataset: str,
+    preset: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    evaluators: Sequence[str] = (),
+) -> list[Run]:
+    """The runs of an ablation's variants, seeds first; arguments and errors as `plan`'s."""
+
+    def of(more: Sequence[str]) -> list[Run]:
+        return plan([ablation.model], dataset, preset, seeds, (*overrides, *more), evaluators)
+
+    variants = settings_of(ablation, of(())[0].resolved.values())
+    return [run for seed in zip(*map(of, dict.fromkeys(variants)), strict=True) for run in seed]
+
+
+def _strangers(names: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Complaints of `models.NAME.key=value` for a model that is not to be run."""
+    return [
+        f"{unknown('model', text.split('.')[1], names)} (--set {text})"
+        for text in overrides
+        if text.startswith("models.") and not any(text.startswith(f"models.{n}.") for n in names)
+    ]
+
+
+def _for_model(name: str, names: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides for one model: `models.NAME.key=value` is for that model alone."""
+    own = []
+    for text in overrides:
+        target = next((n for n in names if text.startswith(f"models.{n}.")), None)
+        if not text.startswith("models."):
+            own.append(text)
+        elif target == name:
+            own.append("model." + text.removeprefix(f"models.{name}."))
+    return tuple(own)

@@ -1,0 +1,119 @@
+"""Captions as tokens, and what a pair of a photo and a caption consists of."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from shalabench.api import END, PAD, DataError, Modality
+
+UNKNOWN = "<unk>"
+_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
+# The published captions hold this where a file was once read in another encoding.
+_LOST = "\N{REPLACEMENT CHARACTER}"
+
+
+def describe_pair(
+    side: int, length: int, vocabulary: Sequence[str], image_weight: float = 32 / (3 * 64 * 64)
+) -> tuple[Modality, ...]:
+    """An image and its caption, as MMVAE+'s code models CUB (recipes.md section 4).
+
+    The image's Laplace has the scale .01; its log-likelihood counts 32 / (3 * 64 * 64) by default,
+    the caption's 5, which MMVAE's code has as 1. Every token of a caption is scored, padding too,
+    as in MMVAE+'s code; MMVAE's leaves out token 0, which recipes.md calls padding and its own
+    vocabulary the unknown word.
+    """
+    image = Modality("image", "image", (3, side, side), "laplace", scale=0.01, weight=image_weight)
+    words = tuple(vocabulary)
+    return image, Modality(
+        "caption", "text", (length,), "categorical", weight=5.0, vocabulary=words
+    )
+
+
+def read_captions(file: Path, count: int) -> list[list[str]]:
+    """Read the words of a file's first captions, one a line.
+
+    Args:
+        file: UTF-8 text.
+        count: How many captions to read.
+
+    Raises:
+        DataError: The file is not there, is no UTF-8, has too few lines, or has a line that is
+            empty or has a character that no caption has; file and line are named.
+    """
+    again = "Restore it from the archive of captions."
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"The captions {file} cannot be read ({error}). {again}") from error
+    try:
+        lines = content.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{file}, line {line}: the byte 0x{content[error.start]:02x} is no UTF-8, which was "
+            f"expected. {again}"
+        ) from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if len(lines) < count:
+        raise DataError(
+            f"{file}, line {len(lines) + 1}: the file ends after {len(lines)} captions, and "
+            f"{count} were expected, one a line. {again}"
+        )
+    return [_words(text, file, number) for number, text in enumerate(lines[:count], start=1)]
+
+
+def _words(text: str, file: Path, line: int) -> list[str]:
+    plain = unicodedata.normalize("NFKD", text.replace(_LOST, " ").replace("\t", " ").lower())
+    plain = plain.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
+    plain = plain.translate({0x2013: "-", 0x2014: "-"})
+    plain = "".join(c for c in plain if not unicodedata.combining(c))  # é is e
+    strange = next((c for c in plain if not " " <= c <= "~"), None)
+    if strange is not None:
+        raise DataError(
+            f"{file}, line {line}: the character {strange!r} (U+{ord(strange):04X}) is unknown; "
+            "letters, digits and punctuation were expected. Correct the line."
+        )
+    words = _WORD.findall(plain)
+    if not words:
+        raise DataError(f"{file}, line {line}: the line is empty; a caption was expected.")
+    return words
+
+
+def learn_vocabulary(captions: Iterable[Sequence[str]], occurrences: int) -> tuple[str, ...]:
+    """The special tokens, then every word that occurs often enough, the most frequent first.
+
+    Args:
+        captions: Words of the training captions, and of no others.
+        occurrences: Least number of times that a word must occur.
+    """
+    counts = Counter(word for caption in captions for word in caption)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return (PAD, END, UNKNOWN, *(word for word, count in ranked if count >= occurrences))
+
+
+def encode(captions: Sequence[Sequence[str]], vocabulary: Sequence[str], length: int) -> np.ndarray:
+    """Captions as token ids, each cut to `length` - 1 words, then its end, then padding.
+
+    Args:
+        captions: Words of each.
+        vocabulary: Tokens in the order of their ids; a word that is none counts as unknown.
+        length: Tokens a caption.
+
+    Returns:
+        `[N, length]`, uint8 where the vocabulary permits, else int64.
+    """
+    number = {word: i for i, word in enumerate(vocabulary)}
+    kind = np.uint8 if len(vocabulary) <= 256 else np.int64
+    tokens = np.full((len(captions), length), number[PAD], kind)
+    for row, words in zip(tokens, captions, strict=True):
+        kept = [number[w] if w in number else number[UNKNOWN] for w in words[: length - 1]]
+        row[: len(kept)] = kept
+        row[len(kept)] = number[END]
+    return tokens

@@ -1,0 +1,54 @@
+"""Some digits only: which tuples are kept, and how the data then differ in name and fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+
+from shalabench.api import DataSettings, Split, setting
+
+_ALL = tuple(range(10))
+
+
+def _ordered(digits: tuple[int, ...]) -> tuple[int, ...]:
+    """Each once and ascending; none where all ten are named, which is the same."""
+    found = tuple(sorted(set(digits)))
+    if len(found) == 1:
+        raise ValueError("name two digits or more, for one alone tells no class from another")
+    return () if found == _ALL else found
+
+
+class DigitSettings(DataSettings):
+    """What data of handwritten digits can be asked for."""
+
+    digits: Annotated[tuple[Annotated[int, Field(ge=0, le=9)], ...], AfterValidator(_ordered)] = (
+        setting((), "Digits that are kept in all splits; all where empty.", "Figure 4 has 0 and 1")
+    )
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Records and caches from before this setting are those of all digits, and stay so.
+        return {key: x for key, x in dump(self).items() if key != "digits" or self.digits}
+
+
+def keep_digits(split: Split, digits: tuple[int, ...]) -> Split:
+    """The tuples of these digits, labelled as before; the split itself where none is named."""
+    if not digits:
+        return split
+    kept = torch.isin(split.labels, torch.tensor(digits))
+    return Split({name: x[kept] for name, x in split.tensors.items()}, split.labels[kept])
+
+
+def fingerprint_digits(whole: str, digits: tuple[int, ...]) -> str:
+    """The fingerprint of what is kept of data with the fingerprint `whole`."""
+    told = f"{whole} digits {list(digits)}"
+    return hashlib.sha256(told.encode()).hexdigest() if digits else whole
+
+
+def describe_digits(source: str, digits: tuple[int, ...]) -> str:
+    """Words, if any, with the digits where they are not all."""
+    only = f"of the digits only {', '.join(map(str, digits))}" if digits else ""
+    return "; ".join(filter(None, (source, only)))

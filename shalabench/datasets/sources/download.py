@@ -1,0 +1,143 @@
+"""Downloads that resume where they were cut off and are checked before they count."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from shalabench.api import DataError
+from shalabench.datasets.sources.files import git_digest, settle
+
+_CHUNK = 1 << 20
+_ROUNDS = 3  # over the mirrors, with a pause between
+_PAUSE = 2.0  # seconds
+_TIMEOUT = 30  # seconds without a byte
+_QUIET = 5.0  # seconds between two lines of progress
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to be had from the network.
+
+    Attributes:
+        urls: Where it is, the first one preferred.
+        name: Its path below the folder it is saved in.
+        checksum: "md5:...", "sha256:..." or "git:..." (the id of the file in a git repository);
+            empty where none is known.
+    """
+
+    urls: tuple[str, ...]
+    name: str
+    checksum: str = ""
+
+
+def download(remote: Remote, folder: Path) -> Path:
+    """Fetch a file, resuming from `<name>.part` where an earlier attempt was cut off.
+
+    Args:
+        remote: What to fetch.
+        folder: Where to save it; nothing is fetched where it lies there already.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        DataError: No mirror can be reached, all refuse, or one sends something else.
+    """
+    file = folder / remote.name
+    if file.exists():
+        return file
+    partial = file.with_name(file.name + ".part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{file.parent} cannot be made ({error}). Choose another folder with --data-root or "
+            "SHALA_DATA."
+        ) from error
+    _fetch_from_any(remote, file, partial)
+    _check(remote, partial)
+    settle(partial, file)
+    return file
+
+
+def _fetch_from_any(remote: Remote, file: Path, partial: Path) -> None:
+    urls, reasons = list(remote.urls), {}
+    for attempt in range(_ROUNDS):
+        time.sleep(_PAUSE if attempt else 0)
+        for url in tuple(urls):
+            try:
+                return _fetch(url, partial)
+            except urllib.error.HTTPError as error:
+                reasons[url] = f"{error.code} {error.reason}"
+                if error.code < 500 and error.code != 429:  # asking again would not help
+                    urls.remove(url)
+            except urllib.error.URLError as error:
+                reasons[url] = str(error.reason)
+            except (OSError, http.client.HTTPException) as error:
+                reasons[url] = str(error)
+        if not urls:
+            break
+    told = ", ".join(f"{url} ({reason})" for url, reason in reasons.items())
+    resume = f" to go on from {partial.name}" if partial.exists() else ""
+    raise DataError(
+        f"{file.name} could not be fetched from {told}. Run the command again{resume}, or save "
+        f"the file as {file} by hand."
+    )
+
+
+def _fetch(url: str, partial: Path) -> None:
+    done = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if not done or error.code != 416:  # 416: there is nothing after the part
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{done}":
+            return
+        partial.unlink()
+        raise ConnectionError("the part fetched before is longer than the file") from error
+    with response:
+        resumed = response.status == 206
+        done = done if resumed else 0
+        total = done + int(response.headers.get("Content-Length") or 0)
+        with partial.open("ab" if resumed else "wb") as out:
+            said = time.monotonic()
+            while chunk := response.read(_CHUNK):
+                out.write(chunk)
+                done += len(chunk)
+                if time.monotonic() - said > _QUIET:
+                    said = time.monotonic()
+                    _say(partial.stem, done, total)
+    if done < total:
+        raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _say(name: str, done: int, total: int) -> None:
+    of = f" of {total / 1e6:,.0f}" if total >= done else ""
+    print(f"{name}: {done / 1e6:,.0f}{of} MB", file=sys.stderr, flush=True)
+
+
+def _check(remote: Remote, partial: Path) -> None:
+    if not remote.checksum:
+        return
+    kind, expected = remote.checksum.split(":")
+    if kind == "git":
+        found = git_digest(partial)
+    else:
+        with partial.open("rb") as content:
+            found = hashlib.file_digest(content, kind).hexdigest()
+    if found != expected:
+        partial.unlink()
+        raise DataError(
+            f"What was fetched as {remote.name} has the {kind} digest {found}, and "
+            f"{expected} was expected. It was dropped; run the command again, or save the file as "
+            f"{partial.with_suffix('')} by hand."
+        )

@@ -1,0 +1,109 @@
+"""SVHN's cropped digits (Netzer et al. 2011): `.mat` files of MATLAB's version 5."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from shalabench.api import DataError
+from shalabench.datasets.sources.download import Remote, download
+
+SIDE = 32
+SIZES = {"train": 73_257, "test": 26_032}  # of the published files
+_FOLDER = "svhn"
+_HOME = "http://ufldl.stanford.edu/housenumbers/"
+# torchvision's datasets/svhn.py states these of the published files.
+_CHECKSUMS = {
+    "train": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+    "test": "md5:eb5a983be6a315427106f1b164d9cef3",
+}
+_AGAIN = "Delete it and fetch it again."
+
+
+def read_part(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `[N, 3, 32, 32]` and labels int64 `[N]` in 0..9 of "train" or "test".
+
+    Args:
+        root: The data root; none of the files is lacking there.
+        part: Which.
+
+    Raises:
+        DataError: A file is cut short, damaged or of another kind.
+    """
+    return read_mat(root / _name(part))
+
+
+def lacking(root: Path) -> list[str]:
+    """The files that are not under the data root, as paths below it."""
+    return [_name(part) for part in SIZES if not (root / _name(part)).is_file()]
+
+
+def fetch(root: Path) -> None:
+    """Download what is lacking.
+
+    Raises:
+        DataError: The server cannot be reached, or sends something else.
+    """
+    for part, checksum in _CHECKSUMS.items():
+        name = _name(part)
+        download(Remote((_HOME + Path(name).name,), name, checksum), root)
+
+
+def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read one file of cropped digits: X uint8 `[32, 32, 3, N]` and y in 1..10, where 10 is 0.
+
+    Args:
+        file: As published.
+
+    Returns:
+        Images uint8 `[N, 3, 32, 32]` and labels int64 `[N]` in 0..9.
+
+    Raises:
+        DataError: The file is cut short, damaged or of another kind.
+    """
+    try:
+        content = loadmat(file, variable_names=("X", "y"))
+    except (
+        OSError,
+        EOFError,
+        IndexError,
+        ValueError,
+        TypeError,
+        MatReadError,
+        zlib.error,
+    ) as error:
+        raise DataError(
+            f"{file} does not read as a MATLAB file with X [32, 32, 3, N] and y [N, 1] ({error}): "
+            f"it is cut short or damaged. {_AGAIN}"
+        ) from error
+    except NotImplementedError as error:  # version 7.3, which is HDF5
+        raise DataError(
+            f"{file} is of MATLAB's version 7.3, and version 5 was expected. Save it with "
+            "scipy.io.savemat, or fetch the published file."
+        ) from error
+    if absent := [name for name in ("X", "y") if name not in content]:
+        raise DataError(
+            f"{file} lacks {' and '.join(absent)}; X [32, 32, 3, N] and y [N, 1] were expected: it "
+            f"is cut short, or no file of SVHN's cropped digits. {_AGAIN}"
+        )
+    pixels, labels = content["X"], content["y"].ravel()
+    if pixels.shape != (SIDE, SIDE, 3, len(labels)) or pixels.dtype != np.uint8:
+        raise DataError(
+            f"{file} has X of the shape {pixels.shape} ({pixels.dtype}) and {len(labels):,} labels;"
+            f" (32, 32, 3, {len(labels)}) of uint8 was expected. {_AGAIN}"
+        )
+    if strange := sorted(set(labels.tolist()) - set(range(1, 11))):
+        raise DataError(
+            f"{file} has labels {', '.join(map(str, strange))}; 1 to 10 were expected, where 10 is "
+            f"the digit 0. {_AGAIN}"
+        )
+    images = np.ascontiguousarray(pixels.transpose(3, 2, 0, 1))
+    return images, labels.astype(np.int64) % 10
+
+
+def _name(part: str) -> str:
+    return f"{_FOLDER}/{part}_32x32.mat"

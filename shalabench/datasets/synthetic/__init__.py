@@ -1,0 +1,1 @@
+"""Drawn data: cars, birds and house numbers."""

@@ -1,0 +1,253 @@
+"""Where runs are carried out: in this process, in one process each, or on a Ray cluster.
+
+An engine knows submit, events and result, and nothing else. Resuming belongs to the run, not to the
+engine: a task that is started again goes on from its checkpoint in the store.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from shalabench.api import BenchError
+
+Event = dict[str, Any]
+Emit = Callable[[Event], None]
+Task = Callable[[Emit], Any]
+"""Does one run's work and tells of it; picklable for the engines that cross a process."""
+
+_RETRIES = 2
+_LOOK = 1.0  # seconds between looks at whether to stop
+
+
+class Cancelled(Exception):
+    """A task was not begun, or given up, because all work was to stop."""
+
+
+class Engine(Protocol):
+    """Carries out tasks."""
+
+    def submit(self, key: str, task: Task) -> None:
+        """Take a task under a key that is unique within the engine."""
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        """Carry out what was submitted, and tell what happens until all of it has ended."""
+
+    def result(self, key: str) -> Any:
+        """What a task returned; the exception that ended it is raised.
+
+        Raises:
+            Cancelled: All work was to stop before the task was done.
+        """
+
+
+class InProcess:
+    """One task after another in this process, on a thread, so that events flow meanwhile.
+
+    Args:
+        stop: Set where no further task is to begin; a running one looks at it itself.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._tasks: dict[str, Task] = {}
+        self._results: dict[str, Any] = {}
+
+    def submit(self, key: str, task: Task) -> None:
+        self._tasks[key] = task
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        told: queue.Queue[tuple[str, Event] | None] = queue.Queue()
+
+        def work() -> None:
+            while self._tasks:
+                key = next(iter(self._tasks))
+                task = self._tasks.pop(key)
+                if self._stop.is_set():
+                    self._results[key] = Cancelled()
+                    continue
+                self._results[key] = _attempt(task, lambda event, key=key: told.put((key, event)))
+            told.put(None)
+
+        thread = threading.Thread(target=work, name="runs")
+        thread.start()
+        try:
+            while (item := told.get()) is not None:
+                yield item
+        finally:
+            thread.join()
+
+    def result(self, key: str) -> Any:
+        return _unwrap(self._results[key])
+
+
+class Processes:
+    """At most `jobs` processes, one a task; a task whose process dies is started again twice.
+
+    Args:
+        jobs: Number of processes at a time.
+        stop: Set where no further task is to begin and the running ones are to be terminated,
+            which they take as the wish to end well.
+    """
+
+    def __init__(self, jobs: int, stop: threading.Event):
+        self._jobs, self._stop = jobs, stop
+        self._waiting: list[tuple[str, Task, int]] = []
+        self._results: dict[str, Any] = {}
+
+    def submit(self, key: str, task: Task) -> None:
+        self._waiting.append((key, task, 0))
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        context = multiprocessing.get_context("spawn")
+        running: dict[Connection, tuple[str, Task, int, Any]] = {}
+        ending = False
+        try:
+            while self._waiting or running:
+                if self._stop.is_set() and not ending:  # a second signal would cut an ending short
+                    ending = True
+                    self._results |= {key: Cancelled() for key, _, _ in self._waiting}
+                    self._waiting.clear()
+                    for _, _, _, process in running.values():
+                        process.terminate()
+                while self._waiting and len(running) < self._jobs:
+                    key, task, attempt = self._waiting.pop(0)
+                    ours, theirs = context.Pipe(duplex=False)
+                    process = context.Process(target=_serve, args=(task, theirs), name=key)
+                    process.start()
+                    theirs.close()
+                    running[ours] = key, task, attempt, process
+                for pipe in wait(list(running), _LOOK):
+                    yield from self._receive(pipe, running)
+        finally:
+            for _, _, _, process in running.values():
+                process.terminate()  # the task checkpoints and ends
+                process.join()
+
+    def _receive(
+        self, pipe: Connection, running: dict[Connection, tuple[str, Task, int, Any]]
+    ) -> Iterator[tuple[str, Event]]:
+        key, task, attempt, process = running[pipe]
+        try:
+            kind, content = pipe.recv()
+        except EOFError:
+            del running[pipe]
+            process.join()
+            if key in self._results:
+                return
+            if self._stop.is_set():
+                self._results[key] = Cancelled()
+            elif attempt < _RETRIES:
+                self._waiting.append((key, task, attempt + 1))
+                yield key, {"kind": "retried", "exit": process.exitcode}
+            else:
+                message = f"The process of run {key} died {attempt + 1} times, the last time with "
+                self._results[key] = BenchError(f"{message}exit code {process.exitcode}.")
+            return
+        if kind == "event":
+            yield key, content
+        else:
+            self._results[key] = content
+
+    def result(self, key: str) -> Any:
+        return _unwrap(self._results[key])
+
+
+class Ray:
+    """Tasks on a Ray cluster that the user runs (`pip install shala-bench[ray]`).
+
+    Args:
+        address: Of the cluster, or "auto".
+        gpus: GPUs a task, which may be a fraction.
+        stop: Set where all tasks are to be given up; they go on from their checkpoints next time.
+
+    Raises:
+        BenchError: Ray is not installed or the cluster does not answer.
+    """
+
+    def __init__(self, address: str, gpus: float, stop: threading.Event):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+            from ray.util.queue import Queue
+        except ImportError as error:
+            raise BenchError(
+                "The engine 'ray' needs Ray: pip install 'shala-bench[ray]'."
+            ) from error
+        on_termination = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BenchError(
+                f"No Ray cluster answers at '{address}' ({error}). Start one with `ray start "
+                "--head`, or name another with --address."
+            ) from error
+        finally:  # Ray's own handler would end the driver before the tasks are stopped
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_termination)
+        self._ray, self._told, self._stop, self._gpus = ray, Queue(), stop, gpus
+        self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
+        self._handles: dict[str, Any] = {}
+
+    def submit(self, key: str, task: Task) -> None:
+        self._handles[key] = self._remote.remote(key, task, self._told)
+
+    def events(self) -> Iterator[tuple[str, Event]]:
+        from ray.util.queue import Empty
+
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        most = max((resources.get("GPU", 0) for resources in alive), default=0)
+        if self._gpus > most:
+            text = (
+                f"a run takes {self._gpus:g} GPUs and no node has more than {most:g}, so runs wait "
+                "until one joins. With --gpus-per-run 0 they take none."
+            )
+            yield "ray", {"kind": "waiting", "text": text}
+        pending = list(self._handles.values())
+        while pending:
+            _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=_LOOK)
+            if self._stop.is_set():
+                for handle in pending:
+                    self._ray.cancel(handle)
+            try:
+                while True:
+                    yield self._told.get_nowait()
+            except Empty:
+                continue
+
+    def result(self, key: str) -> Any:
+        try:
+            return _unwrap(self._ray.get(self._handles[key]))
+        except self._ray.exceptions.RayError as error:
+            if self._stop.is_set():
+                raise Cancelled from error
+            raise BenchError(f"Run {key} was lost on the Ray cluster: {error}") from error
+
+
+def _attempt(task: Task, emit: Emit) -> Any:
+    try:
+        return task(emit)
+    except Exception as error:  # handed to whoever asks for the result
+        return error
+
+
+def _unwrap(result: Any) -> Any:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _serve(task: Task, pipe: Connection) -> None:
+    with pipe:
+        result = _attempt(task, lambda event: pipe.send(("event", event)))
+        pipe.send(("result", result))
+
+
+def _serve_remote(key: str, task: Task, told: Any) -> Any:
+    return _attempt(task, lambda event: told.put((key, event)))

@@ -1,0 +1,87 @@
+"""Where a number comes from: code, packages, machine. Recorded, and no part of any identity."""
+
+from __future__ import annotations
+
+import ast
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shalabench.api.registry import Entry, source_digest
+
+_ROOT = Path(__file__).parent.parent.parent
+_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow", "pydantic")
+
+
+def describe_code(entry: Entry) -> dict[str, Any]:
+    """Commit of the checkout, and digests of the component's and the shared networks' syntax."""
+    own = {"source": entry.digest, "nets": source_digest(shared_code(entry))}
+    return describe_checkout() | own
+
+
+def describe_checkout() -> dict[str, Any]:
+    """Commit, empty outside of git, and whether files differ from it."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def shared_code(entry: Entry) -> list[Path]:
+    """The files of `nets/` that a component imports, also through one another, in order."""
+    found: set[Path] = set()
+    waiting = entry.files
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "shalabench.nets."
+            ):
+                file = _ROOT / (node.module.replace(".", "/") + ".py")
+                if file not in found:
+                    found.add(file)
+                    waiting.append(file)
+    return sorted(found)
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Python, packages, device and threads."""
+    cuda = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.machine(),
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at most in use so far: on the GPU, or of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,72 @@
+"""A recorded run taken up again: its trained model, and the data it was trained on."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from shalabench.api import BenchError, Dataset, Model, Places, Settings
+from shalabench.api.registry import find
+from shalabench.config.settings import PriorSettings, nest
+from shalabench.execute.campaign import open_dataset, order_channels_last
+from shalabench.execute.incomplete import incomplete_spec
+from shalabench.execute.mixture import with_mixture
+from shalabench.records.store import RunFolder
+
+
+def load_trained(folder: RunFolder, places: Places) -> tuple[Model, Dataset]:
+    """A run's model in eval mode with its weights, on the CPU, and its data.
+
+    Args:
+        folder: Of a finished run that has its weights.
+        places: Where the data lie.
+
+    Raises:
+        BenchError: The code or the data here are not those of the run, or its weights do not load.
+    """
+    run = folder.run
+    entry = find("model", run["model"])
+    if entry.version != run["model_version"]:
+        raise BenchError(
+            f"{folder.path.name} was trained by version {run['model_version']} of {run['model']}, "
+            f"and this is version {entry.version}. Train it again."
+        )
+    data = _read(folder, find("dataset", run["dataset"]).cls.Config, "data")
+    dataset = open_dataset(run["dataset"], data.model_dump_json(), places)
+    spec = incomplete_spec(dataset.spec, data.missing)
+    if spec.fingerprint != run["data"]["fingerprint"]:
+        raise BenchError(
+            f"{folder.path.name} was trained on other data ({run['data']['source']}) than lie here "
+            f"({spec.source}). Name theirs with --data-root, or train it again."
+        )
+    prior = _read(folder, PriorSettings, "prior")
+    cls = with_mixture(entry.cls, prior) if prior.kind == "gmm" else entry.cls
+    with torch.random.fork_rng(devices=[]):
+        model = cls(spec, _read(folder, entry.cls.Config, "model"))
+    if run["settings"].get("train.channels_last"):
+        order_channels_last(model)
+    try:
+        model.load_state_dict(torch.load(folder.weights, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BenchError(
+            f"The weights {folder.weights} do not load ({reason}). Move the run's folder away and "
+            "train it again."
+        ) from error
+    return model.eval(), dataset
+
+
+def _read(folder: RunFolder, cls: type[Settings], section: str) -> Any:
+    """The settings of a section as the run's record holds them."""
+    try:
+        return cls.model_validate(nest(folder.run["settings"], section))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, (section, *first["loc"])))
+        raise BenchError(
+            f"{folder.path.name} was trained with {key} = {first['input']!r}, which is no setting "
+            f"here any more ({first['msg'].lower()}). Train it again."
+        ) from error

@@ -1,0 +1,268 @@
+"""The training loop: every stage of a model, resumable bit for bit."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, process_time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shalabench.api import Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
+from shalabench.config.settings import TrainSettings
+from shalabench.execute.reuse import Loan
+from shalabench.records.store import RunFolder
+
+_RUNAWAY = 1000.0  # times the greatest term of the reading before
+_PATIENCE = 3  # readings, so that a spike may pass
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and did so after a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        terms: Loss terms, mean over the last `log_every` updates.
+        rate: Updates a second since the stage began or was resumed.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    terms: dict[str, float]
+    rate: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What surrounds a training.
+
+    Attributes:
+        should_stop: Asked before every update.
+        report: Told of every reading of the losses.
+        checkpoint_every: Seconds between checkpoints.
+    """
+
+    should_stop: Callable[[], bool] = lambda: False
+    report: Callable[[Progress], None] = lambda progress: None
+    checkpoint_every: float = 60.0
+
+
+class Clock:
+    """Seconds of a training by the wall and of the processor, those before a resumption included.
+
+    Args:
+        before: What `read` gave when the checkpoint was written that is gone on from.
+    """
+
+    def __init__(self, before: tuple[float, float] = (0.0, 0.0)):
+        self._began = monotonic() - before[0], process_time() - before[1]
+
+    def read(self) -> tuple[float, float]:
+        """Both, so far."""
+        return monotonic() - self._began[0], process_time() - self._began[1]
+
+
+@dataclass
+class _Window:
+    """Loss terms summed on the device since the last reading."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    updates: int = 0
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.updates += 1
+
+    def read(self, stage: str, step: int) -> dict[str, float]:
+        """Means, by one synchronisation; empties the window."""
+        values = torch.stack([v.double() for v in self.sums.values()]).tolist()
+        means = {name: v / self.updates for name, v in zip(self.sums, values, strict=True)}
+        self.sums, self.updates = {}, 0
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise Diverged(stage, step, name)
+        return means
+
+
+def train(
+    model: Model,
+    data: Split,
+    folder: RunFolder,
+    seed: int,
+    settings: TrainSettings,
+    watch: Watch,
+    borrow: Callable[[Sequence[Stage]], Loan | None] = lambda stages: None,
+) -> tuple[dict[str, dict[str, float]], Clock]:
+    """Train every stage of a model, from its newest checkpoint where there is one.
+
+    Args:
+        model: On the training device, initialised.
+        data: The training split, on the same device.
+        folder: Where checkpoints and events go.
+        seed: Of the run.
+        settings: Precision and logging.
+        watch: Stopping, progress and checkpoint cadence.
+        borrow: Finds weights of the first stages where there is no checkpoint.
+
+    Returns:
+        The last reading of the loss terms of each stage, and the clock, borrowed stages included.
+
+    Raises:
+        Diverged: A loss term was not finite, or ran away and stayed there.
+        Stopped: `watch.should_stop` said so; a checkpoint is written.
+    """
+    stages = model.stages()
+    saved = _restore(folder, model, data.device)
+    if saved is None and (loan := borrow(stages)):
+        saved = loan.take(model, stages)
+        folder.log("borrowed", lender=loan.lender, stages=loan.stages)
+        for name in loan.stages:
+            folder.log("finished", stage=name, spent=loan.spent[name])
+    done = saved["last"] if saved else {}
+    first = saved["stage"] if saved else 0
+    clock = Clock(*([saved["spent"]] if saved and "spent" in saved else []))
+    for number, stage in enumerate(stages):
+        if number < first:
+            continue
+        loop = _Loop(model, stage, number, data, folder, seed, settings, watch, clock, done)
+        done[stage.name] = loop.run(saved if number == first else None)
+    model.eval()
+    return done, clock
+
+
+@dataclass
+class _Loop:
+    model: Model
+    stage: Stage
+    number: int
+    data: Split
+    folder: RunFolder
+    seed: int
+    settings: TrainSettings
+    watch: Watch
+    clock: Clock
+    done: dict[str, dict[str, float]]
+    window: _Window = field(default_factory=_Window)
+    last: dict[str, float] = field(default_factory=dict)
+    calm: float | None = None  # the greatest term before it ran away
+    away: int = 0  # readings since
+
+    def run(self, saved: dict[str, Any] | None) -> dict[str, float]:
+        step = self._begin(saved)
+        began, first, kept = monotonic(), step, monotonic()
+        batches = self._batches(step)
+        while step < self.stage.steps:
+            if self.watch.should_stop():
+                self._keep(step)
+                raise Stopped
+            self._update(step, next(batches))
+            step += 1
+            if step % self.settings.log_every == 0 or step == self.stage.steps:
+                self.last = self.window.read(self.stage.name, step)
+                self._notice_runaway(step)
+                rate = (step - first) / max(monotonic() - began, 1e-9)
+                progress = Progress(self.stage.name, step, self.stage.steps, self.last, rate)
+                self.folder.log("progress", stage=self.stage.name, step=step, **self.last)
+                self.watch.report(progress)
+            if monotonic() - kept >= self.watch.checkpoint_every and step < self.stage.steps:
+                self._keep(step)
+                kept = monotonic()
+        self.model.eval()
+        self.stage.finish(self.data)
+        self.done[self.stage.name] = self.last
+        self.folder.log("finished", stage=self.stage.name, spent=self.clock.read())
+        self._keep(0, after=True)
+        return self.last
+
+    def _notice_runaway(self, step: int) -> None:
+        """Give up a training whose losses stay a thousand times what they were: no step leads back.
+
+        Seen with Gaussian heads: a log-variance at its bound has no gradient any more.
+        """
+        terms = {name: value for name, value in self.last.items() if name != "loss"} or self.last
+        term = max(terms, key=lambda name: abs(terms[name]))
+        size = abs(terms[term])
+        if self.calm is None or size <= _RUNAWAY * max(self.calm, 1.0):
+            self.calm, self.away = size, 0
+            return
+        self.away += 1
+        if self.away == _PATIENCE:
+            raise Diverged(self.stage.name, step, term, terms[term])
+
+    def _begin(self, saved: dict[str, Any] | None) -> int:
+        self.stage.begin(self.data)
+        self.model.train()
+        if saved is None or saved["step"] == 0:
+            self.folder.log("stage", stage=self.stage.name, steps=self.stage.steps)
+            return 0
+        self.stage.load_state_dict(saved["state"])
+        self.window.sums, self.window.updates = saved["sums"], saved["updates"]
+        self.last = saved["reading"]
+        self.calm, self.away = saved.get("runaway", (None, 0))
+        self.folder.log("resumed", stage=self.stage.name, step=saved["step"])
+        return saved["step"]
+
+    def _update(self, step: int, index: Tensor) -> None:
+        device, name = self.data.device, self.stage.name
+        torch.manual_seed(derive_seed(self.seed, name, "global", step))
+        rng = Rng(derive_seed(self.seed, name, "update", step), device=device)
+        with arithmetic(self.settings.precision, device):
+            self.window.add(self.stage.update(self.data.batch(index), rng))
+
+    def _batches(self, step: int) -> Iterator[Tensor]:
+        """Index tensors from update `step` on; an epoch's order follows from its number alone."""
+        size = min(self.stage.batch_size, len(self.data))
+        per_epoch = len(self.data) // size
+        while True:
+            epoch, position = divmod(step, per_epoch)
+            seed = derive_seed(self.seed, self.stage.name, "order", epoch)
+            order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(seed))
+            order = order.to(self.data.device)
+            for start in range(position * size, per_epoch * size, size):
+                yield order[start : start + size]
+                step += 1
+
+    def _keep(self, step: int, *, after: bool = False) -> None:
+        content = {
+            "model": self.model.state_dict(),
+            "stage": self.number + after,
+            "step": step,
+            "state": None if after else self.stage.state_dict(),
+            "sums": {} if after else self.window.sums,
+            "updates": 0 if after else self.window.updates,
+            "reading": {} if after else self.last,
+            "runaway": (None, 0) if after else (self.calm, self.away),
+            "last": self.done,
+            "spent": self.clock.read(),
+        }
+        file = io.BytesIO()
+        torch.save(content, file)
+        self.folder.write_checkpoint(content["stage"], step, file.getvalue())
+        self.folder.log("checkpoint", stage=self.stage.name, step=step)
+
+
+def _restore(folder: RunFolder, model: Model, device: torch.device) -> dict[str, Any] | None:
+    """The newest checkpoint that loads, with the model's weights put in place."""
+    for file in folder.checkpoints():
+        try:
+            saved = torch.load(file, map_location=device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            message = f"The checkpoint {file.name} does not load ({error}); the one before is used."
+            warnings.warn(message, stacklevel=2)
+            folder.log("warning", message=message)
+            continue
+        model.load_state_dict(saved["model"])
+        return saved
+    return None

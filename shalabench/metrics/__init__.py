@@ -1,0 +1,1 @@
+"""What evaluators share: Frechet distances, image metrics, features and picture grids."""

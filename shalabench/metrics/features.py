@@ -1,0 +1,175 @@
+"""Feature extractors behind one small interface: images in, a row of features an image out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import urllib.error
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from shalabench.api import BenchError, DataError
+
+INCEPTION = "inception-v3-compat"
+OTHER_INCEPTION = "inception-v3-other"  # weights of another digest: never beside published figures
+CLASSIFIER = "classifier"
+# Of torch-fidelity's weights-inception-2015-12-05-6726825d.pth. torch-fidelity states only the
+# first eight digits, in the file's name; the whole is quoted by several public evaluation records.
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_LAYER = "2048"
+_AT_ONCE = 50  # images of 299x299 through the network, for memory
+
+
+class Extractor(Protocol):
+    """Turns images into features.
+
+    Attributes:
+        name: As in the names of metrics.
+        digest: SHA-256 of its weights.
+        resize: What happens to the images before the network, for people.
+    """
+
+    name: str
+    digest: str
+    resize: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features `[B, D]` float32 of images `[B, C, H, W]` uint8."""
+        ...
+
+
+class ClassifierFeatures:
+    """The penultimate layer of a modality's own classifier: what its last linear layer reads.
+
+    Args:
+        network: In eval mode; maps images in [0, 1] to logits.
+        digest: SHA-256 of its weights.
+    """
+
+    name = CLASSIFIER
+    resize = "none"
+
+    def __init__(self, network: nn.Module, digest: str):
+        linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
+        if not linear:
+            raise BenchError(
+                "The classifier has no linear layer whose input could serve as features; use "
+                f"--set evaluators.quality.extractor={INCEPTION}."
+            )
+        self.network, self.digest, self._head = network, digest, linear[-1]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        read: list[Tensor] = []
+        hook = self._head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            self.network(images.to(torch.float32, memory_format=torch.channels_last) / 255)
+        finally:
+            hook.remove()
+        return read[0].flatten(1).float()
+
+
+class Inception:
+    """torch-fidelity's port of the network behind published FIDs; its pooled 2048 features.
+
+    Args:
+        content: Of a weights file whose digest was checked, since it is a pickle.
+        digest: SHA-256 of `content`.
+        device: Where to run.
+
+    Raises:
+        DataError: The content is no weights of this network.
+    """
+
+    resize = "bilinear to 299x299 as TensorFlow 1 does"
+
+    def __init__(self, content: bytes, digest: str, device: torch.device):
+        # Three seconds of import that only this extractor needs.
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        try:
+            network = FeatureExtractorInceptionV3(
+                INCEPTION, [_LAYER], feature_extractor_weights_path=io.BytesIO(content)
+            )
+        except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"The file with the SHA-256 {digest} holds no weights of torch-fidelity's Inception"
+                f" ({told}). Name another with --set evaluators.quality.weights=FILE."
+            ) from error
+        self.name = inception_name(digest)
+        self.digest = digest
+        self._network = network.to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.shape[1] not in (1, 3):
+            raise DataError(
+                f"Inception reads images of 1 or 3 channels, and these have {images.shape[1]}. Use "
+                f"--set evaluators.quality.extractor={CLASSIFIER}."
+            )
+        parts = images.expand(-1, 3, -1, -1).split(_AT_ONCE)
+        return torch.cat([self._network(part)[0] for part in parts])
+
+
+def inception_name(digest: str) -> str:
+    """The extractor's name in metrics: only the published weights bear the published name."""
+    return INCEPTION if digest == INCEPTION_SHA256 else OTHER_INCEPTION
+
+
+def inception_file() -> Path:
+    """Where torch-fidelity's own download lies, which need not exist."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+
+
+def read_inception(named: str, sha256: str) -> tuple[bytes, str]:
+    """The content of a weights file and its digest, checked before anything opens it.
+
+    Args:
+        named: Path of a local file; torch-fidelity's own download where empty, which is fetched if
+            it is not there.
+        sha256: Expected digest; that of the published weights where empty.
+
+    Raises:
+        DataError: The file is missing and cannot be fetched, or has another digest.
+    """
+    file = Path(named) if named else _fetched()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{file} (evaluators.quality.weights) cannot be read ({error.strerror}); name the file "
+            f"with --set evaluators.quality.weights=FILE, or use "
+            f"--set evaluators.quality.extractor={CLASSIFIER}."
+        ) from error
+    expected, found = (sha256 or INCEPTION_SHA256).lower(), hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise DataError(
+            f"{file} has the SHA-256 {found}, and {expected} was expected; it was not opened. "
+            f"Fetch it again, state the digest of a file that you trust with "
+            f"--set evaluators.quality.sha256=..., or use "
+            f"--set evaluators.quality.extractor={CLASSIFIER}."
+        )
+    return content, found
+
+
+def _fetched() -> Path:
+    file = inception_file()
+    if file.exists():
+        return file
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=INCEPTION_SHA256)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
+        raise DataError(
+            f"The Inception weights are not at {file} and could not be fetched from "
+            f"{URL_INCEPTION_V3} ({reason}); save the file there, name it with "
+            f"--set evaluators.quality.weights=FILE, or measure with the classifiers' features by "
+            f"--set evaluators.quality.extractor={CLASSIFIER}."
+        ) from error
+    return file

@@ -1,0 +1,282 @@
+"""Denoising diffusion on vectors or images: schedules, training pairs, pure samplers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from shalabench.api import Rng
+from shalabench.nets.precision import widen
+
+Prediction = Literal["noise", "velocity", "data"]
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""`(z_t [B, ...], t [B] int64 in 1..T) -> prediction [B, ...]`."""
+Revise = Callable[[Tensor, int], Tensor]
+"""`(z_t [B, ...], t) -> z_t [B, ...]`, called before each prediction, and last at t = 0."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A variance-preserving forward process z_t = signal_t z_0 + sigma_t eps, t = 0 .. T.
+
+    Attributes:
+        signal: `[T + 1]` float32, the product of the alphas up to t; 1 at t = 0.
+        sigma: `[T + 1]` float32, sqrt(1 - signal^2); 0 at t = 0.
+        prediction: What the denoiser returns: the noise eps, the velocity signal eps - sigma z_0
+            (Salimans and Ho 2022), or the data z_0.
+    """
+
+    signal: Tensor
+    sigma: Tensor
+    prediction: Prediction
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.signal) - 1
+
+    def to(self, device: torch.device) -> Schedule:
+        """The same schedule on another device."""
+        return Schedule(self.signal.to(device), self.sigma.to(device), self.prediction)
+
+    def diffuse(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Sample q(z_t | z_0) with the given noise; `t` is `[B]`."""
+        return _at(self.signal, t, z0) * z0 + _at(self.sigma, t, z0) * noise
+
+    def target(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What the denoiser should return at z_t."""
+        if self.prediction == "noise":
+            return noise
+        if self.prediction == "data":
+            return z0
+        return _at(self.signal, t, z0) * noise - _at(self.sigma, t, z0) * z0
+
+    def split(self, z_t: Tensor, t: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The estimates (z_0, eps) that a denoiser's output at z_t stands for."""
+        signal, sigma = _at(self.signal, t, z_t), _at(self.sigma, t, z_t)
+        if self.prediction == "noise":
+            return (z_t - sigma * output) / signal, output
+        if self.prediction == "data":
+            return output, (z_t - signal * output) / sigma
+        return signal * z_t - sigma * output, sigma * z_t + signal * output
+
+
+def make_schedule(
+    kind: Literal["cosine", "linear"], steps: int, prediction: Prediction
+) -> Schedule:
+    """A named schedule.
+
+    Args:
+        kind: "cosine" (Nichol and Dhariwal 2021, eq. 17) or "linear" in the variances, 1e-4 to 0.02
+            for T = 1000 (Ho et al. 2020, section 4), scaled by 1000 / T otherwise.
+        steps: T.
+        prediction: What the denoiser returns.
+    """
+    t = torch.arange(steps + 1, dtype=torch.float64)
+    if kind == "cosine":
+        curve = torch.cos((t / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+        variance = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
+    else:
+        variance = (torch.linspace(1e-4, 0.02, steps, dtype=torch.float64) * 1000 / steps).clamp(
+            max=0.999
+        )
+    signal = torch.cat([torch.ones(1, dtype=torch.float64), (1 - variance).cumprod(0)]).sqrt()
+    return Schedule(signal.float(), (1 - signal**2).sqrt().float(), prediction)
+
+
+def end_in_noise(schedule: Schedule) -> Schedule:
+    """The same schedule with nothing of the data left at t = T (Lin et al. 2024, algorithm 1).
+
+    The signal is shifted to 0 at T and stretched so that t = 1 keeps its own; what is left of a
+    white background at T would otherwise be missing where sampling starts. A noise prediction at T
+    says nothing of the data, so the schedule's prediction must be another.
+
+    Raises:
+        ValueError: The schedule's denoiser predicts noise.
+    """
+    if schedule.prediction == "noise":
+        raise ValueError(
+            "A schedule that ends in pure noise cannot go with prediction 'noise'. "
+            "Choose 'velocity' or 'data'."
+        )
+    signal = schedule.signal.double()
+    first, last = signal[1], signal[-1]
+    signal = torch.cat([signal[:1], (signal[1:] - last) * first / (first - last)])
+    return Schedule(signal.float(), (1 - signal**2).sqrt().float(), schedule.prediction)
+
+
+def denoising_loss(denoiser: Denoiser, schedule: Schedule, z0: Tensor, rng: Rng) -> Tensor:
+    """Squared error at uniform t, mean over dimensions (Ho et al. 2020, eq. 14); `[B]`."""
+    t = 1 + rng.integers(schedule.steps, len(z0))
+    noise = rng.normal(*z0.shape)
+    output = widen(denoiser(schedule.diffuse(z0, t, noise), t))
+    return (output - schedule.target(z0, t, noise)).square().flatten(1).mean(1)
+
+
+def sample_ddim(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    z: Tensor,
+    steps: int,
+    *,
+    start: int | None = None,
+    revise: Revise | None = None,
+) -> Tensor:
+    """Deterministic reverse process (Song et al. 2021, eq. 12 with eta = 0).
+
+    Args:
+        denoiser: Prediction of the kind that the schedule names.
+        schedule: The forward process.
+        z: z_start, `[B, ...]`.
+        steps: Number of denoiser calls, evenly spaced in t.
+        start: The t of `z`; T where None.
+        revise: Changes z at each of the times, such as to hold parts of it.
+
+    Returns:
+        z_0, `[B, ...]`.
+    """
+    revise = revise or _leave
+    for now, then in _times(schedule, steps, start):
+        z = revise(z, now)
+        t = torch.full((len(z),), now, device=z.device)
+        data, noise = schedule.split(z, t, widen(denoiser(z, t)))
+        z = schedule.signal[then] * data + schedule.sigma[then] * noise
+    return revise(z, 0)
+
+
+def sample_ancestral(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    z: Tensor,
+    rng: Rng,
+    *,
+    steps: int | None = None,
+    start: int | None = None,
+    revise: Revise | None = None,
+) -> Tensor:
+    """The reverse process of DDPM, a denoiser call a step (Ho et al. 2020, algorithm 2).
+
+    The variance of a step from t to s is that of q(z_s | z_t, z_0).
+
+    Args:
+        denoiser: Prediction of the kind that the schedule names.
+        schedule: The forward process.
+        z: z_start, `[B, ...]`.
+        rng: Noise of the steps.
+        steps: Number of denoiser calls, evenly spaced in t; one for every t where None.
+        start: The t of `z`; T where None.
+        revise: Changes z at each of the times, such as to hold parts of it.
+
+    Returns:
+        z_0, `[B, ...]`.
+    """
+    revise = revise or _leave
+    for now, then in _times(schedule, steps or schedule.steps, start):
+        z = revise(z, now)
+        t = torch.full((len(z),), now, device=z.device)
+        data, _ = schedule.split(z, t, widen(denoiser(z, t)))
+        alpha = schedule.signal[now] / schedule.signal[then]  # of this one step
+        before, after = schedule.sigma[then] ** 2, schedule.sigma[now] ** 2
+        mean = (alpha * before * z + schedule.signal[then] * (1 - alpha**2) * data) / after
+        z = mean + ((1 - alpha**2) * before / after).sqrt() * rng.normal(*z.shape)
+    return revise(z, 0)
+
+
+def _times(schedule: Schedule, steps: int, start: int | None) -> list[tuple[int, int]]:
+    """Pairs of a time and the next, from `start` down to 0."""
+    start = schedule.steps if start is None else start
+    return list(pairwise(torch.linspace(start, 0, min(steps, start) + 1).round().long().tolist()))
+
+
+def _leave(z: Tensor, t: int) -> Tensor:
+    return z
+
+
+def correct(
+    denoiser: Denoiser, schedule: Schedule, z: Tensor, t: int, ratio: float, rng: Rng
+) -> Tensor:
+    """One step of Langevin dynamics at a fixed t (Song et al. 2021, algorithm 5).
+
+    The step size is 2 alpha_t (ratio |noise| / |score|)^2 with the norms that noise has: |score| is
+    |noise| / sigma_t. Measured norms would make a sample depend on its batch, or, each item's own,
+    the step on the state, which is biased.
+
+    Args:
+        denoiser: Prediction of the kind that the schedule names.
+        schedule: The forward process.
+        z: z_t, `[B, ...]`.
+        t: In 1 .. T.
+        ratio: Signal-to-noise ratio r of the step.
+        rng: Noise of the step.
+
+    Returns:
+        z_t, `[B, ...]`.
+    """
+    times = torch.full((len(z),), t, device=z.device)
+    _, estimate = schedule.split(z, times, widen(denoiser(z, times)))
+    alpha = (schedule.signal[t] / schedule.signal[t - 1]) ** 2  # of the last step of the T
+    step = 2 * alpha * (ratio * schedule.sigma[t]) ** 2
+    return z - step * estimate / schedule.sigma[t] + (2 * step).sqrt() * rng.normal(*z.shape)
+
+
+def _at(curve: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    return curve[t].view(-1, *(1,) * (like.dim() - 1))
+
+
+class VectorDenoiser(nn.Module):
+    """Residual multilayer perceptron over vectors, modulated by time and condition.
+
+    Args:
+        dim: D, size of the vectors.
+        condition: Size of the condition vector.
+        width: Units of each layer.
+        blocks: Number of residual blocks.
+    """
+
+    def __init__(self, dim: int, condition: int, width: int, blocks: int):
+        super().__init__()
+        self.width = width
+        self.enter = nn.Linear(dim, width)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = nn.Linear(condition, width)
+        self.blocks = nn.ModuleList(_ResidualBlock(width) for _ in range(blocks))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, dim))
+        nn.init.zeros_(self.leave[-1].weight)
+        nn.init.zeros_(self.leave[-1].bias)
+
+    def forward(self, z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Predict from z_t `[B, D]`, t `[B]` and condition `[B, C]`; `[B, D]`."""
+        context = self.time(embed_time(t, self.width)) + self.condition(condition)  # [B, width]
+        x = self.enter(z)
+        for block in self.blocks:
+            x = block(x, context)
+        return self.leave(x)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulate = nn.Linear(width, 2 * width)
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        scale, shift = self.modulate(nn.functional.silu(context)).chunk(2, dim=-1)
+        return x + self.layers(self.norm(x) * (1 + scale) + shift)
+
+
+def embed_time(t: Tensor, width: int) -> Tensor:
+    """Sines and cosines of t `[B]` at geometric frequencies (Vaswani et al. 2017); `[B, width]`.
+
+    An odd width ends with a zero.
+    """
+    rates = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
+    angles = t[:, None].float() * rates
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return nn.functional.pad(waves, (0, width % 2))

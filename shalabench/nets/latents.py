@@ -1,0 +1,342 @@
+"""Two-stage methods: an autoencoder a modality, then one diffusion over all their latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from shalabench.api import (
+    Batch,
+    DataSpec,
+    GradientStage,
+    Optimiser,
+    Rng,
+    Settings,
+    Split,
+    Stage,
+    Views,
+    setting,
+)
+from shalabench.nets.backbones import Network, decoder, encoder, initialise
+from shalabench.nets.diffusion import (
+    Denoiser,
+    Revise,
+    Schedule,
+    VectorDenoiser,
+    embed_time,
+    make_schedule,
+    sample_ancestral,
+    sample_ddim,
+)
+from shalabench.nets.likelihoods import log_likelihood, view_of
+from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
+from shalabench.nets.precision import widen
+
+_OPEN = "our choice, as for ShaLa"
+_TIME = 32  # Sines and cosines that stand for one modality's time.
+_SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings, of either method
+_ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
+
+
+class UnimodalCoders(nn.Module):
+    """An encoder and a decoder for each modality, which share nothing.
+
+    Args:
+        spec: The data's modalities.
+        network: Family of the networks.
+        dim: D, size of each latent.
+        variational: Whether the encoders give Gaussian posteriors or points.
+    """
+
+    def __init__(self, spec: DataSpec, network: Network, dim: int, *, variational: bool):
+        super().__init__()
+        self.spec, self.dim, self.variational = spec, dim, variational
+        self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
+        head = NormalHead if variational else nn.Linear
+        for m in spec.modalities:
+            trunk = encoder(m, network)
+            self.encoders[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
+            self.decoders[m.name] = decoder(m, dim, network)
+        initialise(self, network)
+
+    def loss(self, batch: Batch, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum over modalities of -log p(x_m | z_m) + beta KL(q(z_m | x_m) || N(0, I)).
+
+        Each modality's term is the mean over the tuples that have it. Points have no divergence.
+
+        Args:
+            batch: Tuples, complete or not.
+            beta: Factor of the divergences.
+            rng: Noise of the posterior samples.
+
+        Returns:
+            The scalar to descend, and its parts, in nats.
+        """
+        there, terms, total = batch.present, {}, 0.0
+        for column, m in enumerate(self.spec.modalities):
+            x, weights = batch.views[m.name], _weights(there, column)
+            code = self.encoders[m.name](x)
+            z = draw(code, rng.fork(m.name))[0] if self.variational else code  # [B, D]
+            density = log_likelihood(m, self.decoders[m.name](z), x)  # [B]
+            terms[f"nll_{m.name}"] = -m.weight * _mean(density, weights)
+            total = total + terms[f"nll_{m.name}"]
+            if self.variational:
+                terms[f"kl_{m.name}"] = _mean(kl_to_standard(code), weights)
+                total = total + beta * terms[f"kl_{m.name}"]
+        return total, terms
+
+    def encode(self, views: Views) -> Tensor:
+        """Latents `[B, M, D]` (posterior means), 0 for modalities that are not among the views."""
+        n = len(next(iter(views.values())))
+        device = next(self.parameters()).device
+        found = {self.spec[name].name: self._point(name, x) for name, x in views.items()}
+        blank = torch.zeros(n, self.dim, device=device)
+        return torch.stack([found.get(name, blank) for name in self.spec.names], 1)
+
+    def _point(self, name: str, x: Tensor) -> Tensor:
+        code = self.encoders[name](x)
+        return code.mean if self.variational else widen(code)
+
+    def given(self, views: Iterable[str], device: torch.device) -> Tensor:
+        """Which modalities are among the views, `[M]` bool."""
+        return torch.tensor([name in set(views) for name in self.spec.names], device=device)
+
+    def decode(self, z: Tensor, targets: Iterable[str]) -> Views:
+        """Decoder means of the targets at latents `[B, M, D]`."""
+        made = {}
+        for name in targets:
+            modality = self.spec[name]  # a KeyError names an unknown modality
+            column = self.spec.modalities.index(modality)
+            made[name] = view_of(modality, self.decoders[name](z[:, column]))
+        return made
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        """Decoder means at a posterior sample, or at the points."""
+        made = {}
+        for name, x in views.items():
+            code = self.encoders[self.spec[name].name](x)
+            z = draw(code, rng.fork(name))[0] if self.variational else code
+            made[name] = view_of(self.spec[name], self.decoders[name](z))
+        return made
+
+    @torch.no_grad()
+    def encode_split(self, data: Split) -> tuple[Tensor, Tensor | None]:
+        """Latents `[N, M, D]` of a whole split and, where tuples are incomplete, `[N, M]` bool."""
+        was_training = self.training
+        self.eval()
+        batches = list(data.batches(_ENCODING_BATCH))
+        latents = torch.cat([self.encode(batch.views) for batch in batches])
+        there = [batch.present for batch in batches]
+        self.train(was_training)
+        return latents, None if there[0] is None else torch.cat(there)
+
+
+class LatentDiffusionConfig(Settings):
+    """Settings of the second stage; a method states its own where its authors do."""
+
+    steps: int = setting(100_000, "Updates.", _OPEN, ge=1)
+    batch_size: int = setting(512, "Latents an update.", _OPEN, ge=1)
+    optimiser: Optimiser = Optimiser(name="adamw", lr=2e-4)
+    ema: float = setting(0.999, "Decay of the averaged weights; 0 for none.", _OPEN, ge=0, lt=1)
+    width: int = setting(1024, "Units of the denoiser's layers.", _OPEN, ge=8)
+    blocks: int = setting(4, "Residual blocks of the denoiser.", _OPEN, ge=1)
+    timesteps: int = setting(1000, "T, steps of the forward process.", "Ho et al. 2020", ge=2)
+    schedule: Literal["cosine", "linear"] = setting(
+        "linear", "Forward variances.", "Ho et al. 2020"
+    )
+    prediction: Literal["noise", "velocity", "data"] = setting(
+        "noise", "What the denoiser returns.", "both authors' code: a score, scaled"
+    )
+    sampler: Literal["ddim", "ancestral"] = setting(
+        "ancestral", "Reverse process.", "both authors' code: stochastic, Euler and Maruyama"
+    )
+    sampling_steps: int = setting(250, "Steps of the reverse process.", _OPEN, ge=1)
+
+
+class LatentDiffusion(nn.Module):
+    """One diffusion over the latents `[B, M, D]` of M modalities, each with a time of its own.
+
+    Args:
+        modalities: M.
+        dim: D.
+        config: Settings.
+    """
+
+    def __init__(self, modalities: int, dim: int, config: LatentDiffusionConfig):
+        super().__init__()
+        self.config = config
+        self.denoiser = VectorDenoiser(
+            modalities * dim, modalities * _TIME, config.width, config.blocks
+        )
+        self.register_buffer("mean", torch.zeros(modalities, dim))
+        self.register_buffer("std", torch.ones(modalities, dim))
+        self._schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The forward process, on the device of the weights."""
+        if self._schedule.signal.device != self.mean.device:
+            self._schedule = self._schedule.to(self.mean.device)
+        return self._schedule
+
+    def fit_scale(self, latents: Tensor, there: Tensor | None = None) -> None:
+        """Take the standardisation from latents `[N, M, D]` of which `[N, M]` are there."""
+        weights = torch.ones_like(latents[..., :1]) if there is None else there[..., None].float()
+        count = weights.sum(0).clamp(min=1)  # [M, 1]
+        mean = (weights * latents).sum(0) / count
+        variance = (weights * (latents - mean) ** 2).sum(0) / count
+        self.mean.copy_(mean)
+        # A latent that never moves is left alone: dividing by its spread would magnify rounding.
+        self.std.copy_(variance.sqrt().where(variance > 1e-12, 1.0))
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """Latents of the autoencoders as the diffusion sees them."""
+        return (widen(z) - self.mean) / self.std
+
+    def predict(self, z: Tensor, times: Tensor) -> Tensor:
+        """The denoiser at z `[B, M, D]` with a time `[B, M]` for each modality."""
+        each = embed_times(times)
+        # The denoiser's own time is the latest one: that of whatever is being generated.
+        return widen(self.denoiser(z.flatten(1), times.amax(1), each)).view_as(z)
+
+    def loss(self, z0: Tensor, kept: Tensor, rng: Rng, there: Tensor | None = None) -> Tensor:
+        """Denoising error where some modalities are kept clean, mean over the batch.
+
+        The time is 0 for kept modalities, T for those that are not there, and the same uniform one
+        in 1 .. T for the others, on whose dimensions the squared error is averaged.
+
+        Args:
+            z0: Latents of the autoencoders, `[B, M, D]`.
+            kept: `[B, M]` bool, never all of an item's modalities that are there.
+            rng: Times and noise.
+            there: `[B, M]` bool; None where all are.
+        """
+        clean, noise = self.standardise(z0), rng.normal(*z0.shape)
+        t = 1 + rng.integers(self.schedule.steps, len(z0))
+        times = t[:, None].where(~kept, 0)  # [B, M]
+        scored = ~kept
+        if there is not None:
+            times, scored = times.where(there, self.schedule.steps), scored & there
+            clean = clean.where(there[..., None], 0.0)  # nothing of an absent one but noise
+        z_t = _each(self.schedule.diffuse, clean, times, noise)
+        target = _each(self.schedule.target, clean, times, noise)
+        error = (self.predict(z_t, times) - target).square().mean(-1)  # [B, M]
+        return ((error * scored).sum(1) / scored.sum(1).clamp(min=1)).mean()
+
+    def denoise(self, kept: Tensor) -> Denoiser:
+        """The denoiser with the times of kept modalities `[M]` at 0."""
+        return lambda z, t: self.predict(z, t[:, None].where(~kept, 0))
+
+    def generate(
+        self, n: int, rng: Rng, denoiser: Denoiser, revise: Revise | None = None
+    ) -> Tensor:
+        """Run the reverse process from noise.
+
+        Args:
+            n: Number of items.
+            rng: Start and noise of the steps.
+            denoiser: Prediction at (z `[n, M, D]`, t `[n]`).
+            revise: Holds what is given, on standardised latents.
+
+        Returns:
+            Latents of the autoencoders, `[n, M, D]`.
+        """
+        z, c = rng.fork("start").normal(n, *self.mean.shape), self.config
+        if c.sampler == "ddim":
+            z = sample_ddim(denoiser, self.schedule, z, c.sampling_steps, revise=revise)
+        else:
+            noise = rng.fork("reverse")
+            z = sample_ancestral(
+                denoiser, self.schedule, z, noise, steps=c.sampling_steps, revise=revise
+            )
+        return z * self.std + self.mean
+
+
+class LatentTraining:
+    """The two stages: autoencoders, then the diffusion on the latents of the training split.
+
+    Args:
+        coders: The autoencoders.
+        diffusion: The second stage.
+        beta: Factor of the autoencoders' divergences.
+        kept: Draws the modalities kept clean, from the number of items, the randomness and which
+            modalities are there (`[B, M]` or None); None keeps none.
+        scale: Whether the diffusion sees standardised latents.
+    """
+
+    def __init__(
+        self,
+        coders: UnimodalCoders,
+        diffusion: LatentDiffusion,
+        beta: float,
+        *,
+        kept: Callable[[int, Rng, Tensor | None], Tensor] | None = None,
+        scale: bool = True,
+    ):
+        self.coders, self.diffusion, self.beta = coders, diffusion, beta
+        self.kept, self.scale = kept, scale
+
+    def stages(self, optimiser: Optimiser, steps: int, batch_size: int) -> list[Stage]:
+        """Both stages; the arguments are the first one's."""
+        prior = self.diffusion.config
+        return [
+            GradientStage(
+                "autoencoders",
+                lambda batch, rng, step: self.coders.loss(batch, self.beta, rng),
+                self.coders,
+                optimiser,
+                steps=steps,
+                batch_size=batch_size,
+                ignores=("prior",),
+            ),
+            GradientStage(
+                "prior",
+                self._prior_loss,
+                self.diffusion,
+                prior.optimiser,
+                steps=prior.steps,
+                batch_size=prior.batch_size,
+                ema=prior.ema,
+                begin=self._begin,
+                finish=self._finish,
+                ignores=tuple(f"prior.{name}" for name in _SAMPLING),
+            ),
+        ]
+
+    def _begin(self, data: Split) -> None:
+        self._latents, self._there = self.coders.encode_split(data)
+        if self.scale:
+            self.diffusion.fit_scale(self._latents, self._there)
+
+    def _finish(self, data: Split) -> None:
+        del self._latents, self._there
+
+    def _prior_loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        z0 = self._latents[batch.index]
+        there = None if self._there is None else self._there[batch.index]
+        kept = torch.zeros(z0.shape[:2], dtype=torch.bool, device=z0.device)
+        if self.kept is not None:
+            kept = self.kept(len(z0), rng.fork("kept"), there)
+        return self.diffusion.loss(z0, kept, rng.fork("noise"), there), {}
+
+
+def embed_times(times: Tensor) -> Tensor:
+    """The times `[B, M]` of all modalities as `[B, 32 M]`."""
+    return embed_time(times.flatten(), _TIME).view(len(times), -1)
+
+
+def _each(process, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+    """A method of the schedule on latents `[B, M, D]` with times `[B, M]`."""
+    return process(clean.flatten(0, 1), times.flatten(), noise.flatten(0, 1)).view_as(clean)
+
+
+def _weights(there: Tensor | None, column: int) -> Tensor | None:
+    return None if there is None else there[:, column]
+
+
+def _mean(x: Tensor, there: Tensor | None) -> Tensor:
+    """Mean of `[B]` over the items that are there; 0 where none is."""
+    return x.mean() if there is None else x.where(there, 0.0).sum() / there.sum().clamp(min=1)

@@ -1,0 +1,173 @@
+"""The networks of MNIST-SVHN-Text: those of mmJSD's code (recipes.md section 10), for any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from shalabench.api import Modality
+
+_TEXT_WIDTH = 128
+_GREY_WIDTH = 400
+
+Activation = Callable[[], nn.Module]
+
+
+def mst_encoder(modality: Modality, width: float, activation: Activation) -> nn.Module:
+    """Network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F.
+
+    Args:
+        modality: Grey images get the linear network of MNIST, coloured ones SVHN's convolutions.
+        width: Multiple of the published numbers of units and channels of images.
+        activation: Between the layers.
+    """
+    if modality.kind == "text":
+        return LetterEncoder(modality, activation)
+    kind = LinearEncoder if modality.shape[0] == 1 else ColourEncoder
+    return kind(modality, width, activation)
+
+
+def mst_decoder(modality: Modality, inputs: int, width: float, activation: Activation) -> nn.Module:
+    """Network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`."""
+    if modality.kind == "text":
+        return LetterDecoder(modality, inputs, activation)
+    kind = LinearDecoder if modality.shape[0] == 1 else ColourDecoder
+    return kind(modality, inputs, width, activation)
+
+
+class LinearEncoder(nn.Module):
+    """One linear layer from all pixels (MNIST)."""
+
+    def __init__(self, modality: Modality, width: float, activation: Activation):
+        super().__init__()
+        channels, height, side = modality.shape
+        self.features = max(1, round(_GREY_WIDTH * width))
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * height * side, self.features), activation()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class LinearDecoder(nn.Module):
+    """Two linear layers and a sigmoid (MNIST)."""
+
+    def __init__(self, modality: Modality, inputs: int, width: float, activation: Activation):
+        super().__init__()
+        channels, height, side = modality.shape
+        hidden = max(1, round(_GREY_WIDTH * width))
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, hidden),
+            activation(),
+            nn.Linear(hidden, channels * height * side),
+            nn.Sigmoid(),
+            nn.Unflatten(1, modality.shape),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+class ColourEncoder(nn.Module):
+    """Three convolutions that halve the side and one over what is left (SVHN: 32, 16, 8, 4, 1)."""
+
+    def __init__(self, modality: Modality, width: float, activation: Activation):
+        super().__init__()
+        a, b, c, d = (max(1, round(n * width)) for n in (32, 64, 64, 128))
+        self.features = d
+        self.layers = nn.Sequential(
+            nn.Conv2d(modality.shape[0], a, 4, 2, 1),
+            activation(),
+            nn.Conv2d(a, b, 4, 2, 1),
+            activation(),
+            nn.Conv2d(b, c, 4, 2, 1),
+            activation(),
+            nn.Conv2d(c, d, _sides(modality)[-1]),
+            activation(),
+            nn.Flatten(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class ColourDecoder(nn.Module):
+    """The mirror, without output activation (SVHN)."""
+
+    def __init__(self, modality: Modality, inputs: int, width: float, activation: Activation):
+        super().__init__()
+        d, c, b, a = (max(1, round(n * width)) for n in (128, 64, 64, 32))
+        s0, s1, s2, s3 = _sides(modality)
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, d),
+            activation(),
+            nn.Unflatten(1, (d, 1, 1)),
+            nn.ConvTranspose2d(d, c, s3),
+            activation(),
+            nn.ConvTranspose2d(c, b, 4, 2, 1, output_padding=s2 - 2 * s3),
+            activation(),
+            nn.ConvTranspose2d(b, a, 4, 2, 1, output_padding=s1 - 2 * s2),
+            activation(),
+            nn.ConvTranspose2d(a, modality.shape[0], 4, 2, 1, output_padding=s0 - 2 * s1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+def _sides(modality: Modality) -> list[int]:
+    """Image side after 0, 1, 2, 3 halvings, rounded down: 32, 16, 8, 4."""
+    _, height, side = modality.shape
+    if height != side or side < 8:
+        raise ValueError(
+            f"Modality '{modality.name}' is {height} x {side}; the mst networks take squares of at "
+            "least 8 x 8. Set model.network.family to conv."
+        )
+    return [side // 2**k for k in range(4)]
+
+
+class LetterEncoder(nn.Module):
+    """One-hot letters through three convolutions over positions (text: 8, 8, 4, 1)."""
+
+    def __init__(self, modality: Modality, activation: Activation):
+        super().__init__()
+        self.features = _TEXT_WIDTH
+        # A kernel of one on one-hot letters: a row of the weight for each letter, and a bias.
+        self.letters = nn.Linear(len(modality.vocabulary), _TEXT_WIDTH)
+        self.layers = nn.Sequential(
+            activation(),
+            nn.Conv1d(_TEXT_WIDTH, _TEXT_WIDTH, 4, 2, 1),
+            activation(),
+            nn.Conv1d(_TEXT_WIDTH, _TEXT_WIDTH, modality.shape[0] // 2),
+            activation(),
+            nn.Flatten(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        letters = self.letters.weight.T[x] + self.letters.bias  # [B, L, 128]
+        return self.layers(letters.transpose(1, 2))
+
+
+class LetterDecoder(nn.Module):
+    """Latents to logits `[N, L, V]`, the mirror."""
+
+    def __init__(self, modality: Modality, inputs: int, activation: Activation):
+        super().__init__()
+        half = modality.shape[0] // 2
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, _TEXT_WIDTH),
+            activation(),
+            nn.Unflatten(1, (_TEXT_WIDTH, 1)),
+            nn.ConvTranspose1d(_TEXT_WIDTH, _TEXT_WIDTH, half),
+            activation(),
+            nn.ConvTranspose1d(
+                _TEXT_WIDTH, _TEXT_WIDTH, 4, 2, 1, output_padding=modality.shape[0] - 2 * half
+            ),
+            activation(),
+            nn.Conv1d(_TEXT_WIDTH, len(modality.vocabulary), 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z).transpose(1, 2)

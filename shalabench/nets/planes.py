@@ -1,0 +1,61 @@
+"""Three feature planes as a volume, as EG3D and RenderDiffusion read it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shalabench.nets.backbones import Network, initialise
+from shalabench.nets.precision import widen
+
+_AXES = ((0, 1), (0, 2), (1, 2))  # EG3D's code reads ZX twice, and YZ never
+_THIN, _DENSE = -3.0, 20.0  # densities start near 1 a unit, and reach 100 within reach of a weight
+
+
+def read_planes(planes: Tensor, place: Tensor) -> Tensor:
+    """Features `[B, Q, P]` at points: the mean of what three planes hold, read bilinearly.
+
+    Args:
+        planes: `[B, 3, P, H, W]`: of x and y, of x and z, of y and z.
+        place: `[B, Q, 3]` points, -1..1 within the planes.
+    """
+    grid = torch.stack([place[..., axes] for axes in _AXES], 1).flatten(0, 1)  # [3 B, Q, 2]
+    maps = widen(planes).flatten(0, 1)
+    found = functional.grid_sample(maps, grid[:, None].to(maps), align_corners=False)
+    return found.unflatten(0, (-1, 3)).mean(1)[:, :, 0].transpose(1, 2)
+
+
+def to_colour(raw: Tensor) -> Tensor:
+    """Colours in 0..1 of real numbers, with 0 and 1 within reach (EG3D code)."""
+    return torch.sigmoid(raw) * 1.002 - 0.001
+
+
+class PlaneField(nn.Module):
+    """Density and colour of points by three planes and a small network.
+
+    Args:
+        width: P, channels of a plane.
+        hidden: Units of the layer.
+        channels: C, of the colours.
+        half: Half the edge of the cube that the planes span.
+    """
+
+    def __init__(self, width: int, hidden: int, channels: int, half: float):
+        super().__init__()
+        self.half = half
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden), nn.Softplus(), nn.Linear(hidden, 1 + channels)
+        )
+        # Keeps the variance: by torch's own start a feature moves a colour by some hundredths.
+        initialise(self, Network(initialisation="kaiming"))
+
+    def forward(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Densities `[B, Q]` and colours `[B, Q, C]` in 0..1.
+
+        Args:
+            planes: `[B, 3, P, H, W]`, as `read_planes` takes them.
+            points: `[B, Q, 3]`.
+        """
+        raw = widen(self.layers(read_planes(planes, points / self.half)))
+        return _DENSE * functional.softplus(raw[..., 0] + _THIN), to_colour(raw[..., 1:])

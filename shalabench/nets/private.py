@@ -1,0 +1,279 @@
+"""VAEs with shared and private latents: every expert's draw is decoded for every modality.
+
+The private latent of the expert reaches its own modality's decoder only; every other decoder gets
+a draw of an auxiliary prior (Palumbo et al. 2023, eq. 8).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Laplace, Normal
+
+from shalabench.api import Batch, DataSpec, Model, Rng, Settings, Views
+from shalabench.nets.backbones import decode_many, decoder, encoder, initialise
+from shalabench.nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
+from shalabench.nets.importance import (
+    detached,
+    doubly_reparametrised,
+    expert_mean,
+    importance_bound,
+)
+from shalabench.nets.likelihoods import log_likelihood, view_of
+from shalabench.nets.posteriors import LaplaceHead, NormalHead, Posterior, draw, softmax_scale
+
+Family = Literal["laplace", "normal"]
+Noise = Callable[..., Tensor]
+"""`rng.normal` or `rng.laplace`: a shape, items first, to standard noise."""
+LogDensity = Callable[[Tensor], Tensor]
+"""Latents `[..., D]` to log-densities `[...]` in nats."""
+
+
+class PrivateLatents(Model):
+    """Encoders of a shared latent z and of private latents w_m, and a decoder of both, a modality.
+
+    A method derives from it, gives `prior` and `stages`, and has with them every ability of a VAE.
+    Its settings have at least `network`, `shared_dim` (Dz), `private_dim` (Dw), `family` and
+    `auxiliary_start`.
+
+    Args:
+        spec: The data's modalities.
+        config: An instance of the class's `Config`.
+    """
+
+    max_given = None
+    incomplete = True
+
+    def __init__(self, spec: DataSpec, config: Settings):
+        super().__init__(spec, config)
+        head = {"laplace": LaplaceHead, "normal": NormalHead}[config.family]
+        self.shared, self.private, self.decoders = (nn.ModuleDict() for _ in range(3))
+        for m in spec.modalities:
+            for towers, dim in (
+                (self.shared, config.shared_dim),
+                (self.private, config.private_dim),
+            ):
+                trunk = encoder(m, config.network, private=towers is self.private)
+                towers[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
+            size = config.private_dim + config.shared_dim
+            self.decoders[m.name] = decoder(m, size, config.network, private=config.private_dim)
+        # r_n: zero mean and a learned scale; the methods need it learned (trap 6).
+        shape = len(spec.modalities), config.private_dim
+        self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
+        initialise(self, config.network)
+
+    @abstractmethod
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Shared latents `[n, Dz]` for joint generation."""
+
+    def importance_loss(
+        self, batch: Batch, rng: Rng, log_prior: LogDensity
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Minus the bound of MMVAE+ under a shared prior, and the terms to log.
+
+        The settings' `importance_samples`, `beta` and `estimator` choose it. The published code
+        sums over the batch; Adam's update is the same but for its epsilon.
+        """
+        c, present = self.config, batch.present
+        log_w, terms, draws = self.log_weights(
+            batch.views,
+            rng,
+            log_prior,
+            samples=c.importance_samples,
+            beta=c.beta,
+            present=present,
+            detach=c.estimator == "dreg",
+        )
+        if c.estimator == "iwae":
+            return -importance_bound(log_w, present), terms
+        return -doubly_reparametrised(log_w, draws, present), terms
+
+    def log_weights(
+        self,
+        views: Views,
+        rng: Rng,
+        prior: LogDensity,
+        *,
+        samples: int,
+        beta: float,
+        present: Tensor | None = None,
+        detach: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """The log importance weights of the objective (Palumbo et al. 2023, eq. 8, with beta).
+
+        log W_m^k = sum_n lambda_n log p(x_n | z_m^k, w) + beta [log p(z_m^k) + log p(w_m^k)
+        - log mean_j q_j(z_m^k) - log q_m(w_m^k)], where w is w_m^k for n = m and a draw of the
+        auxiliary prior r_n for every other n; n and j go over the present modalities.
+
+        Args:
+            views: All modalities, `[B, ...]` each; those of an absent one do not count.
+            rng: Noise of every draw.
+            prior: log p(z).
+            samples: K, samples of each expert.
+            beta: Factor of the divergence terms.
+            present: `[B, M]` bool, or None where all are; the weights of absent experts are finite
+                and mean nothing.
+            detach: Whether densities are cut off from the encoders, but through the draws.
+
+        Returns:
+            `[M, K, B]` in nats, the terms to log, and the draws (z `[M, K, B, Dz]`,
+            w `[M, K, B, Dw]`).
+        """
+        noise = self.noise(rng)
+        q_z, q_w = self.posteriors(views)  # batch shapes [M, B, D]
+        z = draw_experts(q_z, noise, samples)  # [M, K, B, Dz]
+        w = draw_experts(q_w, noise, samples)  # [M, K, B, Dw]
+        if detach:
+            q_z, q_w = detached(q_z), detached(q_w)
+        densities = cross_log_likelihoods(
+            self.spec, self.decoders, views, (z, w), self.scales, noise
+        )  # M times [M, K, B]
+        fidelity, own = self._weigh(densities, present)
+        own_w = type(q_w)(q_w.mean[:, None], q_w.scale[:, None], validate_args=False)
+        rate_z = mixture_log_prob(q_z, z, present) - prior(z)
+        rate_w = own_w.log_prob(w).sum(-1) - self.standard_log_prob(w)
+        log_w = fidelity - beta * (rate_z + rate_w)
+        terms = {f"nll_{n}": -value for n, value in zip(self.spec.names, own, strict=True)}
+        rates = {"rate_shared": rate_z, "rate_private": rate_w}
+        return log_w, terms | {n: expert_mean(x, present) for n, x in rates.items()}, (z, w)
+
+    def _weigh(
+        self, densities: list[Tensor], present: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Log-likelihoods with their weights: summed over targets `[M, K, B]`, own means."""
+        total, own = 0.0, []
+        for n, (modality, density) in enumerate(zip(self.spec.modalities, densities, strict=True)):
+            if present is None:
+                mean = density[n].mean()
+            else:
+                density = torch.where(present[:, n], density, 0.0)
+                counted = len(density[n]) * present[:, n].sum().clamp(min=1)
+                mean = density[n].sum() / counted
+            total = total + modality.weight * density
+            own.append(modality.weight * mean)
+        return total, own
+
+    @property
+    def scales(self) -> Tensor:
+        """`[M, Dw]`, of the auxiliary priors."""
+        laplace = self.config.family == "laplace"
+        return softmax_scale(self.auxiliary) if laplace else (0.5 * self.auxiliary).exp()
+
+    def posteriors(self, views: Views) -> tuple[Posterior, Posterior]:
+        """Those of the shared and of the private latents, batch shapes `[M, B, D]`."""
+        z, w = (
+            stack_posteriors([towers[name](views[name]) for name in self.spec.names])
+            for towers in (self.shared, self.private)
+        )
+        return z, w
+
+    def noise(self, rng: Rng) -> Noise:
+        """Standard noise of the family."""
+        return rng.laplace if self.config.family == "laplace" else rng.normal
+
+    def standard_log_prob(self, x: Tensor) -> Tensor:
+        """Of the fixed prior, `[..., D]` to `[...]`: scale 1 (for "normal" too; trap 8)."""
+        kind = Laplace if self.config.family == "laplace" else Normal
+        prior = kind(torch.zeros_like(x), torch.ones_like(x), validate_args=False)
+        return prior.log_prob(x).sum(-1)
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """A sample `[B, Dz]` of the mixture of the given modalities' experts."""
+        return draw_mixture({n: self.shared[self.spec[n].name](x) for n, x in given.items()}, rng)
+
+    def private_prior(self, n: int, rng: Rng, name: str) -> Tensor:
+        """Private latents `[n, Dw]` of the fixed prior, not of r_n (trap 6)."""
+        return self.noise(rng.fork("private", name))(n, self.config.private_dim)
+
+    def view(self, name: str, z: Tensor, w: Tensor) -> Tensor:
+        """Decoder mean of a modality at shared and private latents `[B, Dz]`, `[B, Dw]`."""
+        return view_of(self.spec[name], self.decoders[name](torch.cat([w, z], -1)))
+
+    def decode_given(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
+        """Decoder means at shared latents `[B, Dz]`.
+
+        Args:
+            z: Shared latents.
+            targets: Names of the modalities to decode.
+            given: Views `[B, ...]` of those whose private latent is encoded; others' is drawn.
+            rng: Noise of the private latents.
+        """
+        made = {}
+        for name in targets:
+            self.spec[name]  # a KeyError names an unknown modality
+            if name in given:
+                w = draw(self.private[name](given[name]), rng.fork("private", name))[0]
+            else:
+                w = self.private_prior(len(z), rng, name)
+            made[name] = self.view(name, z, w)
+        return made
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
+        return self.decode_given(z, self.spec.names, {}, rng)
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.decode(self.prior(n, rng.fork("shared")), rng)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        return self.decode_given(self.encode(given, rng.fork("shared")), targets, given, rng)
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.translate(views, self.spec.names, rng)
+
+
+def draw_experts(experts: Posterior, noise: Noise, samples: int) -> Tensor:
+    """Reparametrised samples `[M, K, B, D]` of stacked posteriors `[M, B, D]`.
+
+    Args:
+        experts: The posteriors.
+        noise: Standard noise of their family.
+        samples: K, the number of samples of each expert for each item.
+    """
+    modalities, batch, dim = experts.mean.shape
+    drawn = _expert_noise(noise, modalities, samples, batch, dim)
+    return experts.mean[:, None] + experts.scale[:, None] * drawn
+
+
+def cross_log_likelihoods(
+    spec: DataSpec,
+    decoders: nn.ModuleDict,
+    views: Views,
+    latents: tuple[Tensor, Tensor],
+    scales: Tensor,
+    noise: Noise,
+) -> list[Tensor]:
+    """Log p(x_n | z, w) of every target n under every expert's draw, without modality weights.
+
+    Args:
+        spec: The modalities.
+        decoders: By modality, from private and shared latent together `[N, Dw + Dz]`.
+        views: All modalities, `[B, ...]` each.
+        latents: The experts' draws z `[M, K, B, Dz]` and w `[M, K, B, Dw]`.
+        scales: `[M, Dw]`, of the zero-mean auxiliary prior r_n that stands in for w in decoder n
+            where the draw is another expert's.
+        noise: Standard noise of that prior's family; a fresh draw for every ordered pair.
+
+    Returns:
+        For each target in the order of `spec`, `[M, K, B]` in nats.
+    """
+    z, w = latents
+    modalities, samples, batch, dim = w.shape
+    densities = []
+    for n, modality in enumerate(spec.modalities):
+        private = scales[n] * _expert_noise(noise, modalities, samples, batch, dim)
+        chosen = torch.arange(modalities, device=w.device).view(-1, 1, 1, 1) == n
+        private = torch.where(chosen, w, private)
+        output = decode_many(decoders[modality.name], torch.cat([private, z], -1))
+        densities.append(log_likelihood(modality, output, views[modality.name]))
+    return densities
+
+
+def _expert_noise(noise: Noise, modalities: int, samples: int, batch: int, dim: int) -> Tensor:
+    """`[M, K, B, D]`, drawn with the items first."""
+    drawn = noise(batch, modalities * samples * dim).view(batch, modalities, samples, dim)
+    return drawn.permute(1, 2, 0, 3)

@@ -1,0 +1,178 @@
+"""Rays of cameras, samples along them, and what they show over white: volume rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from shalabench.api import Camera
+
+
+def cross_sphere(origin: Tensor, direction: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Distances `[...]` at which rays enter and leave a sphere around 0; equal where they miss.
+
+    Args:
+        origin: `[..., 3]`, outside the sphere.
+        direction: `[..., 3]`, unit vectors.
+        radius: Of the sphere.
+    """
+    along = -(origin * direction).sum(-1)  # to the point nearest to the sphere's centre
+    half = (radius**2 - (origin.square().sum(-1) - along**2)).clamp(min=0).sqrt()
+    return along - half, along + half
+
+
+def cross_cube(origin: Tensor, direction: Tensor, half: float) -> tuple[Tensor, Tensor]:
+    """Distances `[...]` at which rays enter and leave a cube around 0; equal where they miss.
+
+    Args:
+        origin: `[..., 3]`, outside the cube.
+        direction: `[..., 3]`, unit vectors.
+        half: Half the cube's edge.
+    """
+    # A direction along a face would divide 0 by 0 where the origin lies in its plane.
+    inverse = 1 / torch.where(direction == 0, torch.finfo(direction.dtype).eps, direction)
+    one, other = (-half - origin) * inverse, (half - origin) * inverse
+    near, far = torch.minimum(one, other).amax(-1), torch.maximum(one, other).amin(-1)
+    return near, torch.maximum(near, far)
+
+
+class Rays(nn.Module):
+    """Rays through the pixels' centres of square views, and their part within a body.
+
+    Nothing is outside the body around the origin, a sphere or a cube, so rays that miss it are
+    white and need no sample. `lit` holds for each view the pixels whose rays meet it. All views
+    have as many: where one has fewer, pixels that miss it fill up, which render to white.
+
+    Args:
+        cameras: Of the N views.
+        side: H = W.
+        size: Of the body, in units of the world: the radius or half the edge.
+        cross: Where rays enter and leave the body: `cross_sphere` or `cross_cube`.
+
+    Attributes:
+        origin: `[N, 3]` where each camera is.
+        direction: `[N, P, 3]` unit vectors, P = H W, row by row.
+        near: `[N, P]` distance along the ray at which it enters the body.
+        far: `[N, P]` the same where it leaves; equal to `near` where it misses.
+        lit: `[N, K]` int64, numbers of pixels.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[Camera],
+        side: int,
+        size: float,
+        cross: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]] = cross_sphere,
+    ):
+        super().__init__()
+        self.side = side
+        exact: dict[str, Tensor] = {
+            name: torch.tensor([getattr(c, name) for c in cameras], dtype=torch.float64)
+            for name in ("rotation", "translation", "focal", "centre")
+        }
+        exact["origin"] = torch.tensor([c.position for c in cameras], dtype=torch.float64)
+        middle = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+        place = torch.stack(torch.meshgrid(middle, middle, indexing="xy"), -1).flatten(0, 1)
+        ahead = (place - exact["centre"][:, None]) / exact["focal"][:, None]  # [N, P, 2]
+        ahead = torch.cat([ahead, torch.ones_like(ahead[..., :1])], -1)
+        direction = ahead @ exact["rotation"]  # rows: the inverse rotation of each
+        exact["direction"] = direction / direction.norm(dim=-1, keepdim=True)
+        near, far = cross(exact["origin"][:, None], exact["direction"], size)
+        exact |= {"near": near, "far": far}
+        for name, x in exact.items():
+            self.register_buffer(name, x.to(torch.get_default_dtype()), persistent=False)
+        most = max(1, int((far > near).sum(1).max()))
+        order = (far > near).int().argsort(dim=1, descending=True, stable=True)
+        self.register_buffer("lit", order[:, :most].contiguous(), persistent=False)
+
+    def cast(self, view: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Origins `[..., 3]`, directions `[..., 3]`, near and far `[...]` of pixels of views."""
+        return (
+            self.origin[view],
+            self.direction[view, pixels],
+            self.near[view, pixels],
+            self.far[view, pixels],
+        )
+
+    def turn(self, vectors: Tensor, view: Tensor) -> Tensor:
+        """Vectors `[..., Q, 3]` of the world in the axes of cameras `view` `[...]`."""
+        return vectors @ self.rotation[view].transpose(-1, -2)
+
+    def project(self, points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Where cameras `view` `[...]` see points `[..., Q, 3]` of the world.
+
+        Returns:
+            `[..., Q, 2]` in widths of the image from its upper left corner, x first, and `[..., Q]`
+            depths along the camera's axis.
+        """
+        x, y, depth = (self.turn(points, view) + self.translation[view][..., None, :]).unbind(-1)
+        focal, centre = self.focal[view][..., None, :], self.centre[view][..., None, :]
+        return torch.stack([x, y], -1) / depth[..., None] * focal + centre, depth
+
+    def develop(self, colours: Tensor, view: Tensor) -> Tensor:
+        """Whole views `[B, C, H, W]`, white but for the colours `[B, K, C]` of `lit` pixels."""
+        white = colours.new_ones(len(colours), self.side**2, colours.shape[-1])
+        index = self.lit[view][..., None].expand_as(colours)
+        return white.scatter(1, index, colours).transpose(1, 2).unflatten(2, (self.side, -1))
+
+
+def stratify(near: Tensor, far: Tensor, place: Tensor) -> Tensor:
+    """Depths `[..., S]`, one in each of S equal parts from near to far `[...]`.
+
+    Args:
+        near: Where the first part begins.
+        far: Where the last one ends.
+        place: `[..., S]` in 0..1, where in its part each depth lies; 0.5 for its middle.
+    """
+    part = torch.arange(place.shape[-1], device=place.device) + place
+    return near[..., None] + (far - near)[..., None] * part / place.shape[-1]
+
+
+def middles(count: int, like: Tensor) -> Tensor:
+    """The middles `[count]` of equal parts of 0..1, for `resample` where nothing is drawn."""
+    return ((torch.arange(count, device=like.device) + 0.5) / count).to(like)
+
+
+def resample(near: Tensor, far: Tensor, weight: Tensor, place: Tensor) -> Tensor:
+    """Depths `[..., K]` where `stratify`'s parts weigh most (NeRF, section 5.2).
+
+    Args:
+        near: `[...]` where the first of the S equal parts begins.
+        far: `[...]` where the last one ends.
+        weight: `[..., S]`, of each part; a small constant is added, so that none is left out.
+        place: `[..., K]` in 0..1, where to invert the piecewise linear distribution function.
+    """
+    density = weight + 1e-5
+    whole = (density / density.sum(-1, keepdim=True)).cumsum(-1)
+    part = torch.searchsorted(whole, place.contiguous()).clamp(max=weight.shape[-1] - 1)
+    above = whole.gather(-1, part)
+    share = (density / density.sum(-1, keepdim=True)).gather(-1, part)
+    within = ((place - (above - share)) / share).clamp(0, 1)
+    return near[..., None] + (far - near)[..., None] * (part + within) / weight.shape[-1]
+
+
+def gaps(depth: Tensor, far: Tensor) -> Tensor:
+    """Lengths `[..., S]` from each sorted depth `[..., S]` to the next, and from the last to far.
+
+    The part before the first depth counts for nothing (NeRF, equation 3).
+    """
+    return torch.cat([depth, far[..., None]], -1).diff(dim=-1)
+
+
+def composite(density: Tensor, colour: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """What rays show over white, by NeRF's quadrature (equation 3; Max 1995).
+
+    Args:
+        density: `[..., S]`, from near to far, per unit of the world.
+        colour: `[..., S, C]`.
+        length: `[..., S]`, of the part of the ray that each sample stands for.
+
+    Returns:
+        Colours `[..., C]`, and the weight `[..., S]` of each sample in them.
+    """
+    thickness = density * length
+    before = thickness.cumsum(-1) - thickness
+    weight = torch.exp(-before) * -torch.expm1(-thickness)
+    return (weight[..., None] * colour).sum(-2) + 1 - weight.sum(-1, keepdim=True), weight

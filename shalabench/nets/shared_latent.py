@@ -1,0 +1,116 @@
+"""A VAE with one latent for all modalities: everything but its objective and its posterior."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from shalabench.api import Batch, DataSpec, GradientStage, Model, Rng, Settings, Stage, Views
+from shalabench.nets.backbones import decode_many, decoder, encoder, initialise
+from shalabench.nets.experts import stack_posteriors
+from shalabench.nets.likelihoods import log_likelihood, view_of
+from shalabench.nets.posteriors import LaplaceHead, NormalHead, Posterior
+
+
+class SharedLatent(Model):
+    """One encoder and one decoder a modality, and N(0, I) over the latent they share.
+
+    A method derives from it, gives `loss` and `encode`, and has with them every ability of a VAE.
+    Its settings have at least `network`, `latent_dim`, `steps`, `batch_size` and `optimiser`.
+
+    Args:
+        spec: The data's modalities.
+        config: An instance of the class's `Config`.
+    """
+
+    max_given = None
+
+    def __init__(
+        self, spec: DataSpec, config: Settings, head: type[NormalHead | LaplaceHead] = NormalHead
+    ):
+        super().__init__(spec, config)
+        self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
+        for m in spec.modalities:
+            trunk = encoder(m, config.network)
+            self.encoders[m.name] = nn.Sequential(trunk, head(trunk.features, config.latent_dim))
+            self.decoders[m.name] = decoder(m, config.latent_dim, config.network)
+        initialise(self, config.network)
+
+    def stages(self) -> list[Stage]:
+        c = self.config
+        return [
+            GradientStage(
+                "vae", self.loss, self, c.optimiser, steps=c.steps, batch_size=c.batch_size
+            )
+        ]
+
+    @abstractmethod
+    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to descend, mean over the batch, and the terms to log."""
+
+    @abstractmethod
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """One sample `[B, D]` of the posterior of the given modalities."""
+
+    def experts(self, views: Views) -> Posterior:
+        """The unimodal posteriors stacked, batch shape `[M, B, D]`, in the order of `views`."""
+        return stack_posteriors([self.encoders[self.spec[n].name](x) for n, x in views.items()])
+
+    def log_likelihood(self, name: str, view: Tensor, z: Tensor) -> Tensor:
+        """lambda_m log p(x_m | z) in nats, `[..., B]`.
+
+        Args:
+            name: Of the modality.
+            view: `[B, ...]`.
+            z: Latents `[..., B, D]`, all decoded in one call.
+        """
+        modality = self.spec[name]
+        output = decode_many(self.decoders[name], z)
+        return modality.weight * log_likelihood(modality, output, view)
+
+    def log_likelihoods(self, views: Views, z: Tensor) -> Tensor:
+        """Those of all modalities at latents `[..., B, D]`: `[M, ..., B]` in nats."""
+        return torch.stack([self.log_likelihood(n, views[n], z) for n in self.spec.names])
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Latents `[n, D]` of N(0, I)."""
+        return rng.normal(n, self.config.latent_dim)
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means of all modalities at latents `[n, D]`; no randomness is left."""
+        return self._views(z, self.spec.names)
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.decode(self.prior(n, rng.fork("shared")), rng)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        return self._views(self.encode(given, rng.fork("shared")), targets)
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.translate(views, self.spec.names, rng)
+
+    def _views(self, z: Tensor, targets: Sequence[str]) -> Views:
+        return {n: view_of(self.spec[n], self.decoders[self.spec[n].name](z)) for n in targets}
+
+
+def own_losses(names: Sequence[str], log_likelihoods: Tensor, there: Tensor) -> dict[str, Tensor]:
+    """Minus the mean log-likelihood of each modality over the tuples that have it, to be logged.
+
+    Args:
+        names: Of the M modalities.
+        log_likelihoods: `[M, B]`.
+        there: `[M, B]` bool.
+    """
+    sums = -log_likelihoods.where(there, 0.0).sum(1)
+    means = sums / there.sum(1).clamp(min=1)
+    return dict(zip((f"nll_{name}" for name in names), means, strict=True))
+
+
+def presence(batch: Batch, modalities: int) -> Tensor:
+    """`[M, B]` bool, which views of each tuple there are."""
+    if batch.present is not None:
+        return batch.present.T
+    return torch.ones(modalities, len(batch), dtype=torch.bool, device=batch.index.device)

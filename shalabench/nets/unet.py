@@ -1,0 +1,139 @@
+"""A small U-Net that denoises images, given other images of the same size or a vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shalabench.nets.diffusion import embed_time
+
+Attend = Callable[[int, Tensor], Tensor]
+"""`(level, features [B, F, h, w]) -> features`, after each level on the way up; 0 is finest."""
+
+
+class UNet(nn.Module):
+    """Residual blocks at halved resolutions, down to a small side (Ho et al. 2020).
+
+    Args:
+        channels: C, of the noisy image.
+        condition: C', of the image that it is given; 0 for none.
+        side: H = W, at least 2.
+        width: Channels at full resolution, doubled below; a multiple of 8.
+        blocks: Residual blocks a resolution and direction.
+        outputs: Channels of the prediction; C where None.
+        vector: Size of a vector that it is given besides; 0 for none.
+        bottom: Largest side of the lowest resolution.
+
+    Attributes:
+        levels: Channels and side of the upward features, finest first.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        condition: int,
+        side: int,
+        width: int,
+        blocks: int = 2,
+        *,
+        outputs: int | None = None,
+        vector: int = 0,
+        bottom: int = 8,
+    ):
+        super().__init__()
+        halvings = max(1, math.ceil(math.log2(side / bottom)))
+        widths = [width] + [2 * width] * halvings  # DiffuseVAE code: multiples 1, 2, 2, 2
+        context = 4 * width
+        self.width = width
+        self.levels = [(w, math.ceil(side / 2**k)) for k, w in enumerate(widths[:-1])]
+        self.time = nn.Sequential(
+            nn.Linear(width, context), nn.SiLU(), nn.Linear(context, context), nn.SiLU()
+        )
+        self.enter = nn.Conv2d(channels + condition, width, 3, 1, 1)
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        self.up, self.enlarge = nn.ModuleList(), nn.ModuleList()
+        for fine, coarse in pairwise(widths):
+            self.down.append(_blocks(fine, fine, context, blocks))
+            self.shrink.append(nn.Conv2d(fine, coarse, 3, 2, 1))
+            self.enlarge.append(nn.Conv2d(coarse, fine, 3, 1, 1))
+            self.up.append(_blocks(2 * fine, fine, context, blocks))
+        self.middle = _blocks(widths[-1], widths[-1], context, blocks)
+        self.leave = nn.Sequential(
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, outputs or channels, 3, 1, 1)
+        )
+        nn.init.zeros_(self.leave[-1].weight)
+        nn.init.zeros_(self.leave[-1].bias)
+        self.vector = nn.Linear(vector, context) if vector else None
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Tensor | None = None,
+        vector: Tensor | None = None,
+        attend: Attend | None = None,
+    ) -> Tensor:
+        """Predict from a noisy image.
+
+        Args:
+            x: x_t, `[B, C, H, W]`.
+            t: `[B]`.
+            condition: An image `[B, C', H, W]`, or None where C' is 0.
+            vector: `[B, V]`, or None where there is none.
+            attend: Changes the upward features of each resolution.
+
+        Returns:
+            `[B, outputs, H, W]`.
+        """
+        context = self.time(embed_time(t, self.width))  # [B, 4 width]
+        if vector is not None:
+            context = context + self.vector(vector)
+        h, skips = self.enter(x if condition is None else torch.cat([x, condition], 1)), []
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            h = _run(blocks, h, context)
+            skips.append(h)
+            h = shrink(h)  # the side is halved, rounded up: 28, 14, 7
+        h = _run(self.middle, h, context)
+        for level in reversed(range(len(skips))):
+            skip = skips[level]
+            h = self.enlarge[level](functional.interpolate(h, size=skip.shape[-2:]))
+            h = _run(self.up[level], torch.cat([h, skip], 1), context)
+            if attend is not None:
+                h = attend(level, h)
+        return self.leave(h)
+
+
+class TimedBlock(nn.Module):
+    """Normalisation, activation, convolution, twice, on `[B, C, H, W]`; time is added between."""
+
+    def __init__(self, inputs: int, outputs: int, context: int):
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.GroupNorm(8, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, 1, 1)
+        )
+        self.context = nn.Linear(context, outputs)
+        self.second = nn.Sequential(
+            nn.GroupNorm(8, outputs), nn.SiLU(), nn.Conv2d(outputs, outputs, 3, 1, 1)
+        )
+        same = inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = self.first(x) + self.context(context)[:, :, None, None]
+        return self.shortcut(x) + self.second(h)
+
+
+def _blocks(inputs: int, outputs: int, context: int, count: int) -> nn.ModuleList:
+    rest = [TimedBlock(outputs, outputs, context) for _ in range(count - 1)]
+    return nn.ModuleList([TimedBlock(inputs, outputs, context), *rest])
+
+
+def _run(blocks: nn.ModuleList, h: Tensor, context: Tensor) -> Tensor:
+    for block in blocks:
+        h = block(h, context)
+    return h

@@ -1,0 +1,92 @@
+"""Views of an object by several cameras: what a table says of them, angles, and what is seen."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from shalabench.api import Camera, DataSpec, Model, Views
+
+_ALIGNED = "aligned views"  # of a method that says nothing of its supervision
+_ROUNDING = 2.0**-10  # of depths in float16
+
+
+def why_no_views(spec: DataSpec) -> str | None:
+    """Why data are no views of one object by several cameras, as a sentence, or None."""
+    flat = [m.name for m in spec.modalities if m.kind != "image" or m.camera is None]
+    if flat:
+        return f"The dataset '{spec.name}' has no cameras for {', '.join(flat[:3])}."
+    if len(spec.modalities) < 2:
+        return f"The dataset '{spec.name}' has one view only."
+    shapes = sorted({m.shape for m in spec.modalities})
+    if len(shapes) > 1 or shapes[0][1] != shapes[0][2]:
+        return f"The views of '{spec.name}' are not squares of one size: {shapes}."
+    return None
+
+
+def describe_row(model: Model, spec: DataSpec, protocol: str) -> dict[str, str]:
+    """What tables print of a method on such data besides its figures."""
+    return {
+        "resolution": f"{spec.modalities[0].shape[1]} px",
+        "supervision": model.supervision or _ALIGNED,
+        "reduced": model.reduced,
+        "protocol": protocol,
+    }
+
+
+def stack(views: Views, names: tuple[str, ...]) -> Tensor:
+    """Views of these names, in this order, `[B, V, C, H, W]`."""
+    return torch.stack([views[name] for name in names], dim=1)
+
+
+def angle(a: Camera, b: Camera) -> float:
+    """Degrees between the directions in which two cameras look."""
+    cosine = sum(map(float.__mul__, a.rotation[2], b.rotation[2]))
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+
+
+def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Tensor:
+    """Which pixels of a view show a point that another view sees too.
+
+    A pixel's surface point is found with its depth and projected into the other view. It is seen
+    there unless it lies outside of that picture, or behind what the four pixels around it show by
+    more than half a pixel's width at its distance (with that slack the visible share of cars is the
+    same at 32 and at 128 pixels). Where the four show nothing at all, nothing hides it.
+
+    Args:
+        depth: `[B, R, R]` along the camera's axis, 0 where there is no surface.
+        camera: Of that view.
+        other: `[B, R, R]`, depth in the other view.
+        given: The other view's camera.
+
+    Returns:
+        `[B, R, R]` bool; False where there is no surface.
+    """
+    side = depth.shape[-1]
+    z = depth.double()
+    centres = (torch.arange(side, device=z.device, dtype=torch.float64) + 0.5) / side
+    x = (centres[None, :] - camera.centre[0]) / camera.focal[0] * z
+    y = (centres[:, None] - camera.centre[1]) / camera.focal[1] * z
+    turn, shift = z.new_tensor(camera.rotation), z.new_tensor(camera.translation)
+    world = (torch.stack([x, y, z], dim=-1) - shift) @ turn  # [B, R, R, 3]
+    point = world @ z.new_tensor(given.rotation).T + z.new_tensor(given.translation)
+    far = point[..., 2]
+    ahead = far > 0
+    along = torch.where(ahead, far, 1.0)
+    u = given.focal[0] * point[..., 0] / along + given.centre[0]
+    v = given.focal[1] * point[..., 1] / along + given.centre[1]
+    within = ahead & (u >= 0) & (u < 1) & (v >= 0) & (v < 1)
+    shown = _farthest(other.double(), u * side - 0.5, v * side - 0.5)
+    slack = far / (2 * given.focal[0] * side) + _ROUNDING * far
+    return (depth > 0) & within & ((far <= shown + slack) | (shown == 0))
+
+
+def _farthest(depth: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """The largest depth `[B, R, R]` of the four pixels around each place."""
+    side = depth.shape[-1]
+    item = torch.arange(len(depth), device=depth.device)[:, None, None]
+    columns = [(column.floor().long() + k).clamp(0, side - 1) for k in (0, 1)]
+    rows = [(row.floor().long() + k).clamp(0, side - 1) for k in (0, 1)]
+    return torch.stack([depth[item, r, c] for r in rows for c in columns]).amax(0)

@@ -1,0 +1,1 @@
+"""Records of runs: folders, identities, schemas and data frames."""

@@ -1,0 +1,306 @@
+"""The store: plain files, one folder a run, each written whole or not at all. Free of torch.
+
+<store>/<model>-<dataset>-<preset>-s<seed>-<train id>/
+    run.json            what is run, written once
+    events.jsonl        what happened, appended
+    checkpoints/        the two newest
+    weights.pt          the trained model
+    trained.json        how training ended, with its provenance
+    failed.json         why it did not
+    results/            one JSON an evaluation
+    partial/            features of an evaluation that was cut off
+    pictures/           PNG
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shalabench.api.errors import BenchError
+
+LETTERS = 10  # of an identity in a name
+_CHECKPOINTS_KEPT = 2
+_EVENTS_KEPT = 60  # progress lines that an exported run keeps
+
+
+class StoreError(BenchError):
+    """The store cannot be written; what was recorded before stays."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder. Reading needs no torch.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Identity, labels and settings of the run."""
+        return _read_json(self.path / "run.json")
+
+    @property
+    def trained(self) -> dict[str, Any] | None:
+        """How training ended, or None where it has not."""
+        return _read_json_or_none(self.path / "trained.json")
+
+    @property
+    def failed(self) -> dict[str, Any] | None:
+        """Why the last attempt failed, or None."""
+        return _read_json_or_none(self.path / "failed.json")
+
+    @property
+    def weights(self) -> Path:
+        """The trained model's file, which need not exist."""
+        return self.path / "weights.pt"
+
+    def results(self) -> list[dict[str, Any]]:
+        """Every evaluation's record, in the order of their file names."""
+        return [_read_json(file) for file in sorted((self.path / "results").glob("*.json"))]
+
+    def has_result(self, evaluation: str) -> bool:
+        """Whether an evaluation of that identity is recorded."""
+        return any((self.path / "results").glob(f"*-{evaluation[:LETTERS]}.json"))
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What happened, oldest first; a line that is no event, cut short say, is passed over."""
+        file = self.path / "events.jsonl"
+        if not file.exists():
+            return
+        for line in file.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # no text, no JSON
+                event = json.loads(line)
+                if isinstance(event, dict) and isinstance(event.get("kind"), str):
+                    yield event
+
+    def log(self, kind: str, **facts: Any) -> None:
+        """Append one event."""
+        line = json.dumps({"time": round(time.time(), 3), "kind": kind, **facts})
+        file = self.path / "events.jsonl"
+        with guard(file), file.open("a+b") as out:
+            # A crash may have left half a line, which must not swallow this one.
+            whole = out.tell() == 0 or _last_byte(file) == b"\n"
+            out.write((b"" if whole else b"\n") + line.encode() + b"\n")
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the folder, whole or not at all."""
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        write_whole(self.path / name, text.encode())
+
+    def clear_failure(self) -> None:
+        """Forget an earlier attempt's failure; its events stay."""
+        (self.path / "failed.json").unlink(missing_ok=True)
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints, newest first."""
+        return sorted((self.path / "checkpoints").glob("*.pt"), reverse=True)
+
+    def write_checkpoint(self, stage: int, step: int, content: bytes) -> None:
+        """Write a checkpoint and drop those before the last two."""
+        write_whole(self.path / "checkpoints" / f"{stage:02d}-{step:09d}.pt", content)
+        for old in self.checkpoints()[_CHECKPOINTS_KEPT:]:
+            old.unlink()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a finished training."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, *, wait: bool) -> Iterator[bool]:
+        """Hold the run; the kernel lets go of it when the process dies.
+
+        Args:
+            wait: Whether to wait for another process that holds it.
+
+        Yields:
+            Whether it is held; False only where another process holds it and `wait` is False.
+        """
+        with guard(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / "lock").open("a+")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def state(self) -> str:
+        """In a word: done, diverged, failed, skipped, running, stopped, or new."""
+        if self.trained is not None:
+            return "done"
+        if (failure := self.failed) is not None:
+            return failure["status"]
+        if self._is_held():
+            return "running"
+        return "stopped" if any(self.events()) else "new"
+
+    def _is_held(self) -> bool:
+        file = self.path / "lock"
+        if not file.exists():
+            return False
+        with file.open("rb") as handle:  # for reading: a store may be another's
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class Store:
+    """All runs below one folder.
+
+    Attributes:
+        root: The folder; need not exist.
+    """
+
+    root: Path
+
+    def folder(self, model: str, dataset: str, preset: str, seed: int, training: str) -> RunFolder:
+        """The folder of a run, which need not exist."""
+        return RunFolder(self.root / f"{model}-{dataset}-{preset}-s{seed}-{training[:LETTERS]}")
+
+    def runs(self) -> list[RunFolder]:
+        """Every run below the root, at any depth."""
+        found = sorted(self.root.rglob("run.json")) if self.root.is_dir() else []
+        return [RunFolder(file.parent) for file in found]
+
+    def export(self, destination: Path) -> int:
+        """Copy the records of finished runs, without weights and checkpoints, with thinned events.
+
+        Where a failure names a file of this store, its place on this machine is left out.
+
+        Args:
+            destination: Made where missing. Of a training that lies there already, only what is
+                missing is added.
+
+        Returns:
+            Number of runs copied.
+
+        Raises:
+            BenchError: The destination is this store, or holds another training of a run; nothing
+                was copied. Or it cannot be written.
+        """
+        if destination.resolve() == self.root.resolve():
+            raise BenchError(
+                f"{destination} is the store that is exported. Name another folder for the copies."
+            )
+        finished = [folder for folder in self.runs() if folder.trained is not None]
+        targets = [RunFolder(destination / folder.path.name) for folder in finished]
+        for folder, target in zip(finished, targets, strict=True):
+            if target.trained and target.trained.get("digest") != folder.trained.get("digest"):
+                raise BenchError(
+                    f"{target.path} holds another training of the same run, with other weights, "
+                    "and records of two are never mixed. Nothing was copied. Export to another "
+                    "folder, or move that one away."
+                )
+        with guard(destination, "DESTINATION"):
+            for folder, target in zip(finished, (own.path for own in targets), strict=True):
+                files = [folder.path / name for name in ("run.json", "trained.json")]
+                for name in ("results", "pictures", "texts"):
+                    files += sorted((folder.path / name).glob("*"))
+                for file in files:
+                    copy = target / file.relative_to(folder.path)
+                    if not copy.exists():
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(file, copy)
+                lines = "".join(json.dumps(event) + "\n" for event in _thin(list(folder.events())))
+                for place in (self.root.absolute(), self.root):
+                    lines = lines.replace(f"{place}/", "")
+                (target / "events.jsonl").write_text(lines, encoding="utf-8")
+        return len(finished)
+
+
+def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one.
+
+    Args:
+        file: Its folder is made where missing.
+        content: Of the file.
+        named: As in `guard`.
+
+    Raises:
+        BenchError: As in `guard`.
+    """
+    partial = file.with_name(f".{os.getpid()}-{file.name}")
+    with guard(file, named):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def guard(place: Path, named: str = "--store") -> Iterator[None]:
+    """Say in sentences that a file or folder cannot be written.
+
+    Args:
+        place: The file or folder.
+        named: What chooses it on the command line: "--store", "--out", "OUT".
+
+    Raises:
+        StoreError: The store cannot be written, or the disk is full.
+        BenchError: The same of another place.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "Free some room" if full else f"Make it writable, or choose another {named}"
+        kind = StoreError if named == "--store" else BenchError
+        raise kind(
+            f"{place} cannot be written ({error.strerror}). What was recorded before is kept. "
+            f"{cure}, and run the same command again to go on."
+        ) from error
+
+
+def _last_byte(file: Path) -> bytes:
+    with file.open("rb") as content:
+        content.seek(-1, os.SEEK_END)
+        return content.read(1)
+
+
+def _thin(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    progress = [e for e in events if e["kind"] == "progress"]
+    spread = progress[:: max(1, len(progress) // _EVENTS_KEPT)]
+    keep = {id(e) for e in [*spread, *progress[-1:]]}
+    return [e for e in events if e["kind"] not in ("progress", "checkpoint") or id(e) in keep]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__} where an object is expected")
+        return content
+    except (OSError, ValueError) as error:  # no file, no text, no JSON
+        raise BenchError(
+            f"The record {file} does not read ({error}). Move its run's folder away and run the "
+            "command that made it again."
+        ) from error
+
+
+def _read_json_or_none(file: Path) -> dict[str, Any] | None:
+    return _read_json(file) if file.exists() else None

@@ -1,0 +1,5 @@
+"""The report: a folder of pages made from records. Free of torch, of scripts and of the network."""
+
+from shalabench.report.pages import build_report
+
+__all__ = ["build_report"]

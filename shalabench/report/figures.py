@@ -1,0 +1,646 @@
+"""Figures, in the page's own colours or on paper; the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from shalabench.report.sections import Section, matrices
+
+# On paper as they are; in a page each becomes the variable of that name.
+INK = {
+    "ink": "#17191c",
+    "muted": "#6b7076",
+    "rule": "#d9dbde",
+    "accent": "#0b62a8",
+    "paper": "#b5520b",
+    "surface": "#fefefe",
+}
+_WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
+_GAPS = {"hspace": 0.55, "wspace": 0.14}
+_PANEL = 1.35  # inches of a small multiple's height
+_WIDE = 7.2  # of a row of panels: the width of two columns
+_LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
+_CLASSES = (*_LINES, "#7a4a2b", "#93a832")
+_FRAME = {
+    "font.size": 9.5,
+    "axes.edgecolor": INK["rule"],
+    "axes.labelcolor": INK["muted"],
+    "axes.labelsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "text.color": INK["ink"],
+    "xtick.color": INK["muted"],
+    "ytick.color": INK["muted"],
+    "xtick.labelcolor": INK["muted"],
+    "ytick.labelcolor": INK["ink"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "svg.hashsalt": "shala-bench",
+    "pdf.fonttype": 42,
+    "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # names are no formulas, and parsing costs a third of the time
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its words.
+
+    Attributes:
+        figure: A matplotlib figure.
+        title: Of one line.
+        alt: What it shows, for who does not see it.
+    """
+
+    figure: Any
+    title: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Latents in one panel.
+
+    Attributes:
+        title: What they are.
+        told: What there is to say of them, below; may be empty.
+        points: `(x, y)` each.
+        classes: The class of each, None where it has none.
+        named: Whether classes are written where they lie, for who does not tell colours apart.
+        beside: What there is to say of the row, to its left; may be empty.
+    """
+
+    title: str
+    told: str
+    points: Sequence[tuple[float, float]]
+    classes: Sequence[int | None]
+    named: bool = False
+    beside: str = ""
+
+
+@contextmanager
+def _drawing(
+    height: float, left: float, right: float, top: float, below: float, width: float = _WIDTH
+) -> Iterator[Any]:
+    """A figure with margins in inches: fixed ones, for computed ones take most of the time."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_FRAME):
+        figure = Figure(figsize=(width, height))
+        figure.subplots_adjust(
+            left=left / width,
+            right=1 - right / width,
+            top=1 - top / height,
+            bottom=below / height,
+        )
+        yield figure
+
+
+def _room(names: Any, size: float = 9.5) -> float:
+    """Inches that the longest of some names takes; short ones may be all m's."""
+    letters = max(len(name) for name in names)
+    return 0.12 + (0.5 + 0.56 * letters) * size / 72
+
+
+def dots(section: Section, metric: str) -> Drawing:
+    """Every method's figure with its standard error, the printed one as an open diamond.
+
+    Dashed lines are floors and ceilings, where they are near enough to leave the methods room.
+    """
+    table, ranked = section.table_with(metric), section.ranked(metric)
+    _, digits, _ = table.metrics[metric]
+    ranked = ranked[::-1]
+    names = [_plain(section.names[row.label]) for row, _ in ranked]
+    left = _room(names)
+    shown = [cell.mean for _, cell in ranked]
+    shown += [float(row.published[metric]) for row, _ in ranked if metric in row.published]
+    bounds = _near(section.bounds(metric), shown)
+    top = 0.05 + 0.16 * len(bounds)
+    with _drawing(0.55 + top + 0.225 * len(ranked), left, 0.5, top, 0.5) as figure:
+        axes = figure.subplots()
+        for y, (row, cell) in enumerate(ranked):
+            colour = INK["accent"] if cell.best else INK["muted"]
+            axes.plot([0, 1], [y, y], transform=axes.get_yaxis_transform(), c=INK["rule"], lw=0.5)
+            axes.errorbar(cell.mean, y, xerr=cell.stderr, fmt="o", ms=5, c=colour, lw=1.6)
+            if metric in row.published:
+                axes.plot(float(row.published[metric]), y, "D", ms=4.5, mfc="none", c=INK["paper"])
+            text = f"{cell.mean:.{digits}f}"
+            axes.text(
+                1.02,
+                y,
+                text,
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                c=colour,
+            )
+        axes.set_yticks(range(len(ranked)), names)
+        axes.set_ylim(-0.6, len(ranked) - 0.4)
+        axes.spines["left"].set_visible(False)
+        for place, (name, value) in enumerate(bounds.items()):
+            axes.axvline(value, c=INK["muted"], lw=0.9, ls=(0, (3, 2)), zorder=0)
+            height = len(ranked) - 0.4 + 0.16 / 0.225 * (place + 0.5)
+            axes.text(value, height, name, ha="center", va="center", fontsize=8, c=INK["muted"])
+        if min(shown) >= 0 and max(shown) <= 1:  # one scale for all shares
+            axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel(_plain(metric))
+    alt = "; ".join(
+        f"{row.label} {cell.mean:.{digits}f}"
+        + (f" (printed: {row.published[metric]})" if metric in row.published else "")
+        for row, cell in ranked[::-1]
+    )
+    alt += "".join(f"; {name}, dashed: {value:.{digits}f}" for name, value in bounds.items())
+    return Drawing(figure, metric, f"Dot plot of {metric}, best first: {alt}.")
+
+
+def _near(bounds: dict[str, float], values: list[float]) -> dict[str, float]:
+    """Those no farther off than twice the spread of the values, least first."""
+    low, high = min(values), max(values)
+    room = 2 * (high - low)
+    near = {n: v for n, v in bounds.items() if low - room <= v <= high + room}
+    return dict(sorted(near.items(), key=lambda item: item[1]))
+
+
+def tradeoff(section: Section) -> Drawing | None:
+    """Coherence against FID; against joint coherence where no FID was measured."""
+    measured = [n for t in section.tables for n in t.metrics if _is_measured(t, n)]
+    fids = [n for n in measured if n.startswith("fid/") and n.endswith("/cross")]
+    others = [n for n in ("coherence/cross", "coherence/joint") if n in measured]
+    fids.sort(key=lambda name: "inception-v3-compat" not in name)  # the published figures' own
+    if fids and others:
+        return _scatter(section, fids[0], others[0])
+    return _scatter(section, others[1], others[0]) if len(others) > 1 else None
+
+
+def _is_measured(table: Any, metric: str) -> bool:
+    return sum(metric in row.cells for row in table.rows) > 1
+
+
+def cost(section: Section, metric: str) -> Drawing | None:
+    """A metric against training minutes."""
+    ranked = section.ranked(metric)
+    times = {
+        clock: [mean_seconds(section, section.label_of(row), clock) for row, _ in ranked]
+        for clock in ("cpu_seconds", "seconds")
+    }
+    by_processor = all(times["cpu_seconds"])
+    points = {
+        section.names[row.label]: (seconds / 60, cell.mean)
+        for (row, cell), seconds in zip(
+            ranked, times["cpu_seconds" if by_processor else "seconds"], strict=True
+        )
+        if seconds
+    }
+    name = "training minutes of the processor" if by_processor else "training minutes by the wall"
+    better = (-1, _sign(section, metric))
+    return _cloud(points, f"{name}, log scale", metric, better, log=True)
+
+
+def mean_seconds(section: Section, label: str, clock: str = "seconds") -> float | None:
+    """Training time of a row's runs by the wall ("seconds") or the processor ("cpu_seconds").
+
+    Returns:
+        None where a run does not record it.
+    """
+    own = next((runs for name, runs in section.records if name == label), [])
+    seconds = [r.trained.get("provenance", {}).get(clock) for r in own if r.trained]
+    return sum(seconds) / len(seconds) if seconds and all(seconds) else None
+
+
+def _scatter(section: Section, across: str, up: str) -> Drawing | None:
+    firsts = {row.label: cell for row, cell in section.ranked(across)}
+    points = {
+        section.names[row.label]: (firsts[row.label].mean, cell.mean)
+        for row, cell in section.ranked(up)
+        if row.label in firsts
+    }
+    better = _sign(section, across), _sign(section, up)
+    name = f"{across} (less is better)" if better[0] < 0 else across
+    return _cloud(points, name, up, better)
+
+
+def _sign(section: Section, metric: str) -> int:
+    """1 where more of it is better, -1 where less is."""
+    return -1 if section.table_with(metric).metrics[metric][0] == "lower" else 1
+
+
+def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
+    """Whether another point is better in both."""
+    return any(
+        all(sign * (o - p) > 0 for sign, o, p in zip(better, other, point, strict=True))
+        for other in others
+    )
+
+
+def _cloud(
+    points: dict[str, tuple[float, float]],
+    across: str,
+    up: str,
+    better: tuple[int, int],
+    *,
+    log: bool = False,
+) -> Drawing | None:
+    """Dots with names; in colour those that no other beats in both."""
+    if len(points) < 2:
+        return None
+    with _drawing(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
+        axes = figure.subplots()
+        if log:
+            from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(color=INK["rule"], lw=0.5)
+        axes.set_axisbelow(True)
+        for point in points.values():
+            beaten = _is_beaten(point, points.values(), better)
+            axes.plot(*point, "o", ms=5.5, c=INK["muted" if beaten else "accent"], mew=0)
+        axes.margins(0.1, 0.1)
+        axes.set_xlabel(_plain(across))
+        axes.set_ylabel(_plain(up))
+        axes.tick_params(axis="y", labelcolor=INK["muted"])
+        _label(axes, points)
+    told = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
+    return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {told}.")
+
+
+def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
+    """Names beside their dots, each at the first place that covers no dot and no other name."""
+    from matplotlib.transforms import Bbox
+
+    axes.autoscale_view()
+    at = {name: axes.transData.transform((x, y)) for name, (x, y) in points.items()}
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
+    frame = axes.get_window_extent()
+    for name, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
+        text = axes.text(0, 0, _plain(name), va="center", fontsize=8.5)
+        width, height = text.get_window_extent().width + 4, 12
+        spots = [
+            (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
+            for dx, dy in ((7, 0), (5, 10), (5, -10), (5, 20), (5, -20), (5, 30), (5, -30))
+            for side in (1, -1)
+        ]
+        boxes = [Bbox.from_extents(a, b, a + width, b + height) for a, b, _ in spots]
+        costs = [
+            sum(box.overlaps(other) for other in taken)
+            + 2 * (box.x1 > frame.x1 + 12 or box.x0 < frame.x0)
+            + 0.01 * rank
+            for rank, box in enumerate(boxes)
+        ]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        side = spots[best][2]
+        edge = boxes[best].x0 + 2 if side > 0 else boxes[best].x1 - 2
+        middle = boxes[best].y0 + height / 2
+        text.set_position(axes.transData.inverted().transform((edge, middle)))
+        text.set_horizontalalignment("left" if side > 0 else "right")
+
+
+def curves(section: Section) -> Drawing | None:
+    """The training loss of every method, a small panel each, a line a seed and stage."""
+    rows = [
+        (section.names[label], [progress(section.folders[record.name]) for record in own])
+        for label, own in section.records
+    ]
+    rows = [(label, runs) for label, runs in rows if any(runs)]
+    return _losses(rows) if rows else None
+
+
+def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """By stage and term of the loss: steps and readings."""
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for event in folder.events():
+        if event["kind"] != "progress" or not isinstance(event.get("step"), int):
+            continue
+        for term, value in event.items():
+            is_term = term not in ("time", "kind", "stage", "step")
+            if is_term and isinstance(value, int | float) and math.isfinite(value):
+                terms = found.setdefault(str(event.get("stage", "")), {})
+                terms.setdefault(term, []).append((event["step"], value))
+    return found
+
+
+def angles(section: Section) -> Drawing | None:
+    """PSNR of unseen views by their angle to the given one, a small panel each method."""
+    found = {
+        section.names[label]: readings
+        for label, own in section.records
+        if (readings := _by_angle([result for record in own for result in record.results]))
+    }
+    if not found:
+        return None
+    found = dict(sorted(found.items(), key=lambda item: -sum(item[1].values()) / len(item[1])))
+    with _panels(list(found), 0.32) as (figure, grid):
+        for axes, own in zip(grid, found.values(), strict=True):
+            for other in found.values():
+                _line(axes, list(other), list(other.values()), INK["rule"], lw=0.8)
+            _line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
+            axes.set_xticks(range(0, max(own) + 1, 60))
+            axes.set_xlim(0, max(own) + 10)
+            axes.sharey(grid[0])
+            axes.locator_params(axis="y", nbins=4)
+            axes.tick_params(axis="y", labelcolor=INK["muted"], labelsize=7.5)
+    told = "; ".join(
+        f"{label}: " + ", ".join(f"{value:.1f} at {degrees}°" for degrees, value in own.items())
+        for label, own in found.items()
+    )
+    title = "PSNR by the angle between given and generated view"
+    return Drawing(figure, title, f"{title}, in dB by degrees, best method first. {told}.")
+
+
+def _by_angle(results: list[dict[str, Any]]) -> dict[int, float]:
+    """Degrees and mean PSNR over runs; empty where none was measured."""
+    found: dict[int, list[float]] = {}
+    for result in results:
+        for entry in result.get("details", {}).get("by_angle", []):
+            found.setdefault(entry["degrees"], []).append(entry["psnr"])
+    return {degrees: sum(own) / len(own) for degrees, own in sorted(found.items())}
+
+
+@contextmanager
+def _panels(names: list[str], left: float) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure of small panels, three across, each with its name."""
+    across = 3
+    down = math.ceil(len(names) / across)
+    with _drawing(down * _PANEL, left, 0.08, 0.25, 0.25) as figure:
+        grid = figure.subplots(down, across, squeeze=False, gridspec_kw=_GAPS)
+        for axes in grid.flat[len(names) :]:
+            axes.set_visible(False)
+        for axes, name in zip(grid.flat, names, strict=False):
+            axes.set_title(_plain(name), fontsize=8.5, loc="left", pad=2)
+            axes.tick_params(axis="x", labelsize=7.5)
+        yield figure, list(grid.flat[: len(names)])
+
+
+def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
+    with _panels([label for label, _ in rows], 0.08) as (figure, grid):
+        for axes, (_, runs) in zip(grid, rows, strict=True):
+            for run in runs:
+                start = 0
+                for index, terms in enumerate(run.values()):
+                    first = next(iter(terms.values()), [(0, math.nan)])  # of adversaries
+                    steps, values = zip(*terms.get("loss", first), strict=True)
+                    colour = (INK["accent"], INK["paper"], INK["muted"])[min(index, 2)]
+                    _line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
+                    start += steps[-1]
+            axes.set_yticks([])
+            axes.set_ylim(-0.08, 1.15)
+            axes.locator_params(axis="x", nbins=3)
+            axes.spines["left"].set_visible(False)
+    names = ", ".join(label for label, _ in rows)
+    alt = (
+        f"Training loss by update of {names}, a panel each. Losses of two methods are of different "
+        "kinds, so each panel has its own scale, to the largest reading after the first tenth."
+    )
+    return Drawing(figure, "Training loss by update", alt)
+
+
+def _share(steps: tuple[int, ...], values: tuple[float, ...]) -> list[float]:
+    """Readings between the least and the largest after the first tenth, so that stages fit."""
+    low = min(values)
+    high = max((v for s, v in zip(steps, values, strict=True) if s > steps[-1] / 10), default=low)
+    return [(v - low) / (high - low) if high > low else 0.5 for v in values]
+
+
+def _line(axes: Any, steps: Any, values: Any, colour: str, **options: Any) -> None:
+    axes.plot(steps, values, c=colour, solid_joinstyle="round", **options)
+
+
+def run_curves(name: str, folder: Any) -> Drawing | None:
+    """One run's loss and its terms, a panel a stage."""
+    stages = progress(folder)
+    if not stages:
+        return None
+    right = _room((term for terms in stages.values() for term in terms), 8.5)
+    with _drawing(0.3 + 1.9 * len(stages), 0.6, right, 0.3, 0.5) as figure:
+        grid = figure.subplots(len(stages), 1, squeeze=False, gridspec_kw={"hspace": 0.4})
+        for axes, (stage, terms) in zip(grid.flat, stages.items(), strict=True):
+            ends = {}
+            for colour, (term, readings) in zip(_LINES, terms.items(), strict=False):
+                steps, values = zip(*readings, strict=True)
+                shade = INK["ink"] if term == "loss" else colour
+                _line(axes, steps, values, shade, lw=1.6 if term == "loss" else 1.1)
+                ends[term] = steps[-1], values[-1], shade
+            _spread_scale(axes, terms)
+            _name_ends(axes, ends)
+            axes.set_title(_plain(f"stage {stage}"), fontsize=9, loc="left", pad=3)
+            axes.grid(axis="y", color=INK["rule"], lw=0.5)
+            axes.tick_params(axis="y", labelcolor=INK["muted"])
+            axes.locator_params(axis="x", nbins=5)
+        grid.flat[-1].set_xlabel("update")
+    last = "; ".join(
+        f"{stage}: {', '.join(f'{t} ends at {v[-1][1]:.4g}' for t, v in terms.items())}"
+        for stage, terms in stages.items()
+    )
+    return Drawing(figure, "Learning curves", f"Losses of {name} by update. {last}.")
+
+
+def _spread_scale(axes: Any, terms: dict[str, list[tuple[int, float]]]) -> None:
+    """A log scale where terms differ tenfold and all are positive."""
+    values = [value for readings in terms.values() for _, value in readings]
+    if min(values) > 0 and max(values) > 10 * min(values):
+        from matplotlib.ticker import FuncFormatter
+
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
+    """Terms named beside the ends of their lines, pushed apart where they would meet."""
+    axes.autoscale_view()
+    frame = axes.get_window_extent()
+    step, below = 13 / frame.height, -math.inf
+    for term, (x, y, colour) in sorted(ends.items(), key=lambda item: (item[1][1], item[0])):
+        share = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]
+        below = max(share, below + step)
+        axes.text(
+            1.01, below, _plain(term), transform=axes.transAxes, va="center", c=colour, fontsize=8.5
+        )
+
+
+def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None:
+    """Given modality x target, a panel a method, with the value in each field."""
+    rows = [(section.names[x], matrices(own).get(metric)) for x, own in section.records]
+    rows = [(label, matrix) for label, matrix in rows if matrix]
+    if not rows:
+        return None
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shades = LinearSegmentedColormap.from_list("shares", ("#f4f7fa", "#5d9ccb", "#08355e"))
+    across = min(3, len(rows))
+    down = math.ceil(len(rows) / across)
+    names = {name for _, (given, targets, _) in rows for name in (*given, *targets)}
+    with _drawing(0.7 + down * 4.6 / across, _room(names, 7) + 0.2, 0.05, 0.3, 0.4) as figure:
+        grid = figure.subplots(down, across, squeeze=False, gridspec_kw={"hspace": 0.32})
+        for axes in grid.flat[len(rows) :]:
+            axes.set_visible(False)
+        for axes, (label, (given, targets, means)) in zip(grid.flat, rows, strict=False):
+            shares = [[means.get((g, t), math.nan) for t in targets] for g in given]
+            axes.imshow(shares, vmin=0, vmax=1, cmap=shades)
+            for (g, t), value in means.items():
+                axes.text(
+                    targets.index(t),
+                    given.index(g),
+                    f"{100 * value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    c="#ffffff" if value > 0.6 else INK["ink"],
+                )
+            axes.set_title(_plain(label), fontsize=8.5, loc="left", pad=3)
+            axes.set_xticks(range(len(targets)), map(_plain, targets), fontsize=7)
+            axes.set_yticks(range(len(given)), map(_plain, given), fontsize=7)
+            axes.spines[:].set_visible(False)
+        figure.supxlabel("target", y=0.02, fontsize=8.5, c=INK["muted"])
+        figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])
+    names = ", ".join(label for label, _ in rows)
+    return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {names}.")
+
+
+def clouds(
+    rows: Sequence[Sequence[Cloud]], title: str, alt: str, keys: dict[int | None, str]
+) -> Drawing:
+    """Latents side by side; the panels of a row share their axes.
+
+    Args:
+        rows: Panels, as many in each row.
+        title: Of the drawing.
+        alt: As `Drawing` has it.
+        keys: What the colour of each class means, None for points without one.
+    """
+    across = len(rows[0])
+    width = _WIDE if across > 2 else _WIDTH
+    gap, edge = 0.07, 0.05
+    left = edge + 0.15 * any(row[0].beside for row in rows)
+    side = (width - left - edge - gap * (across - 1)) / across
+    heading, foot, legend = 0.22, 0.2, 0.24
+    height = len(rows) * (heading + side + foot) + legend
+    with _drawing(height, left, edge, heading, foot + legend, width) as figure:
+        gaps = {"wspace": gap / side, "hspace": (heading + foot) / side}
+        grid = figure.subplots(len(rows), across, squeeze=False, gridspec_kw=gaps)
+        for panels, row in zip(grid, rows, strict=True):
+            limits = _square([point for cloud in row for point in cloud.points])
+            for axes, cloud in zip(panels, row, strict=True):
+                _cloud_panel(axes, cloud, limits)
+        _cloud_keys(figure, keys, 0.1 / height)
+    return Drawing(figure, title, alt)
+
+
+def _square(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Limits of both axes, equally wide, that hold all points."""
+    ends = [(min(values), max(values)) for values in zip(*points, strict=True)]
+    half = 0.54 * max(high - low for low, high in ends) or 1.0
+    return tuple(((low + high) / 2 - half, (low + high) / 2 + half) for low, high in ends)
+
+
+def _cloud_panel(axes: Any, cloud: Cloud, limits: tuple[tuple[float, float], ...]) -> None:
+    axes.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.set_title(_plain(cloud.title), fontsize=8.5, pad=3)
+    axes.set_xlabel(_plain(cloud.told), fontsize=7.5, labelpad=3)
+    axes.set_ylabel(_plain(cloud.beside), fontsize=6.5, labelpad=3)
+    for zero, line in ((limits[0], axes.axvline), (limits[1], axes.axhline)):
+        if zero[0] < 0 < zero[1]:
+            line(0, c=INK["rule"], lw=0.5, zorder=0)
+    shades = list(map(_shade, cloud.classes))  # in their order, so that no class covers another
+    axes.scatter(*zip(*cloud.points, strict=True), c=shades, s=3.6, lw=0, alpha=0.75)
+    if cloud.named:
+        _name_classes(axes, cloud, 0.06 * (limits[0][1] - limits[0][0]))
+
+
+def _name_classes(axes: Any, cloud: Cloud, radius: float) -> None:
+    """Each class written at that of its points around which it is most among itself."""
+    from matplotlib.patheffects import withStroke
+
+    marked = list(zip(cloud.points, cloud.classes, strict=True))
+    best: dict[int, tuple[int, tuple[float, float]]] = {}
+    for point, label in marked:
+        if label is None:
+            continue
+        near = [other for place, other in marked if math.dist(place, point) < radius]
+        lead = 2 * near.count(label) - len(near)
+        best[label] = max(best.get(label, (lead, point)), (lead, point))
+    for label, (_, (x, y)) in best.items():
+        halo = [withStroke(linewidth=2, foreground=INK["surface"])]
+        where = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 5}
+        axes.text(x, y, str(label), c=INK["ink"], path_effects=halo, **where)
+
+
+def _shade(label: int | None) -> str:
+    return "#a9aeb4" if label is None else _CLASSES[label % len(_CLASSES)]
+
+
+def _cloud_keys(figure: Any, keys: dict[int | None, str], up: float) -> None:
+    """A line of dots with what they mean."""
+    from matplotlib.lines import Line2D
+
+    dots = [
+        Line2D([], [], ls="", marker="o", ms=4, mew=0, c=_shade(label), label=_plain(text))
+        for label, text in sorted(keys.items(), key=lambda item: (item[0] is None, item[0] or 0))
+    ]
+    figure.legend(
+        handles=dots,
+        loc="center",
+        bbox_to_anchor=(0.5, up),
+        ncols=len(dots),
+        frameon=False,
+        fontsize=7.5,
+        handlelength=0.8,
+        handletextpad=0.3,
+        columnspacing=0.9,
+        labelcolor=INK["muted"],
+    )
+
+
+def _plain(text: str) -> str:
+    """A name on one line."""
+    return " ".join(str(text).split())
+
+
+def as_svg(drawing: Drawing) -> str:
+    """For a page: letters as text in the page's font, colours as the page's variables."""
+    from markupsafe import escape
+    from matplotlib import rc_context
+
+    with rc_context({**_FRAME, "svg.fonttype": "none"}):
+        out = io.StringIO()
+        drawing.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"font: (\S+) [^;\"]+", r"font-size: \1", text)
+    for name, colour in INK.items():
+        text = text.replace(colour, f"var(--{name})")
+    for index, colour in enumerate(_LINES):
+        text = text.replace(colour, f"var(--line{index})")
+    text = re.sub(r' (width|height)="[^"]+pt"', "", text, count=2)
+    own = sha256(drawing.alt.encode()).hexdigest()[:6]  # several figures share a page
+    text = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", text)
+    text = re.sub(r'(id="|href="#|url\(#)([mp][0-9a-f]{10})', rf"\g<1>f{own}\g<2>", text)
+    label = f'<svg role="img" aria-label="{escape(drawing.alt)}"'
+    return text.replace("<svg", label, 1).strip()
+
+
+def as_file(drawing: Drawing, form: str) -> bytes:
+    """For a paper: "svg" with letters as outlines, or "pdf"; no date in either."""
+    from matplotlib import rc_context
+
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with rc_context(_FRAME):
+        out = io.BytesIO()
+        drawing.figure.savefig(out, format=form, metadata={**dates[form], "Creator": "shala-bench"})
+    return out.getvalue()

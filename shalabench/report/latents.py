@@ -1,0 +1,291 @@
+"""Figures of latents: what a method's prior covers of its encodings (the paper's Figure 4).
+
+They are made from a run's weights and its data, on the CPU, so that they are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+import classifiers
+from shalabench.api import (
+    BenchError,
+    Classifier,
+    DataError,
+    Dataset,
+    Latent,
+    Model,
+    Places,
+    Rng,
+    Split,
+    Trace,
+    derive_seed,
+    fixed_choice,
+    has_ability,
+)
+from shalabench.api.registry import find
+from shalabench.execute.trained import load_trained
+from shalabench.records.gather import Gathered, Record, check_names
+from shalabench.records.store import Store
+from shalabench.report import figures
+from shalabench.report.figures import Cloud, Drawing
+from shalabench.report.paper import select, write_drawing
+from shalabench.report.sections import Section, sections_of
+
+_SHOWN = 500  # points a panel
+_TIMES = (1, 0.6, 0.4, 0.2, 0)  # t / T; samplers of 5, 50 and 1,000 steps pass them all
+_EXAMPLE = ("shala", "polydigits", "quick")
+
+
+def write_latents(
+    stores: Sequence[Store],
+    out: Path,
+    places: Places,
+    *,
+    store: Path | None = None,
+    digits: tuple[int, ...] = (),
+    split: str = "test",
+    **filters: Any,
+) -> tuple[list[Path], list[str]]:
+    """Draw the latents of every method in the stores, of its first seed that has weights.
+
+    Args:
+        stores: Where runs lie.
+        out: A folder; made where missing.
+        places: Where the data lie.
+        store: The folder that --store named, for the commands in messages.
+        digits: Only runs on these digits; any run where empty.
+        split: What is encoded.
+        filters: "dataset", "preset" and "models", as `select` takes them.
+
+    Returns:
+        The files, and sentences on what was left out.
+
+    Raises:
+        BenchError: Nothing can be drawn; the message has the command that makes a run.
+    """
+    found = Gathered()
+    if any(one.runs() for one in stores):
+        found = select(stores, split=split, digits=digits, **filters)
+    else:
+        check_names([], **filters)
+    files, left_out = [], [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
+    for section in sections_of(found):
+        for label, records in section.records:
+            try:
+                drawing = _draw(section, records, places, split, store)
+            except BenchError as error:
+                left_out.append(str(error))
+                continue
+            name = section.names[label].removesuffix(" …")  # overridden, and alone in its section
+            parts = ("latent", section.dataset, section.preset, section.variant, name)
+            files += write_drawing(drawing, "-".join(filter(None, parts)), out)
+    if not files:
+        raise BenchError("\n".join(left_out) if found.records else _none(digits, store, **filters))
+    return files, left_out
+
+
+def _none(
+    digits: tuple[int, ...],
+    store: Path | None,
+    *,
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+) -> str:
+    """That there is no run, and the command that makes one."""
+    model, data, size = (models or _EXAMPLE)[0], dataset or _EXAMPLE[1], preset or _EXAMPLE[2]
+    overrides = [f"data.digits={list(digits)}".replace(" ", "")] if digits else []
+    command = _command(model, data, size, 0, overrides, store)
+    what = ""
+    if digits:
+        what = f" on the digits {', '.join(map(str, digits))}"
+    return f"There is no run{what} among those asked for. This makes one: {command}"
+
+
+def _command(
+    model: str, dataset: str, preset: str, seed: int, overrides: Sequence[str], store: Path | None
+) -> str:
+    words = ["python", "bench.py", "run", "--models", model, "--dataset", dataset]
+    words += ["--preset", preset, *(("--seeds", f"{seed},{seed}") if seed else ())]
+    words += [word for text in overrides for word in ("--set", text)]
+    return shlex.join([*words, *(("--store", str(store)) if store else ())])
+
+
+def _draw(
+    section: Section, records: Sequence[Record], places: Places, split: str, store: Path | None
+) -> Drawing:
+    run = records[0].run
+    if not has_ability(find("model", run["model"]).cls, Latent):
+        raise BenchError(f"{run['model']} has no shared latent with a prior that could be drawn.")
+    record = next((r for r in records if section.folders[r.name].weights.exists()), None)
+    if record is None:
+        names = (run[key] for key in ("model", "dataset", "preset", "seed", "overrides"))
+        why = "as exported runs are" if records[0].trained else f"its state is '{records[0].state}'"
+        raise BenchError(
+            f"{records[0].name} is recorded without weights, {why}, and latents are drawn from "
+            f"weights. This trains it: {_command(*names, store)}"
+        )
+    model, dataset = load_trained(section.folders[record.name], places)
+    with torch.inference_mode():
+        return _Sight(model, dataset, split, record).drawing()
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """A trained model looked at through the tuples of a split."""
+
+    model: Model
+    dataset: Dataset
+    split: str
+    record: Record
+
+    def drawing(self) -> Drawing:
+        """From prior to posterior, by the way of the diffusion where the prior is one."""
+        own = self.record.run["settings"].get("prior.kind", "own") == "own"
+        panels = self._trace() if own and isinstance(self.model, Trace) else self._prior()
+        panels["posterior"] = self.posterior
+        read = [self._read(z, title) for title, z in panels.items()]
+        rows = [self._row(panels, read, *way) for way in self._projections(panels.values())]
+        run = self.record.run
+        title = f"Latents of {run['model']} on {run['dataset']}"
+        keys = {label: str(label) for label in self.known}
+        if any(label is None for row in rows for cloud in row for label in cloud.classes):
+            keys[None] = "classifiers differ" if self.judges else "not classified"
+        return figures.clouds(rows, title, f"{title}. {self._tell(rows)}", keys)
+
+    def _trace(self) -> dict[str, Tensor]:
+        """A Gaussian and the states of the diffusion `[n, D]`, by what they are called."""
+        gaussian = self._rng("gaussian").normal(*self.posterior.shape)
+        trace = self.model.trace(self.n, _TIMES, self._rng("prior"))
+        steps = {{0: "t = 0", 1: "t = T"}.get(t, f"t = {t:.2g} T"): z for t, z in trace.items()}
+        return {"Gaussian": gaussian, **steps}
+
+    def _prior(self) -> dict[str, Tensor]:
+        return {"prior": self.model.prior(self.n, self._rng("prior"))}
+
+    def _projections(self, latents: Iterable[Tensor]) -> Iterator[tuple[str, list[np.ndarray]]]:
+        """Each way of seeing latents `[n, D]` as `[n, 2]`, with its name where D is not 2."""
+        found = [z.double().numpy() for z in latents]
+        size = found[-1].shape[1]
+        if size < 2:
+            raise BenchError(f"The latent of {self.record.name} has one dimension: no picture.")
+        if size == 2:
+            yield "", found
+            return
+        axes = PCA(2, random_state=0).fit(found[-1])  # the posterior's
+        share = f"PCA, {100 * axes.explained_variance_ratio_.sum():.0f} % of variance"
+        yield share, [axes.transform(x) for x in found]
+        how, embedded = _embed(np.concatenate(found))
+        yield how, np.split(embedded, len(found))
+
+    def _row(
+        self,
+        titles: Iterable[str],
+        read: Sequence[Sequence[int | None]],
+        how: str,
+        places: Sequence[np.ndarray],
+    ) -> list[Cloud]:
+        """A row of panels, of which the posterior is coloured by its tuples' classes."""
+        row = []
+        for title, seen, where in zip(titles, read, places, strict=True):
+            agreeing = 100 * sum(label is not None for label in seen) / self.n
+            told = f"{agreeing:.0f} % agree" if self.judges else ""
+            points, last = list(map(tuple, where.tolist())), title == "posterior"
+            row.append(Cloud(title, told, points, self.labels if last else seen, last))
+        row[0] = replace(row[0], beside=how)
+        return row
+
+    def _read(self, z: Tensor, title: str) -> list[int | None]:
+        """The class that all classifiers see in what latents `[n, D]` decode to, or None."""
+        if not self.judges:
+            return [None] * len(z)
+        views = self.model.decode(z, self._rng("decode", title))
+        names = self.dataset.spec.names
+        guesses = torch.stack([self.judges[m].network(views[m]).argmax(-1) for m in names])
+        agreed = (guesses == guesses[0]).all(0).tolist()
+        seen = zip(guesses[0].tolist(), agreed, strict=True)
+        return [label if same and label in self.known else None for label, same in seen]
+
+    def _tell(self, rows: Sequence[Sequence[Cloud]]) -> str:
+        """What is seen, in words and numbers."""
+        told = "Scatter plots, the axes of a row alike. The posterior is coloured by class"
+        if self.judges:
+            told += ", other latents by the class that all classifiers see in what they decode to"
+        panels = [f"{c.title}{f': {c.told}' if c.told else ''}" for c in rows[0]]
+        told += f". {self.n} points a panel: {'; '.join(panels)}."
+        if ways := [row[0].beside for row in rows if row[0].beside]:
+            told += f" Seen by {' and '.join(ways)}."
+        if score := self.record.score("latents/two-sample"):
+            told += f" Prior and posterior are told apart with accuracy {score.value:.3f}."
+        return told
+
+    def _rng(self, *names: object) -> Rng:
+        return Rng(derive_seed(self.record.run["seed"], "latent figure", *names))
+
+    @cached_property
+    def judges(self) -> dict[str, Classifier]:
+        """The shipped classifiers; none where there are none."""
+        if not self.dataset.spec.classes:
+            return {}
+        try:
+            return classifiers.load(self.dataset.spec, "cpu")
+        except DataError:
+            return {}
+
+    @cached_property
+    def _tuples(self) -> Split:
+        return self.dataset.split(self.split)
+
+    @cached_property
+    def _items(self) -> Tensor:
+        return fixed_choice(len(self._tuples), _SHOWN, "latent figure")
+
+    @property
+    def n(self) -> int:
+        """How many points a panel has."""
+        return len(self._items)
+
+    @cached_property
+    def posterior(self) -> Tensor:
+        """An encoding `[n, D]` of each tuple."""
+        views = self._tuples.batch(self._items).views
+        return self.model.encode(views, self._rng("posterior"))
+
+    @cached_property
+    def labels(self) -> list[int | None]:
+        """The class of each tuple."""
+        labels = self._tuples.labels
+        return [None] * self.n if labels is None else labels[self._items].tolist()
+
+    @cached_property
+    def known(self) -> list[int]:
+        """The classes that there are."""
+        return sorted({label for label in self.labels if label is not None})
+
+
+def _embed(x: np.ndarray) -> tuple[str, np.ndarray]:
+    """Latents `[N, D]` flattened so that neighbours stay near, and by what.
+
+    UMAP (McInnes et al. 2018) where it is installed, else t-SNE (van der Maaten and Hinton 2008).
+    """
+    try:
+        from umap import UMAP
+    except ImportError:
+        near = min(30.0, (len(x) - 1) / 3)
+        return "t-SNE", TSNE(perplexity=near, random_state=0, n_jobs=1).fit_transform(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a fixed seed takes one thread
+        return "UMAP", UMAP(n_components=2, random_state=0, n_jobs=1).fit_transform(x)

@@ -1,0 +1,116 @@
+"""Figures for a paper, as SVG and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from shalabench.api.errors import BenchError, unknown
+from shalabench.records.gather import Gathered, check_names, gather
+from shalabench.records.store import Store, write_whole
+from shalabench.report import figures
+from shalabench.report.pages import page_name
+from shalabench.report.sections import Section, sections_of
+
+
+def _first(draw: Callable) -> Callable:
+    """Of a section's first headline metric."""
+    return lambda section: draw(section, section.headlines()[0]) if section.headlines() else None
+
+
+KINDS: dict[str, Callable[[Section], figures.Drawing | None]] = {
+    "tradeoff": figures.tradeoff,
+    "curves": figures.curves,
+    "heatmap": figures.heatmap,
+    "dots": _first(figures.dots),
+    "cost": _first(figures.cost),
+    "angles": figures.angles,
+}
+
+
+def write_figures(
+    kind: str,
+    stores: Sequence[Store],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+    split: str = "test",
+    digits: tuple[int, ...] = (),
+) -> tuple[list[Path], list[str]]:
+    """Draw one kind of figure for every dataset and preset that has what it shows.
+
+    Args:
+        kind: One of KINDS.
+        stores: Where records lie.
+        out: A folder; made where missing.
+        dataset, preset, models, split, digits: As `select` takes them.
+
+    Returns:
+        The files, and the records that were left out.
+
+    Raises:
+        BenchError: Nothing of what was asked can be drawn.
+    """
+    if kind not in KINDS:
+        raise BenchError(unknown("figure", kind, KINDS))
+    found = select(stores, dataset, preset, models, split, digits)
+    files: list[Path] = []
+    for section in sections_of(found):
+        if (drawing := KINDS[kind](section)) is None:
+            continue
+        names = (kind, section.dataset, section.preset, section.variant)
+        files += write_drawing(drawing, "-".join(filter(None, names)), out)
+    if not found.records:
+        raise BenchError(
+            "There is no run of what was asked for. Ask for another dataset, preset, method or "
+            "digits, or leave them out to draw what there is."
+        )
+    if not files:
+        raise BenchError(
+            f"No figure of kind '{kind}' can be drawn from {len(found.records)} runs: what it "
+            "shows was not measured there. Ask for another dataset, preset, method or split."
+        )
+    return files, [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
+
+
+def select(
+    stores: Sequence[Store],
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+    split: str = "test",
+    digits: tuple[int, ...] = (),
+) -> Gathered:
+    """The runs that a figure is asked of.
+
+    Args:
+        stores: Where records lie.
+        dataset: Only this one.
+        preset: Only this one.
+        models: Only these.
+        split: What was measured on.
+        digits: Only runs on data of just these digits; on any where empty.
+
+    Raises:
+        BenchError: There is no run at all, or a name is unknown.
+    """
+    found = gather(stores, split)
+    check_names(found.records, dataset, preset, models)
+    return found.only(
+        lambda record: (
+            dataset in (None, record.run["dataset"])
+            and preset in (None, record.run["preset"])
+            and (not models or record.run["model"] in models)
+            and (not digits or record.run["settings"].get("data.digits") == list(digits))
+        )
+    )
+
+
+def write_drawing(drawing: figures.Drawing, name: str, out: Path) -> list[Path]:
+    """Write a drawing in both forms under a safe name; the files are returned."""
+    files = [out / f"{page_name(name)}.{form}" for form in ("svg", "pdf")]
+    for file in files:
+        write_whole(file, figures.as_file(drawing, file.suffix[1:]), "--out")
+    return files

@@ -1,0 +1,153 @@
+"""Comparisons from made-up stores whose figures are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from helpers.records import write_run
+
+from bench import main
+from shalabench.analysis.compare import compare
+from shalabench.api import BenchError
+from shalabench.records.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    for seed, (a, b) in enumerate(((0.80, 0.30), (0.82, 0.34), (0.84, 0.38))):
+        write_run(tmp_path, "shala", seed, a)
+        write_run(tmp_path, "mmvae+", seed, b, x=2)
+    return Store(tmp_path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["compare", *map(str, arguments)])
+
+
+def test_methods_are_compared_over_paired_seeds_and_settings_told(store):
+    found = run("shala", "mmvae+", "--store", store.root)
+    assert found.exit_code == 0, found.output
+    line = next(x for x in found.output.splitlines() if x.startswith("coherence/joint"))
+    assert "+0.480" in line
+    assert "+0.430 to +0.530" in line  # 4.303 * 0.02 / sqrt(3)
+    assert "shala is better" in line
+    assert "3 seeds, paired" in line
+    assert any(x.split() == ["model.x", "1", "2"] for x in found.output.splitlines())
+
+
+def test_json_holds_every_figure(store):
+    found = run("shala", "mmvae+", "--store", store.root, "--json")
+    metric = json.loads(found.output)["comparisons"][0]["metrics"][0]
+    assert metric["value"] == pytest.approx(0.48)
+    assert metric["direction"] == "higher"
+
+
+def test_other_data_are_refused_by_name(tmp_path):
+    write_run(tmp_path, "shala", 0, 0.8, data="aaaa")
+    write_run(tmp_path, "mmvae+", 0, 0.3, data="bbbb")
+    found = run("shala", "mmvae+", "--store", tmp_path)
+    assert found.exit_code == 2
+    assert "the data differ (fingerprints aaaa and bbbb)" in found.output
+
+
+def test_other_classifiers_are_refused_by_name(tmp_path):
+    write_run(tmp_path, "shala", 0, 0.8, judge="one")
+    write_run(tmp_path, "mmvae+", 0, 0.3, judge="two")
+    with pytest.raises(BenchError, match=r"classifier of m0 \(one and two\)"):
+        compare("shala", "mmvae+", [Store(tmp_path)])
+
+
+def test_classifiers_that_differ_within_a_side_are_refused_too(tmp_path):
+    for seed, judge in enumerate(("one", "two")):
+        write_run(tmp_path, "shala", seed, 0.8, judge=judge)
+        write_run(tmp_path, "mmvae+", seed, 0.3, judge="one")
+    with pytest.raises(BenchError, match="differ in their coherence classifiers"):
+        compare("shala", "mmvae+", [Store(tmp_path)])
+
+
+def test_two_stores_are_compared_run_by_run(tmp_path):
+    for name, shift in (("old", 0.0), ("new", 0.1)):
+        for seed in (0, 1, 2):
+            write_run(tmp_path / name, "shala", seed, 0.5 + shift + seed / 1000 * (1 + shift))
+        write_run(tmp_path / name, "mmvae+", 0, 0.3)
+    write_run(tmp_path / "new", "mvae", 0, 0.3)
+    found, left_out = compare(str(tmp_path / "new"), str(tmp_path / "old"), [])
+    assert [c.place for c in found] == ["mmvae+, polymnist, quick", "shala, polymnist, quick"]
+    assert found[1].metrics[0][3].value == pytest.approx(0.1, abs=1e-3)
+    assert any("mvae, polymnist, quick: only" in text for text in left_out)
+
+
+def test_two_commits_are_compared_though_their_code_differs(tmp_path):
+    for commit, value, code in (("a" * 40, 0.5, "s1"), ("b" * 40, 0.6, "s2")):
+        folder = write_run(tmp_path, "shala", 0, value, name=commit, source=code)
+        provenance = {"source": code, "nets": "n", "commit": commit}
+        (folder / "trained.json").write_text(json.dumps({"provenance": provenance}))
+    (found,), _ = compare("bbbbbbb", "aaaaaaa", [Store(tmp_path)])
+    assert found.metrics[0][3].value == pytest.approx(0.1)
+    assert ("code digest, source", "s2", "s1") in found.configuration
+
+
+def test_variants_of_a_method_are_named_and_not_mixed(store):
+    write_run(store.root, "shala", 0, 0.9, name="v", overrides=["model.x=3"], x=3)
+    (found,), _ = compare("shala [model.x=3]", "shala", [store])
+    assert found.names == ("shala [model.x=3]", "shala")
+    assert found.metrics[0][3].a == pytest.approx(0.9)
+    write_run(store.root, "mvae", 0, 0.9, name="a", overrides=["model.x=3"], x=3)
+    write_run(store.root, "mvae", 0, 0.9, name="b", overrides=["model.x=4"], x=4)
+    with pytest.raises(BenchError, match=r"several variants .*mvae \[model.x=3\]"):
+        compare("mvae", "shala", [store])
+
+
+def test_a_variant_is_called_as_in_the_table_of_its_dataset(store):
+    write_run(store.root, "shala", 0, 0.5, name="v", overrides=["model.x=3"], x=3)
+    write_run(store.root, "shala", 0, 0.5, name="other", dataset="mst", x=7)
+    (found,), _ = compare("shala", "shala [model.x=3]", [store], dataset="polymnist")
+    assert found.names == ("shala", "shala [model.x=3]")
+
+
+def test_an_extractor_that_is_a_classifier_is_told_by_its_digest_alone(store):
+    """Older records name no instruments, and their classifiers' digests are the same."""
+    for folder in store.root.glob("shala*"):
+        (file,) = (folder / "results").iterdir()
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"instruments": {"m0": "d"}}))
+    (found,), _ = compare("shala", "mmvae+", [store])
+    assert found.metrics
+    assert not found.refused
+
+
+def test_rows_of_an_ablation_are_called_as_in_its_table(tmp_path):
+    for seed in (0, 1):
+        for w, joint in ((0.0, 0.5), (4.0, 0.7)):
+            settings = {"settings": {"model.prior.guidance": w}, "name": str(w)}
+            changed = [f"model.prior.guidance={w}"]
+            write_run(tmp_path, "shala", seed, joint + seed / 10, overrides=changed, **settings)
+    found = run("shala (w = 4)", "shala (w = 0)", "--store", tmp_path)
+    assert found.exit_code == 0, found.output
+    assert "+0.200" in found.output
+    missing = run("shala (w = 1)", "shala (w = 0)", "--store", tmp_path)
+    assert missing.exit_code == 2
+    assert "Did you mean 'shala (w = 4)'" in missing.output
+
+
+def test_an_unknown_metric_is_called_so(store):
+    with pytest.raises(BenchError, match=r"Unknown metric 'coherrence/joint'. Did you mean"):
+        compare("shala", "mmvae+", [store], metric="coherrence/joint")
+
+
+def test_sides_of_two_kinds_and_unknown_names_are_told(store):
+    with pytest.raises(BenchError, match="'shala' is a method and 'quick' is a preset"):
+        compare("shala", "quick", [store])
+    with pytest.raises(BenchError, match="Did you mean 'shala'"):
+        compare("shalla", "mmvae+", [store])
+
+
+def test_a_broken_record_is_left_out_and_told(store):
+    (store.root / "broken").mkdir()
+    (store.root / "broken" / "run.json").write_text("{")
+    found, left_out = compare("shala", "mmvae+", [store])
+    assert found[0].metrics
+    assert any("broken: unreadable" in text for text in left_out)
+    with pytest.raises(BenchError, match=r"Unknown method.*Left out: .*broken"):
+        compare("mvae", "mmvae+", [store])

@@ -1,0 +1,565 @@
+"""Tables from a made-up store whose figures are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from helpers.records import write_result, write_run, write_views
+
+from bench import main
+from shalabench.analysis.status import describe
+from shalabench.analysis.tables import bounds_of, make_tables, render
+from shalabench.api import BenchError, Score
+from shalabench.config.settings import resolve
+from shalabench.records.gather import gather
+from shalabench.records.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    for seed, value in enumerate((0.80, 0.82, 0.84)):
+        write_run(tmp_path, "shala", seed, value)
+    for seed, value in enumerate((0.30, 0.34, 0.38)):
+        write_run(tmp_path, "mmvae+", seed, value)
+    return Store(tmp_path)
+
+
+def table_of(store, metric="coherence/joint", **filters):
+    return next(t for t in make_tables([store], metric, **filters) if t.dataset == "polymnist")
+
+
+def test_mean_and_standard_error_over_seeds(store):
+    rows = {row.label: row for row in table_of(store).rows}
+    cell = rows["shala"].cells["coherence/joint"]
+    assert cell.mean == pytest.approx(0.82)
+    assert cell.stderr == pytest.approx(0.02 / 3**0.5)
+    assert cell.seeds == 3
+    assert cell.best
+    assert not rows["mmvae+"].cells["coherence/joint"].best
+
+
+def test_published_figures_stand_beside_and_absent_methods_are_said(store):
+    text = render([table_of(store)], "text")
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "0.820*" in rows["shala"]
+    assert "0.815" in rows["shala"]
+    assert "0.344" in rows["mmvae+"]
+    assert "not run" in rows["cmvae"]
+    assert "m0 0.990" in text
+    assert "coherence version 1 on the test split; test items a figure: 1,000." in text
+    assert "made up" in text
+
+
+def test_what_is_not_significantly_worse_is_marked_too(tmp_path):
+    for seed, (a, b) in enumerate(((0.80, 0.79), (0.84, 0.82), (0.82, 0.84))):
+        write_run(tmp_path, "shala", seed, a)
+        write_run(tmp_path, "mmvae+", seed, b)
+    assert all(r.cells["coherence/joint"].best for r in table_of(Store(tmp_path)).rows if r.cells)
+
+
+def test_a_variant_is_not_ranked_where_the_preset_s_settings_ran(store, tmp_path):
+    write_run(tmp_path, "shala", 0, 0.9, name="v", overrides=["model.x=9"], x=9)
+    table = table_of(store)
+    best = {row.label: row.cells["coherence/joint"].best for row in table.rows if row.cells}
+    assert best == {"shala": True, "mmvae+": False, "shala [model.x=9]": False}
+    assert any("are not ranked" in note for note in table.notes)
+
+
+def test_a_variant_is_none_for_what_nobody_overrode(store, tmp_path):
+    """As the precision of a second machine, which tells the preset's own rows apart."""
+    write_run(tmp_path, "shala", 0, 0.8, name="p", precision="float32")
+    write_run(tmp_path, "shala", 0, 0.9, name="v", overrides=["model.x=9"], x=9)
+    rows = {row.label: row for row in table_of(store).rows if row.cells}
+    plain = {"shala [train.precision=bf16]", "shala [train.precision=float32]"}
+    assert {label for label, row in rows.items() if row.cells["coherence/joint"].best} == plain
+    assert {label for label, row in rows.items() if row.published} == {*plain, "mmvae+"}
+
+
+def test_no_printed_figure_stands_beside_a_part_of_the_data(tmp_path):
+    digits = {"overrides": ["data.digits=[0,1]"], "settings": {"data.digits": [0, 1]}}
+    write_run(tmp_path, "shala", 0, 0.97, **digits)
+    rows = {row.label: row for row in table_of(Store(tmp_path)).rows}
+    assert rows["shala [data.digits=[0,1]]"].published == {}
+    assert rows["shala"].published["coherence/joint"] == "0.815"
+
+
+def test_one_seed_shows_the_error_over_items_and_says_so(tmp_path):
+    write_run(tmp_path, "shala", 0, 0.8)
+    table = table_of(Store(tmp_path))
+    assert table.rows[-1].cells["coherence/joint"].stderr == 0.01
+    assert any("one seed" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "label"),
+    [
+        ({"x": 2}, "shala [model.x=2]"),
+        ({"precision": "float32"}, "shala [train.precision=float32]"),
+    ],
+)
+def test_other_settings_are_another_row_and_the_label_tells_which(store, tmp_path, change, label):
+    write_run(tmp_path, "shala", 0, 0.1, name="other", **change)
+    rows = [row for row in table_of(store).rows if row.method == "shala"]
+    assert len(rows) == 2
+    assert label in [row.label for row in rows]
+
+
+def test_settings_that_change_no_number_make_no_row(store, tmp_path):
+    write_run(tmp_path, "shala", 3, 0.82, compile=True)
+    (row,) = [row for row in table_of(store).rows if row.method == "shala"]
+    assert row.cells["coherence/joint"].seeds == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"source": "changed"}, "source code"),
+        ({"data": "changed"}, "data"),
+        ({"evaluator": "changed"}, "coherence source code"),
+        ({"version": 2}, "coherence version"),
+        ({"judge": "changed"}, "coherence classifiers"),
+    ],
+)
+def test_runs_that_differ_are_not_averaged_unasked(store, tmp_path, change, what):
+    write_run(tmp_path, "shala", 3, 0.1, name="new", **change)
+    expected = rf"differ in their {what}: shala-2- and shala-3-new, .*--mix"
+    with pytest.raises(BenchError, match=expected):
+        table_of(store)
+    (row,) = [row for row in table_of(store, mix=True).rows if row.method == "shala"]
+    assert row.cells["coherence/joint"].seeds == 4
+
+
+def test_the_last_result_of_an_evaluator_counts(store):
+    folder = next(f for f in store.runs() if f.run["model"] == "shala")
+    write_result(folder.path, 0.5, finished=5)
+    write_result(folder.path, 0.1, finished=4)
+    row = next(r for r in table_of(store).rows if r.label == "shala")
+    assert row.cells["coherence/joint"].mean == pytest.approx((0.5 + 0.82 + 0.84) / 3)
+
+
+def test_seeds_evaluated_by_other_settings_are_another_row(store):
+    folder = next(f for f in store.runs() if f.run["model"] == "shala")
+    write_result(folder.path, 0.5, finished=5, samples=50)
+    rows = {r.label: r.cells["coherence/joint"] for r in table_of(store).rows if r.cells}
+    assert rows["shala [evaluators.coherence.samples=50]"].mean == 0.5
+    assert rows["shala [evaluators.coherence.samples=0]"].seeds == 2
+
+
+def test_validation_figures_stand_apart(store):
+    assert not any(row.cells for row in table_of(store, split="validation").rows)
+
+
+def test_of_two_versions_of_an_evaluator_the_newer_counts(tmp_path):
+    write_result(write_run(tmp_path, "shala", 0, 0.8, version=9), 0.7, version=10)
+    (row,) = [row for row in table_of(Store(tmp_path)).rows if row.cells]
+    assert row.cells["coherence/joint"].mean == 0.7
+    assert any(
+        "coherence version 10 on the test split" in n for n in table_of(Store(tmp_path)).notes
+    )
+
+
+def test_the_legend_says_why_a_figure_is_missing(store, tmp_path):
+    failed = {"status": "diverged", "reason": "The loss_x|y was\nnot finite by 5%."}
+    write_run(tmp_path, "mvae", 0, 0, failed=failed)
+    write_run(tmp_path, "shala", 3, 0, failed={"status": "failed", "reason": "Out of memory."})
+    tables = [table_of(store)]
+    text = render(tables, "text")
+    assert "mvae: 1 diverged (The loss_x|y was not finite by 5%)." in text
+    assert "shala: 1 failed (Out of memory)." in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "diverged" in rows["mvae"]
+    assert "(3)" in rows["shala"]
+    assert "not run: no run of the method is recorded here." in text
+
+
+def test_a_failed_evaluation_of_a_finished_training_is_told(tmp_path):
+    folder = write_run(tmp_path, "shala", 0, 0.8)
+    (folder / "results" / "coherence-0.json").unlink()
+    failure = {"status": "failed", "reason": "No room."}
+    (folder / "failed.json").write_text(json.dumps(failure))
+    (row,) = [row for row in table_of(Store(tmp_path)).rows if row.method == "shala"]
+    assert (row.missing, row.reason) == ("failed", "1 failed (No room)")
+    assert describe(Store(tmp_path).runs()[0])["state"] == "failed"
+
+
+def test_nothing_to_show_is_said_in_a_sentence(store):
+    with pytest.raises(BenchError, match="no figure of 'psnr'"):
+        make_tables([store], "psnr", dataset="polymnist")
+
+
+def test_a_method_without_a_record_is_not_called_unknown(store):
+    with pytest.raises(BenchError, match="no figure of 'coherence' for what was asked"):
+        make_tables([store], "coherence", models=["jmvae"])
+    with pytest.raises(BenchError, match="Unknown model 'jmva'"):
+        make_tables([store], "coherence", models=["jmva"])
+
+
+def test_figures_published_under_a_condition_are_not_shown_where_there_are_others(tmp_path):
+    joint = table_of(Store(tmp_path))
+    assert [row.label for row in joint.rows].count("shala") == 1
+    assert not any("condition" in row.label for row in joint.rows)
+
+
+def test_published_views_stand_only_in_a_row_of_their_resolution(tmp_path):
+    write_views(tmp_path, "shala", 21.0, "32 px")
+    write_views(tmp_path, "shala", 25.0, "128 px")
+    (table,) = make_tables([Store(tmp_path)], "psnr")
+    rows = {(row.method, row.facts["resolution"]): row for row in table.rows}
+    assert rows["shala", "32 px"].published == {}
+    assert rows["shala", "128 px"].published == {"psnr": "24.7"}
+    assert rows["shala", "128 px"].cells["psnr/p1"].mean == 25.0
+    assert rows["shala", "256 px"].published == {"psnr": "22.2"}
+    assert rows["shala", "256 px"].cells == {}
+    assert list(table.metrics) == ["psnr/p1", "psnr/p1-rotated"]
+    assert not any(row.cells[name].best for row in table.rows for name in row.cells)
+
+
+def test_a_method_with_a_published_row_alone_keeps_it_and_says_so(tmp_path):
+    write_views(tmp_path, "shala", 21.0)
+    (table,) = make_tables([Store(tmp_path)], "psnr")
+    lines = render([table], "text").splitlines()
+    (line,) = [line for line in lines if line.startswith("pixelnerf")]
+    assert "not run" in line
+    assert "23.2" in line
+    assert "SRN cars" in line
+    assert "128 px" in line
+
+
+def test_tables_of_views_have_columns_for_what_figures_hang_on(tmp_path):
+    told = {"supervision": "single views, with cameras", "reduced": "no weights of others"}
+    write_views(tmp_path, "renderdiffusion", 20.0, **told)
+    write_views(tmp_path, "shala", 21.0, supervision="aligned views", reduced="")
+    tables = make_tables([Store(tmp_path)], "psnr")
+    text = render(tables, "text")
+    heading = next(line for line in text.splitlines() if line.startswith("method"))
+    words = ["resolution", "protocol", "supervision", "reduced", "p1", "published"]
+    assert [heading.index(word) for word in words] == sorted(heading.index(w) for w in words)
+    ours = next(line for line in text.splitlines() if "single views, with cameras" in line)
+    assert "yes" in ours
+    assert "23.2" not in ours
+    assert "renderdiffusion is reduced: no weights of others." in text
+    assert "Floor, told of floor-white/psnr (32 test items, 32 px): psnr 10.50." in text
+    assert "10.50" not in render(tables, "csv")
+    rows = json.loads(render(tables, "json"))[0]["rows"]
+    found = next(row for row in rows if row["method"] == "renderdiffusion" and row["measured"])
+    assert found["facts"]["reduced"] == "no weights of others"
+    csv_rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
+    printed = {row["metric"] for row in csv_rows if row["published"]}
+    assert printed == {"psnr"}
+    interval = next(row for row in csv_rows if row["metric"] == "psnr/p1" and row["mean"] == "20.0")
+    assert [float(interval[end]) for end in ("low", "high")] == pytest.approx([19.8, 20.3])
+    assert "its 95 % bootstrap intervals are in the formats csv and json" in text
+
+
+def test_the_best_is_marked_among_rows_of_one_resolution(tmp_path):
+    for model, small, large in (("shala", 21.0, 25.0), ("mmvae+", 19.0, 27.0)):
+        write_views(tmp_path, model, small, "32 px")
+        write_views(tmp_path, model, large, "64 px")
+    (table,) = make_tables([Store(tmp_path)], "psnr")
+    best = {
+        (r.method, r.facts["resolution"]) for r in table.rows if r.cells and r.cells["psnr/p1"].best
+    }
+    assert best == {("shala", "32 px"), ("mmvae+", "64 px")}
+
+
+def test_the_best_is_marked_among_rows_of_the_same_data_and_classifiers(tmp_path):
+    for model, few, all_ in (("shala", 0.9, 0.5), ("mmvae+", 0.8, 0.6)):
+        digits = {"overrides": ["data.x=2"], "settings": {"data.x": 2}}
+        write_run(tmp_path, model, 0, few, name="few", data="two digits", **digits)
+        write_run(tmp_path, model, 0, all_)
+        write_run(tmp_path, model, 0, 0.99, name="j", judge="other", overrides=["model.x=2"], x=2)
+    rows = [row for row in table_of(Store(tmp_path)).rows if row.cells]
+    best = {row.label for row in rows if row.cells["coherence/joint"].best}
+    others = {"shala [data.x=2]", "shala [model.x=2]", "mmvae+ [model.x=2]"}
+    assert best == {"mmvae+", *others}  # both of .99 are
+
+
+@pytest.mark.parametrize("change", [{"judge": "other"}, {"data": "other"}, {"version": 2}])
+def test_rows_of_other_data_judges_or_versions_are_not_ranked_and_told(tmp_path, change):
+    write_run(tmp_path, "shala", 0, 0.5)
+    write_run(tmp_path, "mvae", 0, 0.4)
+    write_run(tmp_path, "mmvae+", 0, 0.9, **change)
+    table = table_of(Store(tmp_path))
+    best = {r.label for r in table.rows if r.cells and r.cells["coherence/joint"].best}
+    assert best == {"shala"}
+    (told,) = (note for note in table.notes if note.startswith("Not ranked with each other"))
+    assert "mvae, shala" in told or "shala, mvae" in told
+    versions = "coherence version 1 on the test split, coherence version 2" in str(table.notes)
+    assert versions == ("version" in change)
+
+
+def test_a_seed_without_figures_leaves_its_row_ranked(store):
+    write_run(store.root, "shala", 9, 0, failed={"status": "failed", "reason": "x"})
+    table = table_of(store)
+    assert {r.label for r in table.rows if r.cells and r.cells["coherence/joint"].best} == {"shala"}
+    assert not any(note.startswith("Not ranked") for note in table.notes)
+
+
+def test_a_figure_of_few_items_is_told(store):
+    (folder,) = store.root.glob("mmvae+-0-*")
+    (file,) = (folder / "results").iterdir()
+    text = file.read_text().replace('"n": 1000', '"n": 7')
+    file.write_text(text)
+    assert any(
+        note == "coherence/joint is of fewer than 100 items in mmvae+ (7)."
+        for note in table_of(store).notes
+    )
+
+
+def test_fewer_trainings_make_no_test_surer(tmp_path):
+    for seed, joint in enumerate((0.58, 0.62)):
+        write_run(tmp_path, "shala", seed, joint)
+    write_run(tmp_path, "mmvae+", 5, 0.57)
+    rows = {row.label: row.cells for row in table_of(Store(tmp_path)).rows if row.cells}
+    assert rows["mmvae+"]["coherence/joint"].best  # .58 +- .01 against .57 +- .01, a training each
+
+
+def test_labels_are_safe_in_every_format(tmp_path):
+    write_run(tmp_path, "shala", 0, 0.8, overrides=["model.a_b=x|y"])
+    tables = [table_of(Store(tmp_path))]
+    assert r"shala [model.a\_b=x|y]" in render(tables, "latex")
+    assert r"shala [model.a_b=x\|y]" in render(tables, "markdown")
+
+
+def test_runs_of_other_settings_than_the_preset_has_today_are_told(tmp_path):
+    settings = resolve("shala", "polydigits", "quick", []).values()
+    changes = {
+        0: {},
+        1: {"model.latent_dim": 8, "model.prior.width": None},
+        2: {"model.network.coarse": None, "train.precision": "other"},  # default, and device
+    }
+    for seed, other in changes.items():
+        own = {k: v for k, v in (settings | other).items() if v is not None}
+        own |= {"model.x": None}
+        write_run(tmp_path, "shala", seed, 0.5, dataset="polydigits", settings=own)
+    write_run(tmp_path, "removed", 0, 0.5)
+    found = CliRunner().invoke(main, ["status", "--outdated", "--json", "--store", str(tmp_path)])
+    told = {item["seed"]: item["reason"] for item in json.loads(found.output)}
+    assert told == {1: "model.latent_dim 8, now 64; no model.prior.width, now 256"}
+
+
+def test_a_bound_is_of_a_family_of_metrics_or_of_one():
+    values = {"floor-white/psnr": 10.0, "floor-mixed/consistency/shape": 0.8, "psnr/p1": 20.0}
+    scores = [Score(name, x, 8).to_json() for name, x in values.items()]
+    record = SimpleNamespace(results=[{"scores": scores}])
+    assert bounds_of(record, "psnr/p1") == {"floor: white": 10}
+    assert bounds_of(record, "consistency/shape") == {"floor: mixed": 0.8}
+    assert bounds_of(record, "consistency/shape-of-others") == {}
+
+
+def test_a_run_in_two_stores_counts_once(store):
+    one = make_tables([store], "coherence/joint", dataset="polymnist")
+    two = make_tables([store, store], "coherence/joint", dataset="polymnist")
+    assert render(one, "json") == render(two, "json")
+
+
+def test_csv_holds_every_figure_and_formats_are_well_formed(store):
+    tables = make_tables([store], "coherence", dataset="polymnist")
+    rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
+    ours = next(r for r in rows if r["method"] == "shala" and r["metric"] == "coherence/joint")
+    assert float(ours["mean"]) == pytest.approx(0.82)
+    assert ours["published"] == "0.815"
+    assert r"\textbf{0.820}" in render(tables, "latex")
+    assert r"\begin{tabular}" in render(tables, "latex")
+    assert "**0.820**" in render(tables, "markdown")
+    assert json.loads(render(tables, "json"))[0]["dataset"] == "polymnist"
+
+
+def test_an_export_adds_what_is_missing_and_mixes_no_two_trainings(tmp_path):
+    folder = write_run(tmp_path / "runs", "shala", 0, 0.5)
+    store, copy = Store(tmp_path / "runs"), tmp_path / "copy"
+    store.export(copy)
+    (first,) = (copy / folder.name / "results").iterdir()
+    before = first.read_text()
+    write_result(folder, 0.7, version=2)
+    store.export(copy)
+    assert len(list((copy / folder.name / "results").iterdir())) == 2
+    (folder / "trained.json").write_text('{"digest": "another", "provenance": {}}')
+    with pytest.raises(BenchError, match="another training of the same run"):
+        store.export(copy)
+    assert first.read_text() == before
+    with pytest.raises(BenchError, match="is the store that is exported"):
+        store.export(tmp_path / "runs")
+
+
+def test_a_record_that_does_not_read_is_told_below_the_table(store, tmp_path):
+    write_run(tmp_path, "mopoe", 0, 0.5)
+    (tmp_path / "mopoe-0-" / "run.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "run.json").write_text("{}")
+    notes = " ".join(table_of(store).notes)
+    assert "Left out: mopoe-0-" in notes
+    assert "Left out: odd" in notes
+    found = CliRunner().invoke(main, ["status", "--store", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert found.output.count("unreadable") == 2
+
+
+RESULT = "results/coherence-0.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        *((RESULT, ("scores", 0, "stderr"), x) for x in (float("nan"), float("inf"), -1, "x")),
+        *((RESULT, ("scores", 0, "n"), x) for x in (None, "many", 1.5, -1, True)),
+        *((RESULT, ("scores", 0, "value"), x) for x in (float("nan"), "0.5", None, 10**309)),
+        (RESULT, ("scores", 0, "given"), "m0"),
+        (RESULT, ("scores", 0, "target"), 5),
+        (RESULT, ("scores", 0, "metric"), "coherence/undescribed"),
+        *((RESULT, ("metrics", 0, "digits"), x) for x in ("3", -1, 10**9)),
+        *((RESULT, ("metrics", 0, "direction"), x) for x in ("bigger", None)),
+        *((RESULT, ("details",), x) for x in (None, {"notes": None}, {"notes": "x"})),
+        (RESULT, ("details",), {"row": {"protocol": 5}}),
+        (RESULT, ("details",), {"row": {"resolution": "wide"}}),
+        (RESULT, ("details",), {"intervals": {"coherence/joint": [1]}}),
+        (RESULT, ("instruments",), ["x"]),
+        (RESULT, ("pictures",), None),
+        (RESULT, ("classifiers", "m0", "digest"), 5),
+        (RESULT, ("provenance", "seconds"), "x"),
+        *(("run.json", ("seed",), x) for x in ("0", -1)),
+        ("run.json", ("paper",), None),
+        ("run.json", ("overrides",), [1]),
+        ("run.json", ("origins",), {"model.x": ["alone"]}),
+        ("run.json", ("data", "fingerprint"), 3),
+        ("run.json", ("data", "sizes"), {"test": "x"}),
+        ("run.json", ("data", "modalities"), None),
+        ("trained.json", ("provenance", "source"), None),
+        ("trained.json", ("provenance",), ["source", "nets"]),
+        *(("trained.json", ("provenance", key), "x") for key in ("seconds", "peak_memory")),
+        ("trained.json", ("parameters",), "many"),
+        ("failed.json", ("reason",), None),
+        ("failed.json", ("status",), 5),
+    ],
+)
+def test_a_field_of_another_schema_costs_its_record_alone(store, tmp_path, file, keys, value):
+    path = tmp_path / "shala-0-" / file
+    content = json.loads(path.read_text()) if path.exists() else {"status": "failed"}
+    *above, last = keys
+    place = content
+    for key in above:
+        place = place[key]
+    place[last] = value
+    path.write_text(json.dumps(content))
+    found = gather([store])
+    (problem,) = found.problems
+    assert problem.where == (f"shala-0-/{file}" if file == RESULT else "shala-0-")
+    assert problem.kind == "another schema"
+    assert last in problem.told or "coherence/undescribed" in problem.told
+    assert len(found.records) == 6 - (file != RESULT)
+    rows = {row.label: row.cells["coherence/joint"] for row in table_of(store).rows if row.cells}
+    assert {label: cell.seeds for label, cell in rows.items()} == {"shala": 2, "mmvae+": 3}
+    assert not rows["mmvae+"].best
+
+
+@pytest.mark.parametrize("name", ["trained.json", "failed.json", "run.json"])
+@pytest.mark.parametrize("content", ["[1]", "null", "5"])
+def test_a_record_that_is_no_object_is_told(store, tmp_path, name, content):
+    (tmp_path / "shala-0-" / name).write_text(content)
+    (problem,) = gather([store]).problems
+    assert (problem.where, problem.kind) == ("shala-0-", "unreadable")
+    assert "where an object is expected" in problem.told
+    found = CliRunner().invoke(main, ["export", str(tmp_path / "copy"), "--store", str(tmp_path)])
+    assert isinstance(found.exception, SystemExit | None)
+
+
+def test_a_score_of_newer_code_says_so(store, tmp_path):
+    path = tmp_path / "shala-0-" / RESULT
+    content = json.loads(path.read_text())
+    content["scores"][0]["unit"] = "dB"
+    path.write_text(json.dumps(content))
+    (problem,) = gather([store]).problems
+    assert problem.told == (
+        "a score has 'unit', which this code does not know: the record was made by newer code. "
+        "Update this code to read it."
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b'\xff\xfe\x00\n{"kind": "caf\xe9"}\n',
+        b'{"time": 1}\n5\nnull\n[]\ngarbage\n{"kind": null}\n',
+        b'{"kind": "progress", "loss": 1}\n',
+        b'{"kind": "progress", "stage": "a", "step": "x", "loss": "y"}\n',
+    ],
+    ids=["no text", "no events", "no step", "words"],
+)
+@pytest.mark.parametrize("command", ["status", "report", "export", "figure"])
+def test_lines_that_are_no_events_are_passed_over(store, tmp_path, command, lines):
+    whole = {"kind": "progress", "stage": "fit", "step": 7, "loss": 1.5}
+    for folder in store.runs():
+        content = lines + json.dumps(whole).encode() + b"\n" + lines
+        (folder.path / "events.jsonl").write_bytes(content)
+    out = str(tmp_path / "out")
+    words = {"status": [], "report": [out], "export": [out], "figure": ["curves", "--out", out]}
+    found = CliRunner().invoke(main, [command, *words[command], "--store", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert whole in store.runs()[0].events()
+
+
+@pytest.mark.parametrize("recorded", ["test", "validation"])
+def test_a_split_that_nothing_was_measured_on_is_told(store, tmp_path, recorded):
+    other = "test" if recorded == "validation" else "validation"
+    for folder in store.runs():
+        path = folder.path / RESULT
+        path.write_text(path.read_text().replace('"test"', f'"{recorded}"'))
+    words = ["table", "--metric", "coherence", "--store", str(tmp_path), "--split"]
+    found = CliRunner().invoke(main, [*words, other])
+    assert found.exit_code == 2
+    assert f"measured on the {other} split, only on {recorded}. Write --split" in found.output
+    assert CliRunner().invoke(main, [*words, recorded]).exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["file/x", "/proc/x/y"])
+@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
+def test_a_place_that_cannot_be_written_is_told(store, tmp_path, command, place):
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / place
+    found = CliRunner().invoke(main, [*command, str(out), "--store", str(tmp_path)])
+    assert found.exit_code == 2
+    assert str(out) in found.output
+    assert "cannot be written" in found.output
+    name = {"export": "DESTINATION", "report": "OUT", "figure": "--out"}[command[0]]
+    assert f"choose another {name}, and" in found.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
+def test_a_file_in_place_of_a_folder_is_left_as_it_is(store, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    words = [*command, str(tmp_path / "file"), "--store", str(tmp_path)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 2
+    assert str(tmp_path / "file") in found.output
+    assert "--store" not in found.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "command", [["table", "--metric", "coherence"], ["status"], ["export", "x"]]
+)
+def test_a_store_that_is_not_there_is_told(tmp_path, command):
+    found = CliRunner().invoke(main, [*command, "--store", str(tmp_path / "rnus")])
+    assert found.exit_code == 2
+    assert "there is no such folder" in found.output
+
+
+def test_an_export_names_no_place_of_the_machine(tmp_path):
+    folder = write_run(tmp_path / "runs", "shala", 0, 0.5)
+    told = {"kind": "failed", "reason": f"It is in {folder}/failed.json."}
+    (folder / "events.jsonl").write_text(json.dumps(told) + "\n")
+    Store(tmp_path / "runs").export(tmp_path / "copy")
+    (events,) = (tmp_path / "copy").rglob("events.jsonl")
+    assert json.loads(events.read_text())["reason"] == f"It is in {folder.name}/failed.json."
+
+
+def test_an_exported_store_gives_the_same_table(store, tmp_path):
+    assert store.export(tmp_path / "copy") == 6
+    copied = make_tables([Store(tmp_path / "copy")], "coherence/joint", dataset="polymnist")
+    assert copied[0].rows[-1].cells == table_of(store).rows[-1].cells

@@ -1,0 +1,122 @@
+"""Ablations: files become runs, a variant that changes nothing is the preset's own run, tables."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+from helpers.records import write_run
+
+import bench
+from shalabench.analysis.tables import make_tables
+from shalabench.config.ablations import ablations, read_ablation
+from shalabench.config.plan import plan, plan_ablation
+from shalabench.records.published import read_published
+from shalabench.records.store import Store
+
+WIDTH = "model.prior.width"
+
+
+@pytest.mark.parametrize("name", ablations())
+def test_every_file_s_variants_are_runs_that_differ_in_what_is_varied(name):
+    ablation = read_ablation(name)
+    runs = plan_ablation(ablation, "toy", "quick", [0, 1])
+    assert len(runs) == 2 * len(ablation.variants)
+    assert [run.seed for run in runs[: len(ablation.variants)]] == [0] * len(ablation.variants)
+    values = [run.resolved.values() for run in runs[: len(ablation.variants)]]
+    assert len({tuple(v[key] for key in sorted(ablation.keys)) for v in values}) == len(values)
+    rest = [{k: x for k, x in v.items() if k not in ablation.keys} for v in values]
+    assert all(other == rest[0] for other in rest)
+
+
+def test_the_variant_that_the_preset_has_anyway_is_the_preset_s_own_run():
+    (own,) = plan(["shala"], "toy", "quick", [0])
+    assert own in plan_ablation(read_ablation("table6"), "toy", "quick", [0])
+    assert own in plan_ablation(read_ablation("table5"), "toy", "quick", [0])
+
+
+def test_a_scaled_variant_scales_what_dataset_and_preset_say():
+    widths = [
+        run.resolved.model.prior.width
+        for run in plan_ablation(read_ablation("table6"), "toy", "quick", [0], (f"{WIDTH}=100",))
+    ]
+    assert widths == [141, 100, 71, 50]
+
+
+def test_every_printed_condition_of_the_paper_s_ablations_is_published():
+    conditions = {p.condition for p in read_published() if p.method == "shala"}
+    for name in ("table5", "table6"):
+        assert {v.printed for v in read_ablation(name).variants} <= conditions
+
+
+def test_the_table_has_a_row_a_variant_in_their_order_beside_what_is_printed(tmp_path):
+    for width, joint in ((100, 0.5), (141, 0.6), (50, 0.3)):
+        changed = [] if width == 100 else [f"{WIDTH}={width}"]
+        settings = {WIDTH: width}
+        write_run(
+            tmp_path, "shala", 0, joint, name=str(width), overrides=changed, settings=settings
+        )
+    other = {WIDTH: 141, "model.beta": 2}
+    write_run(tmp_path, "shala", 1, 0.9, name="other", overrides=["model.beta=2"], settings=other)
+    ablation = read_ablation("table6")
+    (table,) = make_tables([Store(tmp_path)], "coherence", ablation=ablation, dataset="polymnist")
+    found = [(r.label, [c.mean for c in r.cells.values()] or r.missing) for r in table.rows]
+    assert found == [
+        ("shala (2x parameters)", [0.6]),
+        ("shala (1x parameters)", [0.5]),
+        ("shala (1/2x parameters)", "not run"),
+        ("shala (1/4x parameters)", [0.3]),
+    ]
+    assert any(note.startswith("not run:") for note in table.notes)
+    (table,) = make_tables([Store(tmp_path)], "fid", ablation=ablation, dataset="polymnist")
+    printed = [row.published["fid/inception-v3-compat/joint"] for row in table.rows]
+    assert printed == ["45.24", "47.30", "50.24", "56.44"]
+
+
+def test_variants_under_another_setting_are_rows_of_their_own(tmp_path):
+    for own in ([], ["model.beta=2"]):
+        for width in (100, 141):
+            changed = own + ([] if width == 100 else [f"{WIDTH}={width}"])
+            settings = {WIDTH: width, "model.beta": 1 + len(own)}
+            name = f"{width}-{len(own)}"
+            write_run(tmp_path, "shala", 0, 0.5, name=name, overrides=changed, settings=settings)
+    ablation = read_ablation("table6")
+    (table,) = make_tables([Store(tmp_path)], "coherence", ablation=ablation, dataset="polymnist")
+    assert [row.label for row in table.rows if row.cells] == [
+        "shala (2x parameters)",
+        "shala (1x parameters)",
+        "shala (2x parameters) [model.beta=2]",
+        "shala (1x parameters) [model.beta=2]",
+    ]
+
+
+def test_of_runs_that_differ_in_what_nobody_overrode_those_with_the_most_variants_are_shown(
+    tmp_path,
+):
+    for width, precision in ((100, "bf16"), (100, "float32"), (141, "float32")):
+        changed = [] if width == 100 else [f"{WIDTH}={width}"]
+        facts = {"overrides": changed, "settings": {WIDTH: width}, "precision": precision}
+        joint = 0.9 if precision == "bf16" else 0.5
+        write_run(tmp_path, "shala", 0, joint, name=f"{width}-{precision}", **facts)
+    ablation = read_ablation("table6")
+    (table,) = make_tables([Store(tmp_path)], "coherence", ablation=ablation, dataset="polymnist")
+    shown = [(row.label, row.cells["coherence/joint"].mean) for row in table.rows if row.cells]
+    assert shown == [("shala (2x parameters)", 0.5), ("shala (1x parameters)", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["table", "--ablation", "table7"], "Did you mean 'table"),
+        (["table"], "--metric"),
+        (["run", "--ablation", "guidanse", "--dataset", "toy"], "Did you mean 'guidance'?"),
+        (
+            ["run", "--ablation", "table5", "--models", "shala", "--dataset", "toy"],
+            "leave --models",
+        ),
+        (["run", "--dataset", "toy"], "table5"),
+    ],
+)
+def test_mistakes_are_told_in_sentences(arguments, expected):
+    result = CliRunner().invoke(bench.main, arguments)
+    assert result.exit_code == 2
+    assert expected in result.output

@@ -1,0 +1,196 @@
+"""Settings: layers in the stated order, every value with its origin, every mistake at once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import bench
+from shalabench.api import ConfigErrors, Settings, setting
+from shalabench.config import settings as config
+from shalabench.config.plan import plan
+from shalabench.config.settings import resolve, resolve_data
+
+
+def call(*arguments):
+    return CliRunner().invoke(bench.main, list(arguments))
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder of settings with an empty preset "p" in place of the project's."""
+    monkeypatch.setattr(config, "CONFIGS", tmp_path)
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "presets" / "p.toml").write_text("# About.\n")
+    return tmp_path
+
+
+def test_layers_override_in_the_stated_order(files):
+    (files / "presets" / "p.toml").write_text(
+        "# About.\n[model]\nlatent_dim = 2\nbeta = { value = 2, source = 'here' }\nsteps = 2\n"
+    )
+    (files / "datasets" / "toy.toml").write_text(
+        "[model]\nsteps = 3\nbatch_size = 3\nfeature_dim = 3\n[models.shala]\nbatch_size = 4\n"
+        "feature_dim = 4\n[presets.p.models.shala]\nfeature_dim = 5\n"
+    )
+    found = resolve("shala", "toy", "p", ("model.fusion_width=6",))
+    model = found.model
+    assert (model.latent_dim, model.beta, model.steps) == (2, 2, 3)
+    assert (model.batch_size, model.feature_dim, model.fusion_width) == (4, 5, 6)
+    assert found.origins["model.beta"].source == "here"
+    assert found.origins["model.beta"].layer == "preset p"
+    assert found.origins["model.steps"].layer == "dataset toy"
+    assert found.origins["model.batch_size"].layer == "dataset toy x shala"
+    assert found.origins["model.feature_dim"].layer == "dataset toy x shala, preset p"
+    assert found.origins["model.fusion_width"].layer == "--set"
+    assert found.origins["model.kl_warmup"].layer == "class default"
+
+
+def test_several_mistakes_are_told_together():
+    result = call(
+        *("config", "--models", "shalla,mmvaee", "--dataset", "toy"),
+        *("--preset", "smok", "--set", "train.precision=half"),
+    )
+    for word in ("'shalla'", "'mmvaee'", "'smok'", "train.precision"):
+        assert word in result.output
+    result = call(
+        *("config", "--models", "shala", "--dataset", "toy"),
+        *("--set", "train.precision=half", "--set", "model.nothing=1", "--set", "data.train=1"),
+    )
+    for word in ("train.precision", "model.nothing", "data.train"):
+        assert word in result.output
+
+
+def test_mistakes_of_every_kind_are_told_before_any_is_mended(files):
+    (files / "presets" / "p.toml").write_text("[modle]\n[models.shalla]\nbeta = 1\n")
+    (files / "datasets" / "toy.toml").write_text("[presets.q.model]\n[train]\nlog_evry = 1\n")
+    overrides = (
+        *("models.mmvae.beta=1", "model.beta=-1", "model.steps=many", "model.prior=3"),
+        *("data.train=1", "nonsense", "model.=1"),
+    )
+    with pytest.raises(ConfigErrors) as caught:
+        plan(["shala"], "toy", "p", [0], overrides, ["coherense"])
+    told = "\n".join(caught.value.messages)
+    for words in (
+        "'modle'. Did you mean 'model'?",
+        "model 'shalla'. Did you mean 'shala'?",
+        "preset 'q'",
+        "'train.log_evry'. Did you mean 'train.log_every'?",
+        "model 'mmvae'",
+        "model.beta is -1: input should be greater than or equal to 0 (--set)",
+        "model.steps is 'many'",
+        "'model.prior'",
+        "data.train is 1",
+        "'--set nonsense' is no setting",
+        "'model.'",
+        "evaluator 'coherense'. Did you mean 'coherence'?",
+    ):
+        assert words in told
+    assert len(caught.value.messages) == len(set(caught.value.messages))
+
+
+def test_a_setting_for_a_method_that_is_not_run_is_a_mistake():
+    with pytest.raises(ConfigErrors, match=r"model 'mmvae\+'.*--set models\.mmvae\+\.beta=1"):
+        plan(["shala"], "toy", "smoke", [0], ["models.mmvae+.beta=1"])
+
+
+def test_a_setting_for_one_method_leaves_the_others_alone():
+    overrides = ["models.shala.beta=7", "models.mmvae+.beta=8"]
+    runs = {r.model: r for r in plan(["shala", "mmvae+"], "toy", "smoke", [0], overrides)}
+    assert runs["shala"].resolved.model.beta == 7
+    assert runs["mmvae+"].resolved.model.beta == 8
+
+
+def test_all_stands_for_every_registered_method_and_seeds_come_first():
+    runs = plan(["all"], "toy", "smoke", [0, 4])
+    assert {r.model for r in runs} >= {"shala", "mmvae+"}
+    assert [r.seed for r in runs] == sorted(r.seed for r in runs)
+
+
+def test_a_table_s_source_holds_for_its_plain_values(files):
+    (files / "datasets" / "toy.toml").write_text(
+        "[models.shala]\nsource = 'here'\nbeta = 2\nsteps = { value = 3, source = 'there' }\n"
+        "prior.width = 64\n[model]\nbatch_size = 5\n"
+    )
+    origins = resolve("shala", "toy", "p", ()).origins
+    assert origins["model.beta"].source == "here"
+    assert origins["model.steps"].source == "there"
+    assert origins["model.prior.width"].source == "here"
+    assert origins["model.batch_size"].source == "configs/datasets/toy.toml"
+
+
+def test_a_preset_s_shared_setting_is_for_the_methods_that_have_it(files):
+    (files / "presets" / "p.toml").write_text("[model]\nlatent_dim = 5\nrays = 3\n")
+    assert resolve("shala", "toy", "p", ()).model.latent_dim == 5
+    assert resolve("pixelnerf", "toy", "p", ()).model.rays == 3
+    (files / "presets" / "p.toml").write_text("[model]\nlatend_dim = 5\n")
+    with pytest.raises(ConfigErrors, match=r"Unknown setting 'model\.latend_dim'"):
+        resolve("pixelnerf", "toy", "p", ())
+    (files / "presets" / "p.toml").write_text("[models.pixelnerf]\nlatent_dim = 5\n")
+    with pytest.raises(ConfigErrors, match=r"Unknown setting 'model\.latent_dim'"):
+        resolve("pixelnerf", "toy", "p", ())
+
+
+def test_a_setting_that_is_called_source_is_a_setting(files):
+    (files / "datasets" / "polymnist.toml").write_text("[data]\nsource = 'generated'\n")
+    assert resolve("shala", "polymnist", "p", ()).data.source == "generated"
+    assert resolve_data("polymnist", ()).source == "generated"
+
+
+def test_a_default_that_a_method_gives_a_shared_part_is_not_called_the_part_s():
+    class Part(Settings):
+        rate: float = setting(1.0, "Rate.", "torch")
+        size: int = setting(1, "Size.", "torch")
+
+    class Own(Settings):
+        told: Part = setting(Part(rate=2.0), "Part.", "the paper")
+        untold: Part = Part(rate=2.0)
+
+    assert dict(config._sources(Own)) == {
+        "told.rate": "the paper",
+        "told.size": "torch",
+        "untold.rate": "the default of Own",
+        "untold.size": "torch",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("true", True), ("conv", "conv"), ("'a b'", "a b")],
+)
+def test_a_value_is_read_as_toml_or_as_a_bare_word(text, value):
+    assert config._parse(text) == value
+
+
+def test_the_published_settings_of_mmvae_plus_are_those_of_its_code():
+    """Typed from recipes.md sections 0 and 4 by hand."""
+    found = resolve("mmvae+", "polymnist", "paper", ())
+    model = found.model
+    assert model.network.family == "resnet"
+    assert (model.importance_samples, model.beta) == (1, 2.5)
+    assert (model.shared_dim, model.private_dim) == (32, 32)
+    assert (model.batch_size, model.steps) == (128, 250 * (60_000 // 128))
+    assert (model.optimiser.name, model.optimiser.lr, model.optimiser.amsgrad) == (
+        "adam",
+        1e-3,
+        True,
+    )
+    for key in ("beta", "shared_dim", "steps", "optimiser.amsgrad"):
+        assert found.origins[f"model.{key}"].layer == "dataset polymnist x mmvae+, preset paper"
+        assert "recipes.md section 4" in found.origins[f"model.{key}"].source
+
+
+def test_every_setting_of_every_preset_has_a_source():
+    for dataset in ("polydigits", "polymnist", "toy"):
+        for preset in ("smoke", "quick", "cpu", "paper"):
+            result = call(
+                *("config", "--models", "shala,mmvae+", "--dataset", dataset),
+                *("--preset", preset, "--json"),
+            )
+            assert result.exit_code == 0, result.output
+            for settings in json.loads(result.output).values():
+                bare = [s["setting"] for s in settings if not s["source"]]
+                assert bare == [], (dataset, preset)

@@ -1,0 +1,76 @@
+"""Data of some digits only: the same tuples as in the whole, and a whole that is what it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bench import main
+from shalabench.api import ConfigErrors, Places
+from shalabench.config.settings import resolve
+from shalabench.datasets.polydigits import PolyDigits
+
+SMALL = {"train": 100, "validation": 10, "test": 10}
+# Of SMALL as it was before there was a choice of digits.
+BEFORE = "7ef687319ed2e47f2135073c9734926e8c140bced22fe6ec415d1c7fb0b23e44"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    return Places(folder, folder)
+
+
+def prepared(places, **settings):
+    dataset = PolyDigits(PolyDigits.Config(**SMALL, **settings))
+    dataset.prepare(places)
+    return dataset
+
+
+def test_all_digits_have_the_fingerprint_and_the_settings_of_before(places):
+    for digits in ((), range(10)):
+        dataset = prepared(places, digits=tuple(digits))
+        assert dataset.spec.fingerprint == BEFORE
+        assert "digits only" not in dataset.spec.source
+        assert "digits" not in dataset.config.model_dump_json()
+    for name in ("polydigits", "polymnist"):
+        resolved = resolve("shala", name, "quick", ["data.digits=[]"])
+        assert "data.digits" not in resolved.values()
+
+
+def test_some_digits_are_the_tuples_of_the_whole_under_their_old_labels(places):
+    whole, part = prepared(places), prepared(places, digits=(1, 0))
+    for name in ("train", "validation", "test"):
+        all_of, some = whole.split(name), part.split(name)
+        kept = all_of.labels <= 1
+        assert torch.equal(some.labels, all_of.labels[kept])
+        for modality, x in some.tensors.items():
+            assert torch.equal(x, all_of.tensors[modality][kept])
+    assert part.spec.sizes == {"train": 20, "validation": 2, "test": 2}
+    assert part.spec.classes == 10
+    assert part.spec.source.endswith("of the digits only 0, 1")
+    assert len(list(places.cache.glob("*.npz"))) == 1
+
+
+def test_other_digits_are_other_data_in_whatever_order_they_are_named(places):
+    prints = [prepared(places, digits=d).spec.fingerprint for d in ((0, 1), (1, 0, 1), (0, 2))]
+    assert prints[0] == prints[1]
+    assert len({BEFORE, *prints}) == 3
+
+
+@pytest.mark.parametrize(
+    ("digits", "told"), [("[0,12]", "less than or equal to 9"), ("[4]", "two")]
+)
+def test_impossible_digits_are_told_before_any_work(digits, told):
+    with pytest.raises(ConfigErrors, match=told):
+        resolve("shala", "polymnist", "quick", [f"data.digits={digits}"])
+
+
+def test_config_prints_the_digits_whether_all_or_some():
+    for given, expected in (([], []), (["--set", "data.digits=[1,0]"], [0, 1])):
+        asked = ["config", "--models", "shala", "--dataset", "polydigits", "--json", *given]
+        found = json.loads(CliRunner().invoke(main, asked).output)["shala"]
+        assert [s["value"] for s in found if s["setting"] == "data.digits"] == [expected]

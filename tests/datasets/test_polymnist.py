@@ -1,0 +1,335 @@
+"""PolyMNIST from each of its sources, on small stand-ins, and damaged files of every kind."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shalabench.api import DataError, Places
+from shalabench.datasets import polymnist
+from shalabench.datasets.polymnist import PolyMNIST
+from shalabench.datasets.sources import mnist
+from shalabench.datasets.sources.pictures import read_picture
+
+MODALITIES = 2
+REAL = Path(os.environ.get("SHALA_DATA", "absent"))
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_mnist(folder: Path, n: int = 300) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", n), ("t10k", 40)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[np.arange(count), labels, rng.integers(28, size=count)] = 255
+        for stem, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+            (folder / f"{prefix}-{stem}.gz").write_bytes(gzip.compress(idx(array)))
+
+
+def write_pictures(folder: Path, n: int = MODALITIES) -> None:
+    folder.mkdir(parents=True)
+    for m in range(n):
+        pixels = np.full((40, 50, 3), 20 * (m + 1), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{m:02d}x.jpg")
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    write_mnist(tmp_path / "mnist")
+    write_pictures(tmp_path / "polymnist_backgrounds")
+    sums = {}
+    for file in (tmp_path / "mnist").iterdir():
+        raw = file.read_bytes()
+        sums[file.stem] = mnist.Md5(
+            hashlib.md5(raw).hexdigest(), hashlib.md5(gzip.decompress(raw)).hexdigest()
+        )
+    monkeypatch.setattr(mnist, "CHECKSUMS", sums)
+    return tmp_path
+
+
+def prepared(root: Path, **settings) -> PolyMNIST:
+    dataset = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100, **settings))
+    dataset.prepare(Places(root, root / "cache"))
+    return dataset
+
+
+def test_generated_tuples_share_the_class_and_invert_the_ink(root):
+    dataset = prepared(root)
+    train = dataset.split("train")
+    assert dataset.spec.sizes == {"train": 200, "validation": 100, "test": 40}
+    for m in range(MODALITIES):
+        x = train.tensors[f"m{m}"].int()
+        background = 20 * (m + 1)
+        ink = (x - (255 - background)).abs().amax(1) < 4  # JPEG is off by a little
+        rows = ink.any(2)  # the stand-in digits have one pixel, in the row of their class
+        assert torch.equal(rows.int().argmax(1), train.labels)
+        assert (rows.sum(1) == 1).all()
+
+
+def test_generation_is_repeatable_and_depends_on_the_seed(root):
+    first = prepared(root)
+    (root / "cache").rename(root / "elsewhere")
+    again = prepared(root)
+    assert first.spec.fingerprint == again.spec.fingerprint
+    assert prepared(root, seed=1).spec.fingerprint != first.spec.fingerprint
+
+
+def test_data_are_generated_once(root, monkeypatch):
+    first = prepared(root)
+    monkeypatch.setattr(polymnist, "_generate", None)
+    again = prepared(root)
+    for split in ("train", "validation", "test"):
+        for name, tensor in first.split(split).tensors.items():
+            assert torch.equal(tensor, again.split(split).tensors[name])
+
+
+def test_generation_that_was_cut_off_is_done_again(root):
+    whole = prepared(root)
+    (folder,) = (root / "cache").iterdir()
+    (folder / "done.json").unlink()
+    (folder / "test-m1.npy").unlink()
+    assert prepared(root).spec.fingerprint == whole.spec.fingerprint
+
+
+def test_a_damaged_cache_is_told(root):
+    prepared(root)
+    (folder,) = (root / "cache").iterdir()
+    (folder / "train-m0.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="Delete that folder"):
+        prepared(root)
+
+
+def test_the_fingerprint_tells_one_validation_cut_from_another(root):
+    one = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100))
+    two = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=120))
+    for dataset in (one, two):
+        dataset.prepare(Places(root, root / "cache"))
+    assert one.spec.fingerprint != two.spec.fingerprint
+
+
+def test_some_digits_only_are_other_data_cut_from_the_same_cache(root):
+    whole, part = prepared(root), prepared(root, digits=(3, 7))
+    assert len(list((root / "cache").iterdir())) == 1
+    assert part.spec.fingerprint != whole.spec.fingerprint
+    assert prepared(root, digits=tuple(range(10))).spec.fingerprint == whole.spec.fingerprint
+    assert part.spec.source == f"{whole.spec.source}; of the digits only 3, 7"
+    assert part.spec.departs.endswith("of the digits only 3, 7")
+    for name in ("train", "validation", "test"):
+        kept = torch.isin(whole.split(name).labels, torch.tensor([3, 7]))
+        assert torch.equal(part.split(name).labels, whole.split(name).labels[kept])
+        for modality, x in part.split(name).tensors.items():
+            assert torch.equal(x, whole.split(name).tensors[modality][kept])
+
+
+def test_validation_and_train_make_up_the_training_tuples(root):
+    def tuples(*splits):
+        stacked = (torch.cat([*dataset.split(s).tensors.values()], 1).numpy() for s in splits)
+        return sorted(x.tobytes() for part in stacked for x in part)
+
+    dataset = prepared(root)
+    made = polymnist._generation(root, MODALITIES, 0).make("train")
+    published = np.concatenate([made["m0"], made["m1"]], 1)
+    assert tuples("train", "validation") == sorted(x.tobytes() for x in published)
+
+
+def test_other_pictures_than_the_published_are_named_in_the_source(root):
+    spec = prepared(root).spec
+    assert spec.departs == "not the published file: 00x.jpg, 01x.jpg"
+    assert spec.departs in spec.source
+
+
+def test_other_digits_than_mnists_are_refused(root):
+    file = root / "mnist" / "t10k-labels-idx1-ubyte.gz"
+    file.write_bytes(gzip.compress(idx(np.zeros(40, np.uint8))))
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz unpacks to .*md5"):
+        prepared(root)
+
+
+def test_a_picture_smaller_than_a_digit_is_told(root):
+    Image.new("RGB", (20, 50)).save(root / "polymnist_backgrounds" / "01x.jpg")
+    with pytest.raises(DataError, match=r"01x\.jpg is smaller"):
+        prepared(root)
+
+
+def write_folders(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    for part, count in (("train", 120), ("test", 20)):
+        for m in range(MODALITIES):
+            own = folder / part / f"m{m}"
+            own.mkdir(parents=True)
+            for i in rng.permutation(count):  # a directory's order must not matter
+                pixels = np.full((28, 28, 3), i + m, np.uint8)
+                Image.fromarray(pixels).save(own / f"{i}.{i % 10}.png")
+
+
+def test_published_folders_are_paired_by_file_name(tmp_path):
+    write_folders(tmp_path / "PolyMNIST")
+    dataset = prepared(tmp_path)
+    test = dataset.split("test")
+    assert "folders" in dataset.spec.source
+    assert (test.tensors["m1"].int() - test.tensors["m0"].int() == 1).all()
+    assert torch.equal(test.tensors["m0"][:, 0, 0, 0].long() % 10, test.labels)
+
+
+def test_a_file_that_only_one_modality_has_is_told(tmp_path):
+    write_folders(tmp_path / "PolyMNIST")
+    os.remove(tmp_path / "PolyMNIST" / "train" / "m1" / "3.3.png")
+    with pytest.raises(DataError, match=r"3\.3\.png is in only one"):
+        prepared(tmp_path)
+
+
+def test_a_tile_that_does_not_open_is_told(tmp_path):
+    write_folders(tmp_path / "PolyMNIST")
+    (tmp_path / "PolyMNIST" / "test" / "m1" / "3.3.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"3\.3\.png does not open"):
+        prepared(tmp_path)
+
+
+def write_tensors(folder: Path, dtype: torch.dtype) -> None:
+    for part, count in (("train", 150), ("test", 20)):
+        (folder / part).mkdir(parents=True)
+        pixels = torch.randint(256, (count, 3, 28, 28), generator=torch.Generator().manual_seed(0))
+        tensor = pixels.to(torch.uint8) if dtype == torch.uint8 else pixels.float() / 255
+        for m in range(MODALITIES):
+            torch.save(tensor, folder / part / f"m{m}.pt")
+        torch.save(torch.arange(count) % 10, folder / part / "labels.pt")
+
+
+def test_published_tensors_are_read_as_bytes_or_fractions(tmp_path):
+    write_tensors(tmp_path / "one" / "MMNIST", torch.uint8)
+    write_tensors(tmp_path / "two" / "PolyMNIST", torch.float32)
+    one, two = prepared(tmp_path / "one"), prepared(tmp_path / "two")
+    assert one.spec.fingerprint == two.spec.fingerprint
+    assert "tensors" in one.spec.source
+
+
+def test_a_damaged_tensor_is_told(tmp_path):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    file = tmp_path / "PolyMNIST" / "test" / "m1.pt"
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"m1\.pt does not load"):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.full((20, 3, 28, 28), 1.5), "values outside"),
+        (torch.full((20, 3, 28, 28), float("nan")), "values outside"),
+        (torch.zeros(20, 3, 32, 32), "shape"),
+        (torch.zeros(19, 3, 28, 28), "differ in length"),
+        ([1, 2], "no tensor"),
+        (Path("object"), "does not load"),  # a pickle of more than tensors
+    ],
+)
+def test_a_tensor_of_another_kind_is_told(tmp_path, content, message):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    torch.save(content, tmp_path / "PolyMNIST" / "test" / "m1.pt")
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path)
+
+
+def test_a_missing_tensor_is_told(tmp_path):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    os.remove(tmp_path / "PolyMNIST" / "test" / "labels.pt")
+    with pytest.raises(DataError, match=r"labels\.pt is missing"):
+        prepared(tmp_path)
+
+
+def test_missing_data_say_where_they_were_looked_for_and_what_to_do(tmp_path):
+    with pytest.raises(DataError, match=r"(?s)data root .*SHALA_DATA") as caught:
+        prepared(tmp_path)
+    for named in ("prepare polymnist", "m1.pt", "t10k-labels-idx1-ubyte.gz", "{00,01}*.jpg"):
+        assert named in str(caught.value)
+
+
+def test_only_what_is_missing_is_named(root):
+    os.remove(root / "mnist" / "train-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match=r"\(missing: mnist/train-labels-idx1-ubyte\.gz\)"):
+        prepared(root)
+
+
+def test_a_picture_that_does_not_open_is_told(tmp_path):
+    file = tmp_path / "00.png"
+    file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="does not open"):
+        read_picture(file)
+
+
+def fetched(monkeypatch) -> list[str]:
+    """The names of the files that are asked for; nothing is fetched."""
+    names = []
+
+    def note(remote, folder):
+        names.append(remote.name)
+        return folder / remote.name
+
+    monkeypatch.setattr(polymnist, "download", note)
+    monkeypatch.setattr(mnist, "download", note)
+    monkeypatch.setattr(polymnist, "_unpack", lambda archive, folder: None)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("settings", "first", "count"),
+    [
+        ({}, "PolyMNIST.zip", 1),
+        ({"source": "tensors"}, "PolyMNIST.zip", 1),
+        ({"source": "generated"}, "mnist/train-images-idx3-ubyte.gz", 4 + 5),
+        ({"modalities": 10}, "mnist/train-images-idx3-ubyte.gz", 4 + 10),
+    ],
+)
+def test_what_is_downloaded_serves_the_settings(tmp_path, monkeypatch, settings, first, count):
+    names = fetched(monkeypatch)
+    with pytest.raises(DataError, match="was not found"):
+        PolyMNIST(PolyMNIST.Config(**settings)).prepare(Places(tmp_path, tmp_path), download=True)
+    assert (names[0], len(names)) == (first, count)
+
+
+def test_only_what_is_missing_is_downloaded(root, monkeypatch):
+    os.remove(root / "mnist" / "train-labels-idx1-ubyte.gz")
+    names = fetched(monkeypatch)
+    dataset = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100))
+    with pytest.raises(DataError):
+        dataset.prepare(Places(root, root / "cache"), download=True)
+    assert names == ["mnist/train-labels-idx1-ubyte.gz"]
+
+
+def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
+    write_tensors(tmp_path / "made" / "MMNIST", torch.uint8)
+    archive = tmp_path / "PolyMNIST.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for file in sorted((tmp_path / "made").rglob("*.pt")):
+            out.write(file, file.relative_to(tmp_path / "made"))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:3000] + b"damage" + whole[3006:])
+    with pytest.raises(DataError, match=r"PolyMNIST\.zip does not unpack"):
+        polymnist._unpack(archive, tmp_path / "PolyMNIST")
+    assert not (tmp_path / "PolyMNIST").exists()
+    archive.write_bytes(whole)
+    polymnist._unpack(archive, tmp_path / "PolyMNIST")
+    assert "tensors" in prepared(tmp_path).spec.source
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="SHALA_DATA has no mnist/")
+def test_the_real_set_has_the_published_sizes(tmp_path):
+    dataset = PolyMNIST(PolyMNIST.Config(source="generated"))
+    dataset.prepare(Places(REAL, tmp_path))
+    assert dataset.spec.sizes == {"train": 55_000, "validation": 5_000, "test": 10_000}
+    labels = dataset.split("test").labels
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # MNIST's own
+    assert torch.bincount(labels).tolist() == counts

@@ -1,0 +1,197 @@
+"""Engines: submit, events, result; a process that dies is started again."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shalabench.api import BenchError
+from shalabench.execute.backends import Cancelled, InProcess, Processes, Ray
+
+
+def double(x, emit):
+    emit({"kind": "seen", "x": x})
+    return 2 * x
+
+
+def fail(emit):
+    raise ValueError("as asked")
+
+
+def die_until(folder, times, emit):
+    """Kill the own process the first `times` times."""
+    (folder / str(os.getpid())).touch()
+    if len(list(folder.iterdir())) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+def drain(engine):
+    return list(engine.events())
+
+
+@pytest.fixture
+def stop():
+    return threading.Event()
+
+
+ENGINES = pytest.mark.parametrize("make", [InProcess, lambda stop: Processes(2, stop)])
+
+
+def end_well(folder, emit):
+    """Wait for a termination, and tell of it as a run tells that it was stopped."""
+    told = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append("stopped"))
+    (folder / f"{os.getpid()}").touch()
+    emit({"kind": "ready"})
+    while not told:
+        time.sleep(0.05)
+    return told[0]
+
+
+@ENGINES
+def test_every_task_s_events_and_result_arrive(make, stop):
+    engine = make(stop)
+    for x in range(4):
+        engine.submit(f"task {x}", functools.partial(double, x))
+    events = drain(engine)
+    assert sorted((key, event["x"]) for key, event in events) == [
+        (f"task {x}", x) for x in range(4)
+    ]
+    assert [engine.result(f"task {x}") for x in range(4)] == [0, 2, 4, 6]
+
+
+@ENGINES
+def test_a_task_s_exception_is_raised_where_its_result_is_asked_for(make, stop):
+    engine = make(stop)
+    engine.submit("bad", fail)
+    engine.submit("good", functools.partial(double, 1))
+    drain(engine)
+    with pytest.raises(ValueError, match="as asked"):
+        engine.result("bad")
+    assert engine.result("good") == 2
+
+
+def test_a_killed_process_is_started_again_and_only_that_one(tmp_path, stop):
+    engine = Processes(2, stop)
+    engine.submit("struck", functools.partial(die_until, tmp_path, 2))
+    engine.submit("other", functools.partial(double, 1))
+    events = drain(engine)
+    assert [e["kind"] for k, e in events if k == "struck"] == ["retried", "retried"]
+    assert engine.result("struck") == "survived"
+    assert engine.result("other") == 2
+
+
+@ENGINES
+def test_nothing_begins_once_all_is_to_stop(make, stop):
+    engine = make(stop)
+    engine.submit("one", functools.partial(double, 1))
+    stop.set()
+    assert drain(engine) == []
+    with pytest.raises(Cancelled):
+        engine.result("one")
+
+
+def test_running_processes_are_asked_to_end_and_the_waiting_ones_never_begin(tmp_path, stop):
+    engine = Processes(2, stop)
+    for x in range(4):
+        engine.submit(f"task {x}", functools.partial(end_well, tmp_path))
+    ready = 0
+    for _, event in engine.events():
+        ready += event["kind"] == "ready"
+        if ready == 2:
+            stop.set()
+    assert [engine.result(f"task {x}") for x in (0, 1)] == ["stopped", "stopped"]
+    for x in (2, 3):
+        with pytest.raises(Cancelled):
+            engine.result(f"task {x}")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_process_that_keeps_dying_is_given_up(tmp_path, stop):
+    engine = Processes(1, stop)
+    engine.submit("doomed", functools.partial(die_until, tmp_path, 99))
+    drain(engine)
+    with pytest.raises(BenchError, match="died 3 times"):
+        engine.result("doomed")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Ray cluster of two cores and no GPU, whose workers can import this file."""
+    pytest.importorskip("ray")
+    command = [
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        "--num-gpus=0",
+        "--disable-usage-stats",
+    ]
+    command += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}"]
+    own = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parent)}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("ray"), *command],
+            env=os.environ | own,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    yield
+    process.terminate()
+    process.wait(60)
+
+
+def connect(gpus, stop):
+    """An engine on the cluster, which takes seconds to start."""
+    last = time.monotonic() + 60
+    while True:
+        try:
+            return Ray("auto", gpus, stop)
+        except BenchError:
+            if time.monotonic() > last:
+                raise
+            time.sleep(1)
+
+
+@pytest.mark.cluster
+def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop(
+    cluster, tmp_path, stop
+):
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    engine = connect(0, stop)
+    try:
+        assert signal.getsignal(signal.SIGTERM) is before
+        (tmp_path / "lives").mkdir()
+        engine.submit("task", functools.partial(double, 3))
+        engine.submit("struck", functools.partial(die_until, tmp_path / "lives", 1))
+        assert ("task", {"kind": "seen", "x": 3}) in drain(engine)
+        assert engine.result("task") == 6
+        assert engine.result("struck") == "survived"
+
+        engine = connect(1, stop)
+        engine.submit("long", functools.partial(end_well, tmp_path))
+        stop.set()
+        ((key, event),) = drain(engine)
+        assert (key, event["kind"]) == ("ray", "waiting")
+        assert "takes 1 GPUs and no node has more than 0" in event["text"]
+        with pytest.raises(Cancelled):
+            engine.result("long")
+    finally:
+        ray.shutdown()
+
+
+def test_ray_where_it_is_absent_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BenchError, match=r"shala-bench\[ray\]"):
+        Ray("auto", 1, threading.Event())

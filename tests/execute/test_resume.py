@@ -1,0 +1,171 @@
+"""A run may be killed at any moment and loses nothing but time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+from helpers.toys import build
+
+from shalabench.api import Diverged
+from shalabench.config.settings import TrainSettings, resolve
+from shalabench.execute.trainer import Stopped, Watch, train
+from shalabench.records.store import RunFolder
+
+
+def work(toy, folder, settings, watch):
+    """One attempt at the whole training, its weights saved at the end."""
+    torch.set_num_threads(1)
+    model = build("shala", toy)
+    train(model, toy.split("train"), folder, 3, settings, watch)
+    torch.save(model.state_dict(), folder.path / "weights.tmp")
+    os.replace(folder.path / "weights.tmp", folder.weights)
+
+
+def slow(progress):
+    time.sleep(0.004)
+
+
+def folder_in(path):
+    path.mkdir(parents=True, exist_ok=True)
+    return RunFolder(path)
+
+
+def assert_same(one, other):
+    a, b = (torch.load(f.weights, weights_only=True) for f in (one, other))
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_a_run_killed_twenty_times_ends_bit_equal(toy, tmp_path, precision):
+    settings = TrainSettings(precision=precision, log_every=1)
+    whole, killed = folder_in(tmp_path / "whole"), folder_in(tmp_path / "killed")
+    work(toy, whole, settings, Watch())
+    watch = Watch(report=slow, checkpoint_every=0.02)
+    context, chance = multiprocessing.get_context("fork"), random.Random(precision)
+    kills = 0
+    for _ in range(200):
+        process = context.Process(target=work, args=(toy, killed, settings, watch))
+        process.start()
+        limit = None if kills >= 20 else chance.uniform(0.02, 0.25)
+        process.join(limit)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+        if killed.weights.exists():
+            if kills >= 20:
+                break
+            killed.weights.unlink()  # it was quicker than the kills: once more from the middle
+            for file in killed.checkpoints():
+                if file.name.startswith("02"):
+                    file.unlink()
+    assert kills >= 20
+    assert_same(whole, killed)
+
+
+def test_a_stopped_run_keeps_a_checkpoint_and_goes_on(toy, tmp_path):
+    settings = TrainSettings(log_every=1)
+    whole, parts = folder_in(tmp_path / "whole"), folder_in(tmp_path / "parts")
+    work(toy, whole, settings, Watch())
+    for calls in (7, 5, 11):
+        left = iter(range(calls))
+        with pytest.raises(Stopped):
+            work(
+                toy, parts, settings, Watch(should_stop=lambda left=left: next(left, None) is None)
+            )
+    work(toy, parts, settings, Watch())
+    resumed = [(e["stage"], e["step"]) for e in parts.events() if e["kind"] == "resumed"]
+    assert resumed == [("inference", 7), ("inference", 12), ("prior", 3)]
+    assert_same(whole, parts)
+
+
+def test_the_cost_of_the_attempts_before_is_counted(toy, tmp_path):
+    folder, settings = folder_in(tmp_path / "run"), TrainSettings(log_every=1)
+    data, left = toy.split("train"), iter(range(9))
+    watch = Watch(should_stop=lambda: next(left, None) is None, report=slow)
+    with pytest.raises(Stopped):
+        train(build("shala", toy), data, folder, 3, settings, watch)
+    spent = torch.load(folder.checkpoints()[0], weights_only=True)["spent"]
+    assert spent[0] > 9 * 0.004
+    assert spent[1] > 0
+    again = time.monotonic()
+    _, clock = train(build("shala", toy), data, folder, 3, settings, Watch())
+    again = time.monotonic() - again
+    assert again < clock.read()[0] < again + spent[0] + 1
+
+
+def test_a_truncated_newest_checkpoint_costs_a_warning(toy, tmp_path):
+    settings = TrainSettings(log_every=1)
+    whole, hurt = folder_in(tmp_path / "whole"), folder_in(tmp_path / "hurt")
+    work(toy, whole, settings, Watch())
+    left = iter(range(9))
+    watch = Watch(should_stop=lambda: next(left, None) is None, checkpoint_every=0.0)
+    with pytest.raises(Stopped):
+        work(toy, hurt, settings, watch)
+    newest, before = hurt.checkpoints()
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=rf"{newest.name} does not load"):
+        work(toy, hurt, settings, Watch())
+    assert_same(whole, hurt)
+    assert before.name < newest.name
+
+
+def test_only_two_checkpoints_are_kept(toy, tmp_path):
+    folder = folder_in(tmp_path / "run")
+    work(toy, folder, TrainSettings(log_every=1), Watch(checkpoint_every=0.0))
+    assert len(folder.checkpoints()) == 2
+
+
+def test_a_loss_that_is_not_finite_is_told_with_step_and_term(toy, tmp_path):
+    model = build("shala", toy)
+    stage = model.stages()[0]
+    stage._loss, loss = None, stage._loss
+
+    def broken(batch, rng, step):
+        value, terms = loss(batch, rng, step)
+        if step == 4:
+            terms["kl"] = terms["kl"] * float("nan")
+        return value, terms
+
+    stage._loss = broken
+    model.stages = lambda: [stage]
+    folder = folder_in(tmp_path / "run")
+    with pytest.raises(Diverged) as caught:
+        train(model, toy.split("train"), folder, 0, TrainSettings(log_every=1), Watch())
+    assert (caught.value.stage, caught.value.step, caught.value.term) == ("inference", 5, "kl")
+
+
+@pytest.mark.parametrize(("spike", "gives_up"), [(3, True), (2, False)])
+def test_a_loss_that_runs_away_and_stays_is_told_and_a_spike_passes(toy, tmp_path, spike, gives_up):
+    model = build("shala", toy)
+    stage = model.stages()[0]
+    loss = stage._loss
+
+    def broken(batch, rng, step):
+        value, terms = loss(batch, rng, step)
+        if 4 <= step < 4 + spike:
+            terms["kl"] = terms["kl"] + 1e9
+        return value, terms
+
+    stage._loss = broken
+    model.stages = lambda: [stage]
+    arguments = (model, toy.split("train"), folder_in(tmp_path / "run"), 0)
+    if not gives_up:
+        train(*arguments, TrainSettings(log_every=1), Watch())
+        return
+    with pytest.raises(Diverged, match=r"run away to 1e\+09 by step 7") as caught:
+        train(*arguments, TrainSettings(log_every=1), Watch())
+    assert (caught.value.step, caught.value.term) == (7, "kl")
+
+
+def test_the_smoke_preset_has_enough_steps_to_be_killed(toy):
+    config = resolve("shala", "toy", "smoke", ()).model
+    assert config.steps + config.prior.steps >= 40

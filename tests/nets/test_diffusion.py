@@ -1,0 +1,168 @@
+"""Schedules and samplers against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from shalabench.api import Rng
+from shalabench.nets.diffusion import (
+    VectorDenoiser,
+    embed_time,
+    end_in_noise,
+    make_schedule,
+    sample_ancestral,
+    sample_ddim,
+)
+
+pytestmark = pytest.mark.float64
+
+KINDS = ["noise", "velocity", "data"]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize("steps", [50, 1000])
+def test_the_forward_process_preserves_variance_and_ends_in_noise(kind, steps):
+    schedule = make_schedule(kind, steps, "noise")
+    torch.testing.assert_close(
+        schedule.signal**2 + schedule.sigma**2, torch.ones(steps + 1).float()
+    )
+    assert schedule.signal[0] == 1
+    assert schedule.signal[-1] < 0.01
+    assert (schedule.signal.diff() < 0).all()
+
+
+def test_iterated_one_step_transitions_equal_the_closed_form():
+    schedule = make_schedule("cosine", 30, "noise")
+    z, z0 = torch.full((200_000,), 2.0), 2.0
+    for t in range(1, 21):
+        alpha = schedule.signal[t] / schedule.signal[t - 1]
+        z = alpha * z + (1 - alpha**2).sqrt() * torch.randn_like(z)
+    assert abs(z.mean() - schedule.signal[20] * z0) < 0.01
+    assert abs(z.std() - schedule.sigma[20]) < 0.01
+
+
+def exact_denoiser(schedule, mean, std):
+    """The best denoiser where the data are N(mean, std^2)."""
+
+    def denoise(z, t):
+        s, sigma = schedule.signal[t][:, None], schedule.sigma[t][:, None]
+        variance = (s * std) ** 2 + sigma**2
+        data = mean + s * std**2 / variance * (z - s * mean)
+        noise = (z - s * data) / sigma
+        return {"data": data, "noise": noise, "velocity": s * noise - sigma * data}[
+            schedule.prediction
+        ]
+
+    return denoise
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_samplers_recover_a_gaussian_from_its_exact_denoiser(prediction, kind):
+    schedule = make_schedule(kind, 400, prediction)
+    denoise = exact_denoiser(schedule, 1.0, 0.5)
+    rng = Rng(0)
+    start = rng.normal(20_000, 2)
+    for samples in (
+        sample_ddim(denoise, schedule, start, 100),
+        sample_ancestral(denoise, schedule, start, rng),
+    ):
+        assert abs(samples.mean() - 1.0) < 0.02
+        assert abs(samples.std() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+def test_a_reverse_process_may_start_halfway(prediction):
+    schedule = make_schedule("cosine", 200, prediction)
+    denoise = exact_denoiser(schedule, 1.0, 0.5)
+    z0 = 1.0 + 0.5 * torch.randn(20_000, 1)
+    z = schedule.diffuse(z0, torch.full((20_000,), 100), torch.randn(20_000, 1))
+    for samples in (
+        sample_ddim(denoise, schedule, z, 50, start=100),
+        sample_ancestral(denoise, schedule, z, Rng(0), start=100),
+    ):
+        assert abs(samples.mean() - 1.0) < 0.02
+        assert abs(samples.std() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("start", [None, 3])
+def test_ancestral_steps_equal_the_posterior_of_the_forward_process(start):
+    """Equations 6 and 7 of Ho et al. 2020, which moments of the samples hardly show."""
+    schedule, z = make_schedule("cosine", 6, "data"), torch.randn(5, 2)
+
+    def denoise(z, t):
+        return torch.tanh(z) + t[:, None] / 6
+
+    ours = sample_ancestral(denoise, schedule, z, Rng(2), start=start)
+    rng, product = Rng(2), schedule.signal.double() ** 2  # the products of the 1 - beta
+    for t in range(start or 6, 0, -1):
+        beta = 1 - product[t] / product[t - 1]
+        mean = product[t - 1].sqrt() * beta * denoise(z, torch.full((5,), t))
+        mean = (mean + (1 - beta).sqrt() * (1 - product[t - 1]) * z) / (1 - product[t])
+        variance = (1 - product[t - 1]) / (1 - product[t]) * beta
+        z = mean + variance.sqrt() * rng.normal(5, 2)
+    torch.testing.assert_close(ours, z, rtol=1e-4, atol=1e-5)
+
+
+def test_ddim_calls_the_denoiser_as_often_as_asked_and_never_at_zero():
+    schedule, times = make_schedule("cosine", 200, "data"), []
+
+    def denoise(z, t):
+        times.append(t[0].item())
+        return z
+
+    for steps, start in ((50, None), (50, 10), (1, None)):
+        times.clear()
+        sample_ddim(denoise, schedule, torch.zeros(2, 1), steps, start=start)
+        assert len(times) == min(steps, start or 200)
+        assert times == sorted(set(times), reverse=True)
+        assert (times[0], times[-1] > 0) == (start or 200, True)
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+def test_data_and_noise_are_recovered_from_the_target(prediction):
+    schedule = make_schedule("cosine", 50, prediction)
+    z0, noise, t = torch.randn(5, 3), torch.randn(5, 3), torch.tensor([1, 5, 20, 40, 49])
+    z_t = schedule.diffuse(z0, t, noise)
+    data, eps = schedule.split(z_t, t, schedule.target(z0, t, noise))
+    torch.testing.assert_close(data, z0, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(eps, noise, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "data"])
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_a_schedule_can_end_in_pure_noise(kind, prediction):
+    """Algorithm 1 of Lin et al. 2024: nothing of the data at T, t = 1 as it was."""
+    before = make_schedule(kind, 400, prediction)
+    after = end_in_noise(before)
+    assert after.signal[-1] == 0
+    assert after.sigma[-1] == 1
+    assert after.signal[0] == 1
+    torch.testing.assert_close(after.signal[1], before.signal[1])
+    torch.testing.assert_close(after.signal**2 + after.sigma**2, torch.ones(401).float())
+    assert (after.signal.diff() < 0).all()
+    rng = Rng(0)
+    denoise = exact_denoiser(after, 1.0, 0.5)
+    start = rng.normal(20_000, 2)
+    for samples in (
+        sample_ddim(denoise, after, start, 100),
+        sample_ancestral(denoise, after, start, rng),
+    ):
+        assert abs(samples.mean() - 1.0) < 0.02
+        assert abs(samples.std() - 0.5) < 0.02
+
+
+def test_noise_prediction_cannot_end_in_pure_noise():
+    with pytest.raises(ValueError, match="Choose 'velocity' or 'data'"):
+        end_in_noise(make_schedule("cosine", 10, "noise"))
+
+
+def test_a_denoiser_of_any_width_embeds_time_and_an_even_one_as_published():
+    t = torch.tensor([1, 500])
+    assert embed_time(t, 7).shape == (2, 7)
+    angles = t[:, None] * 10_000.0 ** (-torch.arange(3) / 3)
+    waves = torch.cat([angles.sin(), angles.cos()], 1)
+    torch.testing.assert_close(embed_time(t, 6), waves, check_dtype=False, atol=1e-3, rtol=0)
+    denoiser = VectorDenoiser(4, 3, 9, 1).double()
+    assert denoiser(torch.ones(2, 4).double(), t, torch.ones(2, 3).double()).shape == (2, 4)
