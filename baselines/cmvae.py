@@ -31,7 +31,7 @@ from shalabench.nets.clusters import ClusterPrior
 from shalabench.nets.private import Family, PrivateLatents, draw_experts
 from shalabench.nets.refiner import RefinerConfig, Refiners, images
 
-_CODE = "CMVAE code, 2024 release (recipes.md section 7)"
+_CODE = "CMVAE code, 2024 release (reproduction/cmvae.md)"
 _ENCODING_BATCH = 500  # Tuples at a time when clusters are pruned.
 
 

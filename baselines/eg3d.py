@@ -40,7 +40,7 @@ from shalabench.nets.stylegan import (
     rectify,
 )
 
-_CODE = "EG3D code (NVlabs/eg3d; views.md section 2)"
+_CODE = "EG3D code (NVlabs/eg3d; reproduction/eg3d.md)"
 _OPEN = "not in the published code, which has no view synthesis: our choice"
 _ITEMS = 16  # rendered at a time when views are generated
 _MAPPED = 10_000  # z whose w tell the mean and covariance, as StyleGAN2's projector

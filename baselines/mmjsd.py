@@ -20,7 +20,7 @@ from shalabench.nets.experts import (
 from shalabench.nets.posteriors import draw
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
-_CODE = "MoPoE code, --method jsd, job_polymnist (recipes.md sections 3 and 5)"
+_CODE = "MoPoE code, --method jsd, job_polymnist (reproduction/mopoe.md, mmjsd.md)"
 
 
 class MMJSDConfig(Settings):

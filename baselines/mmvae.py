@@ -15,8 +15,8 @@ from shalabench.nets.importance import detached, doubly_reparametrised, importan
 from shalabench.nets.posteriors import LaplaceHead, NormalHead, softmax_scale
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
-_CODE = "MMVAE code (recipes.md section 2)"
-_PLUS = "MMVAE+ code, whose comparison gave the published row (recipes.md sections 0 and 2)"
+_CODE = "MMVAE code (reproduction/mmvae.md)"
+_PLUS = "MMVAE+ code, whose comparison gave the published row (reproduction/polymnist.md, mmvae.md)"
 
 
 class MMVAEConfig(Settings):

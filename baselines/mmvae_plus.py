@@ -24,7 +24,7 @@ from shalabench.api import (
 from shalabench.nets.backbones import Network
 from shalabench.nets.private import Family, PrivateLatents
 
-_CODE = "MMVAE+ code, 2024 release (recipes.md section 4)"
+_CODE = "MMVAE+ code, 2024 release (reproduction/mmvae-plus.md)"
 
 
 class MMVAEPlusConfig(Settings):

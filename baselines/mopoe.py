@@ -20,7 +20,7 @@ from shalabench.nets.experts import (
 from shalabench.nets.posteriors import draw, kl_to_standard
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
-_CODE = "MoPoE code, job_polymnist (recipes.md section 3)"
+_CODE = "MoPoE code, job_polymnist (reproduction/mopoe.md)"
 _MOST = 10  # Modalities: 1,023 subsets.
 
 

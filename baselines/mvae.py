@@ -13,7 +13,7 @@ from shalabench.nets.experts import product_of_all, product_of_experts
 from shalabench.nets.posteriors import draw, kl_to_standard
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
-_CODE = "MoPoE code, --method poe, job_polymnist (recipes.md section 1)"
+_CODE = "MoPoE code, --method poe, job_polymnist (reproduction/mvae.md)"
 
 
 class MVAEConfig(Settings):
@@ -37,7 +37,7 @@ class MVAEConfig(Settings):
         "modality",
         "Weight of the log-likelihood in an ELBO of one modality: the modality's own, or 1.",
         "ours; 'one' is MoPoE's code, whose look-up is commented out: it tells only where "
-        "weights are not 1 (recipes.md section 1)",
+        "weights are not 1 (reproduction/mvae.md)",
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)

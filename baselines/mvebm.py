@@ -2,7 +2,7 @@
 
 MMVAE+'s generator and mixture of experts, with an energy-based prior on the shared latent:
 p_a(z) = exp(f_a(z)) p_0(z) / Z. No code is public; what the abstracts leave open is our choice
-(recipes.md section 8).
+(reproduction/mvebm.md).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from shalabench.nets.langevin import gradient_of, sample_langevin
 from shalabench.nets.precision import widen
 from shalabench.nets.private import PrivateLatents
 
-_CHOICE = "not given in what is public: our choice (recipes.md section 8)"
-_BACKBONE = "as MMVAE+, whose networks it takes (recipes.md sections 4 and 8)"
+_CHOICE = "not given in what is public: our choice (reproduction/mvebm.md)"
+_BACKBONE = "as MMVAE+, whose networks it takes (reproduction/mmvae-plus.md, mvebm.md)"
 
 
 class MVEBMConfig(Settings):

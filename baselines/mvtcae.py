@@ -11,7 +11,7 @@ from shalabench.nets.experts import product_of_all
 from shalabench.nets.posteriors import draw, kl_to_standard
 from shalabench.nets.shared_latent import SharedLatent
 
-_CODE = "MVTCAE code, main_mmnist.py (recipes.md section 6)"
+_CODE = "MVTCAE code, main_mmnist.py (reproduction/mvtcae.md)"
 
 
 class MVTCAEConfig(Settings):

@@ -31,7 +31,7 @@ from shalabench.api import (
 from shalabench.nets.precision import widen
 from shalabench.nets.rays import Rays, composite, gaps, middles, resample, stratify
 
-_CODE = "pixelNeRF code (sxyu/pixel-nerf; views.md section 1)"
+_CODE = "pixelNeRF code (sxyu/pixel-nerf; reproduction/pixelnerf.md)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf
 _AVERAGED = 3  # blocks before the mean over the given views
 _WHITE = 0.99  # of a pixel's darkest channel; what is brighter is taken for background

@@ -32,8 +32,8 @@ from shalabench.nets.planes import PlaneField
 from shalabench.nets.rays import Rays, composite, cross_cube, stratify
 from shalabench.nets.unet import UNet
 
-_PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (views.md section 3)"
-_PAPER = "the paper (views.md section 3)"
+_PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (reproduction/renderdiffusion.md)"
+_PAPER = "the paper (reproduction/renderdiffusion.md)"
 _OPEN = "not given: our choice"
 _OBJECTS = 16  # rendered at a time: the samples of all rays of one take megabytes
 _WHITE = 0.99  # of a view's darkest channel; what is brighter is taken for background

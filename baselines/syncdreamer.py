@@ -35,7 +35,9 @@ from shalabench.nets.precision import widen
 from shalabench.nets.unet import Attend, UNet
 from shalabench.nets.volumes import SharedVolume, VolumeConfig
 
-_CODE = "SyncDreamer code, configs/syncdreamer.yaml and sync_dreamer.py (views.md section 4)"
+_CODE = (
+    "SyncDreamer code, configs/syncdreamer.yaml and sync_dreamer.py (reproduction/syncdreamer.md)"
+)
 _SCRATCH = "our choice: the published denoiser is Zero123's, trained elsewhere"
 _HARMONICS = 4
 _OBJECTS = 16  # generated at a time: the frusta of all views of one take megabytes
@@ -69,7 +71,7 @@ class SyncDreamerConfig(Settings):
     prediction: Literal["velocity", "data"] = setting(
         "velocity",
         "What the denoiser returns.",
-        "ours: the code's, noise, failed on white backgrounds (views.md section 10)",
+        "ours: the code's, noise, failed on white backgrounds (reproduction/view-synthesis.md)",
     )
     drop: float = setting(
         0.05,

@@ -65,7 +65,7 @@ class TextClassifier(nn.Module):
 
 
 class PublishedClassifier(nn.Module):
-    """PolyMNIST's published classifier (MoPoE code; recipes.md section 11), for its own weights."""
+    """PolyMNIST's published classifier, for its own weights (reproduction/metrics.md)."""
 
     def __init__(self) -> None:
         super().__init__()

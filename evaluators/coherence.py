@@ -1,6 +1,6 @@
 """Coherence: do generated modalities show the same class, and that of the given one?
 
-Protocol of design.md section 3, which is that of the MMVAE+ code (recipes.md section 11), with the
+Protocol of docs/protocols.md, which is that of the MMVAE+ code (reproduction/metrics.md), with the
 standard errors and the histogram that it lacks.
 """
 
@@ -35,7 +35,7 @@ from shalabench.api import (
 )
 from shalabench.metrics.fid import effective_classes
 
-_SUBSETS = 64  # enumerated up to here, drawn by a fixed seed beyond (design.md section 3)
+_SUBSETS = 64  # enumerated up to here, drawn by a fixed seed beyond (docs/protocols.md)
 _MOST_MODALITIES = 10
 
 

@@ -1,6 +1,6 @@
 """Consistency: do the views of a joint sample show one object, and one as the data have them?
 
-Joint samples have no truth. Protocol of views.md section 8, point 6, ours: their silhouettes are
+Joint samples have no truth. Our protocol (reproduction/style-transfer.md): their silhouettes are
 laid over those of the training objects, one object for all views; their colours are compared
 between views, and as a whole with the training objects' colours.
 """

@@ -1,8 +1,8 @@
 """Quality: how far generated images are from real ones, by FID and its kin.
 
-Protocol of design.md section 3: decoder means, clamped and rounded to integers, against the whole
+Protocol of docs/protocols.md: decoder means, clamped and rounded to integers, against the whole
 split that is measured on, by target modality and then the mean. The published figures average
-self pairs in (recipes.md section 11); here these stand apart.
+self pairs in (reproduction/metrics.md); here these stand apart.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class QualityConfig(Settings):
         "auto",
         "What reads images. auto: Inception where its weights are named, or lie in torch's hub "
         "folder and there is a GPU; else the modalities' own classifiers.",
-        "ours: a CPU takes four hours for 60,000 images through Inception (engine.md section 2)",
+        "ours: a CPU takes four hours for 60,000 images through Inception (reproduction/engine.md)",
         exclude=True,
     )
     weights: str = setting(

@@ -1,6 +1,6 @@
 """Style transfer: is a tuple, redrawn in the style of another, what it would truly look like?
 
-Protocol of views.md section 8, ours: the paper (section 4.4) shows pictures only. Where data record
+Our protocol (reproduction/style-transfer.md); the paper shows pictures only. Where data record
 each test tuple in another's style (`Split.facts`), the truth is exact. Figures stand between those
 of the two copies, the untouched source and the pasted reference, and the decoder's own ceiling.
 """
@@ -46,7 +46,7 @@ from shalabench.metrics.images import (
 from shalabench.nets.viewpoints import describe_row, stack, why_no_views
 
 _FACTS = ("style_reference", "restyled")
-_COLOURS, _LIGHTS = 16, 8  # bins of a and b, of L (views.md section 8)
+_COLOURS, _LIGHTS = 16, 8  # bins of a and b, of L (reproduction/style-transfer.md)
 _RANGE = 110.0  # of a and b; sRGB reaches from -108 to 98
 _SHOWN, _COLUMNS = 4, 8  # pairs and views of a figure
 _TRUTH = "the true picture in the output's place"

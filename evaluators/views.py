@@ -1,6 +1,6 @@
 """Views: how like the truth are the unseen sides of an object, generated from one or several?
 
-Protocol of views.md section 6, ours where the paper leaves it open. P1: view 0 is given and the
+Protocol: reproduction/view-synthesis.md. P1: view 0 is given and the
 others are predicted, clipped and rounded to uint8; PSNR and SSIM of each view, mean over views,
 then objects; one sample of fixed seed. P2: 2, 4 and 8 given views. P4 is P1 at 256 pixels.
 """

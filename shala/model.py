@@ -36,7 +36,7 @@ class ShaLaConfig(Settings):
 
     network: Network = Network()
     latent_dim: int = setting(
-        64, "D, size of the shared latent.", f"{_OPEN} (recipes.md section 9)", ge=1
+        64, "D, size of the shared latent.", f"{_OPEN} (reproduction/shala.md)", ge=1
     )
     feature_dim: int = setting(64, "Size of each h_i.", f"{_OPEN}: a bottleneck", ge=1)
     fusion_width: int = setting(

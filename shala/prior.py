@@ -28,7 +28,7 @@ _OPEN = "not given in the paper: our choice"
 class PriorConfig(Settings):
     """Settings of the second stage."""
 
-    steps: int = setting(100_000, "Updates.", f"{_OPEN} (recipes.md section 9)", ge=1)
+    steps: int = setting(100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", ge=1)
     batch_size: int = setting(512, "Latents an update.", f"{_OPEN}; latents are small", ge=1)
     optimiser: Optimiser = Optimiser(name="adamw", lr=2e-4)
     ema: float = setting(

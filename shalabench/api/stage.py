@@ -74,9 +74,11 @@ class Optimiser(Settings):
     """Settings of a gradient descent."""
 
     name: Literal["adam", "adamw"] = setting(
-        "adam", "Update rule.", "the baselines' code (recipes.md)"
+        "adam", "Update rule.", "the baselines' code (reproduction/polymnist.md)"
     )
-    lr: float = setting(1e-3, "Peak learning rate.", "MMVAE+ code (recipes.md section 4)", gt=0)
+    lr: float = setting(
+        1e-3, "Peak learning rate.", "MMVAE+ code (reproduction/mmvae-plus.md)", gt=0
+    )
     betas: tuple[float, float] = setting(
         (0.9, 0.999), "Decay of the moment estimates.", "Kingma and Ba 2015"
     )

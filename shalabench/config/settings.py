@@ -26,7 +26,7 @@ class TrainSettings(Settings):
         "auto",
         "Arithmetic of training: bf16 where the device computes in it, else float32; a record "
         "holds which. Evaluation is in float32.",
-        "ours: 1.75 times faster on a CPU that has bf16 (engine.md section 5), 6 to 35 times "
+        "ours: 1.75 times faster on a CPU that has bf16 (reproduction/engine.md), 6 to 35 times "
         "slower on one that emulates it",
     )
     channels_last: bool = setting(True, "Memory order of images.", "ours: faster, same numbers")

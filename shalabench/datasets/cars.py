@@ -50,9 +50,13 @@ class Cars(Dataset):
         resolution: Literal[16, 32, 64, 128, 256] = setting(
             32, "Side of the pictures in pixels.", "a CPU; the paper has 128"
         )
-        train: int = setting(288, "Training cars.", "a first trial (views.md section 5)", ge=8)
+        train: int = setting(
+            288, "Training cars.", "a first trial (reproduction/view-synthesis.md)", ge=8
+        )
         validation: int = setting(32, "Validation cars.", "four a kind", ge=8)
-        test: int = setting(32, "Test cars.", "a first trial (views.md section 5)", ge=8)
+        test: int = setting(
+            32, "Test cars.", "a first trial (reproduction/view-synthesis.md)", ge=8
+        )
         views: int = setting(16, "Cameras.", "ShaLa paper, section 4.3", ge=2, le=64)
         held_out: Literal["", *KINDS] = setting(
             "", "Body kind that is in the test split only, and alone there.", "ours: none"

@@ -24,8 +24,8 @@ from shalabench.datasets.sources.files import digest_of, modelled
 from shalabench.datasets.sources.mst import describe_modalities
 from shalabench.datasets.sources.words import DIGITS, write_words
 
-_CODE = "mmJSD and MoPoE code (recipes.md section 10)"
-_MOST = 10_000  # images of a class and kind that are paired (recipes.md section 10)
+_CODE = "mmJSD and MoPoE code (reproduction/mnist-svhn-text.md)"
+_MOST = 10_000  # images of a class and kind that are paired (reproduction/mnist-svhn-text.md)
 _SOURCE = "MNIST and SVHN paired by label, texts drawn"
 _FIXED = 2020  # seed of what no setting changes: the images held out, and the test pairs
 

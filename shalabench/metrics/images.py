@@ -1,6 +1,6 @@
 """How like another a picture is: PSNR and SSIM of pictures, masks and boxes; outlines, colours.
 
-Each figure is one picture's. Means are the caller's: over views, then objects (views.md section 6).
+Each figure is one picture's. The caller averages: over views, then objects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shalabench.api import BenchError, Rng, Score
 LARGEST_PSNR = 100.0  # dB; exact copies would be infinite, which JSON does not hold
 WINDOW = 7  # pixels, the side of the window that scikit-image's SSIM slides by default
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for data in [0, 1]
-_NOT_WHITE = 0.05  # views.md section 8
+_NOT_WHITE = 0.05  # reproduction/style-transfer.md
 _XYZ = (  # IEC 61966-2-1, as scikit-image has it
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),

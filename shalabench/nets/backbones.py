@@ -1,6 +1,6 @@
 """Encoder and decoder families, one pair for each kind of modality, used alike by every method.
 
-Two image families are PolyMNIST's (recipes.md section 0), written for any image size:
+Two image families are PolyMNIST's (reproduction/polymnist.md), written for any image size:
 "conv" is that of MoPoE and MVTCAE, "resnet" that of MMVAE+ and CMVAE. At 64 x 64 the latter is
 MMVAE+'s network for CUB, the former has the depth of MMVAE's. "mst" is that of MNIST-SVHN-Text,
 for images and texts (`nets.mst`). "cub" has the images of "resnet" and CUB's captions (`nets.cub`).
@@ -25,7 +25,9 @@ class EncoderNetwork(Settings):
     """Which family of networks, and how wide."""
 
     family: Literal["conv", "resnet", "mst", "cub"] = setting(
-        "resnet", "Family of the networks.", "MMVAE+ and CMVAE code (recipes.md section 0)"
+        "resnet",
+        "Family of the networks.",
+        "MMVAE+ and CMVAE code (reproduction/polymnist.md)",
     )
     width: float = setting(1.0, "Multiple of the published channel counts.", "published", gt=0)
     activation: Literal["relu", "silu"] = setting(
@@ -302,7 +304,7 @@ class Block(nn.Module):
         return self.shortcut(x) + 0.1 * branch
 
 
-_TEXT_WIDTH = 128  # MST's text network (mmJSD code, recipes.md section 10)
+_TEXT_WIDTH = 128  # MST's text network (mmJSD code, reproduction/mnist-svhn-text.md)
 
 
 class TextEncoder(nn.Module):

@@ -1,4 +1,4 @@
-"""CUB's caption networks: those of MMVAE+'s and CMVAE's code (recipes.md section 4).
+"""CUB's caption networks: those of MMVAE+'s and CMVAE's code (reproduction/mmvae-plus.md).
 
 A caption is embedded as a picture of one channel, a row a token, and convolved with batch norm. Two
 departures: the published towers of z and w share one embedding, here each tower has its own; and

@@ -108,7 +108,7 @@ def choose_components(weights: Tensor, rng: Rng) -> Tensor:
 def sliced_components(count: int, items: int, device: torch.device | None = None) -> Tensor:
     """A component for each item by its place: equal slices, the rest to the last; `[B]` int64.
 
-    So the code of mmJSD and MoPoE divides a batch (recipes.md, trap 14).
+    So the code of mmJSD and MoPoE divides a batch (reproduction/pitfalls.md, trap 14).
     """
     slice_ = items // count
     if not slice_:

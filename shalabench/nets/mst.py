@@ -1,4 +1,4 @@
-"""The networks of MNIST-SVHN-Text: those of mmJSD's code (recipes.md section 10), for any size."""
+"""Networks of MNIST-SVHN-Text as in mmJSD's code (reproduction/mnist-svhn-text.md), any size."""
 
 from __future__ import annotations
 

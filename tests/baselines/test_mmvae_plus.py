@@ -1,4 +1,4 @@
-"""MMVAE+'s objective against a loop written from the formula of recipes.md section 4."""
+"""MMVAE+'s objective against a loop written from the formula of reproduction/mmvae-plus.md."""
 
 from __future__ import annotations
 

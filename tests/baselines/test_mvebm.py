@@ -1,4 +1,4 @@
-"""MVEBM's two objectives against loops written from the formulas of recipes.md section 8."""
+"""MVEBM's two objectives against loops written from the formulas of reproduction/mvebm.md."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_a_value_is_read_as_toml_or_as_a_bare_word(text, value):
 
 
 def test_the_published_settings_of_mmvae_plus_are_those_of_its_code():
-    """Typed from recipes.md sections 0 and 4 by hand."""
+    """Typed from reproduction/polymnist.md, mmvae-plus.md by hand."""
     found = resolve("mmvae+", "polymnist", "paper", ())
     model = found.model
     assert model.network.family == "resnet"
@@ -180,7 +180,7 @@ def test_the_published_settings_of_mmvae_plus_are_those_of_its_code():
     )
     for key in ("beta", "shared_dim", "steps", "optimiser.amsgrad"):
         assert found.origins[f"model.{key}"].layer == "dataset polymnist x mmvae+, preset paper"
-        assert "recipes.md section 4" in found.origins[f"model.{key}"].source
+        assert "reproduction/mmvae-plus.md" in found.origins[f"model.{key}"].source
 
 
 def test_every_setting_of_every_preset_has_a_source():

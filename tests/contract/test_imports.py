@@ -1,4 +1,4 @@
-"""Imports run one way (design.md, section 1), and reading commands stay light."""
+"""Imports run one way (docs/architecture.md), and reading commands stay light."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_text_networks_fit_any_length(length):
 
 
 def test_published_networks_have_their_published_size():
-    """Counted from recipes.md section 0 by hand, for 3x28x28."""
+    """Counted from reproduction/polymnist.md by hand, for 3x28x28."""
     modality = Modality("x", "image", (3, 28, 28))
     conv = encoder(modality, Network(family="conv"))
     convolutions = 3 * 32 * 9 + 32 + 32 * 64 * 9 + 64 + 64 * 128 * 9 + 128

@@ -27,7 +27,7 @@ def layer(inputs: int, outputs: int, kernel: int) -> int:
     return inputs * outputs * kernel + 3 * outputs
 
 
-# recipes.md section 4: 1 x 32 x 128 halved to 128 x 4 x 16, then to 512 x 4 x 4; the decoder's two
+# 1 x 32 x 128 halved to 128 x 4 x 16, then to 512 x 4 x 4; the decoder's two
 # stems back to 128 x 4 x 16 each; the 3 x 3 convolutions are in the code alone.
 EMBEDDING = 1590 * 128 + 128
 PRIVATE = layer(1, 32, 16) + layer(32, 64, 16) + layer(64, 128, 16)

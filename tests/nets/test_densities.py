@@ -42,7 +42,7 @@ def test_text_likelihood_equals_the_categorical_and_sums_to_one():
 
 
 def test_the_published_text_likelihood_takes_log_softmax_for_probabilities():
-    """recipes.md, trap 23: softmax (.84, .04, .006, .11) becomes (.016, .297, .484, .203)."""
+    """reproduction/pitfalls.md: softmax (.84, .04, .006, .11) becomes (.016, .297, .484, .203)."""
     modality = Modality("x", "text", (1,), "categorical-published", vocabulary=tuple("abcd"))
     s = torch.tensor([0.84, 0.04, 0.006, 0.11])
     output = (s / s.sum()).log().view(1, 1, 4)

@@ -1,4 +1,4 @@
-"""Objectives over one shared latent against loops written from the formulas of recipes.md."""
+"""Objectives over one shared latent against loops written from the formulas."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def build(cls, spec, network, **settings):
 
 
 def product(experts, prior):
-    """Normalised product of Gaussians `[D]`, by the formula of recipes.md's notation."""
+    """Normalised product of Gaussians `[D]`, by the formula of reproduction/index.md's notation."""
     precisions = [1 / (q.variance + 1e-8) for q in experts]
     means = [q.mean for q in experts]
     if prior:

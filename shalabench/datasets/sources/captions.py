@@ -21,11 +21,11 @@ _LOST = "\N{REPLACEMENT CHARACTER}"
 def describe_pair(
     side: int, length: int, vocabulary: Sequence[str], image_weight: float = 32 / (3 * 64 * 64)
 ) -> tuple[Modality, ...]:
-    """An image and its caption, as MMVAE+'s code models CUB (recipes.md section 4).
+    """An image and its caption, as MMVAE+'s code models CUB (reproduction/mmvae-plus.md).
 
     The image's Laplace has the scale .01; its log-likelihood counts 32 / (3 * 64 * 64) by default,
     the caption's 5, which MMVAE's code has as 1. Every token of a caption is scored, padding too,
-    as in MMVAE+'s code; MMVAE's leaves out token 0, which recipes.md calls padding and its own
+    as in MMVAE+'s code; MMVAE's leaves out token 0, which is called padding and its own
     vocabulary the unknown word.
     """
     image = Modality("image", "image", (3, side, side), "laplace", scale=0.01, weight=image_weight)

@@ -6,7 +6,7 @@ import numpy as np
 
 from shalabench.api import Modality
 
-_THRESHOLD = 128  # The published scripts binarise MNIST at > 128 (recipes.md section 0).
+_THRESHOLD = 128  # The published scripts binarise MNIST at > 128 (reproduction/polymnist.md).
 
 
 def compose(digits: np.ndarray, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -56,7 +56,7 @@ def pair(labels: list[np.ndarray], rng: np.random.Generator) -> tuple[list[np.nd
 
 
 def describe_modalities(count: int, side: int) -> tuple[Modality, ...]:
-    """m0, m1, ... as PolyMNIST's literature models them (recipes.md section 0, trap 2)."""
+    """m0, m1, ... as PolyMNIST's literature models them (reproduction/polymnist.md, trap 2)."""
     return tuple(
         Modality(f"m{m}", "image", (3, side, side), "laplace", scale=0.75) for m in range(count)
     )

@@ -1,4 +1,4 @@
-"""How MNIST-SVHN-Text's literature models its modalities (recipes.md section 10)."""
+"""How MNIST-SVHN-Text's literature models its modalities (reproduction/mnist-svhn-text.md)."""
 
 from __future__ import annotations
 
