@@ -32,7 +32,7 @@ from shala.inference import Inference
 from shala.model import ShaLa
 from shala.prior import DiffusionPrior
 from shalabench.analysis.check import check, work_of
-from shalabench.api import Classifier, GradientStage, Places, Split, Views
+from shalabench.api import Classifier, DataPaths, GradientStage, Split, Views
 from shalabench.config.plan import plan
 from shalabench.execute.campaign import Options, drive
 from shalabench.execute.progress import Reporter
@@ -160,7 +160,7 @@ BREAKAGES = (
 
 
 def broken(
-    breakage: Breakage, healthy: Path, reference: Path, places: Places, folder: Path, count: int
+    breakage: Breakage, healthy: Path, reference: Path, paths: DataPaths, folder: Path, count: int
 ) -> Path:
     """A store like the healthy one whose runs of ShaLa, the first seeds only, are broken."""
     store = folder / "store"
@@ -182,7 +182,7 @@ def broken(
         if work.model == METHOD
         for run in plan([METHOD], work.dataset, work.preset, seeds, work.overrides)
     ]
-    options = Options(store=store, places=places, evaluators=evaluators, device="cpu", threads=1)
+    options = Options(store=store, paths=paths, evaluators=evaluators, device="cpu", threads=1)
     with breakage.apply(), Reporter() as reporter:
         drive(runs, options, reporter)
     return store
@@ -205,8 +205,8 @@ def main(
     rows, missed = [("none", healthy, "")], healthy != 0
     for breakage in (b for b in BREAKAGES if only in b.name):
         with tempfile.TemporaryDirectory() as folder:
-            places = Places(data_root, cache_dir)
-            ill = broken(breakage, store, reference, places, Path(folder), count)
+            paths = DataPaths(data_root, cache_dir)
+            ill = broken(breakage, store, reference, paths, Path(folder), count)
             found = check(reference, [Store(ill)])
         named = [
             v.gate.metric

@@ -36,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from timing import best_times
 
 from shalabench.api import (
+    DataPaths,
     Dataset,
     GradientStage,
     Model,
-    Places,
     Rng,
     Split,
     Stage,
@@ -224,7 +224,7 @@ def main(
     torch.set_num_threads(1)
     entry = find("dataset", name).cls
     dataset = entry(entry.Config())
-    dataset.prepare(Places(Path(), Path(cache_dir)))
+    dataset.prepare(DataPaths(Path(), Path(cache_dir)))
     rows = []
     for method in methods.split(",") if methods else entries("model"):
         config = resolve(method, name, preset, ()).model

@@ -17,6 +17,7 @@ from shalabench.api import (
     Classifier,
     DataError,
     DataSpec,
+    EvalContext,
     Evaluator,
     Grammar,
     Joint,
@@ -27,7 +28,6 @@ from shalabench.api import (
     Score,
     Settings,
     Split,
-    Tools,
     Translate,
     Views,
     register_evaluator,
@@ -106,8 +106,8 @@ class Attributes(Evaluator):
             return f"The captions of '{spec.name}' name no attributes that are known exactly."
         return super().skip(model, spec)
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
-        bench = _Bench(self.config, model, spec, split, tools)
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
+        bench = _Bench(self.config, model, spec, split, context)
         shown, named, truth = bench.real()
         drawn = bench.drawn()  # pictures generated from real captions
         written, whole = bench.written()  # captions generated from real pictures
@@ -142,14 +142,19 @@ class _Bench:
     """
 
     def __init__(
-        self, config: AttributesConfig, model: Model, spec: DataSpec, split: Split, tools: Tools
+        self,
+        config: AttributesConfig,
+        model: Model,
+        spec: DataSpec,
+        split: Split,
+        context: EvalContext,
     ):
-        self.config, self.model, self.tools = config, model, tools
+        self.config, self.model, self.context = config, model, context
         self.grammar = spec.grammar
         self.split = split.head(config.items) if config.items else split
         self.image = next(m for m in spec.modalities if m.kind == "image")
         self.caption = next(m for m in spec.modalities if m.kind == "text")
-        self.judge = _judge(tools, self.image)
+        self.judge = _judge(context, self.image)
         self.samples = config.samples or len(self.split)
         self._done = 0
         self._total = 3 * len(self.split) + self.samples * isinstance(model, Joint)
@@ -177,7 +182,7 @@ class _Bench:
         """What is seen in pictures and named by captions that were sampled together."""
 
         def sample(first: int, size: int) -> Tensor:
-            views = self.model.sample(size, self.tools.rng("joint", first=first))
+            views = self.model.sample(size, self.context.rng("joint", first=first))
             seen, read = self._seen(views[self.image.name]), self._read(views[self.caption.name])
             return torch.stack([seen, read[:, 1:]], dim=1)
 
@@ -190,7 +195,7 @@ class _Bench:
             size = min(self.config.batch_size, n - first)
             rows.append(make(first, size))
             self._done += size
-            self.tools.report(self._done, self._total)
+            self.context.report(self._done, self._total)
         return torch.cat(rows)
 
     def _given(self, first: int, size: int) -> Views:
@@ -199,7 +204,7 @@ class _Bench:
 
     def _translate(self, source: Modality, target: Modality, first: int, size: int) -> Tensor:
         given = {source.name: self._given(first, size)[source.name]}
-        rng = self.tools.rng("cross", source.name, first=first)
+        rng = self.context.rng("cross", source.name, first=first)
         return self.model.translate(given, [target.name], rng)[target.name]
 
     def _seen(self, images: Tensor) -> Tensor:
@@ -225,13 +230,13 @@ class _Bench:
         return torch.tensor(rows, device=captions.device)
 
 
-def _judge(tools: Tools, image: Modality) -> Classifier:
-    if image.name not in tools.classifiers:
+def _judge(context: EvalContext, image: Modality) -> Classifier:
+    if image.name not in context.classifiers:
         raise DataError(
             f"There is no classifier of the attributes of '{image.name}'. Train it with `python "
             "bench.py classifiers train`."
         )
-    return tools.classifiers[image.name]
+    return context.classifiers[image.name]
 
 
 def _agree(seen: Tensor, named: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from shalabench.api import (
     DataSpec,
+    EvalContext,
     Evaluator,
     Joint,
     Metric,
@@ -24,7 +25,6 @@ from shalabench.api import (
     Score,
     Settings,
     Split,
-    Tools,
     Translate,
     Views,
     choose_subsets,
@@ -111,8 +111,8 @@ class Coherence(Evaluator):
             return "The model neither samples jointly nor translates."
         return None
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
-        bench = _Bench(self.config, model, spec, split, tools)
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
+        bench = _Bench(self.config, model, spec, split, context)
         scores = bench.accuracy()
         details = {
             "classifier_accuracy": {s.target: s.value for s in scores if s.target is not None},
@@ -141,9 +141,14 @@ class _Bench:
     """
 
     def __init__(
-        self, config: CoherenceConfig, model: Model, spec: DataSpec, split: Split, tools: Tools
+        self,
+        config: CoherenceConfig,
+        model: Model,
+        spec: DataSpec,
+        split: Split,
+        context: EvalContext,
     ):
-        self.config, self.model, self.spec, self.tools = config, model, spec, tools
+        self.config, self.model, self.spec, self.context = config, model, spec, context
         self.split = split
         self.items = fixed_choice(len(split), config.items, "coherence").to(split.device)
         self.subset_items = fixed_choice(len(split), config.subset_items, "coherence").to(
@@ -174,7 +179,7 @@ class _Bench:
         """Classes `[M, n]` of joint samples."""
 
         def sample(first: int, size: int) -> Views:
-            return self.model.sample(size, self.tools.rng("joint", first=first))
+            return self.model.sample(size, self.context.rng("joint", first=first))
 
         return self._guesses(sample, self.spec.names, self.config.samples or len(self.split))
 
@@ -183,7 +188,7 @@ class _Bench:
 
         def reconstruct(first: int, size: int) -> Views:
             views = self.split.batch(self.items[first : first + size]).views
-            return self.model.reconstruct(views, self.tools.rng("posterior", first=first))
+            return self.model.reconstruct(views, self.context.rng("posterior", first=first))
 
         guesses = self._guesses(reconstruct, self.spec.names, len(self.items))
         shared = self._shared(self.spec.names, self.items)
@@ -218,20 +223,22 @@ class _Bench:
         def translate(first: int, size: int) -> Views:
             views = self.split.batch(items[first : first + size]).views
             given = {name: views[name] for name in subset}
-            rng = self.tools.rng(metric, *subset, first=first)
+            rng = self.context.rng(metric, *subset, first=first)
             return self.model.translate(given, targets, rng)
 
         return self._guesses(translate, targets, len(items))
 
     def _guesses(self, make: Callable[[int, int], Views], names: Sequence[str], n: int) -> Tensor:
         """Classes `[len(names), n]` of the views that `make(first, size)` gives batch by batch."""
-        judges, columns = self.tools.classifiers, []
+        classifiers, columns = self.context.classifiers, []
         for first in range(0, n, self.config.batch_size):
             size = min(self.config.batch_size, n - first)
             views = make(first, size)
-            columns.append(torch.stack([judges[m].network(views[m]).argmax(-1) for m in names]))
+            columns.append(
+                torch.stack([classifiers[m].network(views[m]).argmax(-1) for m in names])
+            )
             self._done += size
-            self.tools.report(self._done, self._total)
+            self.context.report(self._done, self._total)
         return torch.cat(columns, dim=1)
 
     def _amount(self) -> int:

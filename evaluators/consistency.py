@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from shalabench.api import (
     DataSpec,
+    EvalContext,
     Evaluator,
     Joint,
     Metric,
@@ -23,7 +24,6 @@ from shalabench.api import (
     Outcome,
     Settings,
     Split,
-    Tools,
     register_evaluator,
     setting,
 )
@@ -101,12 +101,12 @@ class Consistency(Evaluator):
             reason = f"The views of '{spec.name}' have no colours."
         return reason or super().skip(model, spec)
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
-        if tools.splits is None:
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
+        if context.splits is None:
             reason = "No training objects are lent, with which samples could be compared."
             warnings.warn(reason, stacklevel=2)
             return Outcome([], {"skipped": reason})
-        bench = _Bench(self.config, model, spec, split, tools)
+        bench = _Bench(self.config, model, spec, split, context)
         bench.measure()
         details = {
             "row": describe_row(model, spec, "joint"),
@@ -123,12 +123,17 @@ class _Bench:
     """
 
     def __init__(
-        self, config: ConsistencyConfig, model: Model, spec: DataSpec, split: Split, tools: Tools
+        self,
+        config: ConsistencyConfig,
+        model: Model,
+        spec: DataSpec,
+        split: Split,
+        context: EvalContext,
     ):
-        self.config, self.model, self.tools = config, model, tools
+        self.config, self.model, self.context = config, model, context
         self.spec, self.names, self.split = spec, spec.names, split
-        self.train = tools.splits("train")
-        self.summary = Summary(tools.rng("bootstrap"))
+        self.train = context.splits("train")
+        self.summary = Summary(context.rng("bootstrap"))
         known = [
             _Outline.of(self._real(self.train, first, _BATCH))
             for first in range(0, len(self.train), _BATCH)
@@ -191,13 +196,13 @@ class _Bench:
 
     def _sample(self, first: int, n: int) -> Tensor:
         """Samples `[n, V, 3, R, R]` from number `first` on, as an image file would hold them."""
-        made = self.model.sample(n, self.tools.rng("consistency", first=first))
-        self.tools.report(min(first + n, self.config.samples), self.config.samples)
+        made = self.model.sample(n, self.context.rng("consistency", first=first))
+        self.context.report(min(first + n, self.config.samples), self.config.samples)
         return quantise(stack(made, self.names), f"{self.names[0]} to {self.names[-1]}")
 
     def _real(self, split: Split, first: int, n: int) -> Tensor:
         index = torch.arange(first, min(first + n, len(split)), device=split.device)
-        return quantise(stack(split.batch(index).views, self.names)).to(self.tools.device)
+        return quantise(stack(split.batch(index).views, self.names)).to(self.context.device)
 
 
 class _Outline:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from shalabench.api import (
     DataSpec,
+    EvalContext,
     Evaluator,
     Latent,
     Metric,
@@ -27,7 +28,6 @@ from shalabench.api import (
     Score,
     Settings,
     Split,
-    Tools,
     choose_subsets,
     fixed_choice,
     register_evaluator,
@@ -92,16 +92,18 @@ class Latents(Evaluator):
         ),
     )
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         # numpy's own threads would wait for each other on busy cores.
         with threadpool_limits(torch.get_num_threads()):
-            return self._measure(model, spec, split, tools)
+            return self._measure(model, spec, split, context)
 
-    def _measure(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+    def _measure(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         config = self.config
         distinct = split.distinct()  # copies of one photo on both sides of a fold give it away
         items = distinct[fixed_choice(len(distinct), config.items, "latents").to(split.device)]
-        train = tools.splits("train").to(tools.device) if tools.splits and spec.classes else None
+        train = (
+            context.splits("train").to(context.device) if context.splits and spec.classes else None
+        )
         learned = (
             fixed_choice(len(train), config.train_items, "latents").to(train.device)
             if train is not None
@@ -111,19 +113,19 @@ class Latents(Evaluator):
         probed = (
             sum(map(len, sizes.values())) * (len(items) + len(learned)) if train is not None else 0
         )
-        progress = _Progress(tools, 2 * len(items) + probed)
+        progress = _Progress(context, 2 * len(items) + probed)
 
         def encode(source: Split, index: torch.Tensor, names: tuple[str, ...], what: str):
             def make(first: int, size: int) -> torch.Tensor:
                 views = source.batch(index[first : first + size]).views
                 given = {name: views[name] for name in names}
-                return model.encode(given, tools.rng(what, *names, first=first))
+                return model.encode(given, context.rng(what, *names, first=first))
 
             return self._gather(make, len(index), progress)
 
         posterior = encode(split, items, spec.names, "posterior")
         prior = self._gather(
-            lambda first, size: model.prior(size, tools.rng("prior", first=first)),
+            lambda first, size: model.prior(size, context.rng("prior", first=first)),
             len(items),
             progress,
         )
@@ -157,8 +159,8 @@ class Latents(Evaluator):
 
 
 class _Progress:
-    def __init__(self, tools: Tools, total: int):
-        self._tools, self._done, self._total = tools, 0, total
+    def __init__(self, context: EvalContext, total: int):
+        self._tools, self._done, self._total = context, 0, total
 
     def advance(self, amount: int) -> None:
         self._done += amount

@@ -26,6 +26,7 @@ from shalabench.api import (
     Classifier,
     DataError,
     DataSpec,
+    EvalContext,
     Evaluator,
     Joint,
     Metric,
@@ -34,7 +35,6 @@ from shalabench.api import (
     Score,
     Settings,
     Split,
-    Tools,
     Translate,
     Views,
     fixed_choice,
@@ -150,8 +150,8 @@ class Quality(Evaluator):
             return {inception_name(digest): digest}
         return {name: classifiers[name].digest for name in _images(spec)}
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
-        bench = _Bench(self.config, model, spec, split, tools, self._extractors(spec, tools))
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
+        bench = _Bench(self.config, model, spec, split, context, self._extractors(spec, context))
         comparisons = bench.comparisons()
         floors = bench.floors()
         extractor = bench.name
@@ -182,12 +182,12 @@ class Quality(Evaluator):
             )
         return chosen
 
-    def _extractors(self, spec: DataSpec, tools: Tools) -> dict[str, Extractor]:
-        if (self._chosen or self._choose(spec, tools.classifiers)) == CLASSIFIER:
-            judges = {name: tools.classifiers[name] for name in _images(spec)}
-            return {n: ClassifierFeatures(c.network, c.digest) for n, c in judges.items()}
+    def _extractors(self, spec: DataSpec, context: EvalContext) -> dict[str, Extractor]:
+        if (self._chosen or self._choose(spec, context.classifiers)) == CLASSIFIER:
+            classifiers = {name: context.classifiers[name] for name in _images(spec)}
+            return {n: ClassifierFeatures(c.network, c.digest) for n, c in classifiers.items()}
         content, digest = read_inception(self.config.weights, self.config.sha256)
-        return dict.fromkeys(_images(spec), Inception(content, digest, tools.device))
+        return dict.fromkeys(_images(spec), Inception(content, digest, context.device))
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,10 @@ class _Bench:
         model: Model,
         spec: DataSpec,
         split: Split,
-        tools: Tools,
+        context: EvalContext,
         extractors: Mapping[str, Extractor],
     ):
-        self.config, self.model, self.tools = config, model, tools
+        self.config, self.model, self.context = config, model, context
         self.spec, self.split, self.extractors = spec, split, extractors
         self.targets = tuple(extractors)
         self.name = extractors[self.targets[0]].name
@@ -226,7 +226,7 @@ class _Bench:
         self.samples = config.samples or len(split)
         if min(len(split), len(self.items), self.samples) < LEAST:
             raise BenchError(f"{len(split)} test images are too few; {LEAST} are needed at least.")
-        self._train = tools.splits("train") if tools.splits is not None else None
+        self._train = context.splits("train") if context.splits is not None else None
         self._done, self._total = 0, self._amount()
         self._real: dict[str, Real] = {}
 
@@ -250,7 +250,7 @@ class _Bench:
                     for name, x in features.items()
                 ]
         for name in self.targets:
-            self._real[name] = Real(self._kept(name, self.split.tensors[name]), self.tools.device)
+            self._real[name] = Real(self._kept(name, self.split.tensors[name]), self.context.device)
         return [self._compare(*one) for one in made]
 
     def floors(self) -> list[_Comparison]:
@@ -315,12 +315,12 @@ class _Bench:
         return tuple(n for n in self.targets if n != source or self.config.self_pairs)
 
     def _sample(self, first: int, size: int) -> Views:
-        return self.model.sample(size, self.tools.rng("joint", first=first))
+        return self.model.sample(size, self.context.rng("joint", first=first))
 
     def _translation(self, source: str, targets: Sequence[str]) -> Callable[[int, int], Views]:
         def translate(first: int, size: int) -> Views:
             views = self.split.batch(self.items[first : first + size]).views
-            rng = self.tools.rng("cross", source, first=first)
+            rng = self.context.rng("cross", source, first=first)
             return self.model.translate({source: views[source]}, targets, rng)
 
         return translate
@@ -334,7 +334,7 @@ class _Bench:
             views = make(first, size)
             return {t: self.extractors[t](_pixels(views[t], t)) for t in targets}
 
-        scratch = self.tools.scratch
+        scratch = self.context.scratch
         return self._shards(scratch / name if scratch else None, n, read)
 
     def _kept(self, name: str, images: Tensor) -> Tensor:
@@ -343,11 +343,11 @@ class _Bench:
         content = np.ascontiguousarray(images.cpu().numpy())
         parts = (str(content.shape), extractor.digest, extractor.name, extractor.resize)
         key = hashlib.sha256("\0".join(parts).encode() + content.tobytes()).hexdigest()
-        cache = self.tools.cache
+        cache = self.context.cache
         folder = cache / "features" / key[:32] if cache else None
 
         def read(first: int, size: int) -> dict[str, Tensor]:
-            part = images[first : first + size].to(self.tools.device)
+            part = images[first : first + size].to(self.context.device)
             return {"features": extractor(part)}
 
         return self._shards(folder, len(images), read)["features"].double()
@@ -357,7 +357,7 @@ class _Bench:
     ) -> dict[str, Tensor]:
         """What `read(first, size)` gives for all of n, shard by shard; kept shards are not read."""
         shards = []
-        slow = self.name != CLASSIFIER and self.tools.device.type == "cpu"
+        slow = self.name != CLASSIFIER and self.context.device.type == "cpu"
         most = min(self.config.batch_size, _SLOW_SHARD) if slow else self.config.batch_size
         for first in range(0, n, most):
             size = min(most, n - first)
@@ -374,7 +374,7 @@ class _Bench:
 
     def _advance(self, amount: int) -> None:
         self._done += amount
-        self.tools.report(self._done, self._total)
+        self.context.report(self._done, self._total)
 
     def _amount(self) -> int:
         """Images that all protocols go through, for the progress display."""

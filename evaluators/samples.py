@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from shalabench.api import (
     DataSpec,
+    EvalContext,
     Evaluator,
     Joint,
     Metric,
@@ -22,7 +23,6 @@ from shalabench.api import (
     Score,
     Settings,
     Split,
-    Tools,
     Translate,
     Views,
     has_ability,
@@ -89,31 +89,31 @@ class Samples(Evaluator):
             return "The model neither samples jointly, nor translates, nor reconstructs."
         return None
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         scores, pictures, texts = [], {}, {}
         columns = self.config.columns
         if isinstance(model, Joint):
-            sampled = model.sample(columns, tools.rng("joint"))
+            sampled = model.sample(columns, context.rng("joint"))
             pictures["joint"] = _grid([sampled], spec)
             texts["joint"] = _transcript({"sampled": sampled}, spec)
         if isinstance(model, Translate):
-            pictures["cross"], texts["cross"] = self._cross(model, spec, split, tools)
+            pictures["cross"], texts["cross"] = self._cross(model, spec, split, context)
         if isinstance(model, Reconstruct):
             real = _first(split, columns)
-            made = model.reconstruct(real, tools.rng("reconstruction"))
+            made = model.reconstruct(real, context.rng("reconstruction"))
             pictures["reconstruction"] = _grid([real, made], spec)
-            scores = self._errors(model, spec, split, tools)
+            scores = self._errors(model, spec, split, context)
         return Outcome(scores, {}, pictures, {stem: text for stem, text in texts.items() if text})
 
     def _cross(
-        self, model: Translate, spec: DataSpec, split: Split, tools: Tools
+        self, model: Translate, spec: DataSpec, split: Split, context: EvalContext
     ) -> tuple[Tensor, str]:
         """A block for each source: what was given framed on top, the targets below; the texts."""
         views = _first(split, max(1, min(self.config.sources, _TILES // len(spec.names) ** 2)))
         tile, blocks, told = _tile_size(spec), [], {"real": views}
         for source in spec.names:
             targets = [name for name in spec.names if name != source]
-            made = model.translate({source: views[source]}, targets, tools.rng("cross", source))
+            made = model.translate({source: views[source]}, targets, context.rng("cross", source))
             rows = [_row(spec[source], views[source], tile, _GIVEN)]
             rows += [_row(spec[name], made[name], tile) for name in targets]
             blocks.append(np.concatenate(rows, axis=0))
@@ -121,17 +121,17 @@ class Samples(Evaluator):
         return torch.from_numpy(_beside(blocks)), _transcript(told, spec)
 
     def _errors(
-        self, model: Reconstruct, spec: DataSpec, split: Split, tools: Tools
+        self, model: Reconstruct, spec: DataSpec, split: Split, context: EvalContext
     ) -> list[Score]:
         found: dict[str, dict[str, list[Tensor]]] = {}  # by metric, then modality
         done = 0
         for batch in split.batches(self.config.batch_size):
-            made = model.reconstruct(batch.views, tools.rng("reconstruction", first=done))
+            made = model.reconstruct(batch.views, context.rng("reconstruction", first=done))
             for name, real in batch.views.items():
                 for metric, errors in _errors(spec[name], made[name], real).items():
                     found.setdefault(metric, {}).setdefault(name, []).append(errors)
             done += len(batch)
-            tools.report(done, len(split))
+            context.report(done, len(split))
         scores = []
         for metric, by_modality in found.items():
             parts = {name: torch.cat(errors).double() for name, errors in by_modality.items()}

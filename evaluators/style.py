@@ -18,6 +18,7 @@ from torch import Tensor
 
 from shalabench.api import (
     DataSpec,
+    EvalContext,
     Evaluator,
     Metric,
     Model,
@@ -25,7 +26,6 @@ from shalabench.api import (
     Reconstruct,
     Settings,
     Split,
-    Tools,
     Transfer,
     Views,
     register_evaluator,
@@ -126,13 +126,13 @@ class Style(Evaluator):
             reason = f"SSIM needs pictures of at least {WINDOW} x {WINDOW} pixels."
         return reason or super().skip(model, spec)
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         missing = [name for name in _FACTS if name not in split.facts]
         if missing:
             reason = f"This split of '{spec.name}' records no {' and '.join(missing)}: no truth."
             warnings.warn(reason, stacklevel=2)
             return Outcome([], {"skipped": reason})
-        bench = _Bench(self.config, model, spec, split, tools)
+        bench = _Bench(self.config, model, spec, split, context)
         bench.measure()
         details = {
             "row": describe_row(model, spec, f"strength {self.config.strength:g}"),
@@ -151,13 +151,18 @@ class _Bench:
     """
 
     def __init__(
-        self, config: StyleConfig, model: Model, spec: DataSpec, split: Split, tools: Tools
+        self,
+        config: StyleConfig,
+        model: Model,
+        spec: DataSpec,
+        split: Split,
+        context: EvalContext,
     ):
-        self.config, self.model, self.spec, self.tools = config, model, spec, tools
+        self.config, self.model, self.spec, self.context = config, model, spec, context
         self.split, self.names = split, spec.names
         self.items = min(config.items or len(split), len(split))
         self.curve_items = min(config.curve_items or self.items, self.items)
-        self.summary = Summary(tools.rng("bootstrap"))
+        self.summary = Summary(context.rng("bootstrap"))
         guided = "guidance" in inspect.signature(model.transfer).parameters
         self._guidances = (None, *config.guidances) if guided else (None,)
         self._done = 0
@@ -220,7 +225,7 @@ class _Bench:
             for name, values in part.figures(made).items():
                 found.setdefault(name, []).append(values)
             self._done += part.size
-            self.tools.report(self._done, max(self._done, self._amount()))
+            self.context.report(self._done, max(self._done, self._amount()))
         return {name: torch.cat(values) for name, values in found.items()}
 
     def _part(self, first: int, size: int) -> _Part:
@@ -231,14 +236,14 @@ class _Bench:
         extra: dict[str, Any] = {} if guidance is None else {"guidance": guidance}
 
         def transfer(part: _Part) -> Tensor:
-            rng = self.tools.rng("style", first=int(part.index[0]))
+            rng = self.context.rng("style", first=int(part.index[0]))
             made = self.model.transfer(part.sources, part.references, strength, rng, **extra)
             return stack(made, self.names)
 
         return transfer
 
     def _reconstruct(self, part: _Part) -> Tensor:
-        rng = self.tools.rng("ceiling", first=int(part.index[0]))
+        rng = self.context.rng("ceiling", first=int(part.index[0]))
         truth = {name: part.truth[:, i].float() for i, name in enumerate(self.names)}
         return stack(self.model.reconstruct(truth, rng), self.names)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shalabench.api import (
     DataSpec,
+    EvalContext,
     Evaluator,
     Metric,
     Model,
@@ -23,7 +24,6 @@ from shalabench.api import (
     Score,
     Settings,
     Split,
-    Tools,
     Translate,
     register_evaluator,
     setting,
@@ -132,8 +132,8 @@ class ViewSynthesis(Evaluator):
             reason = f"SSIM needs pictures of at least {WINDOW} x {WINDOW} pixels."
         return reason or super().skip(model, spec)
 
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
-        bench = _Bench(self.config, model, spec, split, tools)
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
+        bench = _Bench(self.config, model, spec, split, context)
         bench.measure_one_given()
         bench.measure_rotations()
         bench.measure_several_given()
@@ -178,13 +178,18 @@ class _Bench:
     """
 
     def __init__(
-        self, config: ViewsConfig, model: Model, spec: DataSpec, split: Split, tools: Tools
+        self,
+        config: ViewsConfig,
+        model: Model,
+        spec: DataSpec,
+        split: Split,
+        context: EvalContext,
     ):
-        self.config, self.model, self.spec, self.tools = config, model, spec, tools
+        self.config, self.model, self.spec, self.context = config, model, spec, context
         self.split, self.names = split, spec.names
         self.items = min(config.items or len(split), len(split))
         self.more = min(config.more_items or self.items, self.items)
-        self.summary = Summary(tools.rng("bootstrap"))
+        self.summary = Summary(context.rng("bootstrap"))
         self.deterministic = True
         self._done = 0
         views = len(self.names)
@@ -242,12 +247,12 @@ class _Bench:
     def measure_floors(self) -> None:
         """P1 of what needs no model; training pictures only where they are lent."""
         targets = self._others((0,))
-        train = self.tools.splits("train") if self.tools.splits is not None else None
+        train = self.context.splits("train") if self.context.splits is not None else None
         floors = {name: _Found() for name in (_FLOORS if train is not None else ("white",))}
         names = self._named(targets)
         if train is not None:
             mean = quantise(torch.stack([_mean(train.tensors[name]) for name in names]))
-            mean = mean.to(self.tools.device)
+            mean = mean.to(self.context.device)
         for first, size in self._batches(self.items):
             real = self._real(targets, first, size)
             guesses = {"white": torch.ones_like(real)}
@@ -329,11 +334,11 @@ class _Bench:
         sources, wanted = self._named(given), self._named(targets)
         index = torch.arange(first, first + size, device=self.split.device)
         shown = self.split.batch(index).views
-        rng = self.tools.rng("views", *sources, sample, first=first)
+        rng = self.context.rng("views", *sources, sample, first=first)
         made = stack(self.model.translate({n: shown[n] for n in sources}, wanted, rng), wanted)
         quantise(made, f"{wanted[0]} to {wanted[-1]}")  # complains of what is not finite
         self._done += size
-        self.tools.report(self._done, self._amount())
+        self.context.report(self._done, self._amount())
         return made.double().clamp(0, 1)
 
     def _pass(self, given: Sequence[int], targets: Sequence[int]) -> _Found:

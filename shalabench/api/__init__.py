@@ -19,7 +19,7 @@ _HOMES = {
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
     "random": ("Rng", "choose_subsets", "derive_seed", "fixed_choice"),
-    "dataset": ("Batch", "Dataset", "DataSettings", "Places", "Split", "Views"),
+    "dataset": ("Batch", "Dataset", "DataSettings", "DataPaths", "Split", "Views"),
     "stage": ("GradientStage", "Optimiser", "Stage"),
     "model": (
         "ABILITIES",
@@ -31,7 +31,7 @@ _HOMES = {
         "Transfer",
         "Translate",
     ),
-    "evaluator": ("Classifier", "Evaluator", "Outcome", "Tools", "has_ability"),
+    "evaluator": ("Classifier", "Evaluator", "Outcome", "EvalContext", "has_ability"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

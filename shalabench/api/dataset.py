@@ -34,7 +34,7 @@ class DataSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Places:
+class DataPaths:
     """Where data lie.
 
     Attributes:
@@ -177,11 +177,11 @@ class Dataset(ABC):
         self.config = config
 
     @abstractmethod
-    def prepare(self, places: Places, *, download: bool = False) -> None:
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         """Make the splits ready to be read; do nothing where they are.
 
         Args:
-            places: Where sources lie and where generated data are kept.
+            paths: Where sources lie and where generated data are kept.
             download: Whether missing sources may be fetched (with checksum and resume).
 
         Raises:

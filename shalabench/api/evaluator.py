@@ -38,7 +38,7 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class Tools:
+class EvalContext:
     """What the driver lends an evaluator.
 
     Attributes:
@@ -93,7 +93,7 @@ class Evaluator(ABC):
         metrics: What it gives, with direction and digits.
         needs: Abilities without which it has nothing to do; where a model has some of several, see
             `skip`.
-        uses_classifiers: Whether `Tools.classifiers` is filled, where the data have classes.
+        uses_classifiers: Whether `EvalContext.classifiers` is filled, where the data have classes.
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -125,14 +125,14 @@ class Evaluator(ABC):
         return {name: classifier.digest for name, classifier in classifiers.items()}
 
     @abstractmethod
-    def run(self, model: Model, spec: DataSpec, split: Split, tools: Tools) -> Outcome:
+    def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         """Measure.
 
         Args:
-            model: Trained, in eval mode, on `tools.device`; gradients are off.
+            model: Trained, in eval mode, on `context.device`; gradients are off.
             spec: What the data consist of.
-            split: The test split (or the validation split, for a choice), on `tools.device`.
-            tools: Randomness, classifiers, progress.
+            split: The test split (or the validation split, for a choice), on `context.device`.
+            context: Randomness, classifiers, progress.
         """
 
 

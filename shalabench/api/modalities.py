@@ -61,9 +61,9 @@ class DataSpec:
         sizes: Number of tuples of "train", "validation" and "test".
         fingerprint: SHA-256 over the content of all splits.
         source: Which of the possible sources was used, for people ("generated from MNIST ...").
-        twin: The published dataset that this one stands in for, whose printed figures are shown
+        proxy_for: The published dataset that this one stands in for; its published values are shown
             beside, under its name; empty where there is none.
-        departs: In what the data differ from the published ones of that name, in words, so that
+        deviation: In what the data differ from the published ones of that name, in words, so that
             nobody takes a figure for one of theirs; empty where they do not.
         missing: Probability that a view of a training tuple is absent.
         distinct: Number of distinct things behind the tuples of each split, where one thing is in
@@ -78,8 +78,8 @@ class DataSpec:
     sizes: dict[str, int]
     fingerprint: str
     source: str
-    twin: str = ""
-    departs: str = ""
+    proxy_for: str = ""
+    deviation: str = ""
     missing: float = 0.0
     distinct: dict[str, int] = field(default_factory=dict)
     grammar: Grammar | None = None

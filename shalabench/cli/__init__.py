@@ -166,7 +166,7 @@ def run(ctx: click.Context, **options: Any) -> None:
 
     What is done is not done again; what was cut off goes on where it stopped.
     """
-    from shalabench.api import Places
+    from shalabench.api import DataPaths
     from shalabench.config.plan import plan, plan_ablation
     from shalabench.execute.campaign import Options, drive
     from shalabench.execute.progress import Reporter
@@ -187,7 +187,7 @@ def run(ctx: click.Context, **options: Any) -> None:
             runs,
             Options(
                 store=options["store"],
-                places=Places(options["data_root"], options["cache_dir"]),
+                paths=DataPaths(options["data_root"], options["cache_dir"]),
                 evaluators=options["evaluators"],
                 split=options["split"],
                 archive=options["archive"],
@@ -380,13 +380,13 @@ def figure(
 
     found = [Store(path) for path in _stores(stores)]
     if kind == "latent":
-        from shalabench.api import Places
+        from shalabench.api import DataPaths
         from shalabench.report.latents import (
             write_latents,  # needs torch, as the other kinds do not
         )
 
-        places, named = Places(data_root, cache_dir), next(iter(stores), None)
-        files, left_out = write_latents(found, out, places, store=named, **filters)
+        paths, named = DataPaths(data_root, cache_dir), next(iter(stores), None)
+        files, left_out = write_latents(found, out, paths, store=named, **filters)
     else:
         from shalabench.report.paper import write_figures
 
@@ -462,7 +462,7 @@ def _run_work(
 ) -> dict[str, str]:
     """Make the new runs; those that cannot be judged, with the reason."""
     from shalabench.analysis.check import not_judged
-    from shalabench.api import Places
+    from shalabench.api import DataPaths
     from shalabench.config.plan import plan
     from shalabench.execute.campaign import Options, drive
     from shalabench.execute.progress import Reporter
@@ -473,14 +473,14 @@ def _run_work(
         for work in works
         for run in plan([work.model], work.dataset, work.preset, seeds, work.overrides)
     ]
-    places = Places(options["data_root"], options["cache_dir"])
+    paths = DataPaths(options["data_root"], options["cache_dir"])
     checkout = describe_checkout()
     with Reporter() as reporter:
         summary = drive(
             runs,
             Options(
                 store=store,
-                places=places,
+                paths=paths,
                 evaluators=evaluators,
                 jobs=options["jobs"],
                 threads=options["threads"],
@@ -561,11 +561,11 @@ def config(
 @_with(_data_options)
 def prepare(dataset: str, overrides: tuple[str, ...], data_root: Path, cache_dir: Path) -> None:
     """Download what a dataset lacks, generate what is generated, and say what is there."""
-    from shalabench.api import Places
+    from shalabench.api import DataPaths
     from shalabench.execute.inputs import prepare_dataset
 
-    places = Places(data_root, cache_dir)
-    spec = prepare_dataset(dataset, overrides, places, download=True).spec
+    paths = DataPaths(data_root, cache_dir)
+    spec = prepare_dataset(dataset, overrides, paths, download=True).spec
     sizes = ", ".join(f"{n:,} {name}" for name, n in spec.sizes.items())
     click.echo(f"{spec.name}: {spec.source}; {sizes}; fingerprint {spec.fingerprint[:12]}.")
 
@@ -592,11 +592,11 @@ def classifiers_train(
     updates: int | None,
 ) -> None:
     """Train one classifier a modality and store its weights with digest and accuracy."""
-    from shalabench.api import Places
+    from shalabench.api import DataPaths
     from shalabench.execute.inputs import train_classifiers
 
-    places = Places(data_root, cache_dir)
-    for facts in train_classifiers(dataset, overrides, places, device, out, updates):
+    paths = DataPaths(data_root, cache_dir)
+    for facts in train_classifiers(dataset, overrides, paths, device, out, updates):
         click.echo(
             f"{facts['modality']}: accuracy {facts['accuracy']:.4f} on test, "
             f"{facts['validation']:.4f} on validation; {facts['digest'][:12]}"

@@ -10,11 +10,11 @@ import torch
 from shalabench.api import (
     END,
     PAD,
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
     Grammar,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -116,10 +116,10 @@ class Birds(Dataset):
             gt=0,
         )
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         settings = self.config.model_dump_json(exclude={"image_weight", "missing"})
         key = hashlib.sha256(f"{self.version}{settings}".encode()).hexdigest()
-        file = places.cache / f"birds-{key[:16]}.npz"
+        file = paths.cache / f"birds-{key[:16]}.npz"
         if not file.exists():
             arrays = self._generate()
             write_whole(file, lambda partial: np.savez(partial, **arrays))
@@ -144,7 +144,7 @@ class Birds(Dataset):
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
             source="birds drawn from a seed, captions by a grammar",
-            twin="cub",
+            proxy_for="cub",
             grammar=GRAMMAR,
         )
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from shalabench.api import (
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -63,10 +63,10 @@ class Cars(Dataset):
         )
         seed: int = setting(0, "Seed of shapes and styles.", "our choice", ge=0)
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         settings = self.config.model_dump_json(exclude={"missing"})
         key = hashlib.sha256(f"{self.version}{settings}".encode()).hexdigest()
-        file = places.cache / f"cars-{key[:16]}.npz"
+        file = paths.cache / f"cars-{key[:16]}.npz"
         if not file.exists():
             arrays = self._generate()
             write_whole(file, lambda partial: np.savez(partial, **arrays))

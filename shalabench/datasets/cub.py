@@ -16,10 +16,10 @@ from PIL import Image
 
 from shalabench.api import (
     DataError,
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -111,13 +111,13 @@ class CUB(Dataset):
         )
         seed: int = setting(0, "Seed of the validation cut.", "our choice", ge=0)
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
-        found = _find(places.data)
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
+        found = _find(paths.data)
         if found is None and download:
-            _fetch(places.data)
-            found = _find(places.data)
+            _fetch(paths.data)
+            found = _find(paths.data)
         if found is None:
-            raise DataError(_missing(places.data))
+            raise DataError(_missing(paths.data))
         photos, texts = found
         listed = _read_lists(photos)
         parts = self._part(listed, texts.parent)
@@ -127,7 +127,7 @@ class CUB(Dataset):
             (caption for p in parts["train"] for caption in words[p.number][:used]),
             self.config.occurrences,
         )
-        pixels = _cached(places.cache, photos, listed, self.config.crop)
+        pixels = _cached(paths.cache, photos, listed, self.config.crop)
         place = {p.number: i for i, p in enumerate(listed)}
         self._splits = {}
         for name, own in parts.items():
@@ -159,7 +159,7 @@ class CUB(Dataset):
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
             source=self._source,
-            departs=self._departs,
+            deviation=self._departs,
             distinct=self._distinct,
         )
 

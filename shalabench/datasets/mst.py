@@ -10,10 +10,10 @@ import torch
 
 from shalabench.api import (
     DataError,
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -70,8 +70,8 @@ class Mst(Dataset):
         )
         seed: int = setting(0, "Seed of the training pairs and their texts.", "our choice", ge=0)
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
-        root = places.data
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
+        root = paths.data
         if download:
             mnist.fetch(root)
             svhn.fetch(root)
@@ -106,7 +106,7 @@ class Mst(Dataset):
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
             source="; ".join(filter(None, (_SOURCE, self._departs))),
-            departs=self._departs,
+            deviation=self._departs,
         )
 
     def split(self, name: str) -> Split:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from shalabench.api import (
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -58,10 +58,10 @@ class MstDigits(Dataset):
         )
         seed: int = setting(0, "Seed of digits' split, pairing, jitter and colours.", "our choice")
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         settings = self.config.model_dump_json(exclude={"text_likelihood", "missing"})
         key = hashlib.sha256(f"{self.version}{settings}".encode()).hexdigest()
-        file = places.cache / f"mst-digits-{key[:16]}.npz"
+        file = paths.cache / f"mst-digits-{key[:16]}.npz"
         if not file.exists():
             arrays = self._generate()
             write_whole(file, lambda partial: np.savez(partial, **arrays))
@@ -87,7 +87,7 @@ class MstDigits(Dataset):
             fingerprint=self._fingerprint,
             source="scikit-learn's digits, plain and painted in the colours of photographs of "
             "scikit-learn and scikit-image, with their names",
-            twin="mst",
+            proxy_for="mst",
         )
 
     def split(self, name: str) -> Split:

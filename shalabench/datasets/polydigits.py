@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from shalabench.api import (
+    DataPaths,
     Dataset,
     DataSpec,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -54,10 +54,10 @@ class PolyDigits(Dataset):
         modalities: int = setting(5, "Photographs used.", "PolyMNIST", ge=2, le=5)
         seed: int = setting(0, "Seed of digits' split, pairing, jitter and crops.", "our choice")
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         settings = self.config.model_dump_json(exclude={"digits"})  # they are cut from the whole
         key = hashlib.sha256(f"{self.version}{settings}".encode()).hexdigest()
-        file = places.cache / f"polydigits-{key[:16]}.npz"
+        file = paths.cache / f"polydigits-{key[:16]}.npz"
         if not file.exists():
             arrays = self._generate()
             write_whole(file, lambda partial: np.savez(partial, **arrays))
@@ -84,7 +84,7 @@ class PolyDigits(Dataset):
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
             source=describe_digits(_SOURCE, self.config.digits),
-            twin="polymnist",
+            proxy_for="polymnist",
         )
 
     def split(self, name: str) -> Split:

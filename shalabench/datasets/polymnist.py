@@ -24,9 +24,9 @@ import torch
 
 from shalabench.api import (
     DataError,
+    DataPaths,
     Dataset,
     DataSpec,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -81,13 +81,13 @@ class _Source:
         words: Which it is, for the record.
         key: Digest of all that decides the arrays.
         make: The arrays of "train" or "test".
-        departs: In what it differs from the published data, if it does.
+        deviation: In what it differs from the published data, if it does.
     """
 
     words: str
     key: str
     make: Callable[[str], Arrays]
-    departs: str = ""
+    deviation: str = ""
 
 
 @register_dataset("polymnist", version=1, paper="Sutter, Daunhawer, Vogt: MoPoE-VAE (ICLR 2021)")
@@ -106,16 +106,16 @@ class PolyMNIST(Dataset):
         )
         seed: int = setting(0, "Seed of generation and of the validation cut.", "our choice", ge=0)
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
-        source = self._find(places.data)
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
+        source = self._find(paths.data)
         if source is None and download:
-            _download(places.data, self.config)
-            source = self._find(places.data)
+            _download(paths.data, self.config)
+            source = self._find(paths.data)
         if source is None:
-            raise DataError(_missing(places.data, self.config))
+            raise DataError(_missing(paths.data, self.config))
         self._source = describe_digits(source.words, self.config.digits)
-        self._departs = describe_digits(source.departs, self.config.digits)
-        folder = places.cache / f"polymnist-{source.key[:16]}"
+        self._deviation = describe_digits(source.deviation, self.config.digits)
+        folder = paths.cache / f"polymnist-{source.key[:16]}"
         parts, content = _cached(folder, source, _names(self.config.modalities))
         held = self._cut(parts)
         whole = hashlib.sha256(f"{content} {digest_of([held])}".encode()).hexdigest()
@@ -131,7 +131,7 @@ class PolyMNIST(Dataset):
             sizes={name: len(split) for name, split in self._splits.items()},
             fingerprint=self._fingerprint,
             source=self._source,
-            departs=self._departs,
+            deviation=self._deviation,
         )
 
     def split(self, name: str) -> Split:
@@ -318,11 +318,11 @@ def _generation(root: Path, modalities: int, seed: int) -> _Source:
     known = [digest == own for digest, own in zip(digests, _PICTURES.values(), strict=False)]
     other = [p.name for p, same in zip(pictures, known, strict=True) if not same]
     words = f"generated from MNIST and {modalities} pictures, seed {seed}"
-    departs = f"not the published file: {', '.join(other)}" if other else ""
-    words += f" ({departs})" if other else ""
+    deviation = f"not the published file: {', '.join(other)}" if other else ""
+    words += f" ({deviation})" if other else ""
     recipe = json.dumps([PolyMNIST.version, seed, digests, mnist.CHECKSUMS])
     key = hashlib.sha256(recipe.encode()).hexdigest()
-    return _Source(words, key, lambda part: _generate(root, part, pictures, seed), departs)
+    return _Source(words, key, lambda part: _generate(root, part, pictures, seed), deviation)
 
 
 def _generate(root: Path, part: str, pictures: list[Path], seed: int) -> Arrays:

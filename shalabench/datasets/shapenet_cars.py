@@ -17,10 +17,10 @@ from PIL import Image
 from shalabench.api import (
     Camera,
     DataError,
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -69,15 +69,15 @@ class ShapeNetCars(Dataset):
 
     shown: tuple[Shown, ...] = ()
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
-        source = find(places.data)
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
+        source = find(paths.data)
         chosen = {s: [read_car(source, car) for car in cars] for s, cars in source.cars.items()}
         worst = np.array([[off for _, off in car] for own in chosen.values() for car in own]).max(0)
         self._cameras = _as_taken(chosen["train"])
         self._modalities = describe_views(self._cameras, self.config.resolution)
         names = [modality.name for modality in self._modalities]
         self.shown = tuple(Shown(*pair) for pair in zip(names, worst.tolist(), strict=True))
-        file = places.cache / f"shapenet-cars-{_key(self, source, chosen)}.npz"
+        file = paths.cache / f"shapenet-cars-{_key(self, source, chosen)}.npz"
         if not file.exists():
             arrays = self._read(chosen)
             write_whole(file, lambda partial: np.savez(partial, **arrays))

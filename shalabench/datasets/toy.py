@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from shalabench.api import (
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
     Modality,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -33,7 +33,7 @@ class Toy(Dataset):
         test: int = setting(64, "Test tuples.", "our choice", ge=16)
         seed: int = setting(0, "Seed of everything.", "our choice")
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         arrays = {}
         for number, name in enumerate(("train", "validation", "test")):
             rng = np.random.default_rng([self.config.seed, number])

@@ -7,11 +7,11 @@ import torch
 
 from shalabench.api import (
     Camera,
+    DataPaths,
     Dataset,
     DataSettings,
     DataSpec,
     Modality,
-    Places,
     Split,
     register_dataset,
     setting,
@@ -34,7 +34,7 @@ class ToyViews(Dataset):
         test: int = setting(16, "Test tuples.", "our choice", ge=16)
         seed: int = setting(0, "Seed of everything.", "our choice")
 
-    def prepare(self, places: Places, *, download: bool = False) -> None:
+    def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         arrays = {
             name: _make(getattr(self.config, name), np.random.default_rng([self.config.seed, k]))
             for k, name in enumerate(("train", "validation", "test"))

@@ -24,10 +24,10 @@ from torch import nn
 import classifiers
 from shalabench.api import (
     Classifier,
+    DataPaths,
     Dataset,
     Diverged,
     Model,
-    Places,
     choose_precision,
     derive_seed,
 )
@@ -71,7 +71,7 @@ class Options:
     """
 
     store: Path
-    places: Places
+    paths: DataPaths
     evaluators: tuple[str, ...] = ()
     split: Literal["test", "validation"] = "test"
     archive: Path | None = None
@@ -162,7 +162,7 @@ def _check_surroundings(runs: Sequence[Run], options: Options) -> None:
     """Find what would fail every run alike, once and before any training."""
     device = choose_device(options.device)
     for name, settings in dict.fromkeys((r.dataset, r.resolved.data) for r in runs):
-        dataset = open_dataset(name, settings.model_dump_json(), options.places)
+        dataset = open_dataset(name, settings.model_dump_json(), options.paths)
         load_classifiers(dataset, options, device)
 
 
@@ -249,12 +249,12 @@ def choose_device(name: str) -> torch.device:
 
 
 @functools.lru_cache(maxsize=2)
-def open_dataset(name: str, settings: str, places: Places) -> Dataset:
+def open_dataset(name: str, settings: str, paths: DataPaths) -> Dataset:
     """A prepared dataset, kept in memory between runs of one process."""
     cls = find("dataset", name).cls
     # Views are hidden afterwards: the tuples are the same, and so are the files that keep them.
     dataset = cls(cls.Config.model_validate_json(settings).model_copy(update={"missing": 0.0}))
-    dataset.prepare(places)
+    dataset.prepare(paths)
     return dataset
 
 
@@ -287,7 +287,7 @@ class _Work:
         elif options.jobs > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // options.jobs))
         settings = self.resolved.data.model_dump_json()
-        self.dataset = open_dataset(run.dataset, settings, options.places)
+        self.dataset = open_dataset(run.dataset, settings, options.paths)
         self.spec = incomplete_spec(self.dataset.spec, self.resolved.data.missing)
         mixed = self.resolved.prior.kind == "gmm"
         self.cls = with_mixture(self.entry.cls, self.resolved.prior) if mixed else self.entry.cls
@@ -390,8 +390,8 @@ class _Work:
                     "fingerprint": self.spec.fingerprint,
                     "complete": self.dataset.spec.fingerprint,
                     "source": self.spec.source,
-                    "twin": self.spec.twin,
-                    "departs": self.spec.departs,
+                    "twin": self.spec.proxy_for,
+                    "departs": self.spec.deviation,
                     "sizes": self.spec.sizes,
                     "distinct": self.spec.distinct,
                     "modalities": [m.name for m in self.spec.modalities],
@@ -492,7 +492,7 @@ class _Work:
                 self.identity,
                 report,
                 self.dataset.split,
-                self.options.places.cache,
+                self.options.paths.cache,
             )
 
     def _watch(self) -> Watch:

@@ -20,10 +20,10 @@ from shalabench.api import (
     Classifier,
     DataError,
     DataSpec,
+    EvalContext,
     Evaluator,
     Model,
     Split,
-    Tools,
     derive_seed,
 )
 from shalabench.api.registry import entries, find
@@ -118,10 +118,10 @@ def evaluate(
     used = {n: c for n, c in own.items() if n in evaluation.instruments}
     seed = derive_seed(seed, evaluator.name, "evaluation")
     scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:LETTERS]}"
-    tools = Tools(split.device, seed, own, report, splits, cache, scratch)
+    context = EvalContext(split.device, seed, own, report, splits, cache, scratch)
     began = time.time()
     with torch.inference_mode():
-        outcome = evaluator.run(model, spec, split, tools)
+        outcome = evaluator.run(model, spec, split, context)
     scored = {score.metric for score in outcome.scores}
     end = _ending(evaluation, folder)
     pictures = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from shalabench.api import BenchError, Dataset, Model, Places, Settings
+from shalabench.api import BenchError, DataPaths, Dataset, Model, Settings
 from shalabench.api.registry import find
 from shalabench.config.settings import PriorSettings, nest
 from shalabench.execute.campaign import open_dataset, order_channels_last
@@ -17,12 +17,12 @@ from shalabench.execute.mixture import with_mixture
 from shalabench.records.store import RunFolder
 
 
-def load_trained(folder: RunFolder, places: Places) -> tuple[Model, Dataset]:
+def load_trained(folder: RunFolder, paths: DataPaths) -> tuple[Model, Dataset]:
     """A run's model in eval mode with its weights, on the CPU, and its data.
 
     Args:
         folder: Of a finished run that has its weights.
-        places: Where the data lie.
+        paths: Where the data lie.
 
     Raises:
         BenchError: The code or the data here are not those of the run, or its weights do not load.
@@ -35,7 +35,7 @@ def load_trained(folder: RunFolder, places: Places) -> tuple[Model, Dataset]:
             f"and this is version {entry.version}. Train it again."
         )
     data = _read(folder, find("dataset", run["dataset"]).cls.Config, "data")
-    dataset = open_dataset(run["dataset"], data.model_dump_json(), places)
+    dataset = open_dataset(run["dataset"], data.model_dump_json(), paths)
     spec = incomplete_spec(dataset.spec, data.missing)
     if spec.fingerprint != run["data"]["fingerprint"]:
         raise BenchError(

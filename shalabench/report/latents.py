@@ -24,10 +24,10 @@ from shalabench.api import (
     BenchError,
     Classifier,
     DataError,
+    DataPaths,
     Dataset,
     Latent,
     Model,
-    Places,
     Rng,
     Split,
     Trace,
@@ -52,7 +52,7 @@ _EXAMPLE = ("shala", "polydigits", "quick")
 def write_latents(
     stores: Sequence[Store],
     out: Path,
-    places: Places,
+    paths: DataPaths,
     *,
     store: Path | None = None,
     digits: tuple[int, ...] = (),
@@ -64,7 +64,7 @@ def write_latents(
     Args:
         stores: Where runs lie.
         out: A folder; made where missing.
-        places: Where the data lie.
+        paths: Where the data lie.
         store: The folder that --store named, for the commands in messages.
         digits: Only runs on these digits; any run where empty.
         split: What is encoded.
@@ -85,7 +85,7 @@ def write_latents(
     for section in sections_of(found):
         for label, records in section.records:
             try:
-                drawing = _draw(section, records, places, split, store)
+                drawing = _draw(section, records, paths, split, store)
             except BenchError as error:
                 left_out.append(str(error))
                 continue
@@ -125,7 +125,7 @@ def _command(
 
 
 def _draw(
-    section: Section, records: Sequence[Record], places: Places, split: str, store: Path | None
+    section: Section, records: Sequence[Record], paths: DataPaths, split: str, store: Path | None
 ) -> Drawing:
     run = records[0].run
     if not has_ability(find("model", run["model"]).cls, Latent):
@@ -138,7 +138,7 @@ def _draw(
             f"{records[0].name} is recorded without weights, {why}, and latents are drawn from "
             f"weights. This trains it: {_command(*names, store)}"
         )
-    model, dataset = load_trained(section.folders[record.name], places)
+    model, dataset = load_trained(section.folders[record.name], paths)
     with torch.inference_mode():
         return _Sight(model, dataset, split, record).drawing()
 
@@ -196,11 +196,11 @@ class _Sight:
         titles: Iterable[str],
         read: Sequence[Sequence[int | None]],
         how: str,
-        places: Sequence[np.ndarray],
+        paths: Sequence[np.ndarray],
     ) -> list[Cloud]:
         """A row of panels, of which the posterior is coloured by its tuples' classes."""
         row = []
-        for title, seen, where in zip(titles, read, places, strict=True):
+        for title, seen, where in zip(titles, read, paths, strict=True):
             agreeing = 100 * sum(label is not None for label in seen) / self.n
             told = f"{agreeing:.0f} % agree" if self.judges else ""
             points, last = list(map(tuple, where.tolist())), title == "posterior"

@@ -18,7 +18,7 @@ import classifiers
 from classifiers.attributes import measure_answers
 from classifiers.networks import PublishedClassifier
 from classifiers.weights import SHIPPED
-from shalabench.api import DataError, DataSpec, Modality, Places, Split
+from shalabench.api import DataError, DataPaths, DataSpec, Modality, Split
 from shalabench.datasets.birds import Birds
 
 FACTS = {"dataset": "toy", "accuracy": 0.75, "command": "a test"}
@@ -209,7 +209,7 @@ def test_shipped_weights_load_are_small_and_state_at_least_097(dataset, count):
 def birds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("birds")
     dataset = Birds(Birds.Config(train=100, validation=10, test=200))
-    dataset.prepare(Places(folder, folder))
+    dataset.prepare(DataPaths(folder, folder))
     return dataset
 
 

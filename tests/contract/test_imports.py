@@ -15,7 +15,7 @@ ROOMS = ("shala", "baselines", "evaluators", "classifiers")  # besides those of 
 # What each room may import besides itself.
 COMPONENT = {"shalabench.api", "shalabench.nets", "shalabench.metrics"}
 ALLOWED = {
-    "bench": {"shalabench.cli"},
+    "bench": {"shalabench.cli", "shalabench.api"},
     "shalabench.api": set(),
     "shalabench.config": {"shalabench.api"},
     "shalabench.records": {"shalabench.api", "shalabench.config"},

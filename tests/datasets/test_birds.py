@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shalabench.api import Places
+from shalabench.api import DataPaths
 from shalabench.datasets.birds import FACTS, GRAMMAR, LENGTH, VOCABULARY, Birds, generate
 from shalabench.datasets.synthetic.birds import ATTRIBUTES, draw
 
@@ -36,7 +36,7 @@ def test_another_weight_of_the_picture_draws_nothing_anew_but_is_another_dataset
     sizes = {"train": 100, "validation": 10, "test": 10}
     first, second = Birds(Birds.Config(**sizes)), Birds(Birds.Config(**sizes, image_weight=0.5))
     for dataset in (first, second):
-        dataset.prepare(Places(data=tmp_path, cache=tmp_path))
+        dataset.prepare(DataPaths(data=tmp_path, cache=tmp_path))
     assert len(list(tmp_path.iterdir())) == 1
     assert first.spec.fingerprint != second.spec.fingerprint
     assert [d.spec["image"].weight for d in (first, second)] == [0.02, 0.5]
@@ -78,9 +78,9 @@ def test_attributes_are_even_and_independent(made):
 def test_preparing_reads_the_cache_and_gives_three_disjoint_splits(tmp_path):
     config = Birds.Config(train=100, validation=10, test=20)
     dataset, again = Birds(config), Birds(config)
-    dataset.prepare(Places(tmp_path, tmp_path))
+    dataset.prepare(DataPaths(tmp_path, tmp_path))
     files = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    again.prepare(Places(tmp_path, tmp_path))
+    again.prepare(DataPaths(tmp_path, tmp_path))
     assert again.spec == dataset.spec
     assert files == {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     pictures = [dataset.split(name).tensors["image"] for name in ("train", "validation", "test")]
@@ -91,6 +91,6 @@ def test_preparing_reads_the_cache_and_gives_three_disjoint_splits(tmp_path):
 
 def test_the_head_of_a_split_keeps_its_facts_in_step(tmp_path):
     dataset = Birds(Birds.Config(train=100, validation=10, test=20))
-    dataset.prepare(Places(tmp_path, tmp_path))
+    dataset.prepare(DataPaths(tmp_path, tmp_path))
     head = dataset.split("test").head(5)
     assert {name: len(x) for name, x in head.facts.items()} == {"attributes": 5, "named": 5}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from shalabench.api import Places
+from shalabench.api import DataPaths
 from shalabench.datasets.cars import Cars, design, draw_car
 from shalabench.datasets.sources.rig import ring
 from shalabench.datasets.synthetic.cars.drawing import stage
@@ -26,7 +26,7 @@ SMALL = Cars.Config(resolution=16, train=8, validation=8, test=8, views=2)
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cars")
     dataset = Cars(SMALL)
-    dataset.prepare(Places(folder, folder))
+    dataset.prepare(DataPaths(folder, folder))
     return dataset, folder
 
 
@@ -149,7 +149,7 @@ def test_preparing_again_reads_the_cache(small):
     dataset, folder = small
     files = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     again = Cars(SMALL)
-    again.prepare(Places(folder, folder))
+    again.prepare(DataPaths(folder, folder))
     assert again.spec == dataset.spec
     assert files == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert [m.camera for m in again.spec.modalities] == list(ring(2))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from shalabench.api import END, PAD, DataError, Places
+from shalabench.api import END, PAD, DataError, DataPaths
 from shalabench.datasets.cub import CUB
 from shalabench.datasets.sources.archives import unpack_tar
 from shalabench.datasets.sources.captions import UNKNOWN, encode, learn_vocabulary, read_captions
@@ -45,7 +45,7 @@ def root(tmp_path):
 
 def prepared(root, **settings):
     dataset = CUB(CUB.Config(**settings))
-    dataset.prepare(Places(root, root.parent / "cache"))
+    dataset.prepare(DataPaths(root, root.parent / "cache"))
     return dataset
 
 
@@ -65,7 +65,7 @@ def test_a_tuple_is_a_photo_and_one_of_its_ten_captions(root):
     for grey, text in zip(greys, texts, strict=True):
         assert f" photo{grey} " in text
     assert "the effective sample is 8 test photos" in dataset.spec.source
-    assert dataset.spec.departs == "16 of the 11,788 photos"
+    assert dataset.spec.deviation == "16 of the 11,788 photos"
 
 
 def test_captions_of_one_photo_never_straddle_a_split(root):

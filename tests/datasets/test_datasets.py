@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from shalabench.api import DataError, Places
+from shalabench.api import DataError, DataPaths
 from shalabench.api.registry import broken, entries
 from shalabench.config.settings import resolve_data
 
 NAMES = sorted(entries("dataset"))
-PLACES = Places(
+PLACES = DataPaths(
     Path(os.environ.get("SHALA_DATA", "shala-data")),
     Path(os.environ.get("SHALA_CACHE", Path.home() / ".cache" / "shala-bench")),
 )

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from bench import main
-from shalabench.api import ConfigErrors, Places
+from shalabench.api import ConfigErrors, DataPaths
 from shalabench.config.settings import resolve
 from shalabench.datasets.polydigits import PolyDigits
 
@@ -19,20 +19,20 @@ BEFORE = "7ef687319ed2e47f2135073c9734926e8c140bced22fe6ec415d1c7fb0b23e44"
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def paths(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    return Places(folder, folder)
+    return DataPaths(folder, folder)
 
 
-def prepared(places, **settings):
+def prepared(paths, **settings):
     dataset = PolyDigits(PolyDigits.Config(**SMALL, **settings))
-    dataset.prepare(places)
+    dataset.prepare(paths)
     return dataset
 
 
-def test_all_digits_have_the_fingerprint_and_the_settings_of_before(places):
+def test_all_digits_have_the_fingerprint_and_the_settings_of_before(paths):
     for digits in ((), range(10)):
-        dataset = prepared(places, digits=tuple(digits))
+        dataset = prepared(paths, digits=tuple(digits))
         assert dataset.spec.fingerprint == BEFORE
         assert "digits only" not in dataset.spec.source
         assert "digits" not in dataset.config.model_dump_json()
@@ -41,8 +41,8 @@ def test_all_digits_have_the_fingerprint_and_the_settings_of_before(places):
         assert "data.digits" not in resolved.values()
 
 
-def test_some_digits_are_the_tuples_of_the_whole_under_their_old_labels(places):
-    whole, part = prepared(places), prepared(places, digits=(1, 0))
+def test_some_digits_are_the_tuples_of_the_whole_under_their_old_labels(paths):
+    whole, part = prepared(paths), prepared(paths, digits=(1, 0))
     for name in ("train", "validation", "test"):
         all_of, some = whole.split(name), part.split(name)
         kept = all_of.labels <= 1
@@ -52,11 +52,11 @@ def test_some_digits_are_the_tuples_of_the_whole_under_their_old_labels(places):
     assert part.spec.sizes == {"train": 20, "validation": 2, "test": 2}
     assert part.spec.classes == 10
     assert part.spec.source.endswith("of the digits only 0, 1")
-    assert len(list(places.cache.glob("*.npz"))) == 1
+    assert len(list(paths.cache.glob("*.npz"))) == 1
 
 
-def test_other_digits_are_other_data_in_whatever_order_they_are_named(places):
-    prints = [prepared(places, digits=d).spec.fingerprint for d in ((0, 1), (1, 0, 1), (0, 2))]
+def test_other_digits_are_other_data_in_whatever_order_they_are_named(paths):
+    prints = [prepared(paths, digits=d).spec.fingerprint for d in ((0, 1), (1, 0, 1), (0, 2))]
     assert prints[0] == prints[1]
     assert len({BEFORE, *prints}) == 3
 

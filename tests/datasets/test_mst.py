@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from shalabench.api import DataError, Joint, Places, Rng, Split, Translate
+from shalabench.api import DataError, DataPaths, Joint, Rng, Split, Translate
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import resolve
 from shalabench.datasets.mst import Mst
@@ -72,7 +72,7 @@ def root(tmp_path, monkeypatch):
 
 def prepared(root: Path, **settings) -> Mst:
     dataset = Mst(Mst.Config(**({"repeats": 3} | settings)))
-    dataset.prepare(Places(root, root / "cache"))
+    dataset.prepare(DataPaths(root, root / "cache"))
     return dataset
 
 
@@ -145,7 +145,7 @@ def test_images_are_read_upright_with_their_colours(tmp_path):
 
 
 def test_a_part_of_svhn_is_told_in_the_data_s_description(root):
-    source, departs = prepared(root).spec.source, prepared(root).spec.departs
+    source, departs = prepared(root).spec.source, prepared(root).spec.deviation
     assert departs in source
     assert "240 of 73,257 train images" in departs
     assert "no figure is an MST result" in departs
@@ -191,7 +191,7 @@ def test_what_is_downloaded_has_its_published_address_and_checksum(tmp_path, mon
     monkeypatch.setattr(mnist, "fetch", lambda root: None)
     monkeypatch.setattr(svhn, "download", lambda remote, folder: asked.append(remote))
     with pytest.raises(DataError, match="was not found"):
-        Mst(Mst.Config()).prepare(Places(tmp_path, tmp_path), download=True)
+        Mst(Mst.Config()).prepare(DataPaths(tmp_path, tmp_path), download=True)
     assert [remote.name for remote in asked] == ["svhn/train_32x32.mat", "svhn/test_32x32.mat"]
     for remote in asked:
         assert remote.urls[0].startswith("http://ufldl.stanford.edu/housenumbers/")
@@ -231,7 +231,7 @@ def test_the_twin_shares_no_source_digit_between_splits():
 def twin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("twin")
     dataset = MstDigits(MstDigits.Config(train=300, validation=20, test=40))
-    dataset.prepare(Places(folder, folder))
+    dataset.prepare(DataPaths(folder, folder))
     return dataset
 
 
@@ -239,7 +239,7 @@ def test_the_twin_has_mst_s_modalities_and_its_texts_name_the_label(root, twin):
     assert twin.spec.modalities == prepared(root).spec.modalities
     split = twin.split("train")
     assert [t.strip() for t in texts(split)] == [DIGITS[c] for c in split.labels]
-    assert twin.spec.twin == "mst"
+    assert twin.spec.proxy_for == "mst"
 
 
 def test_the_twin_s_house_numbers_can_be_told_from_their_walls(twin):

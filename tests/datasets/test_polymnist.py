@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from shalabench.api import DataError, Places
+from shalabench.api import DataError, DataPaths
 from shalabench.datasets import polymnist
 from shalabench.datasets.polymnist import PolyMNIST
 from shalabench.datasets.sources import mnist
@@ -62,7 +62,7 @@ def root(tmp_path, monkeypatch):
 
 def prepared(root: Path, **settings) -> PolyMNIST:
     dataset = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100, **settings))
-    dataset.prepare(Places(root, root / "cache"))
+    dataset.prepare(DataPaths(root, root / "cache"))
     return dataset
 
 
@@ -116,7 +116,7 @@ def test_the_fingerprint_tells_one_validation_cut_from_another(root):
     one = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100))
     two = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=120))
     for dataset in (one, two):
-        dataset.prepare(Places(root, root / "cache"))
+        dataset.prepare(DataPaths(root, root / "cache"))
     assert one.spec.fingerprint != two.spec.fingerprint
 
 
@@ -126,7 +126,7 @@ def test_some_digits_only_are_other_data_cut_from_the_same_cache(root):
     assert part.spec.fingerprint != whole.spec.fingerprint
     assert prepared(root, digits=tuple(range(10))).spec.fingerprint == whole.spec.fingerprint
     assert part.spec.source == f"{whole.spec.source}; of the digits only 3, 7"
-    assert part.spec.departs.endswith("of the digits only 3, 7")
+    assert part.spec.deviation.endswith("of the digits only 3, 7")
     for name in ("train", "validation", "test"):
         kept = torch.isin(whole.split(name).labels, torch.tensor([3, 7]))
         assert torch.equal(part.split(name).labels, whole.split(name).labels[kept])
@@ -147,8 +147,8 @@ def test_validation_and_train_make_up_the_training_tuples(root):
 
 def test_other_pictures_than_the_published_are_named_in_the_source(root):
     spec = prepared(root).spec
-    assert spec.departs == "not the published file: 00x.jpg, 01x.jpg"
-    assert spec.departs in spec.source
+    assert spec.deviation == "not the published file: 00x.jpg, 01x.jpg"
+    assert spec.deviation in spec.source
 
 
 def test_other_digits_than_mnists_are_refused(root):
@@ -295,7 +295,9 @@ def fetched(monkeypatch) -> list[str]:
 def test_what_is_downloaded_serves_the_settings(tmp_path, monkeypatch, settings, first, count):
     names = fetched(monkeypatch)
     with pytest.raises(DataError, match="was not found"):
-        PolyMNIST(PolyMNIST.Config(**settings)).prepare(Places(tmp_path, tmp_path), download=True)
+        PolyMNIST(PolyMNIST.Config(**settings)).prepare(
+            DataPaths(tmp_path, tmp_path), download=True
+        )
     assert (names[0], len(names)) == (first, count)
 
 
@@ -304,7 +306,7 @@ def test_only_what_is_missing_is_downloaded(root, monkeypatch):
     names = fetched(monkeypatch)
     dataset = PolyMNIST(PolyMNIST.Config(modalities=MODALITIES, validation=100))
     with pytest.raises(DataError):
-        dataset.prepare(Places(root, root / "cache"), download=True)
+        dataset.prepare(DataPaths(root, root / "cache"), download=True)
     assert names == ["mnist/train-labels-idx1-ubyte.gz"]
 
 
@@ -328,7 +330,7 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
 @pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="SHALA_DATA has no mnist/")
 def test_the_real_set_has_the_published_sizes(tmp_path):
     dataset = PolyMNIST(PolyMNIST.Config(source="generated"))
-    dataset.prepare(Places(REAL, tmp_path))
+    dataset.prepare(DataPaths(REAL, tmp_path))
     assert dataset.spec.sizes == {"train": 55_000, "validation": 5_000, "test": 10_000}
     labels = dataset.split("test").labels
     counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # MNIST's own

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shalabench.api import Camera, DataError, Places
+from shalabench.api import Camera, DataError, DataPaths
 from shalabench.datasets.shapenet_cars import ShapeNetCars
 from shalabench.datasets.sources.pickles import read_arrays
 from shalabench.datasets.sources.rig import ring
@@ -74,7 +74,7 @@ MAKERS = {"srn": make_srn, "nmr": make_nmr, "syncdreamer": make_sync}
 
 def read(root, resolution: int = 16) -> ShapeNetCars:
     dataset = ShapeNetCars(ShapeNetCars.Config(resolution=resolution))
-    dataset.prepare(Places(root, root / "cache"))
+    dataset.prepare(DataPaths(root, root / "cache"))
     return dataset
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evaluators.attributes import Attributes
-from shalabench.api import END, PAD, Classifier, DataSpec, Places, Tools
+from shalabench.api import END, PAD, Classifier, DataPaths, DataSpec, EvalContext
 from shalabench.datasets.birds import GRAMMAR, VOCABULARY, Birds
 
 pytestmark = pytest.mark.float64
@@ -21,7 +21,7 @@ CHANCE = {a.name: 1 / len(a.values) for a in GRAMMAR.attributes}
 def birds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("birds")
     dataset = Birds(Birds.Config(train=100, validation=10, test=400))
-    dataset.prepare(Places(folder, folder))
+    dataset.prepare(DataPaths(folder, folder))
     return dataset
 
 
@@ -78,8 +78,8 @@ def encoded(text):
 def measure(dataset, model, **settings):
     split = dataset.split("test")
     judge = Classifier(Oracle(split), 1.0, "digest", "an oracle")
-    tools = Tools(torch.device("cpu"), 0, {"image": judge})
-    outcome = Attributes(Attributes.Config(**settings)).run(model, dataset.spec, split, tools)
+    context = EvalContext(torch.device("cpu"), 0, {"image": judge})
+    outcome = Attributes(Attributes.Config(**settings)).run(model, dataset.spec, split, context)
     short = {"ceiling/attributes": "ceiling", "chance/attributes": "chance"}
     figures = {
         short.get(s.metric, s.metric.removeprefix("attributes/")): s
@@ -184,11 +184,13 @@ def test_what_cannot_translate_or_names_nothing_is_skipped_with_the_reason(birds
 def test_a_score_of_a_pair_stands_beside_each_summary(birds):
     split = birds.split("test")
     judge = Classifier(Oracle(split), 1.0, "digest", "an oracle")
-    tools = Tools(torch.device("cpu"), 0, {"image": judge})
+    context = EvalContext(torch.device("cpu"), 0, {"image": judge})
     told = []
-    tools = SimpleNamespace(**{**vars(tools), "report": lambda *x: told.append(x)}, rng=tools.rng)
+    context = SimpleNamespace(
+        **{**vars(context), "report": lambda *x: told.append(x)}, rng=context.rng
+    )
     evaluator = Attributes(Attributes.Config())
-    scores = evaluator.run(Pairs(split), birds.spec, split, tools).scores
+    scores = evaluator.run(Pairs(split), birds.spec, split, context).scores
     pairs = {(s.metric, s.given, s.target) for s in scores if not s.is_summary}
     assert ("attributes/caption-to-image", ("caption",), "image") in pairs
     assert ("attributes/image-to-caption", ("image",), "caption") in pairs

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from evaluators.coherence import Coherence, _clustered
-from shalabench.api import Classifier, DataSpec, Modality, Split, Tools
+from shalabench.api import Classifier, DataSpec, EvalContext, Modality, Split
 
 pytestmark = pytest.mark.float64
 
@@ -39,9 +39,9 @@ class Reader(nn.Module):
         return nn.functional.one_hot((x.flatten(1)[:, 0] * 255).round().long(), CLASSES).float()
 
 
-def tools(seed=0, names=NAMES, report=lambda done, total: None):
+def context(seed=0, names=NAMES, report=lambda done, total: None):
     judge = Classifier(Reader(), 1.0, "", "")
-    return Tools(torch.device("cpu"), seed, dict.fromkeys(names, judge), report)
+    return EvalContext(torch.device("cpu"), seed, dict.fromkeys(names, judge), report)
 
 
 def as_view(label):
@@ -95,7 +95,7 @@ class Pairs(nn.Module):
 
 def measure(model, n=2000, **settings):
     evaluator = Coherence(Coherence.Config(**settings))
-    outcome = evaluator.run(model, spec_of(n), split_of(n), tools())
+    outcome = evaluator.run(model, spec_of(n), split_of(n), context())
     return {s.metric: s for s in outcome.scores if s.is_summary}, outcome
 
 
@@ -155,7 +155,7 @@ def test_clustered_error_equals_that_of_repeated_measurement():
     evaluator = Coherence(Coherence.Config(subsets=False))
     found = []
     for seed in range(60):
-        outcome = evaluator.run(model, spec_of(200), split_of(200), tools(seed))
+        outcome = evaluator.run(model, spec_of(200), split_of(200), context(seed))
         found.append(next(s for s in outcome.scores if s.metric == "coherence/cross"))
     spread = torch.tensor([s.value for s in found]).std().item()
     stated = sum(s.stderr for s in found) / len(found)
@@ -172,7 +172,7 @@ def test_permuted_labels_score_as_chance():
     evaluator, n = Coherence(Coherence.Config(subsets=False)), 2000
     split = split_of(n)
     shuffled = Split(split.tensors, split.labels[torch.randperm(n)])
-    outcome = evaluator.run(Fake(), spec_of(n), shuffled, tools())
+    outcome = evaluator.run(Fake(), spec_of(n), shuffled, context())
     cross = next(s for s in outcome.scores if s.metric == "coherence/cross")
     assert abs(cross.value - 0.1) < 0.03
 
@@ -186,7 +186,7 @@ def test_a_collapsed_model_is_seen_in_the_histogram():
 
 def test_fewer_items_are_the_same_ones_whatever_the_seed():
     evaluator = Coherence(Coherence.Config(items=20, subset_items=10, samples=30))
-    found = [evaluator.run(Fake(), spec_of(100), split_of(100), tools(seed)) for seed in (1, 2)]
+    found = [evaluator.run(Fake(), spec_of(100), split_of(100), context(seed)) for seed in (1, 2)]
     first, second = (outcome.details for outcome in found)
     assert first["items"] == second["items"]
     assert len(set(first["items"])) == 20
@@ -201,7 +201,7 @@ def test_many_subsets_are_sampled_the_same_way_in_every_run():
     evaluator = Coherence(Coherence.Config())
     pairs = []
     for seed in (1, 2):
-        lent = tools(seed, names, lambda done, total: told.append((done, total)))
+        lent = context(seed, names, lambda done, total: told.append((done, total)))
         outcome = evaluator.run(Many(names), spec_of(4, names), split_of(4, names), lent)
         scores = [s for s in outcome.scores if s.given]
         pairs.append([(s.given, s.target) for s in scores])
@@ -257,7 +257,7 @@ def test_the_error_counts_images_and_not_the_tuples_that_repeat_them():
     tensors = {name: first if name == "a" else others for name in NAMES}
     split = Split(tensors, labels, rows={"a": torch.arange(n).repeat_interleave(times)})
     outcome = Coherence(Coherence.Config(subsets=False)).run(
-        Steady(times), spec_of(len(split)), split, tools()
+        Steady(times), spec_of(len(split)), split, context()
     )
     parts = {s.given: s for s in outcome.scores if s.metric == "coherence/cross" and s.target}
     summary = next(s for s in outcome.scores if s.metric == "coherence/cross" and s.is_summary)

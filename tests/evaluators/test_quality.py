@@ -20,7 +20,7 @@ import bench
 import classifiers
 from evaluators.quality import Quality
 from shalabench.analysis.tables import make_tables, render
-from shalabench.api import BenchError, DataError, Places, Score, Split
+from shalabench.api import BenchError, DataError, DataPaths, Score, Split
 from shalabench.config.plan import plan
 from shalabench.execute.campaign import Options, drive
 from shalabench.execute.progress import Reporter
@@ -134,8 +134,8 @@ def test_a_killed_evaluation_goes_on_with_its_features_and_ends_the_same(tmp_pat
     before = model.calls
     assert before == 8  # 3 shards of joint samples, 5 of the 9 of translations
     last = []
-    tools = tools_of(tmp_path / "cut", report=lambda done, total: last.append((done, total)))
-    again = quality(**settings).run(model, SPEC, split, tools)
+    context = tools_of(tmp_path / "cut", report=lambda done, total: last.append((done, total)))
+    again = quality(**settings).run(model, SPEC, split, context)
     assert model.calls - before == 4
     assert again.scores == whole.scores
     assert last[-1][0] == last[-1][1] == reports[0][1]
@@ -154,8 +154,8 @@ def test_features_of_real_images_are_kept_by_content(tmp_path, monkeypatch):
 
     def new_keys(split=split, **changes):
         nonlocal keys
-        tools = tools_of(tmp_path, **changes)
-        quality().run(Copier(split), SPEC, split, dataclasses.replace(tools, scratch=None))
+        context = tools_of(tmp_path, **changes)
+        quality().run(Copier(split), SPEC, split, dataclasses.replace(context, scratch=None))
         found = {p.name for p in (tmp_path / "cache" / "features").iterdir()}
         new, keys = found - keys, found
         return len(new)
@@ -203,7 +203,7 @@ def campaign(tmp_path, judges, *overrides):
     runs = plan(["mmvae+"], "toy", "smoke", [0], overrides, ["coherence", "quality"])
     options = Options(
         store=tmp_path / "store",
-        places=Places(tmp_path, tmp_path / "cache"),
+        paths=DataPaths(tmp_path, tmp_path / "cache"),
         evaluators=("coherence", "quality"),
         archive=judges,
         device="cpu",

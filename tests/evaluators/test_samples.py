@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from evaluators.samples import Samples, _first
-from shalabench.api import DataSpec, Modality, Split, Tools
+from shalabench.api import DataSpec, EvalContext, Modality, Split
 from shalabench.execute.evaluation import _png
 
 SPEC = DataSpec(
@@ -58,7 +58,7 @@ class Copy(torch.nn.Module):
 
 def measure(model, spec=SPEC, data=None, **settings):
     evaluator = Samples(Samples.Config(**settings))
-    return evaluator.run(model, spec, data or split(), Tools(torch.device("cpu"), 0))
+    return evaluator.run(model, spec, data or split(), EvalContext(torch.device("cpu"), 0))
 
 
 def test_grids_have_a_column_a_tuple_and_a_row_a_modality():

@@ -16,7 +16,7 @@ import torch
 from helpers.toys import build, toy_data
 
 import classifiers
-from shalabench.api import BenchError, DataError, Places
+from shalabench.api import BenchError, DataError, DataPaths
 from shalabench.config.ablations import read_ablation
 from shalabench.config.plan import plan, plan_ablation
 from shalabench.execute import campaign as module
@@ -58,8 +58,8 @@ class Ear(Reporter):
 
 
 def options(tmp_path, judges, **changes):
-    places = Places(tmp_path, tmp_path)
-    base = dict(store=tmp_path / "store", places=places, archive=judges, device="cpu", threads=1)
+    paths = DataPaths(tmp_path, tmp_path)
+    base = dict(store=tmp_path / "store", paths=paths, archive=judges, device="cpu", threads=1)
     return Options(**(base | changes))
 
 

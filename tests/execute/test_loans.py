@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from shalabench.api import Places
+from shalabench.api import DataPaths
 from shalabench.config.ablations import read_ablation
 from shalabench.config.plan import plan, plan_ablation
 from shalabench.execute.campaign import Options, drive
@@ -18,8 +18,8 @@ from shalabench.records.store import Store
 def run(store, *overrides, model="shala", runs=None):
     """Train without evaluation of more than sample grids; the run's folder."""
     runs = runs or plan([model], "toy", "smoke", [0], overrides)
-    places = Places(store.parent, store.parent / "cache")
-    options = Options(store=store, places=places, evaluators=("samples",), device="cpu", threads=1)
+    paths = DataPaths(store.parent, store.parent / "cache")
+    options = Options(store=store, paths=paths, evaluators=("samples",), device="cpu", threads=1)
     with Reporter() as reporter:
         outcomes = drive(runs, options, reporter).outcomes.values()
     assert {o.status for o in outcomes} == {"done"}, outcomes

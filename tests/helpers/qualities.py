@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from shalabench.api import Classifier, DataSpec, Modality, Split, Tools
+from shalabench.api import Classifier, DataSpec, EvalContext, Modality, Split
 
 SPEC = DataSpec(
     name="pictures",
@@ -57,7 +57,7 @@ def tools_of(
         "a": Classifier(Judge(3, width), 1.0, judge + "a", ""),
         "b": Classifier(Judge(1, width), 1.0, judge + "b", ""),
     }
-    return Tools(
+    return EvalContext(
         torch.device("cpu"),
         seed,
         judges,

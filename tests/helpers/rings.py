@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from shalabench.api import Camera, DataSpec, Modality, Rng, Split, Tools
+from shalabench.api import Camera, DataSpec, EvalContext, Modality, Rng, Split
 
 VIEWS, SIDE = 16, 16
 RING = [Camera.orbit(i * 22.5, 30, 1.5, 280 / 256) for i in range(VIEWS)]
@@ -70,4 +70,4 @@ class Noisy(Known):
 
 def tools_of(train=None):
     lend = None if train is None else lambda name: {"train": train}[name]
-    return Tools(torch.device("cpu"), 0, splits=lend)
+    return EvalContext(torch.device("cpu"), 0, splits=lend)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shalabench.api import Dataset, Model, Places
+from shalabench.api import DataPaths, Dataset, Model
 from shalabench.api.registry import find
 from shalabench.config.settings import resolve
 
@@ -16,7 +16,7 @@ def toy_data(folder: Path, name: str = "toy") -> Dataset:
     """A toy dataset, prepared."""
     cls = find("dataset", name).cls
     dataset = cls(cls.Config())
-    dataset.prepare(Places(data=folder, cache=folder))
+    dataset.prepare(DataPaths(data=folder, cache=folder))
     return dataset
 
 

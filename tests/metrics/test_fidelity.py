@@ -44,9 +44,9 @@ def covariance_of(d, seed):
     return x.T @ x / d
 
 
-def measure(model, n=120, split=None, tools=None, **settings):
+def measure(model, n=120, split=None, context=None, **settings):
     evaluator = Quality(Quality.Config(**{"kid_subsets": 2, **settings}))
-    outcome = evaluator.run(model, SPEC, split or split_of(n), tools or tools_of())
+    outcome = evaluator.run(model, SPEC, split or split_of(n), context or tools_of())
     return {s.metric: s for s in outcome.scores if s.is_summary}, outcome
 
 
@@ -159,7 +159,7 @@ def test_batch_size_changes_no_figure():
 
 def test_the_floor_is_the_real_training_set_in_the_generated_one_s_place():
     split, train = split_of(120), split_of(300, seed=5)
-    scores, outcome = measure(Copier(split), split=split, tools=tools_of(train=train))
+    scores, outcome = measure(Copier(split), split=split, context=tools_of(train=train))
     joint = scores["fid/classifier/joint"].value  # uniform, as the training set of `a`
     assert 0 < scores["floor/fid/classifier"].value < joint
     assert scores["floor/fid/classifier"].n == 120

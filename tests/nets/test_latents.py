@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from evaluators.latents import Latents, squared_mmd, two_sample_accuracy
-from shalabench.api import DataSpec, Modality, Split, Tools
+from shalabench.api import DataSpec, EvalContext, Modality, Split
 
 pytestmark = pytest.mark.float64
 
@@ -99,8 +99,8 @@ def measure(model, classes=CLASSES, batch_size=100):
     modalities = tuple(Modality(name, "image", (1, 1, 1)) for name in NAMES)
     spec = DataSpec("fake", 1, modalities, classes, {"test": 400}, "", "")
     config = Latents.Config(items=400, train_items=400, batch_size=batch_size)
-    tools = Tools(torch.device("cpu"), 0, splits=lambda name: split_of(800))
-    return Latents(config).run(model, spec, split_of(400), tools)
+    context = EvalContext(torch.device("cpu"), 0, splits=lambda name: split_of(800))
+    return Latents(config).run(model, spec, split_of(400), context)
 
 
 def summaries(outcome):
@@ -145,7 +145,9 @@ def test_tuples_that_show_the_same_again_are_encoded_once():
     modalities = tuple(Modality(name, "image", (1, 1, 1)) for name in NAMES)
     spec = DataSpec("fake", 1, modalities, 0, {"test": 400}, "", "")
     outcomes = [
-        Latents(Latents.Config(items=400)).run(Fake(), spec, split, Tools(torch.device("cpu"), 0))
+        Latents(Latents.Config(items=400)).run(
+            Fake(), spec, split, EvalContext(torch.device("cpu"), 0)
+        )
         for split in (whole, paired)
     ]
     assert summaries(outcomes[0]) == summaries(outcomes[1])

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from helpers.records import write_run
 
 from bench import main
-from shalabench.api import BenchError, Places
+from shalabench.api import BenchError, DataPaths
 from shalabench.config.plan import plan
 from shalabench.execute.campaign import Options, drive
 from shalabench.execute.progress import Reporter
@@ -32,7 +32,7 @@ def made(tmp_path_factory):
     """A store with runs of five kinds of latent, trained for a moment."""
     folder = tmp_path_factory.mktemp("latents")
     chosen = Options(
-        folder / "store", Places(folder, folder), ("samples",), device="cpu", threads=1
+        folder / "store", DataPaths(folder, folder), ("samples",), device="cpu", threads=1
     )
     runs = plan(("shala",), "polydigits", "smoke", (0,), DIGITS + SIZES)
     for models, *overrides in (
@@ -62,7 +62,7 @@ def seen(monkeypatch):
 
 
 def drawn(made: Options, out, **filters):
-    return write_latents([Store(made.store)], out, made.places, **filters)
+    return write_latents([Store(made.store)], out, made.paths, **filters)
 
 
 def titles(drawing):
@@ -73,7 +73,7 @@ def test_figure_four_is_picked_by_its_digits_and_has_the_same_bytes(made, seen, 
     written = []
     for name in ("a", "b"):
         words = ["figure", "latent", "--digits", "1,0", "--out", str(tmp_path / name)]
-        words += ["--store", str(made.store), "--cache-dir", str(made.places.cache)]
+        words += ["--store", str(made.store), "--cache-dir", str(made.paths.cache)]
         found = CliRunner().invoke(main, words)
         assert found.exit_code == 0, found.output
         files = sorted((tmp_path / name).iterdir())
@@ -145,7 +145,7 @@ def test_a_method_without_a_prior_is_named_and_the_others_drawn(made, tmp_path):
 def test_records_without_weights_say_how_to_train_the_run(made, tmp_path):
     Store(made.store).export(tmp_path / "records")
     with pytest.raises(BenchError, match="recorded without weights") as told:
-        write_latents([Store(tmp_path / "records")], tmp_path, made.places, digits=(0, 1))
+        write_latents([Store(tmp_path / "records")], tmp_path, made.paths, digits=(0, 1))
     command = shlex.split(str(told.value).split("This trains it: ")[1])
     assert command[:3] == ["python", "bench.py", "run"]
     assert command[3:9] == ["--models", "shala", "--dataset", "polydigits", "--preset", "smoke"]
@@ -158,7 +158,7 @@ def test_a_run_that_is_not_trained_to_its_end_is_told_by_its_state(made, tmp_pat
         file.unlink()
     folder.log("stopped")
     with pytest.raises(BenchError, match="without weights, its state is 'stopped'"):
-        write_latents([Store(tmp_path)], tmp_path / "out", made.places)
+        write_latents([Store(tmp_path)], tmp_path / "out", made.paths)
 
 
 @pytest.mark.parametrize(
@@ -230,11 +230,11 @@ def test_a_run_that_does_not_fit_what_is_here_is_not_taken_up(made, tmp_path, ch
     change = {k: {**record[k], **v} if isinstance(v, dict) else v for k, v in change.items()}
     (folder.path / "run.json").write_text(json.dumps(record | change))
     with pytest.raises(BenchError, match=told):
-        load_trained(folder, made.places)
+        load_trained(folder, made.paths)
 
 
 def test_torn_weights_are_told(made, tmp_path):
     folder = folder_of(made, tmp_path)
     folder.weights.write_bytes(folder.weights.read_bytes()[:5000])
     with pytest.raises(BenchError, match="do not load"):
-        load_trained(folder, Places(tmp_path, tmp_path))
+        load_trained(folder, DataPaths(tmp_path, tmp_path))

@@ -1,6 +1,6 @@
 """What each point of a car is made of, by its place: paint, windows, lamps, lines, rims.
 
-Places are in metres (`shapes`). A style enters as colours and choices only; where windows, arches,
+DataPaths are in metres (`shapes`). A style enters as colours and choices only; where windows, arches,
 doors and lamps lie is the shape's.
 """
 
