@@ -39,8 +39,9 @@ from shalabench.api.registry import find
 from shalabench.execute.trained import load_trained
 from shalabench.records.gather import Gathered, Record, check_names
 from shalabench.records.store import Store
-from shalabench.report import figures
-from shalabench.report.figures import Cloud, Drawing
+from shalabench.report import clouds
+from shalabench.report.clouds import Cloud
+from shalabench.report.drawing import Drawing
 from shalabench.report.paper import select, write_drawing
 from shalabench.report.sections import Section, sections_of
 
@@ -164,7 +165,7 @@ class _Sight:
         keys = {label: str(label) for label in self.known}
         if any(label is None for row in rows for cloud in row for label in cloud.classes):
             keys[None] = "classifiers differ" if self.judges else "not classified"
-        return figures.clouds(rows, title, f"{title}. {self._tell(rows)}", keys)
+        return clouds.clouds(rows, title, f"{title}. {self._tell(rows)}", keys)
 
     def _trace(self) -> dict[str, Tensor]:
         """A Gaussian and the states of the diffusion `[n, D]`, by what they are called."""

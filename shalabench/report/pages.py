@@ -29,7 +29,8 @@ from shalabench.api.errors import BenchError
 from shalabench.config.settings import describe_preset, presets
 from shalabench.records.gather import Gathered, Record, gather
 from shalabench.records.store import LETTERS, RunFolder, Store, guard
-from shalabench.report import figures
+from shalabench.report import charts
+from shalabench.report.drawing import as_svg
 from shalabench.report.sections import (
     Section,
     by_attribute,
@@ -179,10 +180,10 @@ class _Writer:
         """The facts of a dataset's page, which the index uses too."""
         stem = page_name("-".join(filter(None, (section.dataset, section.preset, section.variant))))
         headlines = section.headlines()
-        drawings = [figures.dots(section, metric) for metric in headlines]
-        trade = figures.tradeoff(section)
-        costs = figures.cost(section, headlines[0]) if headlines else None
-        curves, angles = figures.curves(section), figures.angles(section)
+        drawings = [charts.dots(section, metric) for metric in headlines]
+        trade = charts.tradeoff(section)
+        costs = charts.cost(section, headlines[0]) if headlines else None
+        curves, angles = charts.curves(section), charts.angles(section)
         sheets, spent = self._sheets(section), self._costs(section)
         by_label = {cost["label"]: cost for cost in spent}
         tables = self._tables(section.tables)
@@ -191,13 +192,13 @@ class _Writer:
             "page": f"{stem}.html",
             "glances": list(glances(section)),
             "dots": [
-                (d.title, figures.as_svg(d), section.table_with(d.title).metrics[d.title][2])
+                (d.title, as_svg(d), section.table_with(d.title).metrics[d.title][2])
                 for d in drawings
             ],
-            "trade": trade and (trade.title, figures.as_svg(trade)),
-            "cost_figure": costs and (costs.title, figures.as_svg(costs)),
-            "angles": angles and (angles.title, figures.as_svg(angles)),
-            "curves": curves and (curves.title, figures.as_svg(curves)),
+            "trade": trade and (trade.title, as_svg(trade)),
+            "cost_figure": costs and (costs.title, as_svg(costs)),
+            "angles": angles and (angles.title, as_svg(angles)),
+            "curves": curves and (curves.title, as_svg(curves)),
             "tables": tables,
             "gaps": any(column["gaps"] for table in tables for column in table["columns"]),
             "studies": [(a, self._tables(t, in_order=True)) for a, t in section.studies],
@@ -307,8 +308,8 @@ class _Writer:
                 {
                     "label": label,
                     "runs": [(r, self.pages[r.name]) for r in own],
-                    "seconds": figures.mean_seconds(section, label),
-                    "cpu_seconds": figures.mean_seconds(section, label, "cpu_seconds"),
+                    "seconds": charts.mean_seconds(section, label),
+                    "cpu_seconds": charts.mean_seconds(section, label, "cpu_seconds"),
                     "evaluation": _mean(
                         [
                             sum(x["provenance"].get("seconds") or 0 for x in r.results)
@@ -451,8 +452,8 @@ def _drawn(folders: Sequence[RunFolder]) -> Iterator[Iterator[tuple[str, str] | 
 
 
 def _curves(folder: RunFolder) -> tuple[str, str] | None:
-    drawing = figures.run_curves(folder.path.name, folder)
-    return drawing and (drawing.title, figures.as_svg(drawing))
+    drawing = charts.run_curves(folder.path.name, folder)
+    return drawing and (drawing.title, as_svg(drawing))
 
 
 def _kind_of(result: dict[str, Any], file: Path) -> str:
@@ -461,7 +462,7 @@ def _kind_of(result: dict[str, Any], file: Path) -> str:
 
 
 def _split(table: Table) -> list[Table]:
-    """Given-modality counts apart from the protocol's main figures."""
+    """Given-modality counts apart from the protocol's main charts."""
     parts = []
     for wanted in (False, True):
         metrics = {

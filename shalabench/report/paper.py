@@ -8,7 +8,8 @@ from pathlib import Path
 from shalabench.api.errors import BenchError, unknown
 from shalabench.records.gather import Gathered, check_names, gather
 from shalabench.records.store import Store, write_whole
-from shalabench.report import figures
+from shalabench.report import charts
+from shalabench.report.drawing import Drawing, as_file
 from shalabench.report.pages import page_name
 from shalabench.report.sections import Section, sections_of
 
@@ -18,13 +19,13 @@ def _first(draw: Callable) -> Callable:
     return lambda section: draw(section, section.headlines()[0]) if section.headlines() else None
 
 
-KINDS: dict[str, Callable[[Section], figures.Drawing | None]] = {
-    "tradeoff": figures.tradeoff,
-    "curves": figures.curves,
-    "heatmap": figures.heatmap,
-    "dots": _first(figures.dots),
-    "cost": _first(figures.cost),
-    "angles": figures.angles,
+KINDS: dict[str, Callable[[Section], Drawing | None]] = {
+    "tradeoff": charts.tradeoff,
+    "curves": charts.curves,
+    "heatmap": charts.heatmap,
+    "dots": _first(charts.dots),
+    "cost": _first(charts.cost),
+    "angles": charts.angles,
 }
 
 
@@ -108,9 +109,9 @@ def select(
     )
 
 
-def write_drawing(drawing: figures.Drawing, name: str, out: Path) -> list[Path]:
+def write_drawing(drawing: Drawing, name: str, out: Path) -> list[Path]:
     """Write a drawing in both forms under a safe name; the files are returned."""
     files = [out / f"{page_name(name)}.{form}" for form in ("svg", "pdf")]
     for file in files:
-        write_whole(file, figures.as_file(drawing, file.suffix[1:]), "--out")
+        write_whole(file, as_file(drawing, file.suffix[1:]), "--out")
     return files

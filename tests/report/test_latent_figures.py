@@ -51,13 +51,13 @@ def made(tmp_path_factory):
 @pytest.fixture
 def seen(monkeypatch):
     """What is drawn, in its order."""
-    found, draw = [], latents.figures.clouds
+    found, draw = [], latents.clouds.clouds
 
     def clouds(rows, title, alt, keys):
         found.append(SimpleNamespace(rows=rows, title=title, alt=alt, keys=keys))
         return draw(rows, title, alt, keys)
 
-    monkeypatch.setattr(latents.figures, "clouds", clouds)
+    monkeypatch.setattr(latents.clouds, "clouds", clouds)
     return found
 
 

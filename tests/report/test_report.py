@@ -19,7 +19,7 @@ from shalabench.analysis.tables import make_tables, render
 from shalabench.api import BenchError, Score
 from shalabench.records.gather import gather
 from shalabench.records.store import Store
-from shalabench.report import build_report, figures
+from shalabench.report import build_report, charts
 from shalabench.report.sections import by_attribute, sections_of
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&$_%"
@@ -295,11 +295,11 @@ def test_floors_are_drawn_where_methods_are_near_and_named_for_who_does_not_see(
     for model, value in (("shala", 12.0), ("cmvae", 16.0)):
         write_views(tmp_path / "store", model, value)
     section = next(s for s in sections_of(gather([Store(tmp_path / "store")])))
-    drawing = figures.dots(section, "psnr/p1")
+    drawing = charts.dots(section, "psnr/p1")
     assert "floor: white, dashed: 10.50" in drawing.alt
     lines = [line for axes in drawing.figure.axes for line in axes.lines]
     assert [10.5, 10.5] in [list(line.get_xdata()) for line in lines]
-    assert "floor" not in figures.dots(section, "psnr/p1-rotated").alt.split("cmvae")[0]
+    assert "floor" not in charts.dots(section, "psnr/p1-rotated").alt.split("cmvae")[0]
 
 
 def test_an_evaluator_s_settings_split_no_row_of_another_evaluator(tmp_path):

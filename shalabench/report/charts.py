@@ -1,117 +1,21 @@
-"""Figures, in the page's own colours or on paper; the same input gives the same bytes."""
+"""Charts of one section of the report: scores, costs, learning curves and heat maps."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
+from shalabench.report.drawing import (
+    INK,
+    LINES,
+    Drawing,
+    canvas,
+    line,
+    margin_for,
+    one_line,
+    panels,
+)
 from shalabench.report.sections import Section, matrices
-
-# On paper as they are; in a page each becomes the variable of that name.
-INK = {
-    "ink": "#17191c",
-    "muted": "#6b7076",
-    "rule": "#d9dbde",
-    "accent": "#0b62a8",
-    "paper": "#b5520b",
-    "surface": "#fefefe",
-}
-_WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
-_GAPS = {"hspace": 0.55, "wspace": 0.14}
-_PANEL = 1.35  # inches of a small multiple's height
-_WIDE = 7.2  # of a row of panels: the width of two columns
-_LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
-_CLASSES = (*_LINES, "#7a4a2b", "#93a832")
-_FRAME = {
-    "font.size": 9.5,
-    "axes.edgecolor": INK["rule"],
-    "axes.labelcolor": INK["muted"],
-    "axes.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "text.color": INK["ink"],
-    "xtick.color": INK["muted"],
-    "ytick.color": INK["muted"],
-    "xtick.labelcolor": INK["muted"],
-    "ytick.labelcolor": INK["ink"],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "svg.hashsalt": "shala-bench",
-    "pdf.fonttype": 42,
-    "axes.formatter.useoffset": False,
-    "text.parse_math": False,  # names are no formulas, and parsing costs a third of the time
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure with its words.
-
-    Attributes:
-        figure: A matplotlib figure.
-        title: Of one line.
-        alt: What it shows, for who does not see it.
-    """
-
-    figure: Any
-    title: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """Latents in one panel.
-
-    Attributes:
-        title: What they are.
-        told: What there is to say of them, below; may be empty.
-        points: `(x, y)` each.
-        classes: The class of each, None where it has none.
-        named: Whether classes are written where they lie, for who does not tell colours apart.
-        beside: What there is to say of the row, to its left; may be empty.
-    """
-
-    title: str
-    told: str
-    points: Sequence[tuple[float, float]]
-    classes: Sequence[int | None]
-    named: bool = False
-    beside: str = ""
-
-
-@contextmanager
-def _drawing(
-    height: float, left: float, right: float, top: float, below: float, width: float = _WIDTH
-) -> Iterator[Any]:
-    """A figure with margins in inches: fixed ones, for computed ones take most of the time."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_FRAME):
-        figure = Figure(figsize=(width, height))
-        figure.subplots_adjust(
-            left=left / width,
-            right=1 - right / width,
-            top=1 - top / height,
-            bottom=below / height,
-        )
-        yield figure
-
-
-def _room(names: Any, size: float = 9.5) -> float:
-    """Inches that the longest of some names takes; short ones may be all m's."""
-    letters = max(len(name) for name in names)
-    return 0.12 + (0.5 + 0.56 * letters) * size / 72
 
 
 def dots(section: Section, metric: str) -> Drawing:
@@ -122,13 +26,13 @@ def dots(section: Section, metric: str) -> Drawing:
     table, ranked = section.table_with(metric), section.ranked(metric)
     _, digits, _ = table.metrics[metric]
     ranked = ranked[::-1]
-    names = [_plain(section.names[row.label]) for row, _ in ranked]
-    left = _room(names)
+    names = [one_line(section.names[row.label]) for row, _ in ranked]
+    left = margin_for(names)
     shown = [cell.mean for _, cell in ranked]
     shown += [float(row.published[metric]) for row, _ in ranked if metric in row.published]
     bounds = _near(section.bounds(metric), shown)
     top = 0.05 + 0.16 * len(bounds)
-    with _drawing(0.55 + top + 0.225 * len(ranked), left, 0.5, top, 0.5) as figure:
+    with canvas(0.55 + top + 0.225 * len(ranked), left, 0.5, top, 0.5) as figure:
         axes = figure.subplots()
         for y, (row, cell) in enumerate(ranked):
             colour = INK["accent"] if cell.best else INK["muted"]
@@ -137,14 +41,7 @@ def dots(section: Section, metric: str) -> Drawing:
             if metric in row.published:
                 axes.plot(float(row.published[metric]), y, "D", ms=4.5, mfc="none", c=INK["paper"])
             text = f"{cell.mean:.{digits}f}"
-            axes.text(
-                1.02,
-                y,
-                text,
-                transform=axes.get_yaxis_transform(),
-                va="center",
-                c=colour,
-            )
+            axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", c=colour)
         axes.set_yticks(range(len(ranked)), names)
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.spines["left"].set_visible(False)
@@ -154,7 +51,7 @@ def dots(section: Section, metric: str) -> Drawing:
             axes.text(value, height, name, ha="center", va="center", fontsize=8, c=INK["muted"])
         if min(shown) >= 0 and max(shown) <= 1:  # one scale for all shares
             axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel(_plain(metric))
+        axes.set_xlabel(one_line(metric))
     alt = "; ".join(
         f"{row.label} {cell.mean:.{digits}f}"
         + (f" (printed: {row.published[metric]})" if metric in row.published else "")
@@ -254,7 +151,7 @@ def _cloud(
     """Dots with names; in colour those that no other beats in both."""
     if len(points) < 2:
         return None
-    with _drawing(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
+    with canvas(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
         axes = figure.subplots()
         if log:
             from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -269,8 +166,8 @@ def _cloud(
             beaten = _is_beaten(point, points.values(), better)
             axes.plot(*point, "o", ms=5.5, c=INK["muted" if beaten else "accent"], mew=0)
         axes.margins(0.1, 0.1)
-        axes.set_xlabel(_plain(across))
-        axes.set_ylabel(_plain(up))
+        axes.set_xlabel(one_line(across))
+        axes.set_ylabel(one_line(up))
         axes.tick_params(axis="y", labelcolor=INK["muted"])
         _label(axes, points)
     told = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
@@ -286,7 +183,7 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
     frame = axes.get_window_extent()
     for name, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
-        text = axes.text(0, 0, _plain(name), va="center", fontsize=8.5)
+        text = axes.text(0, 0, one_line(name), va="center", fontsize=8.5)
         width, height = text.get_window_extent().width + 4, 12
         spots = [
             (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
@@ -343,11 +240,11 @@ def angles(section: Section) -> Drawing | None:
     if not found:
         return None
     found = dict(sorted(found.items(), key=lambda item: -sum(item[1].values()) / len(item[1])))
-    with _panels(list(found), 0.32) as (figure, grid):
+    with panels(list(found), 0.32) as (figure, grid):
         for axes, own in zip(grid, found.values(), strict=True):
             for other in found.values():
-                _line(axes, list(other), list(other.values()), INK["rule"], lw=0.8)
-            _line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
+                line(axes, list(other), list(other.values()), INK["rule"], lw=0.8)
+            line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
             axes.set_xticks(range(0, max(own) + 1, 60))
             axes.set_xlim(0, max(own) + 10)
             axes.sharey(grid[0])
@@ -370,23 +267,8 @@ def _by_angle(results: list[dict[str, Any]]) -> dict[int, float]:
     return {degrees: sum(own) / len(own) for degrees, own in sorted(found.items())}
 
 
-@contextmanager
-def _panels(names: list[str], left: float) -> Iterator[tuple[Any, list[Any]]]:
-    """A figure of small panels, three across, each with its name."""
-    across = 3
-    down = math.ceil(len(names) / across)
-    with _drawing(down * _PANEL, left, 0.08, 0.25, 0.25) as figure:
-        grid = figure.subplots(down, across, squeeze=False, gridspec_kw=_GAPS)
-        for axes in grid.flat[len(names) :]:
-            axes.set_visible(False)
-        for axes, name in zip(grid.flat, names, strict=False):
-            axes.set_title(_plain(name), fontsize=8.5, loc="left", pad=2)
-            axes.tick_params(axis="x", labelsize=7.5)
-        yield figure, list(grid.flat[: len(names)])
-
-
 def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
-    with _panels([label for label, _ in rows], 0.08) as (figure, grid):
+    with panels([label for label, _ in rows], 0.08) as (figure, grid):
         for axes, (_, runs) in zip(grid, rows, strict=True):
             for run in runs:
                 start = 0
@@ -394,7 +276,7 @@ def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
                     first = next(iter(terms.values()), [(0, math.nan)])  # of adversaries
                     steps, values = zip(*terms.get("loss", first), strict=True)
                     colour = (INK["accent"], INK["paper"], INK["muted"])[min(index, 2)]
-                    _line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
+                    line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
                     start += steps[-1]
             axes.set_yticks([])
             axes.set_ylim(-0.08, 1.15)
@@ -415,28 +297,24 @@ def _share(steps: tuple[int, ...], values: tuple[float, ...]) -> list[float]:
     return [(v - low) / (high - low) if high > low else 0.5 for v in values]
 
 
-def _line(axes: Any, steps: Any, values: Any, colour: str, **options: Any) -> None:
-    axes.plot(steps, values, c=colour, solid_joinstyle="round", **options)
-
-
 def run_curves(name: str, folder: Any) -> Drawing | None:
     """One run's loss and its terms, a panel a stage."""
     stages = progress(folder)
     if not stages:
         return None
-    right = _room((term for terms in stages.values() for term in terms), 8.5)
-    with _drawing(0.3 + 1.9 * len(stages), 0.6, right, 0.3, 0.5) as figure:
+    right = margin_for((term for terms in stages.values() for term in terms), 8.5)
+    with canvas(0.3 + 1.9 * len(stages), 0.6, right, 0.3, 0.5) as figure:
         grid = figure.subplots(len(stages), 1, squeeze=False, gridspec_kw={"hspace": 0.4})
         for axes, (stage, terms) in zip(grid.flat, stages.items(), strict=True):
             ends = {}
-            for colour, (term, readings) in zip(_LINES, terms.items(), strict=False):
+            for colour, (term, readings) in zip(LINES, terms.items(), strict=False):
                 steps, values = zip(*readings, strict=True)
                 shade = INK["ink"] if term == "loss" else colour
-                _line(axes, steps, values, shade, lw=1.6 if term == "loss" else 1.1)
+                line(axes, steps, values, shade, lw=1.6 if term == "loss" else 1.1)
                 ends[term] = steps[-1], values[-1], shade
             _spread_scale(axes, terms)
             _name_ends(axes, ends)
-            axes.set_title(_plain(f"stage {stage}"), fontsize=9, loc="left", pad=3)
+            axes.set_title(one_line(f"stage {stage}"), fontsize=9, loc="left", pad=3)
             axes.grid(axis="y", color=INK["rule"], lw=0.5)
             axes.tick_params(axis="y", labelcolor=INK["muted"])
             axes.locator_params(axis="x", nbins=5)
@@ -468,7 +346,13 @@ def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
         share = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]
         below = max(share, below + step)
         axes.text(
-            1.01, below, _plain(term), transform=axes.transAxes, va="center", c=colour, fontsize=8.5
+            1.01,
+            below,
+            one_line(term),
+            transform=axes.transAxes,
+            va="center",
+            c=colour,
+            fontsize=8.5,
         )
 
 
@@ -484,7 +368,7 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
     across = min(3, len(rows))
     down = math.ceil(len(rows) / across)
     names = {name for _, (given, targets, _) in rows for name in (*given, *targets)}
-    with _drawing(0.7 + down * 4.6 / across, _room(names, 7) + 0.2, 0.05, 0.3, 0.4) as figure:
+    with canvas(0.7 + down * 4.6 / across, margin_for(names, 7) + 0.2, 0.05, 0.3, 0.4) as figure:
         grid = figure.subplots(down, across, squeeze=False, gridspec_kw={"hspace": 0.32})
         for axes in grid.flat[len(rows) :]:
             axes.set_visible(False)
@@ -501,146 +385,11 @@ def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None
                     fontsize=7,
                     c="#ffffff" if value > 0.6 else INK["ink"],
                 )
-            axes.set_title(_plain(label), fontsize=8.5, loc="left", pad=3)
-            axes.set_xticks(range(len(targets)), map(_plain, targets), fontsize=7)
-            axes.set_yticks(range(len(given)), map(_plain, given), fontsize=7)
+            axes.set_title(one_line(label), fontsize=8.5, loc="left", pad=3)
+            axes.set_xticks(range(len(targets)), map(one_line, targets), fontsize=7)
+            axes.set_yticks(range(len(given)), map(one_line, given), fontsize=7)
             axes.spines[:].set_visible(False)
         figure.supxlabel("target", y=0.02, fontsize=8.5, c=INK["muted"])
         figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])
     names = ", ".join(label for label, _ in rows)
     return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {names}.")
-
-
-def clouds(
-    rows: Sequence[Sequence[Cloud]], title: str, alt: str, keys: dict[int | None, str]
-) -> Drawing:
-    """Latents side by side; the panels of a row share their axes.
-
-    Args:
-        rows: Panels, as many in each row.
-        title: Of the drawing.
-        alt: As `Drawing` has it.
-        keys: What the colour of each class means, None for points without one.
-    """
-    across = len(rows[0])
-    width = _WIDE if across > 2 else _WIDTH
-    gap, edge = 0.07, 0.05
-    left = edge + 0.15 * any(row[0].beside for row in rows)
-    side = (width - left - edge - gap * (across - 1)) / across
-    heading, foot, legend = 0.22, 0.2, 0.24
-    height = len(rows) * (heading + side + foot) + legend
-    with _drawing(height, left, edge, heading, foot + legend, width) as figure:
-        gaps = {"wspace": gap / side, "hspace": (heading + foot) / side}
-        grid = figure.subplots(len(rows), across, squeeze=False, gridspec_kw=gaps)
-        for panels, row in zip(grid, rows, strict=True):
-            limits = _square([point for cloud in row for point in cloud.points])
-            for axes, cloud in zip(panels, row, strict=True):
-                _cloud_panel(axes, cloud, limits)
-        _cloud_keys(figure, keys, 0.1 / height)
-    return Drawing(figure, title, alt)
-
-
-def _square(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Limits of both axes, equally wide, that hold all points."""
-    ends = [(min(values), max(values)) for values in zip(*points, strict=True)]
-    half = 0.54 * max(high - low for low, high in ends) or 1.0
-    return tuple(((low + high) / 2 - half, (low + high) / 2 + half) for low, high in ends)
-
-
-def _cloud_panel(axes: Any, cloud: Cloud, limits: tuple[tuple[float, float], ...]) -> None:
-    axes.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
-    axes.spines[:].set_visible(True)
-    axes.set_title(_plain(cloud.title), fontsize=8.5, pad=3)
-    axes.set_xlabel(_plain(cloud.told), fontsize=7.5, labelpad=3)
-    axes.set_ylabel(_plain(cloud.beside), fontsize=6.5, labelpad=3)
-    for zero, line in ((limits[0], axes.axvline), (limits[1], axes.axhline)):
-        if zero[0] < 0 < zero[1]:
-            line(0, c=INK["rule"], lw=0.5, zorder=0)
-    shades = list(map(_shade, cloud.classes))  # in their order, so that no class covers another
-    axes.scatter(*zip(*cloud.points, strict=True), c=shades, s=3.6, lw=0, alpha=0.75)
-    if cloud.named:
-        _name_classes(axes, cloud, 0.06 * (limits[0][1] - limits[0][0]))
-
-
-def _name_classes(axes: Any, cloud: Cloud, radius: float) -> None:
-    """Each class written at that of its points around which it is most among itself."""
-    from matplotlib.patheffects import withStroke
-
-    marked = list(zip(cloud.points, cloud.classes, strict=True))
-    best: dict[int, tuple[int, tuple[float, float]]] = {}
-    for point, label in marked:
-        if label is None:
-            continue
-        near = [other for place, other in marked if math.dist(place, point) < radius]
-        lead = 2 * near.count(label) - len(near)
-        best[label] = max(best.get(label, (lead, point)), (lead, point))
-    for label, (_, (x, y)) in best.items():
-        halo = [withStroke(linewidth=2, foreground=INK["surface"])]
-        where = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 5}
-        axes.text(x, y, str(label), c=INK["ink"], path_effects=halo, **where)
-
-
-def _shade(label: int | None) -> str:
-    return "#a9aeb4" if label is None else _CLASSES[label % len(_CLASSES)]
-
-
-def _cloud_keys(figure: Any, keys: dict[int | None, str], up: float) -> None:
-    """A line of dots with what they mean."""
-    from matplotlib.lines import Line2D
-
-    dots = [
-        Line2D([], [], ls="", marker="o", ms=4, mew=0, c=_shade(label), label=_plain(text))
-        for label, text in sorted(keys.items(), key=lambda item: (item[0] is None, item[0] or 0))
-    ]
-    figure.legend(
-        handles=dots,
-        loc="center",
-        bbox_to_anchor=(0.5, up),
-        ncols=len(dots),
-        frameon=False,
-        fontsize=7.5,
-        handlelength=0.8,
-        handletextpad=0.3,
-        columnspacing=0.9,
-        labelcolor=INK["muted"],
-    )
-
-
-def _plain(text: str) -> str:
-    """A name on one line."""
-    return " ".join(str(text).split())
-
-
-def as_svg(drawing: Drawing) -> str:
-    """For a page: letters as text in the page's font, colours as the page's variables."""
-    from markupsafe import escape
-    from matplotlib import rc_context
-
-    with rc_context({**_FRAME, "svg.fonttype": "none"}):
-        out = io.StringIO()
-        drawing.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"font: (\S+) [^;\"]+", r"font-size: \1", text)
-    for name, colour in INK.items():
-        text = text.replace(colour, f"var(--{name})")
-    for index, colour in enumerate(_LINES):
-        text = text.replace(colour, f"var(--line{index})")
-    text = re.sub(r' (width|height)="[^"]+pt"', "", text, count=2)
-    own = sha256(drawing.alt.encode()).hexdigest()[:6]  # several figures share a page
-    text = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", text)
-    text = re.sub(r'(id="|href="#|url\(#)([mp][0-9a-f]{10})', rf"\g<1>f{own}\g<2>", text)
-    label = f'<svg role="img" aria-label="{escape(drawing.alt)}"'
-    return text.replace("<svg", label, 1).strip()
-
-
-def as_file(drawing: Drawing, form: str) -> bytes:
-    """For a paper: "svg" with letters as outlines, or "pdf"; no date in either."""
-    from matplotlib import rc_context
-
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with rc_context(_FRAME):
-        out = io.BytesIO()
-        drawing.figure.savefig(out, format=form, metadata={**dates[form], "Creator": "shala-bench"})
-    return out.getvalue()
