@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from shalabench.records.frame import Records
 from shalabench.report.drawing import (
     INK,
     LINES,
@@ -19,7 +20,7 @@ from shalabench.report.sections import Section, matrices
 
 
 def dots(section: Section, metric: str) -> Drawing:
-    """Every method's figure with its standard error, the printed one as an open diamond.
+    """Every method's value with its standard error, the published one as an open diamond.
 
     Dashed lines are floors and ceilings, where they are near enough to leave the methods room.
     """
@@ -54,7 +55,7 @@ def dots(section: Section, metric: str) -> Drawing:
         axes.set_xlabel(one_line(metric))
     alt = "; ".join(
         f"{row.label} {cell.mean:.{digits}f}"
-        + (f" (printed: {row.published[metric]})" if metric in row.published else "")
+        + (f" (published: {row.published[metric]})" if metric in row.published else "")
         for row, cell in ranked[::-1]
     )
     alt += "".join(f"; {name}, dashed: {value:.{digits}f}" for name, value in bounds.items())
@@ -70,49 +71,53 @@ def _near(bounds: dict[str, float], values: list[float]) -> dict[str, float]:
 
 
 def tradeoff(section: Section) -> Drawing | None:
-    """Coherence against FID; against joint coherence where no FID was measured."""
-    measured = [n for t in section.tables for n in t.metrics if _is_measured(t, n)]
-    fids = [n for n in measured if n.startswith("fid/") and n.endswith("/cross")]
-    others = [n for n in ("coherence/cross", "coherence/joint") if n in measured]
-    fids.sort(key=lambda name: "inception-v3-compat" not in name)  # the published figures' own
-    if fids and others:
-        return _scatter(section, fids[0], others[0])
-    return _scatter(section, others[1], others[0]) if len(others) > 1 else None
-
-
-def _is_measured(table: Any, metric: str) -> bool:
-    return sum(metric in row.cells for row in table.rows) > 1
+    """A headline against image quality, or against another headline where none was measured."""
+    measured = [
+        name
+        for table in section.tables
+        for name in table.metrics
+        if sum(name in row.cells for row in table.rows) > 1
+    ]
+    headlines = [name for name in section.headlines() if name in measured]
+    if not headlines:
+        return None
+    kind = headlines[0].rpartition("/")[2]
+    distances = [
+        name
+        for name in measured
+        if section.metrics[name].get("biased") and name.rpartition("/")[2] == kind
+    ]
+    published = {name for table in section.tables for row in table.rows for name in row.published}
+    others = sorted(distances, key=lambda name: name not in published) + headlines[1:]
+    return _scatter(section, others[0], headlines[0]) if others else None
 
 
 def cost(section: Section, metric: str) -> Drawing | None:
     """A metric against training minutes."""
     ranked = section.ranked(metric)
+    clocks = {"cpu_seconds": "training, minutes of CPU time", "seconds": "training, minutes"}
     times = {
-        clock: [mean_seconds(section, section.label_of(row), clock) for row, _ in ranked]
-        for clock in ("cpu_seconds", "seconds")
+        clock: [mean_time(section.records_of(row)[1], clock) for row, _ in ranked]
+        for clock in clocks
     }
-    by_processor = all(times["cpu_seconds"])
+    clock = "cpu_seconds" if all(times["cpu_seconds"]) else "seconds"
     points = {
         section.names[row.label]: (seconds / 60, cell.mean)
-        for (row, cell), seconds in zip(
-            ranked, times["cpu_seconds" if by_processor else "seconds"], strict=True
-        )
+        for (row, cell), seconds in zip(ranked, times[clock], strict=True)
         if seconds
     }
-    name = "training minutes of the processor" if by_processor else "training minutes by the wall"
-    better = (-1, _sign(section, metric))
-    return _cloud(points, f"{name}, log scale", metric, better, log=True)
+    better = (-1, section.sign(metric))
+    return _cloud(points, f"{clocks[clock]}, log scale", metric, better, log=True)
 
 
-def mean_seconds(section: Section, label: str, clock: str = "seconds") -> float | None:
-    """Training time of a row's runs by the wall ("seconds") or the processor ("cpu_seconds").
+def mean_time(own: Records, clock: str) -> float | None:
+    """Seconds of training of a row's runs: "seconds" of the wall clock, or "cpu_seconds".
 
     Returns:
         None where a run does not record it.
     """
-    own = next((runs for name, runs in section.records if name == label), [])
-    seconds = [r.trained.get("provenance", {}).get(clock) for r in own if r.trained]
-    return sum(seconds) / len(seconds) if seconds and all(seconds) else None
+    times = own.runs.loc[own.runs["provenance"].astype(bool), clock]
+    return None if times.empty or times.isna().any() else float(times.mean())
 
 
 def _scatter(section: Section, across: str, up: str) -> Drawing | None:
@@ -122,14 +127,9 @@ def _scatter(section: Section, across: str, up: str) -> Drawing | None:
         for row, cell in section.ranked(up)
         if row.label in firsts
     }
-    better = _sign(section, across), _sign(section, up)
+    better = section.sign(across), section.sign(up)
     name = f"{across} (less is better)" if better[0] < 0 else across
     return _cloud(points, name, up, better)
-
-
-def _sign(section: Section, metric: str) -> int:
-    """1 where more of it is better, -1 where less is."""
-    return -1 if section.table_with(metric).metrics[metric][0] == "lower" else 1
 
 
 def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
@@ -170,8 +170,8 @@ def _cloud(
         axes.set_ylabel(one_line(up))
         axes.tick_params(axis="y", labelcolor=INK["muted"])
         _label(axes, points)
-    told = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
-    return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {told}.")
+    texts = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
+    return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {texts}.")
 
 
 def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
@@ -209,8 +209,8 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
 def curves(section: Section) -> Drawing | None:
     """The training loss of every method, a small panel each, a line a seed and stage."""
     rows = [
-        (section.names[label], [progress(section.folders[record.name]) for record in own])
-        for label, own in section.records
+        (section.names[label], [progress(own.folders[t]) for t in own.runs["train_id"]])
+        for label, own in section.rows
     ]
     rows = [(label, runs) for label, runs in rows if any(runs)]
     return _losses(rows) if rows else None
@@ -218,24 +218,24 @@ def curves(section: Section) -> Drawing | None:
 
 def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """By stage and term of the loss: steps and readings."""
-    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for event in folder.events():
         if event["kind"] != "progress" or not isinstance(event.get("step"), int):
             continue
         for term, value in event.items():
             is_term = term not in ("time", "kind", "stage", "step")
             if is_term and isinstance(value, int | float) and math.isfinite(value):
-                terms = found.setdefault(str(event.get("stage", "")), {})
+                terms = stages.setdefault(str(event.get("stage", "")), {})
                 terms.setdefault(term, []).append((event["step"], value))
-    return found
+    return stages
 
 
 def angles(section: Section) -> Drawing | None:
     """PSNR of unseen views by their angle to the given one, a small panel each method."""
     found = {
         section.names[label]: readings
-        for label, own in section.records
-        if (readings := _by_angle([result for record in own for result in record.results]))
+        for label, own in section.rows
+        if (readings := _by_angle(own))
     }
     if not found:
         return None
@@ -250,21 +250,21 @@ def angles(section: Section) -> Drawing | None:
             axes.sharey(grid[0])
             axes.locator_params(axis="y", nbins=4)
             axes.tick_params(axis="y", labelcolor=INK["muted"], labelsize=7.5)
-    told = "; ".join(
+    texts = "; ".join(
         f"{label}: " + ", ".join(f"{value:.1f} at {degrees}°" for degrees, value in own.items())
         for label, own in found.items()
     )
     title = "PSNR by the angle between given and generated view"
-    return Drawing(figure, title, f"{title}, in dB by degrees, best method first. {told}.")
+    return Drawing(figure, title, f"{title}, in dB by degrees, best method first. {texts}.")
 
 
-def _by_angle(results: list[dict[str, Any]]) -> dict[int, float]:
+def _by_angle(own: Records) -> dict[int, float]:
     """Degrees and mean PSNR over runs; empty where none was measured."""
     found: dict[int, list[float]] = {}
-    for result in results:
-        for entry in result.get("details", {}).get("by_angle", []):
+    for result in own.results_of(own.runs):
+        for entry in result.details.get("by_angle", []):
             found.setdefault(entry["degrees"], []).append(entry["psnr"])
-    return {degrees: sum(own) / len(own) for degrees, own in sorted(found.items())}
+    return {degrees: sum(values) / len(values) for degrees, values in sorted(found.items())}
 
 
 def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
@@ -356,12 +356,14 @@ def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
         )
 
 
-def heatmap(section: Section, metric: str = "coherence/cross") -> Drawing | None:
+def heatmap(section: Section) -> Drawing | None:
     """Given modality x target, a panel a method, with the value in each field."""
-    rows = [(section.names[x], matrices(own).get(metric)) for x, own in section.records]
-    rows = [(label, matrix) for label, matrix in rows if matrix]
-    if not rows:
+    by_row = [(section.names[label], matrices(own)) for label, own in section.rows]
+    known = {name for _, metrics in by_row for name in metrics}
+    metric = next((name for name in section.headlines() if name in known), None)
+    if metric is None:
         return None
+    rows = [(label, metrics[metric]) for label, metrics in by_row if metric in metrics]
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("shares", ("#f4f7fa", "#5d9ccb", "#08355e"))

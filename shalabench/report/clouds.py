@@ -19,15 +19,15 @@ class Cloud:
 
     Attributes:
         title: What they are.
-        told: What there is to say of them, below; may be empty.
+        note: What stands below; may be empty.
         points: `(x, y)` each.
         classes: The class of each, None where it has none.
-        named: Whether classes are written where they lie, for who does not tell colours apart.
-        beside: What there is to say of the row, to its left; may be empty.
+        named: Whether classes are written where they lie, for readers who do not see colours.
+        beside: What stands to the left of the row; may be empty.
     """
 
     title: str
-    told: str
+    note: str
     points: Sequence[tuple[float, float]]
     classes: Sequence[int | None]
     named: bool = False
@@ -74,7 +74,7 @@ def _cloud_panel(axes: Any, cloud: Cloud, limits: tuple[tuple[float, float], ...
     axes.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
     axes.set_title(one_line(cloud.title), fontsize=8.5, pad=3)
-    axes.set_xlabel(one_line(cloud.told), fontsize=7.5, labelpad=3)
+    axes.set_xlabel(one_line(cloud.note), fontsize=7.5, labelpad=3)
     axes.set_ylabel(one_line(cloud.beside), fontsize=6.5, labelpad=3)
     for zero, line in ((limits[0], axes.axvline), (limits[1], axes.axhline)):
         if zero[0] < 0 < zero[1]:

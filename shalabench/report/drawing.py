@@ -55,7 +55,7 @@ class Drawing:
     Attributes:
         figure: A matplotlib figure.
         title: Of one line.
-        alt: What it shows, for who does not see it.
+        alt: What it shows, for readers who do not see it.
     """
 
     figure: Any

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-import classifiers
 from shalabench.api import (
     BenchError,
     Classifier,
-    DataError,
-    DataPaths,
     Dataset,
     Latent,
     Model,
@@ -36,14 +33,16 @@ from shalabench.api import (
     has_ability,
 )
 from shalabench.api.registry import find
-from shalabench.execute.trained import load_trained
-from shalabench.records.gather import Gathered, Record, check_names
-from shalabench.records.store import Store
+from shalabench.records.frame import Records, check_names
+from shalabench.records.store import RunFolder, Store
 from shalabench.report import clouds
 from shalabench.report.clouds import Cloud
 from shalabench.report.drawing import Drawing
 from shalabench.report.paper import select, write_drawing
-from shalabench.report.sections import Section, sections_of
+from shalabench.report.sections import sections_of
+
+Load = Callable[[RunFolder], tuple[Model, Dataset, Mapping[str, Classifier]]]
+"""Gives the trained model of a run, its data, and the classifiers of these (may be none)."""
 
 _SHOWN = 500  # points a panel
 _TIMES = (1, 0.6, 0.4, 0.2, 0)  # t / T; samplers of 5, 50 and 1,000 steps pass them all
@@ -53,7 +52,7 @@ _EXAMPLE = ("shala", "polydigits", "quick")
 def write_latents(
     stores: Sequence[Store],
     out: Path,
-    paths: DataPaths,
+    load: Load,
     *,
     store: Path | None = None,
     digits: tuple[int, ...] = (),
@@ -64,8 +63,8 @@ def write_latents(
 
     Args:
         stores: Where runs lie.
-        out: A folder; made where missing.
-        paths: Where the data lie.
+        out: A folder; made if it does not exist.
+        load: Loads a run (`shalabench.execute.trained`).
         store: The folder that --store named, for the commands in messages.
         digits: Only runs on these digits; any run where empty.
         split: What is encoded.
@@ -77,24 +76,24 @@ def write_latents(
     Raises:
         BenchError: Nothing can be drawn; the message has the command that makes a run.
     """
-    found = Gathered()
-    if any(one.runs() for one in stores):
-        found = select(stores, split=split, digits=digits, **filters)
-    else:
-        check_names([], **filters)
-    files, left_out = [], [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
-    for section in sections_of(found):
-        for label, records in section.records:
+    if not any(each.has_runs() for each in stores):
+        check_names(select([], split=split), **filters)
+        raise BenchError(_none(digits, store, **filters))
+    records = select(stores, split=split, digits=digits, **filters)
+    files, left_out = [], [f"{p.where}: {p.kind}: {p.text}" for p in records.problems]
+    for section in sections_of(records):
+        for label, own in section.rows:
             try:
-                drawing = _draw(section, records, paths, split, store)
+                drawing = _draw(own, load, split, store)
             except BenchError as error:
                 left_out.append(str(error))
                 continue
-            name = section.names[label].removesuffix(" …")  # overridden, and alone in its section
+            name = section.names[label].removesuffix(" …")  # the only variant of its section
             parts = ("latent", section.dataset, section.preset, section.variant, name)
             files += write_drawing(drawing, "-".join(filter(None, parts)), out)
     if not files:
-        raise BenchError("\n".join(left_out) if found.records else _none(digits, store, **filters))
+        is_empty = records.runs.empty
+        raise BenchError(_none(digits, store, **filters) if is_empty else "\n".join(left_out))
     return files, left_out
 
 
@@ -125,47 +124,51 @@ def _command(
     return shlex.join([*words, *(("--store", str(store)) if store else ())])
 
 
-def _draw(
-    section: Section, records: Sequence[Record], paths: DataPaths, split: str, store: Path | None
-) -> Drawing:
-    run = records[0].run
-    if not has_ability(find("model", run["model"]).cls, Latent):
-        raise BenchError(f"{run['model']} has no shared latent with a prior that could be drawn.")
-    record = next((r for r in records if section.folders[r.name].weights.exists()), None)
-    if record is None:
-        names = (run[key] for key in ("model", "dataset", "preset", "seed", "overrides"))
-        why = "as exported runs are" if records[0].trained else f"its state is '{records[0].state}'"
+def _draw(own: Records, load: Load, split: str, store: Path | None) -> Drawing:
+    runs = list(own.runs.itertuples())
+    first = runs[0]
+    if not has_ability(find("model", first.model).cls, Latent):
+        raise BenchError(f"{first.model} has no shared latent with a prior that could be drawn.")
+    run = next((r for r in runs if own.folders[r.train_id].weights.exists()), None)
+    if run is None:
+        why = "as exported runs are" if first.provenance else f"its state is '{first.state}'"
+        names = (first.model, first.dataset, first.preset, first.seed, first.overrides)
         raise BenchError(
-            f"{records[0].name} is recorded without weights, {why}, and latents are drawn from "
+            f"{first.run} is recorded without weights, {why}, and latents are drawn from "
             f"weights. This trains it: {_command(*names, store)}"
         )
-    model, dataset = load_trained(section.folders[record.name], paths)
+    model, dataset, classifiers = load(own.folders[run.train_id])
     with torch.inference_mode():
-        return _Sight(model, dataset, split, record).drawing()
+        return _Panels(model, dataset, split, run, classifiers).drawing()
 
 
 @dataclass(frozen=True)
-class _Sight:
-    """A trained model looked at through the tuples of a split."""
+class _Panels:
+    """A trained model's latents, and the tuples of a split that are encoded.
+
+    Attributes:
+        run: A row of `Records.runs`.
+        classifiers: By modality; may be empty.
+    """
 
     model: Model
     dataset: Dataset
     split: str
-    record: Record
+    run: Any
+    classifiers: Mapping[str, Classifier]
 
     def drawing(self) -> Drawing:
-        """From prior to posterior, by the way of the diffusion where the prior is one."""
-        own = self.record.run["settings"].get("prior.kind", "own") == "own"
-        panels = self._trace() if own and isinstance(self.model, Trace) else self._prior()
+        """From prior to posterior, with the states of the diffusion where the prior is one."""
+        by_steps = self.run.settings.get("prior.kind", "own") == "own"
+        panels = self._trace() if by_steps and isinstance(self.model, Trace) else self._prior()
         panels["posterior"] = self.posterior
         read = [self._read(z, title) for title, z in panels.items()]
         rows = [self._row(panels, read, *way) for way in self._projections(panels.values())]
-        run = self.record.run
-        title = f"Latents of {run['model']} on {run['dataset']}"
-        keys = {label: str(label) for label in self.known}
+        title = f"Latents of {self.run.model} on {self.run.dataset}"
+        keys: dict[int | None, str] = {label: str(label) for label in self.known}
         if any(label is None for row in rows for cloud in row for label in cloud.classes):
-            keys[None] = "classifiers differ" if self.judges else "not classified"
-        return clouds.clouds(rows, title, f"{title}. {self._tell(rows)}", keys)
+            keys[None] = "classifiers differ" if self.classifiers else "not classified"
+        return clouds.clouds(rows, title, f"{title}. {self._description(rows)}", keys)
 
     def _trace(self) -> dict[str, Tensor]:
         """A Gaussian and the states of the diffusion `[n, D]`, by what they are called."""
@@ -179,72 +182,60 @@ class _Sight:
 
     def _projections(self, latents: Iterable[Tensor]) -> Iterator[tuple[str, list[np.ndarray]]]:
         """Each way of seeing latents `[n, D]` as `[n, 2]`, with its name where D is not 2."""
-        found = [z.double().numpy() for z in latents]
-        size = found[-1].shape[1]
+        arrays = [z.double().numpy() for z in latents]
+        size = arrays[-1].shape[1]
         if size < 2:
-            raise BenchError(f"The latent of {self.record.name} has one dimension: no picture.")
+            raise BenchError(f"The latent of {self.run.run} has one dimension: no picture.")
         if size == 2:
-            yield "", found
+            yield "", arrays
             return
-        axes = PCA(2, random_state=0).fit(found[-1])  # the posterior's
+        axes = PCA(2, random_state=0).fit(arrays[-1])  # the posterior's
         share = f"PCA, {100 * axes.explained_variance_ratio_.sum():.0f} % of variance"
-        yield share, [axes.transform(x) for x in found]
-        how, embedded = _embed(np.concatenate(found))
-        yield how, np.split(embedded, len(found))
+        yield share, [axes.transform(x) for x in arrays]
+        how, embedded = _embed(np.concatenate(arrays))
+        yield how, np.split(embedded, len(arrays))
 
     def _row(
         self,
         titles: Iterable[str],
         read: Sequence[Sequence[int | None]],
         how: str,
-        paths: Sequence[np.ndarray],
+        points: Sequence[np.ndarray],
     ) -> list[Cloud]:
-        """A row of panels, of which the posterior is coloured by its tuples' classes."""
+        """A row of panels; the posterior is coloured by the classes of its tuples."""
         row = []
-        for title, seen, where in zip(titles, read, paths, strict=True):
+        for title, seen, where in zip(titles, read, points, strict=True):
             agreeing = 100 * sum(label is not None for label in seen) / self.n
-            told = f"{agreeing:.0f} % agree" if self.judges else ""
-            points, last = list(map(tuple, where.tolist())), title == "posterior"
-            row.append(Cloud(title, told, points, self.labels if last else seen, last))
+            note = f"{agreeing:.0f} % agree" if self.classifiers else ""
+            pairs, last = list(map(tuple, where.tolist())), title == "posterior"
+            row.append(Cloud(title, note, pairs, self.labels if last else seen, last))
         row[0] = replace(row[0], beside=how)
         return row
 
     def _read(self, z: Tensor, title: str) -> list[int | None]:
-        """The class that all classifiers see in what latents `[n, D]` decode to, or None."""
-        if not self.judges:
+        """The class of the decoded latents `[n, D]` if all classifiers agree, else None."""
+        if not self.classifiers:
             return [None] * len(z)
         views = self.model.decode(z, self._rng("decode", title))
         names = self.dataset.spec.names
-        guesses = torch.stack([self.judges[m].network(views[m]).argmax(-1) for m in names])
+        guesses = torch.stack([self.classifiers[m].network(views[m]).argmax(-1) for m in names])
         agreed = (guesses == guesses[0]).all(0).tolist()
         seen = zip(guesses[0].tolist(), agreed, strict=True)
         return [label if same and label in self.known else None for label, same in seen]
 
-    def _tell(self, rows: Sequence[Sequence[Cloud]]) -> str:
-        """What is seen, in words and numbers."""
-        told = "Scatter plots, the axes of a row alike. The posterior is coloured by class"
-        if self.judges:
-            told += ", other latents by the class that all classifiers see in what they decode to"
-        panels = [f"{c.title}{f': {c.told}' if c.told else ''}" for c in rows[0]]
-        told += f". {self.n} points a panel: {'; '.join(panels)}."
+    def _description(self, rows: Sequence[Sequence[Cloud]]) -> str:
+        """The alternative text of the figure."""
+        text = "Scatter plots, the axes of a row alike. The posterior is coloured by class"
+        if self.classifiers:
+            text += ", other latents by the class of their decoded views, if all classifiers agree"
+        panels = [f"{c.title}{f': {c.note}' if c.note else ''}" for c in rows[0]]
+        text += f". {self.n} points a panel: {'; '.join(panels)}."
         if ways := [row[0].beside for row in rows if row[0].beside]:
-            told += f" Seen by {' and '.join(ways)}."
-        if score := self.record.score("latents/two-sample"):
-            told += f" Prior and posterior are told apart with accuracy {score.value:.3f}."
-        return told
+            text += f" Projected by {' and '.join(ways)}."
+        return text
 
     def _rng(self, *names: object) -> Rng:
-        return Rng(derive_seed(self.record.run["seed"], "latent figure", *names))
-
-    @cached_property
-    def judges(self) -> dict[str, Classifier]:
-        """The shipped classifiers; none where there are none."""
-        if not self.dataset.spec.classes:
-            return {}
-        try:
-            return classifiers.load(self.dataset.spec, "cpu")
-        except DataError:
-            return {}
+        return Rng(derive_seed(self.run.seed, "latent figure", *names))
 
     @cached_property
     def _tuples(self) -> Split:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shalabench.api.errors import BenchError, unknown
-from shalabench.records.gather import Gathered, check_names, gather
+from shalabench.records.frame import Records, check_names, load
 from shalabench.records.store import Store, write_whole
 from shalabench.report import charts
 from shalabench.report.drawing import Drawing, as_file
-from shalabench.report.pages import page_name
 from shalabench.report.sections import Section, sections_of
+from shalabench.report.words import page_name
 
 
 def _first(draw: Callable) -> Callable:
@@ -56,24 +56,24 @@ def write_figures(
     """
     if kind not in KINDS:
         raise BenchError(unknown("figure", kind, KINDS))
-    found = select(stores, dataset, preset, models, split, digits)
+    records = select(stores, dataset, preset, models, split, digits)
     files: list[Path] = []
-    for section in sections_of(found):
+    for section in sections_of(records):
         if (drawing := KINDS[kind](section)) is None:
             continue
         names = (kind, section.dataset, section.preset, section.variant)
         files += write_drawing(drawing, "-".join(filter(None, names)), out)
-    if not found.records:
+    if records.runs.empty:
         raise BenchError(
             "There is no run of what was asked for. Ask for another dataset, preset, method or "
             "digits, or leave them out to draw what there is."
         )
     if not files:
         raise BenchError(
-            f"No figure of kind '{kind}' can be drawn from {len(found.records)} runs: what it "
-            "shows was not measured there. Ask for another dataset, preset, method or split."
+            f"No figure of kind '{kind}' can be drawn from {len(records.runs)} runs: what it "
+            "shows was not measured. Ask for another dataset, preset, method or split."
         )
-    return files, [f"{p.where}: {p.kind}: {p.told}" for p in found.problems]
+    return files, [f"{p.where}: {p.kind}: {p.text}" for p in records.problems]
 
 
 def select(
@@ -83,7 +83,7 @@ def select(
     models: Sequence[str] = (),
     split: str = "test",
     digits: tuple[int, ...] = (),
-) -> Gathered:
+) -> Records:
     """The runs that a figure is asked of.
 
     Args:
@@ -97,16 +97,13 @@ def select(
     Raises:
         BenchError: There is no run at all, or a name is unknown.
     """
-    found = gather(stores, split)
-    check_names(found.records, dataset, preset, models)
-    return found.only(
-        lambda record: (
-            dataset in (None, record.run["dataset"])
-            and preset in (None, record.run["preset"])
-            and (not models or record.run["model"] in models)
-            and (not digits or record.run["settings"].get("data.digits") == list(digits))
-        )
-    )
+    records = load(stores, split)
+    check_names(records, dataset, preset, models)
+    records = records.select(dataset, preset, models)
+    if digits:
+        wanted = [own.get("data.digits") == list(digits) for own in records.runs["settings"]]
+        records = records.of(records.runs[wanted])
+    return records
 
 
 def write_drawing(drawing: Drawing, name: str, out: Path) -> list[Path]:

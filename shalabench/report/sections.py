@@ -1,55 +1,31 @@
-"""What may stand in one table: runs on the same data, judged by the same classifiers."""
+"""Sections of the report: runs on the same data, measured with the same classifiers."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
-from shalabench.analysis.compare import is_of_data
-from shalabench.analysis.statistics import Difference, against_constant, difference
-from shalabench.analysis.tables import (
-    Cell,
-    Row,
-    Table,
-    bounds_of,
-    group_rows,
-    is_behind,
-    printed_name,
-    refuse_mixture,
-    tables_of,
-    without_evaluators,
-    without_variants,
-)
-from shalabench.analysis.variants import rows_of
+import pandas as pd
+
+from shalabench.analysis.rows import Cell, Row, group_rows, refuse_mixture, without_variants
+from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
+from shalabench.analysis.variants import as_rows
 from shalabench.api.errors import BenchError
 from shalabench.config.ablations import Ablation, ablations, read_ablation
-from shalabench.records.gather import Gathered, Record
-from shalabench.records.store import RunFolder
+from shalabench.records.frame import Records
 
+REAL_IMAGES = "real images"  # a floor that no method can pass
 _HEADLINES = 3  # metrics that a dataset is summed up by
-_FIRST = (
-    "coherence/cross",
-    "coherence/joint",
-    "attributes/caption-to-image",
-    "attributes/joint",
-    "psnr/p1",
-    "ssim/p1",
-    "consistency/shape",
-)
-_SUBSET = "coherence/subset"
-_CLASSES = "coherence/joint-classes"
-_RECONSTRUCTION = "reconstruction/"
-_REAL = "real images"  # a floor that no method can pass
-_COLLAPSED = 2.0  # effective classes below which joint agreement means little
 _LONGEST = 30  # letters of a name
 _OVERRIDE = re.compile(r"\[([^=\]]+)=([^\]]*)\]")
-_Key = tuple[str, str, str, str]  # dataset, preset, fingerprint, classifiers
+_SERIES = re.compile(r"(.+-)\d+")
 _DIGEST = 8  # letters of a digest in a title
+_Key = tuple[str, str, str, str]  # dataset, preset, fingerprint, classifiers
+_NAME = re.compile(r"[a-z]+-([a-z]+)/")  # of a bound: "floor-white/psnr"
 
 
 @dataclass
@@ -57,244 +33,251 @@ class Section:
     """One dataset with one preset, one fingerprint of the data and one set of classifiers.
 
     Attributes:
-        variant: What tells it from another section of that dataset and preset, or "".
-        records: What is shown, by row label.
-        folders: Where each record lies, by its name.
+        variant: What differs from another section of that dataset and preset, or "".
+        rows: The runs that are shown, by row label.
         tables: One a family of metrics.
         left_out: Sentences on runs or tables that are not shown, and why.
         studies: Ablations, each with its tables.
-        varied: Rows of ablations alone, which `records` lack.
+        varied: Rows of ablations alone, which `rows` lacks.
     """
 
     dataset: str
     preset: str
     variant: str
-    records: list[tuple[str, list[Record]]]
-    folders: dict[str, RunFolder]
+    rows: list[tuple[str, Records]]
     tables: list[Table] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     studies: list[tuple[Ablation, list[Table]]] = field(default_factory=list)
-    varied: list[tuple[str, list[Record]]] = field(default_factory=list)
+    varied: list[tuple[str, Records]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
         return f"{self.dataset}, preset {self.preset}"
 
-    @property
-    def runs(self) -> list[Record]:
-        return [record for _, own in self.records for record in own]
+    @cached_property
+    def records(self) -> Records:
+        """The runs of all rows."""
+        return _joined([own for _, own in self.rows])
 
     @cached_property
     def names(self) -> dict[str, str]:
         """A short name for each row, the same on all pages and in all figures."""
-        rows = {label: own[0].run["model"] for label, own in self.records}
+        rows = {label: own.runs["model"].iloc[0] for label, own in self.rows}
         rows |= {row.label: row.method for table in self.tables for row in table.rows}
         return _short_names(rows)
 
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What the records say of each metric, by its name."""
+        results = self.records.results_of(self.records.runs)
+        return {name: facts for result in results for name, facts in result.metrics.items()}
+
     def headlines(self) -> list[str]:
-        """The metrics that sum it up, of those that some run has."""
+        """The metrics that sum it up: those that evaluators declare, else the first measured."""
         names = [
             name
             for table in self.tables
             for name, (direction, _, _) in table.metrics.items()
             if direction and any(name in row.cells for row in table.rows)
         ]
-        main = [n for n in _FIRST if n in names]
-        rest = [n for n in names if n not in main and not n.startswith((_SUBSET, _CLASSES))]
-        return (main or rest)[:_HEADLINES]
+        main = [name for name in names if self.metrics[name]["headline"]]
+        return (main or names)[:_HEADLINES]
 
     def table_with(self, metric: str) -> Table:
         """The table that holds a metric."""
         return next(table for table in self.tables if metric in table.metrics)
 
-    def ranked(self, metric: str, *, own: bool = False) -> list[tuple[Row, Cell]]:
+    def sign(self, metric: str) -> int:
+        """1 where higher values are better, -1 where lower ones are."""
+        return -1 if self.table_with(metric).metrics[metric][0] == "lower" else 1
+
+    def ranked(self, metric: str, *, plain: bool = False) -> list[tuple[Row, Cell]]:
         """The rows that were measured, best first.
 
         Args:
             metric: By which.
-            own: Only methods with their preset's own settings; a method that was measured with
-                others alone stands with these.
+            plain: Only methods with their preset's settings; a method that was measured with others
+                alone stands with these.
         """
-        table = self.table_with(metric)
-        sign = -1 if table.metrics[metric][0] == "higher" else 1
-        rows = [row for row in table.rows if metric in row.cells]
-        measured = [(row, row.cells[metric]) for row in (without_variants(rows) if own else rows)]
-        return sorted(measured, key=lambda pair: (sign * pair[1].mean, pair[0].label))
+        rows = [row for row in self.table_with(metric).rows if metric in row.cells]
+        measured = [(row, row.cells[metric]) for row in (without_variants(rows) if plain else rows)]
+        sign = self.sign(metric)
+        return sorted(measured, key=lambda pair: (-sign * pair[1].mean, pair[0].label))
 
     def bounds(self, metric: str) -> dict[str, float]:
-        """Floors and ceilings of a metric, by name; they are of the data, so of any run."""
-        return {name: v for record in self.runs for name, v in bounds_of(record, metric).items()}
+        """Floors, ceilings and chance of a metric by name; they are of the data, so of any run."""
+        found = {}
+        for result in self.records.results_of(self.records.runs):
+            for name, score in result.summaries.items():
+                facts = result.metrics[name]
+                if facts["role"] in ("floor", "ceiling") and matches(metric, facts["of"]):
+                    kind = _NAME.match(name)
+                    found[f"{facts['role']}: {kind[1] if kind else REAL_IMAGES}"] = score.value
+            for score in result.content["scores"]:  # what guessing scores, by given and target
+                facts = result.metrics.get(score["metric"], {})
+                if facts.get("role") == "chance" and score["target"]:
+                    pair = f"{'-'.join(score['given'])}-to-{score['target']}"
+                    if metric == f"{score['metric'].partition('/')[2]}/{pair}":
+                        found["chance"] = score["value"]
+        return found
 
-    def label_of(self, row: Row) -> str:
-        """The label in `records` of a table's row, which may name an evaluator's settings too."""
-        return next(label for label, own in self.records if any(r.name in row.runs for r in own))
-
-
-@dataclass(frozen=True)
-class Glance:
-    """What a reader wants to know of one metric on one dataset.
-
-    Attributes:
-        variant: Label and figure of a variant that is better than all of them, or ().
-        equals: Labels that are not told apart from the best.
-        next: The runner-up, or None.
-        lead: Best minus runner-up, or None.
-        margin: What is known of the lead, or None.
-        published: The best method's printed figure, or "".
-        gap: Best minus printed, or None.
-        printed_best: The method with the best printed figure and that figure, or "".
-        apart: Why the printed figures are of other data, in words; empty where they are not.
-        elsewhere: The best method's figures that were printed at other resolutions, in words.
-        standing: Of the gap, a class for its colour and words.
-        warning: Why the figure may mean little, or "".
-    """
-
-    metric: str
-    direction: str
-    digits: int
-    best: Row
-    cell: Cell
-    variant: tuple[str, ...]
-    equals: list[str]
-    next: Row | None
-    lead: float | None
-    margin: Difference | None
-    published: str
-    gap: Difference | None
-    printed_best: str
-    apart: str
-    elsewhere: str
-    standing: tuple[str, str]
-    warning: str
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the margin is of all the trainings that the lead is the mean of."""
-        return bool(self.margin) and math.isclose(self.margin.value, self.lead, abs_tol=1e-12)
+    def records_of(self, row: Row) -> tuple[str, Records]:
+        """The label and the runs of a table's row, which may name an evaluator's settings too."""
+        return next(pair for pair in self.rows if not set(row.runs).isdisjoint(pair[1].runs["run"]))
 
 
-def sections_of(found: Gathered) -> list[Section]:
+def _joined(parts: list[Records]) -> Records:
+    """Runs of several rows in one."""
+    return parts[0].of(pd.concat([own.runs for own in parts]))
+
+
+def sections_of(records: Records) -> list[Section]:
     """Sort records so that nothing is averaged or ranked with what is not like it."""
-    groups: dict[_Key, list[tuple[Record, RunFolder]]] = {}
-    unjudged = []
-    for record, folder in zip(found.records, found.folders, strict=True):
-        run, judges = record.run, _judges(record)
-        if not judges:
-            unjudged.append((record, folder))
-            continue
-        key = run["dataset"], run["preset"], run["data"]["fingerprint"], judges
-        groups.setdefault(key, []).append((record, folder))
-    for record, folder in unjudged:
-        place = record.run["dataset"], record.run["preset"], record.run["data"]["fingerprint"]
-        key = next((key for key in sorted(groups) if key[:3] == place), (*place, ""))
-        groups.setdefault(key, []).append((record, folder))
+    groups: dict[_Key, list[int]] = {}
+    without = []
+    for place, run in enumerate(records.runs.itertuples()):
+        if used := _classifiers(records, run.train_id):
+            groups.setdefault((run.dataset, run.preset, run.fingerprint, used), []).append(place)
+        else:
+            without.append((place, (run.dataset, run.preset, run.fingerprint)))
+    for place, start in without:
+        key = next((key for key in sorted(groups) if key[:3] == start), (*start, ""))
+        groups.setdefault(key, []).append(place)
     # Of several sections of one dataset and preset, the one with the most runs comes first.
     order = sorted(groups, key=lambda key: (key[:2], -len(groups[key]), key))
-    return [_section(key, groups[key], _variant(key, order)) for key in order]
+    return [
+        _section(key, records.of(records.runs.iloc[sorted(groups[key])]), _variant(key, order))
+        for key in order
+    ]
 
 
-def _judges(record: Record) -> str:
-    """The classifiers behind a record's results, by modality."""
-    judges = {
-        name: judge["digest"]
-        for result in record.results
-        for name, judge in result["classifiers"].items()
+def _classifiers(records: Records, training: str) -> str:
+    """The classifiers behind a run's results, by modality."""
+    digests = {
+        name: classifier["digest"]
+        for result in records.results[training]
+        for name, classifier in result.classifiers.items()
     }
-    return json.dumps(judges, sort_keys=True) if judges else ""
+    return json.dumps(digests, sort_keys=True) if digests else ""
 
 
 def _variant(key: _Key, keys: list[_Key]) -> str:
-    """What tells a section from others of its dataset and preset."""
+    """What differs between a section and others of its dataset and preset."""
     alike = [other for other in keys if other[:2] == key[:2]]
-    told = []
+    words = []
     if len({other[2] for other in alike}) > 1:
-        told.append(f"data {key[2][:_DIGEST]}")
+        words.append(f"data {key[2][:_DIGEST]}")
     if len({other[3] for other in alike if other[2] == key[2]}) > 1:
         digests = json.loads(key[3]).values() if key[3] else ["none"]
-        told.append(f"classifiers {', '.join(d[:_DIGEST] for d in digests)}")
-    return "; ".join(told)
+        words.append(f"classifiers {', '.join(d[:_DIGEST] for d in digests)}")
+    return "; ".join(words)
 
 
-def _section(key: _Key, members: list[tuple[Record, RunFolder]], variant: str) -> Section:
+def _section(key: _Key, records: Records, variant: str) -> Section:
     rows, left_out = [], []
-    for label, own in _rows([record for record, _ in members]):
-        kept, told = _consistent(label, own)
-        rows.append((label, sorted(kept, key=lambda r: (r.run["seed"], r.name))))
-        left_out += told
-    folders = {record.name: folder for record, folder in members}
-    section = Section(key[0], key[1], variant, sorted(rows, key=_label), folders, [], left_out)
-    _set_ablations_apart(section)
-    section.tables = _tables(section, section.runs)
+    plain = records.of(without_evaluators(records.runs))
+    for label, own in group_rows(plain):
+        kept, sentences = _consistent(label, records.of(records.runs.loc[own.runs.index]))
+        rows.append((label, kept.of(kept.runs.sort_values(["seed", "run"]))))
+        left_out += sentences
+    section = Section(key[0], key[1], variant, sorted(rows, key=lambda row: row[0]))
+    section.left_out = left_out
+    _separate_ablations(section)
+    section.tables = _tables(section, section.records)
     return section
 
 
-def _set_ablations_apart(section: Section) -> None:
+def _consistent(label: str, own: Records) -> tuple[Records, list[str]]:
+    """The largest part of a row's runs that may be averaged, and sentences on the others."""
+    try:
+        refuse_mixture(label, own)
+        return own, []
+    except BenchError as error:
+        reason = str(error).split(". ")[0]
+
+    def code(run: Any) -> str:
+        results = own.results[run.train_id]
+        measured = [(r.evaluator, r.version, r.provenance["source"]) for r in results]
+        return json.dumps([run.source, run.nets, measured])
+
+    parts = own.runs.groupby([code(run) for run in own.runs.itertuples()], sort=False)
+    kept = max((part for _, part in parts), key=len)
+    others = own.runs.loc[~own.runs.index.isin(kept.index), "run"]
+    return own.of(kept), [f"{reason}. Left out of the row: {', '.join(others)}."]
+
+
+def _separate_ablations(section: Section) -> None:
     """Move the variants of ablations from the section's rows into tables of their own.
 
-    The row of the preset's own settings stays, unless it is there from elsewhere as well: from a
+    The row of the preset's settings stays, unless it is there from elsewhere as well: from a
     machine of other precision, say.
     """
     for ablation in map(read_ablation, ablations()):
-        runs = section.runs + [record for _, own in section.varied for record in own]
-        found = zip(runs, rows_of(ablation, [record.run for record in runs]), strict=True)
-        labels = {record.name: run["label"] for record, run in found if run}
-        rows = [(name, own) for name, own in section.records if _is_of(ablation, own)]
-        theirs = {name for name, own in rows if all(r.name in labels for r in own)}
-        elsewhere = any(name not in theirs and not _overrides(own) for name, own in rows)
-        varied = {n: own for n, own in rows if n in theirs and (elsewhere or _overrides(own))}
-        kept = {own[0].run["model"] for name, own in section.records if name not in varied}
-        if len(set(labels.values())) > 1 and ablation.model in kept:
-            shown = [record for record in runs if record.name in labels]
-            tables = _tables(section, shown, ablation)
-            told = [t for t in tables if sum(bool(row.cells) for row in t.rows) > 1]
-            section.studies.append((ablation, told))
-            section.varied += varied.items()
-            section.records = [row for row in section.records if row[0] not in varied]
+        everything = _joined([own for _, own in (*section.rows, *section.varied)])
+        shown = as_rows(ablation, everything)
+        members = set(shown.runs["run"])
+        rows = [(label, own) for label, own in section.rows if _is_of(ablation, own)]
+        theirs = {label for label, own in rows if members.issuperset(own.runs["run"])}
+        elsewhere = any(label not in theirs and not _is_varied(own) for label, own in rows)
+        moved = {n: own for n, own in rows if n in theirs and (elsewhere or _is_varied(own))}
+        kept = {own.runs["model"].iloc[0] for n, own in section.rows if n not in moved}
+        if shown.runs["label"].nunique() > 1 and ablation.model in kept:
+            tables = _tables(section, everything, ablation)
+            tables = [t for t in tables if sum(bool(row.cells) for row in t.rows) > 1]
+            section.studies.append((ablation, tables))
+            section.varied += moved.items()
+            section.rows = [row for row in section.rows if row[0] not in moved]
 
 
-def _is_of(ablation: Ablation, records: list[Record]) -> bool:
+def _is_of(ablation: Ablation, own: Records) -> bool:
     """Whether the runs of a row are of the ablation's method, and vary at most what it varies."""
-    runs = [record.run for record in records]
-    keys = {text.partition("=")[0] for run in runs for text in run["overrides"]}
-    return keys <= ablation.keys and all(run["model"] == ablation.model for run in runs)
+    keys = {text.partition("=")[0] for texts in own.runs["overrides"] for text in texts}
+    return keys <= ablation.keys and set(own.runs["model"]) == {ablation.model}
 
 
-def _overrides(records: list[Record]) -> bool:
-    return any(record.run["overrides"] for record in records)
+def _is_varied(own: Records) -> bool:
+    return any(own.runs["overrides"])
 
 
-def _tables(
-    section: Section, records: list[Record], ablation: Ablation | None = None
-) -> list[Table]:
-    """One for each family of metrics; what cannot be tabulated is told in `left_out`."""
-    place = {"dataset": section.dataset, "preset": section.preset, "ablation": ablation}
+def _tables(section: Section, records: Records, ablation: Ablation | None = None) -> list[Table]:
+    """One for each family of metrics; what cannot be tabulated is named in `left_out`."""
     tables = []
     for family in _families(records):
         try:
-            tables += tables_of(records, family, **place)
+            tables += tables_of(
+                records,
+                family,
+                dataset=section.dataset,
+                preset=section.preset,
+                ablation=ablation,
+            )
         except BenchError as error:
             section.left_out.append(f"No table of '{family}': {error}")
     return tables
 
 
-def _rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
-    """The runs of a row, whatever settings they were measured with."""
-    measured = {r.name: r for r in records}
-    rows = group_rows([replace(r, run=without_evaluators(r.run)) for r in records])
-    return [(label, [measured[r.name] for r in own]) for label, own in rows]
+def _families(records: Records) -> list[str]:
+    """Families of the methods' metrics, those with a headline first."""
+    metrics = {
+        name: result.metrics[name]
+        for result in records.results_of(records.runs)
+        for name in result.scored
+        if result.metrics.get(name, {"role": ""})["role"] == "method"
+    }
+    first = sorted(metrics, key=lambda name: not metrics[name]["headline"])
+    return list(dict.fromkeys(name.split("/")[0] for name in first))
 
 
 def _short_names(rows: dict[str, str]) -> dict[str, str]:
-    """The method, and of overridden settings those that tell its rows apart."""
+    """The method, and of overridden settings those that differ between its rows."""
     settings = {label: dict(_OVERRIDE.findall(label)) for label in rows}
-    names, seen = {}, Counter()
+    names: dict[str, str] = {}
+    seen: Counter[str] = Counter()
     for label, method in sorted(rows.items()):
         alike = [settings[other] for other, own in rows.items() if own == method]
         own = settings[label].items()
-        telling = [f"{k.split('.')[-1]}={v}" for k, v in own if any(o.get(k) != v for o in alike)]
-        if own and not telling:
-            telling = ["…"]
-        name = " ".join([method, *telling] if own else label.split())
+        words = [f"{k.split('.')[-1]}={v}" for k, v in own if any(o.get(k) != v for o in alike)]
+        name = " ".join([method, *(words or ["…"])] if own else label.split())
         name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
         seen[name] += 1
         names[label] = f"{name} ({seen[name]})" if seen[name] > 1 else name
@@ -302,180 +285,71 @@ def _short_names(rows: dict[str, str]) -> dict[str, str]:
 
 
 def variation(label: str) -> str:
-    """What a row's settings vary, in short: "kind=gmm"; empty for the preset's own."""
+    """What a row's settings vary, in short: "kind=gmm"; empty for the preset's."""
     return ", ".join(f"{k.split('.')[-1]}={v}" for k, v in _OVERRIDE.findall(label))
 
 
-def _label(row: tuple[str, list[Record]]) -> str:
-    return row[0]
+def parts_of(table: Table) -> list[Table]:
+    """A table without its series, such as subset-2, subset-3, ...; then these alone."""
+    starts = Counter(s[1] for s in map(_SERIES.fullmatch, table.metrics) if s)
+    series = [n for n in table.metrics if (s := _SERIES.fullmatch(n)) and starts[s[1]] > 1]
+    measured = {name for row in table.rows for name in row.cells}
+    parts = []
+    for names in ([n for n in table.metrics if n not in series], measured.intersection(series)):
+        metrics = {name: facts for name, facts in table.metrics.items() if name in names}
+        rows = [row for row in table.rows if metrics.keys() & row.cells.keys() or not parts]
+        if metrics and rows:
+            parts.append(replace(table, metrics=metrics, rows=rows))
+    return parts
 
 
-def _families(records: list[Record]) -> list[str]:
-    names = [s["metric"] for record in records for r in record.results for s in r["scores"]]
-    found = dict.fromkeys(n.split("/")[0] for n in names if not is_of_data(n))
-    first = [metric.split("/")[0] for metric in _FIRST]
-    return sorted(found, key=lambda n: first.index(n) if n in first else len(first))
-
-
-def _consistent(label: str, records: list[Record]) -> tuple[list[Record], list[str]]:
-    """The largest part of a row's runs that may be averaged, and sentences on the others."""
-    try:
-        refuse_mixture(label, records)
-        return records, []
-    except BenchError as error:
-        reason = str(error).split(". ")[0]
-    parts: dict[str, list[Record]] = {}
-    for record in records:
-        code = record.trained.get("provenance", {})
-        results = record.results
-        measured = [(r["evaluator"], r["version"], r["provenance"]["source"]) for r in results]
-        marks = json.dumps([code.get("source"), code.get("nets"), measured])
-        parts.setdefault(marks, []).append(record)
-
-    kept = max(parts.values(), key=len)
-    others = [record.name for record in records if record not in kept]
-    return kept, [f"{reason}. Left out of the row: {', '.join(others)}."]
-
-
-def glances(section: Section) -> Iterator[Glance]:
-    """The headline of each metric that sums a section up."""
-    for metric in section.headlines():
-        table, ranked = section.table_with(metric), section.ranked(metric, own=True)
-        direction, digits, _ = table.metrics[metric]
-        sign = 1 if direction == "higher" else -1
-        (best, cell), *rest = ranked
-        first, other = section.ranked(metric)[0]
-        variant = "" if first in (row for row, _ in ranked) else f"{other.mean:.{digits}f}"
-        printed = [(r.method, r.published[metric]) for r in table.rows if metric in r.published]
-        top = max(printed, key=lambda pair: sign * float(pair[1]), default=())
-        yield Glance(
-            metric,
-            direction,
-            digits,
-            best,
-            cell,
-            (first.label, variant) if variant else (),
-            [row.label for row, _ in rest if not is_behind(row, best, metric, sign)],
-            rest[0][0] if rest else None,
-            cell.mean - rest[0][1].mean if rest else None,
-            difference(best.scores[metric], rest[0][0].scores[metric]) if rest else None,
-            best.published.get(metric, ""),
-            gap(best, metric),
-            " ".join(top),
-            table.apart,
-            _elsewhere(best, metric, table),
-            standing(gap(best, metric), direction, same_data=not table.apart),
-            _warning(section, best, metric, sign),
-        )
-
-
-def _elsewhere(best: Row, metric: str, table: Table) -> str:
-    """Figures printed for a method at other resolutions, with which ours is not compared."""
-    name = printed_name(metric, table)
-    others = [r for r in table.rows if r.method == best.method and r is not best]
-    found = [(r.published[name], r.facts.get("resolution")) for r in others if name in r.published]
-    return ", ".join(f"{value} at {resolution}" for value, resolution in found if resolution)
-
-
-def gap(row: Row, metric: str) -> Difference | None:
-    """Measured minus printed, where both are there."""
-    if metric not in row.published or metric not in row.cells:
-        return None
-    cell = row.cells[metric]
-    printed = float(row.published[metric])
-    return against_constant(cell.mean, cell.stderr, cell.seeds, printed, cell.groups)
-
-
-def standing(found: Difference | None, direction: str, *, same_data: bool) -> tuple[str, str]:
-    """A class for colour and the same in words: how a figure stands to the printed one."""
-    if found is None:
-        return "", ""
-    if not same_data:
-        return "other", "other data"
-    if not found.is_told:
-        return "level", "not told apart" if found.p is not None else "not tested"
-    better = (found.value > 0) == (direction != "lower")
-    return ("above", "better") if better else ("below", "worse")
-
-
-def _warning(section: Section, row: Row, metric: str, sign: int) -> str:
-    found, value = [], row.cells[metric].mean
-    classes = row.cells.get(_CLASSES)
-    if metric == "coherence/joint" and classes and classes.mean < _COLLAPSED:
-        found.append(
-            f"Its agreeing samples show {classes.mean:.1f} effective classes: nearly collapsed, so "
-            "that agreement means little."
-        )
-    if metric.startswith(_RECONSTRUCTION):
-        found.append("Of reconstructions: it says nothing of what is generated.")
-    digits = section.table_with(metric).metrics[metric][1]
-    for name, bound in section.bounds(metric).items():
-        kind, _, what = name.partition(": ")
-        if kind == "floor" and what != _REAL and sign * (value - bound) <= 0:
-            found.append(f"The floor '{what}', which needs no method, has {bound:.{digits}f}.")
-    return " ".join(found)
-
-
-def matrices(records: list[Record]) -> dict[str, tuple[list[str], list[str], dict]]:
+def matrices(own: Records) -> dict[str, tuple[list[str], list[str], dict[tuple[str, str], float]]]:
     """Scores of one given modality and one target, averaged over a row's runs.
 
     Returns:
         By metric: the given ones, the targets, and the value of each pair. Only metrics within
         [0, 1] of which more is better, so that one scale of colours fits all.
     """
-    found: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for record in records:
-        for result in record.results:
-            better = {m["name"] for m in result["metrics"] if m["direction"] == "higher"}
-            for s in result["scores"]:
-                if s["metric"] in better and len(s["given"]) == 1 and s["target"]:
-                    pairs = found.setdefault(s["metric"], {})
-                    pairs.setdefault((s["given"][0], s["target"]), []).append(s["value"])
-    known = [name for record in records for name in record.run["data"].get("modalities", [])]
-    order = list(
-        dict.fromkeys([*known, *sorted({n for ps in found.values() for p in ps for n in p})])
-    )
+    scores = own.scores
+    single = scores["given"].map(len).eq(1) & scores["target"].notna()
+    scores = scores[single & (scores["direction"] == "higher")]
+    known = [name for data in own.runs["data"] for name in data.get("modalities", [])]
     shown = {}
-    for metric, pairs in found.items():
-        means = {pair: math.fsum(values) / len(values) for pair, values in pairs.items()}
-        if all(0 <= value <= 1 for value in means.values()):
-            given, targets = ([n for n in order if any(p[i] == n for p in means)] for i in (0, 1))
-            shown[metric] = given, targets, means
+    for metric, group in scores.assign(given=scores["given"].str[0]).groupby("metric", sort=False):
+        means = group.groupby(["given", "target"], sort=False)["value"].mean()
+        if means.between(0, 1).all():
+            pairs = means.to_dict()
+            order = list(dict.fromkeys([*known, *sorted({n for pair in pairs for n in pair})]))
+            given, targets = ([n for n in order if any(p[i] == n for p in pairs)] for i in (0, 1))
+            shown[str(metric)] = given, targets, pairs
     return shown
 
 
 def by_attribute(section: Section) -> dict[str, tuple[list[str], list[str], dict]]:
-    """Of the evaluator of that name, what its figures are made of, averaged over a row's runs.
+    """Parts of a metric, such as attributes, averaged over a row's runs.
 
     Returns:
-        By metric: the methods, at last what guessing gives; the attributes; the share of each
-        pair that is right, none where no caption names the attribute.
+        By metric: the methods, at last what guessing gives; the parts; the share of each pair that
+        is right, none where it was not asked for.
     """
+    readings = [
+        (metric, row, part, entry["value"] if label else entry["chance"])
+        for label, own in (*section.rows, ("", section.records))
+        for row in [section.names[label] if label else "guessing"]
+        for result in own.results_of(own.runs)
+        for metric, parts in result.details.get("parts", {}).items()
+        if result.metrics.get(metric, {"role": ""})["role"] == "method"
+        for part, entry in parts.items()
+    ]
+    frame = pd.DataFrame(readings, columns=["metric", "row", "part", "value"]).dropna()
     shown = {}
-    for metric in dict.fromkeys(m for record in section.runs for m in _parts_of(record)):
-        found: dict[tuple[str, str], list[float]] = {}
-        for label, own in (*section.records, (None, section.runs)):
-            for part, told in (p for r in own for p in _parts_of(r).get(metric, {}).items()):
-                value = told["value"] if label else told["chance"]
-                if value is not None:
-                    row = section.names[label] if label else "guessing"
-                    found.setdefault((row, part), []).append(value)
-        means = {pair: math.fsum(values) / len(values) for pair, values in found.items()}
-        rows, parts = (list(dict.fromkeys(pair[i] for pair in means)) for i in (0, 1))
-        shown[metric] = rows, parts, means
+    for metric, group in frame.groupby("metric", sort=False):
+        means = group.astype({"value": float}).groupby(["row", "part"], sort=False)["value"].mean()
+        rows, parts = (list(means.index.unique(level)) for level in ("row", "part"))
+        shown[str(metric)] = rows, parts, means.to_dict()
     return shown
 
 
-def _parts_of(record: Record) -> dict[str, dict[str, dict[str, float | None]]]:
-    """By metric and attribute; not of what is measured without the method."""
-    results = [
-        r.get("details", {}).get("parts", {})
-        for r in record.results
-        if r["evaluator"] == "attributes"
-    ]
-    return {m: p for own in results for m, p in own.items() if m.startswith("attributes/")}
-
-
-def states(records: list[Record]) -> Counter:
+def states(runs: pd.DataFrame) -> Counter[str]:
     """How many runs are in each state."""
-    return Counter(record.state for record in records)
+    return Counter(runs["state"])
