@@ -87,6 +87,11 @@ class Result:
         return {metric["name"]: metric for metric in self.content["metrics"]}
 
     @cached_property
+    def scored(self) -> set[str]:
+        """The metrics that have a score."""
+        return {score["metric"] for score in self.content["scores"]}
+
+    @cached_property
     def summaries(self) -> dict[str, Score]:
         """The scores that sum the evaluation up, by metric."""
         scores = (s for s in self.content["scores"] if not s["given"] and s["target"] is None)
@@ -173,7 +178,11 @@ class Records:
 
 
 def load(
-    stores: Sequence[Store], split: str = "test", *, evaluators: Iterable[str] | None = None
+    stores: Sequence[Store],
+    split: str = "test",
+    *,
+    evaluators: Iterable[str] | None = None,
+    may_be_empty: bool = False,
 ) -> Records:
     """Read all records that are of today's form; name the rest.
 
@@ -181,9 +190,10 @@ def load(
         stores: Where records lie.
         split: What was measured on.
         evaluators: Only results of these; of all where None.
+        may_be_empty: Whether stores without any run are read as no records.
 
-    Returns:
-        The records, none of them where no store has a run.
+    Raises:
+        BenchError: There is no run at all.
     """
     wanted = None if evaluators is None else set(evaluators)
     found, rows = Records(pd.DataFrame()), {}
@@ -220,6 +230,9 @@ def load(
             }
             found.results[training], found.folders[training] = kept, folder
             found.splits[training] = splits
+    if not (rows or found.problems or may_be_empty):
+        where = ", ".join(str(store.root) for store in stores)
+        raise BenchError(f"There is no run in {where}. Name a folder of records with --store.")
     found.runs = _frame([tuple(map(row.get, RUNS)) for row in rows.values()], RUNS)
     return found
 

@@ -34,7 +34,7 @@ NAME = "records.jsonl.gz"
 _CURVES = "curves.csv.gz"
 VERSION = 1  # of this form and of what a record's schema asks for; others are checked when read
 _PROGRESS_KEPT = 60  # readings of the losses a run
-_QUALITY = 85  # of lossy WebP; see `_as_webp`
+_QUALITY = 78  # of lossy WebP; see `_as_webp`
 _PLACE = ("time", "kind", "stage", "step")
 _TIMES = {int, float}
 _PARTS = {"name", "run", "trained", "results", "events", "texts"}  # of a line
@@ -321,6 +321,6 @@ def _as_webp(file: Path) -> bytes:
     with Image.open(file) as picture:
         for options in ({"lossless": True}, {"quality": _QUALITY, "use_sharp_yuv": True}):
             out = io.BytesIO()
-            picture.convert("RGB").save(out, "WEBP", method=6, **options)
+            picture.convert("RGB").save(out, "WEBP", **options)
             found.append(out.getvalue())
     return min(found, key=len)
