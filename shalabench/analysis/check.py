@@ -17,16 +17,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shalabench.analysis.compare import differing_measures, differing_settings, is_of_data
+from shalabench.analysis.compare import differing_measures, differing_settings
 from shalabench.analysis.gate import LEVEL, Gate, Verdict, judge
-from shalabench.analysis.tables import group_rows, refuse_mixture
+from shalabench.analysis.rows import group_rows, refuse_mixture
 from shalabench.api.errors import BenchError, unknown
-from shalabench.api.records import Score
-from shalabench.records.gather import Record, gather
+from shalabench.records.frame import Records, load
 from shalabench.records.store import RunFolder, Store
 
 GATES = "gates.json"
-_BROKEN = ("diverged", "failed")
+_WORK = ["model", "dataset", "preset", "overrides"]
+_BROKEN = ["diverged", "failed"]
 _LEAST = 2  # reference seeds of a gate
 HOLDS, REGRESSED, INCOMPLETE, NOT_COMPARABLE = range(4)
 
@@ -43,7 +43,7 @@ class _Gates(BaseModel):
 
 @dataclass
 class Report:
-    """What a check found.
+    """The outcome of a check.
 
     Attributes:
         verdicts: One a gate.
@@ -109,8 +109,9 @@ def _first(error: ValidationError) -> str:
 def work_of(reference: Path) -> tuple[list[Work], tuple[str, ...]]:
     """What has to be run so that every row of a reference can be checked, and the evaluators."""
     records = _reference(reference)
-    evaluators = dict.fromkeys(r["evaluator"] for f in records for r in f.results)
-    return list(dict.fromkeys(_work(record) for record in records)), tuple(evaluators)
+    evaluators = dict.fromkeys(r.evaluator for r in records.results_of(records.runs))
+    works = records.runs[_WORK].drop_duplicates().itertuples(index=False)
+    return [Work(*work) for work in works], tuple(evaluators)
 
 
 def not_judged(
@@ -126,9 +127,9 @@ def not_judged(
         checkout: "commit" and "dirty" of the code that is checked.
     """
     found = {}
-    for name, (status, told, folder) in outcomes.items():
+    for name, (status, text, folder) in outcomes.items():
         if status in ("stopped", "busy") or (status == "failed" and folder is None):
-            found[folder.name if folder else name] = told
+            found[folder.name if folder else name] = text
         elif status == "already" and folder:
             made_by = (RunFolder(folder).trained or {}).get("provenance", {})
             if not _is_of(made_by, checkout):
@@ -168,17 +169,23 @@ def check(
     report, gates = Report(), []
     chosen, records = read_gates(reference), _reference(reference)
     report.incomplete += [f"{name}: {reason}" for name, reason in unmade.items()]
-    new = [record for record in _new_runs(stores, report) if record.name not in unmade]
+    new = load(stores, may_be_empty=True)
+    report.incomplete += [f"{p.where} is {p.kind}: {p.text}" for p in new.problems]
     for label, rows in group_rows(records):
-        place = f"{label} on {rows[0].run['dataset']}, preset {rows[0].run['preset']}"
-        own = [r for r in new if _work(r) == _work(rows[0])]
-        broken = [r for r in own if r.state in _BROKEN]
-        report.broken += [f"{r.name} {r.state}: {r.reason}" for r in broken]
-        unended = [r for r in own if not r.trained and r not in broken]
-        report.incomplete += [f"{r.name} is {r.state}{_because(r)}." for r in unended]
-        own = [r for r in own if r.trained and r not in broken]
-        if not own:
-            if not broken:
+        first = next(rows.runs.itertuples())
+        place = f"{label} on {first.dataset}, preset {first.preset}"
+        alike = (new.runs[_WORK] == [getattr(first, key) for key in _WORK]).all(axis=1)
+        runs = new.runs[alike & ~new.runs["run"].isin(list(unmade))]
+        is_broken = runs["state"].isin(_BROKEN)
+        is_trained = runs["provenance"].astype(bool) & ~is_broken
+        for run in runs[is_broken].itertuples():
+            report.broken.append(f"{run.run} {run.state}: {run.reason}")
+        for run in runs[~is_broken & ~is_trained].itertuples():
+            because = f": {run.reason.rstrip('.')}" if run.reason else ""
+            report.incomplete.append(f"{run.run} is {run.state}{because}.")
+        own = new.of(runs[is_trained])
+        if own.runs.empty:
+            if not is_broken.any():
                 report.incomplete.append(f"{place}: there is no new run. Add --run to make it.")
             continue
         try:
@@ -186,97 +193,77 @@ def check(
         except BenchError as error:
             report.differing.append(f"{place}: {error}")
             continue
-        if told := differing_settings(rows, own) + differing_measures(rows, own):
-            report.differing.append(f"{place}: {'; '.join(told)}.")
+        if differing := differing_settings(rows, own) + differing_measures(rows, own):
+            report.differing.append(f"{place}: {'; '.join(differing)}.")
             continue
         gates += _gates(label, rows, own, chosen, report)
     if gates:
         report.verdicts = judge(gates, level)
     elif not (report.broken or report.incomplete or report.differing):
-        report.incomplete.append("No figure of the reference is a gate; nothing was checked.")
-    known = {s["metric"] for record in records for r in record.results for s in r["scores"]}
+        report.incomplete.append("No metric of the reference is a gate; nothing was checked.")
+    known = {name for r in records.results_of(records.runs) for name in r.scored}
     for name in dict.fromkeys([*chosen.get("metrics", ()), *chosen.get("parts", ())]):
         if name not in known:
-            report.incomplete.append(unknown(f"metric of {GATES}", name, sorted(known)))
+            report.incomplete.append(unknown(f"metric of {GATES}", name, known))
     return report
 
 
-def _because(record: Record) -> str:
-    return f": {record.reason.rstrip('.')}" if record.reason else ""
-
-
-def _reference(reference: Path) -> list[Record]:
-    found = gather([Store(reference)])
+def _reference(reference: Path) -> Records:
+    found = load([Store(reference)])
     if found.problems:
         first = found.problems[0]
         raise BenchError(
             f"The reference {reference} holds records that cannot be used, {first.where} for one: "
-            f"{first.told} Move them away or make them again."
+            f"{first.text} Move them away or make them again."
         )
-    return [record for record in found.records if record.trained]
-
-
-def _new_runs(stores: Sequence[Store], report: Report) -> list[Record]:
-    if not any(store.runs() for store in stores):
-        return []
-    found = gather(stores)
-    report.incomplete += [f"{p.where} is {p.kind}: {p.told}" for p in found.problems]
-    return found.records
-
-
-def _work(record: Record) -> Work:
-    run = record.run
-    return Work(run["model"], run["dataset"], run["preset"], tuple(run["overrides"]))
+    return found.of(found.runs[found.runs["provenance"].astype(bool)])
 
 
 def _gates(
-    label: str,
-    reference: list[Record],
-    new: list[Record],
-    chosen: dict[str, list[Any]],
-    report: Report,
+    label: str, reference: Records, new: Records, chosen: dict[str, list[Any]], report: Report
 ) -> list[Gate]:
-    """The gates of one row; what is missing is told."""
-    known = {m["name"]: m for record in reference for r in record.results for m in r["metrics"]}
-    olds, news = [[_figures(r, chosen) for r in records] for records in (reference, new)]
+    """The gates of one row; what is missing is reported."""
+    olds, news = (_gated(own, chosen) for own in (reference, new))
     gates = []
-    for name in dict.fromkeys(name for figures in olds for name in figures):
-        old = [figures[name] for figures in olds if name in figures]
-        now = [figures[name] for figures in news if name in figures]
+    for name, old in olds.items():
+        now = news.get(name, [])
         if len(old) < _LEAST:
             report.incomplete.append(
                 f"{label}: {name} has {len(old)} reference seeds; {_LEAST} are needed at least."
             )
-        elif len(now) < len(new):
-            report.incomplete.append(f"{label}: {len(new) - len(now)} new runs lack {name}.")
+        elif len(now) < len(new.runs):
+            lacking = len(new.runs) - len(now)
+            report.incomplete.append(f"{label}: {lacking} new runs lack {name}.")
         else:
-            errors = [s.stderr for s in [*old, *now] if s.stderr is not None]
             gates.append(
                 Gate(
                     label,
-                    reference[0].run["dataset"],
+                    old[0].dataset,
                     name,
-                    known[old[0].metric]["direction"] == "higher",
+                    old[-1].direction == "higher",
                     tuple(s.value for s in old),
                     tuple(s.value for s in now),
-                    max(errors, default=0.0),
+                    max((s.stderr for s in [*old, *now] if s.stderr == s.stderr), default=0.0),
                 )
             )
     return gates
 
 
-def _figures(record: Record, chosen: dict[str, list[Any]]) -> dict[str, Score]:
-    """A run's figures that are gates, by the gate's name."""
-    found = {}
-    for score in (Score.from_json(s) for r in record.results for s in r["scores"]):
+def _gated(own: Records, chosen: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The scores that are gates, one a run, by the gate's name."""
+    scores = own.scores
+    whole = scores["target"].isna() & (scores["given"].map(len) == 0)
+    is_gate = scores["role"] == "method"
+    if "metrics" in chosen:
+        is_gate = scores["metric"].isin(chosen["metrics"])
+    is_part = ~whole & scores["metric"].isin(chosen.get("parts", []))
+    found: dict[str, dict[str, Any]] = {}
+    for score in scores[(whole & is_gate) | is_part].itertuples():
         name = score.metric
-        if not score.is_summary and name in chosen.get("parts", ()):
-            found[f"{name} {'+'.join(score.given)}->{score.target}"] = score
-        elif score.is_summary and name in chosen.get(
-            "metrics", () if is_of_data(name) else (name,)
-        ):
-            found[name] = score
-    return found
+        if score.given or score.target is not None:
+            name += f" {'+'.join(score.given)}->{score.target}"
+        found.setdefault(name, {})[score.train_id] = score
+    return {name: list(by_run.values()) for name, by_run in found.items()}
 
 
 def render_check(report: Report) -> str:
@@ -292,12 +279,12 @@ def render_check(report: Report) -> str:
             "Change: positive is better. Visible drop: reported with a probability of 95 %. p: "
             f"one-sided; Holm over all gates at {LEVEL:.0%}."
         )
-    for title, told in (
+    for title, texts in (
         ("Broken", report.broken),
         ("Not comparable", report.differing),
         ("Incomplete", report.incomplete),
     ):
-        lines += [f"{title}: {text}" for text in told]
+        lines += [f"{title}: {text}" for text in texts]
     improved = [v for v in report.verdicts if v.state == "improved"]
     if improved:
         lines.append(
@@ -310,7 +297,7 @@ def render_check(report: Report) -> str:
 
 
 def report_json(report: Report) -> str:
-    """The same with every figure."""
+    """The same with every value."""
     return json.dumps(asdict(report) | {"exit_code": report.exit_code}, indent=1)
 
 

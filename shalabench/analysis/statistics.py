@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from shalabench.api.records import Score
 
 LEVEL = 0.05
-_NO_SPREAD = 1e-9  # of the figures: less between seeds is rounding
+_NO_SPREAD = 1e-9  # relative to the values: less between seeds is rounding
+# Student's two-sided critical values at LEVEL for 1, 2, ... degrees of freedom, and the limit. They
+# settle all but close calls without scipy, whose import takes longer than a table.
+_CRITICAL = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+_LIMIT = 1.95996
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -19,22 +26,62 @@ class Difference:
     Attributes:
         a, b: Means over the seeds that are compared.
         value: Their difference.
-        margin: Half the 95 % interval, or None where no error is known.
-        p: Two-sided, of no difference; None where no error is known.
         basis: What the interval is over, in words.
+        error: Standard error of the difference, or None where none is known.
+        freedom: Student's degrees of freedom; None for the normal distribution.
     """
 
     a: float
     b: float
     value: float
-    margin: float | None
-    p: float | None
     basis: str
+    error: float | None = None
+    freedom: float | None = None
+
+    @cached_property
+    def margin(self) -> float | None:
+        """Half the 95 % interval, or None where no error is known."""
+        return self.error and float(self._distribution.ppf(1 - LEVEL / 2)) * self.error
+
+    @cached_property
+    def p(self) -> float | None:
+        """Two-sided, of no difference; None where no error is known."""
+        return self.error and 2 * float(self._distribution.sf(abs(self.value) / self.error))
 
     @property
-    def is_told(self) -> bool:
+    def is_tested(self) -> bool:
+        """Whether an error is known."""
+        return self.error is not None
+
+    @cached_property
+    def is_significant(self) -> bool:
         """Whether the interval leaves out zero."""
-        return self.p is not None and self.p < LEVEL
+        if self.error is None:
+            return False
+        size, low, high = abs(self.value) / self.error, _LIMIT, _LIMIT
+        if self.freedom is not None:
+            below, above = math.floor(self.freedom), math.ceil(self.freedom)
+            high = _CRITICAL[min(below, len(_CRITICAL)) - 1]
+            low = _CRITICAL[above - 1] if above <= len(_CRITICAL) else _LIMIT
+        if low - _ROUNDING < size < high + _ROUNDING:
+            return self.p < LEVEL
+        return size > high
+
+    @property
+    def _distribution(self) -> Any:
+        from scipy import stats  # a second
+
+        return stats.norm if self.freedom is None else stats.t(self.freedom)
+
+    def to_json(self) -> dict[str, Any]:
+        """The values that a reader of JSON needs."""
+        return {key: getattr(self, key) for key in ("a", "b", "value", "margin", "p", "basis")}
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of two or more values, and its standard error."""
+    mean, k = sum(values) / len(values), len(values)
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (k - 1) / k)
 
 
 def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
@@ -42,8 +89,8 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
 
     Seeds that both have are paired (Student's t of their differences) where there are two or more;
     else all seeds of both are compared (Welch's t); with one training on a side, the errors over
-    test items are taken as independent, which says nothing of other trainings. So they are where
-    seeds do not differ at all, as those of a rare event: that says no more of other trainings.
+    test items are taken as independent, which says nothing of other trainings. The same is done
+    where seeds do not differ at all, as those of a rare event do.
 
     Args:
         a: The score of each seed.
@@ -55,24 +102,31 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
     if len(a) > 1 and len(b) > 1:
         why = "no seed is common" if not common else "one seed is common"
         return _welch(a, b, f"{len(a)} and {len(b)} seeds, not paired: {why}")
-    return _over_items(a, b, common)
+    first = a[common[0] if common else min(a)]
+    second = b[common[0] if common else min(b)]
+    basis = "test items of one training each"
+    if not common:
+        basis += f" (seeds {min(a)} and {min(b)})"
+    elif len(a) + len(b) > 2:
+        basis += f" (seed {common[0]})"
+    return _over_items([first], [second], basis)
 
 
 def against_constant(
     mean: float, stderr: float | None, seeds: int, constant: float, groups: int | None = None
 ) -> Difference:
-    """Compare a mean with a printed figure, whose own error is not known.
+    """Compare a mean with a published value, whose own error is not known.
 
     Args:
         mean: Over seeds.
         stderr: Over seeds; over test items where there is one.
         seeds: Number of trainings.
-        constant: The printed figure.
+        constant: The published value.
         groups: As in `Score`, where there is one training.
     """
     if seeds < 2 or not stderr:
-        return _told(mean, constant, stderr, "test items of one training", groups)
-    return _told(mean, constant, stderr, f"{seeds} seeds", seeds)
+        return _difference(mean, constant, stderr, "test items of one training", groups)
+    return _difference(mean, constant, stderr, f"{seeds} seeds", seeds)
 
 
 def _paired(common: list[int], a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
@@ -82,56 +136,38 @@ def _paired(common: list[int], a: Mapping[int, Score], b: Mapping[int, Score]) -
         basis += f"; without a partner: {', '.join(map(str, left))}"
     sides = [[side[seed] for seed in common] for side in (a, b)]
     first, second = ([score.value for score in side] for side in sides)
-    differences = [x - y for x, y in zip(first, second, strict=True)]
-    k = len(common)
-    error = math.sqrt(_variance(differences) / k)
+    _, error = mean_and_error([x - y for x, y in zip(first, second, strict=True)])
     if error <= _NO_SPREAD * max(map(abs, (*first, *second))):
-        return _of_items(*sides, basis)
-    return _told(_mean(first), _mean(second), error, basis, k)
+        return _over_items(*sides, f"{basis}; they do not differ, so test items")
+    return _difference(_mean(first), _mean(second), error, basis, len(common))
 
 
 def _welch(a: Mapping[int, Score], b: Mapping[int, Score], basis: str) -> Difference:
     sides = [[score.value for score in side.values()] for side in (a, b)]
-    (mean_a, var_a), (mean_b, var_b) = ((_mean(s), _variance(s) / len(s)) for s in sides)
-    error = math.sqrt(var_a + var_b)
+    (mean_a, error_a), (mean_b, error_b) = map(mean_and_error, sides)
+    error = math.hypot(error_a, error_b)
     if error <= _NO_SPREAD * max(map(abs, (*sides[0], *sides[1]))):
-        return _of_items(list(a.values()), list(b.values()), basis)
-    parts = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
-    return _told(mean_a, mean_b, error, basis, (var_a + var_b) ** 2 / parts + 1)
+        basis += "; they do not differ, so test items"
+        return _over_items(list(a.values()), list(b.values()), basis)
+    parts = error_a**4 / (len(a) - 1) + error_b**4 / (len(b) - 1)
+    return _difference(mean_a, mean_b, error, basis, error**4 / parts + 1)
 
 
-def _of_items(a: list[Score], b: list[Score], basis: str) -> Difference:
-    """The mean of trainings that do not differ, with the errors over their test items."""
+def _over_items(a: list[Score], b: list[Score], basis: str) -> Difference:
+    """The means of two sides with the errors over their test items."""
+    scores = (*a, *b)
+    error = None
+    if all(score.stderr is not None for score in scores):
+        error = math.hypot(*(math.hypot(*(s.stderr for s in side)) / len(side) for side in (a, b)))
+    groups = min((score.groups for score in scores if score.groups), default=None)
     means = (_mean([score.value for score in side]) for side in (a, b))
-    basis += "; they do not differ, so test items"
-    known = all(score.stderr is not None for score in (*a, *b))
-    parts = (math.hypot(*(score.stderr for score in side)) / len(side) for side in (a, b) if known)
-    return _told(*means, math.hypot(*parts) if known else None, basis, _groups(*a, *b))
+    return _difference(*means, error, basis, groups)
 
 
-def _over_items(a: Mapping[int, Score], b: Mapping[int, Score], common: list[int]) -> Difference:
-    """One training each: that of the common seed, else each side's first."""
-    first = a[common[0] if common else min(a)]
-    second = b[common[0] if common else min(b)]
-    basis = "test items of one training each"
-    if not common:
-        basis += f" (seeds {min(a)} and {min(b)})"
-    elif len(a) + len(b) > 2:
-        basis += f" (seed {common[0]})"
-    errors = [first.stderr, second.stderr]
-    error = None if None in errors else math.hypot(*errors)
-    return _told(first.value, second.value, error, basis, _groups(first, second))
-
-
-def _groups(*scores: Score) -> int | None:
-    """The fewest replicates behind the errors, where these are of few."""
-    return min((score.groups for score in scores if score.groups), default=None)
-
-
-def _told(
+def _difference(
     a: float, b: float, error: float | None, basis: str, size: float | None = None
 ) -> Difference:
-    """The difference of two means and its interval.
+    """The difference of two means.
 
     Args:
         a, b: The means.
@@ -140,20 +176,10 @@ def _told(
         size: Number of values behind the error, one more than Student's degrees of freedom; None
             where they are many, for the normal distribution.
     """
-    from scipy.special import ndtr, ndtri, stdtr, stdtrit
-
-    value = a - b
     if not error:
-        return Difference(a, b, value, None, None, "no error is recorded")
-    p = 2 * float(stdtr(size - 1, -abs(value) / error) if size else ndtr(-abs(value) / error))
-    quantile = float(stdtrit(size - 1, 1 - LEVEL / 2) if size else ndtri(1 - LEVEL / 2))
-    return Difference(a, b, value, quantile * error, p, basis)
+        return Difference(a, b, a - b, "no error is recorded")
+    return Difference(a, b, a - b, basis, error, size - 1 if size else None)
 
 
-def _mean(values) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _variance(values: list[float]) -> float:
-    mean = _mean(values)
-    return sum((v - mean) ** 2 for v in values) / (len(values) - 1)

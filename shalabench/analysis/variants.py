@@ -4,47 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from shalabench.config.ablations import Ablation, Variant, ablations, read_ablation
+from shalabench.records.frame import Records
 from shalabench.records.published import Published
 
 
-def rows_of(ablation: Ablation, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any] | None]:
-    """Runs as an ablation's rows: the run under its variant's label, None where it is in none.
+def as_rows(ablation: Ablation, records: Records) -> Records:
+    """The records that are in an ablation, each under its variant's label.
 
-    Args:
-        ablation: With variants.
-        runs: What records hold of runs, with "model", "dataset", "preset", "overrides" and
-            "settings". What a scaled variant scales is read from a run that overrides nothing that
-            the ablation varies. Runs with other overrides are rows of their own, which the label
-            names, where these have several variants. Of runs that differ in what nobody overrode,
-            such as a machine's precision, those with the most variants are shown.
+    What a scaled variant scales is read from a run that overrides nothing that the ablation varies.
+    Runs with other overrides are rows of their own, which the label names, where these have several
+    variants. Of runs that differ in what nobody overrode, such as a machine's precision, those with
+    the most variants are shown.
     """
-    groups: dict[tuple[str, ...], dict[str, list[int]]] = {}
-    for i, run in enumerate(runs):
-        if run["model"] == ablation.model:
-            others = [o for o in run["overrides"] if o.partition("=")[0] not in ablation.keys]
-            key = run["dataset"], run["preset"], *others
-            groups.setdefault(key, {}).setdefault(_rest(ablation, run), []).append(i)
-    found: list[dict[str, Any] | None] = [None] * len(runs)
-    for (_, _, *others), alike in groups.items():
-        named = [_names(ablation, {i: runs[i] for i in members}) for members in alike.values()]
-        own = max(named, key=lambda names: len(set(names.values())))
-        if others and len(set(own.values())) < 2:
-            continue
-        for i, name in own.items():
-            label = " ".join([name, *(f"[{text}]" for text in others)])
-            found[i] = {**runs[i], "label": label}
-    return found
-
-
-def as_rows(ablation: Ablation, records: Sequence[Any]) -> list[Any]:
-    """The records that are in an ablation, each under its variant's label (`rows_of`)."""
-    runs = rows_of(ablation, [record.run for record in records])
-    both = zip(records, runs, strict=True)
-    return [replace(record, run=run) for record, run in both if run]
+    runs = records.runs[records.runs["model"] == ablation.model]
+    if runs.empty:
+        return records.of(runs)
+    others = runs["overrides"].map(
+        lambda own: tuple(text for text in own if text.partition("=")[0] not in ablation.keys)
+    )
+    labels = pd.Series("", index=runs.index, dtype=object)
+    for (_, _, extra), alike in runs.groupby([runs["dataset"], runs["preset"], others], sort=False):
+        rest = alike["settings"].map(lambda settings: _rest(ablation, settings))
+        named = [_names(ablation, own) for _, own in alike.groupby(rest, sort=False)]
+        own = max(named, key=pd.Series.nunique)
+        if not extra or own.nunique() > 1:
+            labels[own.index] = [" ".join([name, *(f"[{x}]" for x in extra)]) for name in own]
+    return records.of(runs.assign(label=labels)[labels != ""])
 
 
 def ablation_of(labels: Sequence[str]) -> Ablation | None:
@@ -56,37 +46,37 @@ def ablation_of(labels: Sequence[str]) -> Ablation | None:
     return None
 
 
-def _rest(ablation: Ablation, run: dict[str, Any]) -> str:
+def _rest(ablation: Ablation, settings: dict[str, Any]) -> str:
     """The settings of a training that the ablation does not vary."""
-    settings = {
+    rest = {
         key: value
-        for key, value in run["settings"].items()
+        for key, value in settings.items()
         if key not in ablation.keys and not key.startswith("evaluators.")
     }
-    return json.dumps(settings, sort_keys=True)
+    return json.dumps(rest, sort_keys=True)
 
 
-def _names(ablation: Ablation, runs: dict[int, dict[str, Any]]) -> dict[int, str]:
-    """The variant of each run, by number; runs of no variant are left out."""
+def _names(ablation: Ablation, runs: pd.DataFrame) -> pd.Series:
+    """The variant of each run, by the frame's index; runs of no variant are left out."""
     plain = (
-        run["settings"]
-        for run in runs.values()
-        if not any(text.partition("=")[0] in ablation.keys for text in run["overrides"])
+        run.settings
+        for run in runs.itertuples()
+        if not any(text.partition("=")[0] in ablation.keys for text in run.overrides)
     )
     base = next(plain, {})
-    return {
-        i: label_of(ablation, variant)
-        for i, run in runs.items()
+    names = {
+        run.Index: label_of(ablation, variant)
+        for run in runs.itertuples()
         for variant in reversed(ablation.variants)  # the first that fits is kept
-        if _is(variant, run["settings"], base)
+        if _is(variant, run.settings, base)
     }
+    return pd.Series(names, dtype=object)
 
 
 def _is(variant: Variant, settings: dict[str, Any], base: dict[str, Any]) -> bool:
     if not variant.scale.keys() <= base.keys():
         return False
-    due = variant.values(base)
-    return all(settings.get(key) == value for key, value in due.items())
+    return all(settings.get(key) == value for key, value in variant.values(base).items())
 
 
 def label_of(ablation: Ablation, variant: Variant) -> str:
@@ -94,8 +84,8 @@ def label_of(ablation: Ablation, variant: Variant) -> str:
     return f"{ablation.model} ({variant.name})"
 
 
-def printed_of(ablation: Ablation, published: Sequence[Published]) -> list[Published]:
-    """The paper's figures of the variants."""
+def published_of(ablation: Ablation, published: Sequence[Published]) -> list[Published]:
+    """The paper's values of the variants."""
     conditions = {v.printed for v in ablation.variants if v.printed}
     return [p for p in published if p.method == ablation.model and p.condition in conditions]
 

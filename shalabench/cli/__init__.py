@@ -286,7 +286,6 @@ def table(
     """Print measured figures beside the published ones. * marks the best and its equals."""
     from shalabench.analysis.tables import make_tables, render
     from shalabench.config.ablations import read_ablation
-    from shalabench.records.gather import refuse_unmeasured
     from shalabench.records.store import Store
 
     varied = read_ablation(ablation) if ablation else None
@@ -294,7 +293,6 @@ def table(
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     found = [Store(path) for path in _stores(stores, *(("ablations",) if varied else ()))]
-    refuse_unmeasured(found, **filters)
     tables = make_tables(found, metric, mix=mix, ablation=varied, **filters)
     click.echo(render(tables, "json" if as_json else form))
 

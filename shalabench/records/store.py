@@ -10,6 +10,9 @@
     results/            one JSON an evaluation
     partial/            features of an evaluation that was cut off
     pictures/           PNG
+    texts/              plain text
+
+A folder of exported runs is packed (`shalabench.records.packed`); `Store.runs` reads both forms.
 """
 
 from __future__ import annotations
@@ -27,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from shalabench.api.errors import BenchError
+from shalabench.api.files import write_atomic
 
 LETTERS = 10  # of an identity in a name
 _CHECKPOINTS_KEPT = 2
-_EVENTS_KEPT = 60  # progress lines that an exported run keeps
 
 
 class StoreError(BenchError):
@@ -52,17 +55,17 @@ class RunFolder:
     @property
     def run(self) -> dict[str, Any]:
         """Identity, labels and settings of the run."""
-        return _read_json(self.path / "run.json")
+        return read_json(self.path / "run.json")
 
     @property
     def trained(self) -> dict[str, Any] | None:
         """How training ended, or None where it has not."""
-        return _read_json_or_none(self.path / "trained.json")
+        return _read_if_there(self.path / "trained.json")
 
     @property
     def failed(self) -> dict[str, Any] | None:
         """Why the last attempt failed, or None."""
-        return _read_json_or_none(self.path / "failed.json")
+        return _read_if_there(self.path / "failed.json")
 
     @property
     def weights(self) -> Path:
@@ -71,11 +74,30 @@ class RunFolder:
 
     def results(self) -> list[dict[str, Any]]:
         """Every evaluation's record, in the order of their file names."""
-        return [_read_json(file) for file in sorted((self.path / "results").glob("*.json"))]
+        return [self.result(name) for name in self.result_names()]
+
+    def result_names(self) -> list[str]:
+        """The files of the evaluations, in order."""
+        return [file.name for file in sorted((self.path / "results").glob("*.json"))]
+
+    def result(self, name: str) -> dict[str, Any]:
+        """One evaluation's record."""
+        return read_json(self.path / "results" / name)
 
     def has_result(self, evaluation: str) -> bool:
         """Whether an evaluation of that identity is recorded."""
         return any((self.path / "results").glob(f"*-{evaluation[:LETTERS]}.json"))
+
+    def picture(self, name: str) -> Path | None:
+        """The file of a picture that a result names, or None where it is not kept."""
+        file = self.path / "pictures" / Path(name).name
+        return file if file.is_file() and not file.is_symlink() else None
+
+    def text(self, name: str) -> str | None:
+        """A text that a result names, or None where it is not kept."""
+        file = self.path / "texts" / Path(name).name
+        kept = file.is_file() and not file.is_symlink()
+        return file.read_text(encoding="utf-8", errors="replace") if kept else None
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What happened, oldest first; a line that is no event, cut short say, is passed over."""
@@ -177,55 +199,30 @@ class Store:
         """The folder of a run, which need not exist."""
         return RunFolder(self.root / f"{model}-{dataset}-{preset}-s{seed}-{training[:LETTERS]}")
 
+    def has_runs(self) -> bool:
+        """Whether there is any run, which is known without reading one."""
+        return bool(_files(self.root))
+
     def runs(self) -> list[RunFolder]:
-        """Every run below the root, at any depth."""
-        found = sorted(self.root.rglob("run.json")) if self.root.is_dir() else []
-        return [RunFolder(file.parent) for file in found]
+        """Every run below the root, at any depth, packed or in a folder of its own."""
+        from shalabench.records.packed import NAME, read_packed
+
+        found: list[RunFolder] = []
+        for file in _files(self.root):
+            found += read_packed(file) if file.name == NAME else [RunFolder(file.parent)]
+        return found
 
     def export(self, destination: Path) -> int:
-        """Copy the records of finished runs, without weights and checkpoints, with thinned events.
+        """Pack the records of finished runs into another folder (`packed.export`)."""
+        from shalabench.records.packed import export
 
-        Where a failure names a file of this store, its place on this machine is left out.
+        return export(self, destination)
 
-        Args:
-            destination: Made where missing. Of a training that lies there already, only what is
-                missing is added.
 
-        Returns:
-            Number of runs copied.
-
-        Raises:
-            BenchError: The destination is this store, or holds another training of a run; nothing
-                was copied. Or it cannot be written.
-        """
-        if destination.resolve() == self.root.resolve():
-            raise BenchError(
-                f"{destination} is the store that is exported. Name another folder for the copies."
-            )
-        finished = [folder for folder in self.runs() if folder.trained is not None]
-        targets = [RunFolder(destination / folder.path.name) for folder in finished]
-        for folder, target in zip(finished, targets, strict=True):
-            if target.trained and target.trained.get("digest") != folder.trained.get("digest"):
-                raise BenchError(
-                    f"{target.path} holds another training of the same run, with other weights, "
-                    "and records of two are never mixed. Nothing was copied. Export to another "
-                    "folder, or move that one away."
-                )
-        with guard(destination, "DESTINATION"):
-            for folder, target in zip(finished, (own.path for own in targets), strict=True):
-                files = [folder.path / name for name in ("run.json", "trained.json")]
-                for name in ("results", "pictures", "texts"):
-                    files += sorted((folder.path / name).glob("*"))
-                for file in files:
-                    copy = target / file.relative_to(folder.path)
-                    if not copy.exists():
-                        copy.parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copyfile(file, copy)
-                lines = "".join(json.dumps(event) + "\n" for event in _thin(list(folder.events())))
-                for place in (self.root.absolute(), self.root):
-                    lines = lines.replace(f"{place}/", "")
-                (target / "events.jsonl").write_text(lines, encoding="utf-8")
-        return len(finished)
+def _files(root: Path) -> list[Path]:
+    """The files that hold runs, below a folder."""
+    names = ("run.json", "records.jsonl.gz")
+    return sorted(file for name in names for file in root.rglob(name))
 
 
 def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
@@ -239,17 +236,8 @@ def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
     Raises:
         BenchError: As in `guard`.
     """
-    partial = file.with_name(f".{os.getpid()}-{file.name}")
     with guard(file, named):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_atomic(file, content)
 
 
 @contextlib.contextmanager
@@ -282,14 +270,12 @@ def _last_byte(file: Path) -> bytes:
         return content.read(1)
 
 
-def _thin(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    progress = [e for e in events if e["kind"] == "progress"]
-    spread = progress[:: max(1, len(progress) // _EVENTS_KEPT)]
-    keep = {id(e) for e in [*spread, *progress[-1:]]}
-    return [e for e in events if e["kind"] not in ("progress", "checkpoint") or id(e) in keep]
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file.
 
-
-def _read_json(file: Path) -> dict[str, Any]:
+    Raises:
+        BenchError: The file cannot be read, or holds no JSON object.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -302,5 +288,5 @@ def _read_json(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _read_json_or_none(file: Path) -> dict[str, Any] | None:
-    return _read_json(file) if file.exists() else None
+def _read_if_there(file: Path) -> dict[str, Any] | None:
+    return read_json(file) if file.exists() else None

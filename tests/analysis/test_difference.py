@@ -39,7 +39,7 @@ def test_seeds_without_partners_are_compared_by_welch():
     assert "not paired" in found.basis
 
 
-def test_one_training_a_side_is_told_by_test_items():
+def test_one_training_a_side_is_significant_by_test_items():
     found = difference(scores({0: 0.80}, 0.03), scores({0: 0.70}, 0.04))
     assert found.p == pytest.approx(2 * stats.norm.sf(0.1 / 0.05))
     assert found.margin == pytest.approx(stats.norm.ppf(0.975) * 0.05, rel=1e-6)
@@ -50,7 +50,7 @@ def test_without_any_error_nothing_is_claimed():
     found = difference(scores({0: 8.0}, None), scores({0: 7.0}, None))
     assert found.p is None
     assert found.margin is None
-    assert not found.is_told
+    assert not found.is_significant
 
 
 @pytest.mark.parametrize("second", [0, 2], ids=["paired", "not paired"])
@@ -61,9 +61,9 @@ def test_seeds_that_do_not_differ_are_told_apart_by_test_items(second):
         return difference(scores({0: a, 1: a}, stderr), scores({second: b, second + 1: b}, stderr))
 
     assert told(0.5, 0.5, 0.01).p == 1
-    assert not told(0.0010, 0.0005, 0.0006).is_told
+    assert not told(0.0010, 0.0005, 0.0006).is_significant
     found = told(0.75, 0.5, 0.01)
-    assert found.is_told
+    assert found.is_significant
     assert found.margin == pytest.approx(stats.norm.ppf(0.975) * 0.01, rel=1e-6)
     assert found.basis.endswith("they do not differ, so test items")
     assert told(0.75, 0.5, None).p is None

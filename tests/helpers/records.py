@@ -1,4 +1,4 @@
-"""A made-up store whose figures are known."""
+"""A made-up store whose values are known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
         "data": {
             "fingerprint": changes.get("data", "f"),
             "source": "made up",
-            "departs": changes.get("departs", ""),
+            "deviation": changes.get("deviation", ""),
         },
         "settings": {
             "model.x": changes.get("x", 1),
@@ -48,7 +48,11 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
 
 def write_result(folder: Path, joint: float, **changes: Any) -> None:
     """Write one more evaluation of a run."""
-    metric = {"name": "coherence/joint", "direction": "higher", "digits": 3, "meaning": "agree"}
+    facts = {"direction": "higher", "digits": 3}
+    metrics = [
+        {"name": "coherence/joint", "meaning": "agree", **facts},
+        {"name": "classifier/accuracy", "meaning": "the ceiling", **facts},
+    ]
     scores = [
         Score("coherence/joint", joint, 1000, 0.01).to_json(),
         Score("classifier/accuracy", 0.99, 1000, 0.001, target="m0").to_json(),
@@ -60,7 +64,7 @@ def write_result(folder: Path, joint: float, **changes: Any) -> None:
         "settings": {"samples": changes.get("samples", 0)},
         "split": "test",
         "classifiers": {"m0": {"digest": changes.get("judge", "d")}},
-        "metrics": [metric],
+        "metrics": metrics,
         "scores": scores,
         "provenance": {
             "source": changes.get("evaluator", "e"),
@@ -74,7 +78,7 @@ def write_result(folder: Path, joint: float, **changes: Any) -> None:
 def write_views(
     root: Path, model: str, value: float, resolution: str = "32 px", **changes: Any
 ) -> None:
-    """A run of cars with its P1, floors and facts."""
+    """A run of cars with its P1, bounds and facts."""
     data = changes.pop("data", resolution)
     folder = write_run(root, model, 0, 0, dataset="cars", name=resolution, data=data)
     (folder / "results" / "coherence-0.json").unlink()
@@ -87,7 +91,7 @@ def write_views(
         "split": "test",
         "classifiers": {},
         "metrics": [
-            {"name": name, "direction": "higher", "digits": 2, "meaning": f"told of {name}"}
+            {"name": name, "direction": "higher", "digits": 2, "meaning": f"of {name}"}
             for name in names
         ],
         "scores": [Score(name, x, 32, 0.1).to_json() for name, x in names.items()],

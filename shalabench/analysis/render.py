@@ -1,0 +1,165 @@
+"""Tables as text, Markdown, LaTeX, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from shalabench.analysis.rows import FACTS, NOT_RUN, Cell, Row
+
+if TYPE_CHECKING:
+    from shalabench.analysis.tables import Table
+
+Format = Literal["text", "markdown", "latex", "csv", "json"]
+_ALONE = (
+    r"\documentclass{article}\usepackage{booktabs}\begin{document} "
+    "% with this and the last line uncommented, the file compiles alone",
+    r"\end{document}",
+)
+_LATEX = str.maketrans(
+    {c: rf"\{c}" for c in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "\n": " "}
+)
+
+
+def render(tables: Sequence[Table], form: Format) -> str:
+    """Tables as text; "csv" and "json" hold every value, the others what one reads."""
+    if form == "json":
+        return json.dumps([_plain(table) for table in tables], indent=1)
+    if form == "csv":
+        return _csv(tables)
+    text = "\n\n".join(_readable(table, form) for table in tables)
+    return f"% {_ALONE[0]}\n{text}\n% {_ALONE[1]}" if form == "latex" else text
+
+
+def _readable(table: Table, form: Format) -> str:
+    from tabulate import tabulate
+
+    heading, *lines = _grid(table, form)
+    style = {"text": "simple", "markdown": "github", "latex": "latex_raw"}[form]
+    drawn = tabulate(lines, heading, tablefmt=style, disable_numparse=True)
+    where = table.preset if table.preset == NOT_RUN else f"preset {table.preset}"
+    title = f"{table.dataset}, {where}"
+    if form == "latex":
+        head, *notes = ("% " + " ".join(text.split()) for text in (title, *table.notes))
+        for rule in ("top", "mid", "bottom"):  # of booktabs, for three plain lines
+            drawn = drawn.replace(r"\hline", rf"\{rule}rule", 1)
+        return "\n".join([head, drawn, *notes])
+    mark = "**" if form == "markdown" else ""
+    notes = [f"- {note}" if form == "markdown" else f"  {note}" for note in table.notes]
+    return "\n".join([f"{mark}{title}{mark}", "", drawn, "", *notes])
+
+
+def _grid(table: Table, form: Format) -> list[list[str]]:
+    """Heading and lines, a measured and a published column for each metric."""
+    proxy = "" if table.published_for == table.dataset else f", {table.published_for}"
+    facts = fact_columns(table)
+    heading = ["method", *facts]
+    lines = [[_escaped(t, form) for t in (r.label, *fact_texts(r, facts))] for r in table.rows]
+    for name, (_, digits, _) in table.metrics.items():
+        own = published_name(name, table)
+        with_value = [row for row in table.rows if own in row.published]
+        count = bool(with_value) + any(row.published_protocol for row in with_value)
+        heading += [_escaped(_short(name, table.metrics), form)]
+        heading += [f"published{_escaped(proxy, form)}", "published protocol"][:count]
+        for line, row in zip(lines, table.rows, strict=True):
+            cell = row.cells.get(name)
+            measured = _shown(cell, digits, form) if cell else _escaped(row.missing, form)
+            protocol = _escaped(row.published_protocol or "-", form)
+            line += [measured, *[row.published.get(own, "-"), protocol][:count]]
+    return [heading, *lines]
+
+
+def fact_columns(table: Table) -> list[str]:
+    """Names of the facts that some row depends on."""
+    return [name for name in FACTS if any(name in row.facts for row in table.rows)]
+
+
+def fact_texts(row: Row, facts: Sequence[str]) -> list[str]:
+    """A row's facts in a word each; what is reduced is written in full below the table."""
+    words = {name: row.facts.get(name, "-") for name in facts}
+    if words.get("reduced", "-") != "-":
+        words["reduced"] = "yes" if words["reduced"] else "no"
+    return list(words.values())
+
+
+def published_name(name: str, table: Table) -> str:
+    """The name under which a metric's values are published: its own, or that of its family.
+
+    A family's values stand beside the first metric of it.
+    """
+    family = name.split("/")[0]
+    first = next(n for n in table.metrics if n.split("/")[0] == family)
+    beside = family not in table.metrics and first == name
+    return family if beside and any(family in row.published for row in table.rows) else name
+
+
+def _escaped(text: str, form: Format) -> str:
+    """Words that the format would else take for its own marks."""
+    if form == "latex":
+        return text.translate(_LATEX)
+    return text.replace("|", r"\|") if form == "markdown" else text
+
+
+def _short(name: str, metrics: dict[str, Any]) -> str:
+    alone = name.split("/", 1)[-1]
+    return alone if sum(n.split("/", 1)[-1] == alone for n in metrics) == 1 else name
+
+
+def _shown(cell: Cell, digits: int, form: Format) -> str:
+    text = f"{cell.mean:.{digits}f}"
+    between = r" $\pm$ " if form == "latex" else " ± "
+    error = "" if cell.stderr is None else f"{between}{cell.stderr:.{digits}f}"
+    bold = {"markdown": f"**{text}**", "latex": rf"\textbf{{{text}}}", "text": f"{text}*"}[form]
+    return f"{bold if cell.best else text}{error} ({cell.seeds})"
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    metrics = {
+        name: dict(zip(("direction", "digits", "meaning"), facts, strict=True))
+        for name, facts in table.metrics.items()
+    }
+    rows = [
+        {
+            "label": row.label,
+            "method": row.method,
+            "measured": {name: vars(cell) for name, cell in row.cells.items()},
+            "published": {name: float(value) for name, value in row.published.items()},
+            "facts": row.facts,
+            "published_protocol": row.published_protocol,
+            "missing": row.missing,
+            "reason": row.reason,
+        }
+        for row in table.rows
+    ]
+    return {
+        "dataset": table.dataset,
+        "preset": table.preset,
+        "metrics": metrics,
+        "rows": rows,
+        "published_for": table.published_for,
+        "notes": table.notes,
+    }
+
+
+def _csv(tables: Sequence[Table]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    head = ("dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n")
+    writer.writerow((*head, "published"))
+    for table in tables:
+        for row in table.rows:
+            alone = [name for name in row.published if name not in table.metrics]
+            for name in (*table.metrics, *alone):
+                cell, value = row.cells.get(name), row.published.get(name, "")
+                values = ("", "", "", "", 0, "")
+                if cell:
+                    values = (cell.mean, cell.stderr, *(cell.interval or ("", "")), cell.seeds)
+                    values = (*values, cell.n)
+                if cell or value:
+                    writer.writerow((table.dataset, table.preset, row.label, name, *values, value))
+    return out.getvalue().rstrip("\n")

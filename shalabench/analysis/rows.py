@@ -1,0 +1,281 @@
+"""Rows of tables: the runs that differ in nothing but the seed, averaged and ranked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from shalabench.analysis.statistics import difference, mean_and_error
+from shalabench.api.errors import BenchError
+from shalabench.api.records import Score
+from shalabench.records.frame import Records
+from shalabench.records.ids import NOT_IDENTITY
+
+FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
+NOT_RUN, NOT_MEASURED = "not run", "not measured"
+_UNHASHED = {f"train.{key}" for key in NOT_IDENTITY}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method's score, over its seeds.
+
+    Attributes:
+        mean: Over seeds.
+        stderr: Over seeds, or over test items where there is one seed; None where unknown.
+        seeds: Number of runs.
+        n: Test items a run.
+        best: Whether nothing is significantly better.
+        interval: 95 %, by bootstrap over test items, where there is one seed and the evaluator
+            draws it.
+        groups: Of the one seed's score.
+    """
+
+    mean: float
+    stderr: float | None
+    seeds: int
+    n: int
+    best: bool = False
+    interval: tuple[float, float] | None = None
+    groups: int | None = None
+
+    @classmethod
+    def of(cls, scores: Sequence[Score]) -> Cell:
+        """Mean over seeds with its standard error; over test items where there is one seed."""
+        first, k = scores[0], len(scores)
+        if k == 1:
+            return cls(first.value, first.stderr, 1, first.n, groups=first.groups)
+        return cls(*mean_and_error([score.value for score in scores]), k, first.n)
+
+
+@dataclass
+class Row:
+    """One method in one variant of its settings.
+
+    Attributes:
+        label: The method, with the settings that differ from those of other rows.
+        cells: By metric.
+        published: By metric, as reported in the paper.
+        is_variant: Whether settings were not the preset's.
+        other_data: Whether these were settings of the data, for which nothing is published then.
+        facts: What its values depend on, by the names in `FACTS`; none for most data.
+        settings: Of its runs, by dotted key.
+        scores: By metric, of each seed.
+        runs: The names of its runs.
+        data: By metric, of what data, classifiers and version of the evaluator its value is: only
+            values of the same are ranked.
+        published_protocol: How the published values were measured, where rows differ in that.
+        missing: In a word, why there is no value where there is none.
+        reason: The same in full.
+    """
+
+    label: str
+    method: str
+    is_variant: bool = False
+    other_data: bool = False
+    cells: dict[str, Cell] = field(default_factory=dict)
+    published: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[int, Score]] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+    data: dict[str, str] = field(default_factory=dict)
+    published_protocol: str = ""
+    missing: str = ""
+    reason: str = ""
+
+
+def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[Row]:
+    """Average the runs of each variant.
+
+    Args:
+        records: Of one dataset and preset, without the results that are not shown.
+        metrics: The columns.
+        mix: Whether runs of different code, data or classifiers may share a row.
+    """
+    groups = group_rows(records)
+    place = {t: i for i, (_, own) in enumerate(groups) for t in own.runs["train_id"]}
+    found: list[dict[str, dict[int, tuple]]] = [{} for _ in groups]
+    summaries = records.summaries[records.summaries["metric"].isin(list(metrics))]
+    for s in summaries.drop_duplicates(["train_id", "metric"]).itertuples():
+        found[place[s.train_id]].setdefault(s.metric, {})[s.seed] = s
+    rows = []
+    for (label, own), scores in zip(groups, found, strict=True):
+        if not mix:
+            refuse_mixture(label, own)
+        run = next(own.runs.itertuples())
+        varied = run.label != run.model if run.label else bool(run.overrides)
+        row = Row(label, run.model, varied, settings=run.settings, facts=_facts(own))
+        row.other_data = any(text.startswith("data.") for text in run.overrides)
+        row.runs = tuple(own.runs["run"])
+        row.missing, row.reason = _why_missing(own.runs)
+        for name in (name for name in metrics if name in scores):
+            row.scores[name] = {seed: as_score(s) for seed, s in scores[name].items()}
+            cell = Cell.of(list(row.scores[name].values()))
+            first = next(iter(scores[name].values()))
+            if len(row.runs) == 1 and first.low == first.low:
+                cell = replace(cell, interval=(first.low, first.high))
+            row.cells[name], row.data[name] = cell, _data_of(own, name)
+        rows.append(row)
+    return rows
+
+
+def as_score(row: Any) -> Score:
+    """A row of `Records.scores` as a score."""
+    stderr = None if pd.isna(row.stderr) else row.stderr
+    return Score(row.metric, row.value, row.n, stderr, row.given, row.target, row.groups)
+
+
+def group_rows(records: Records) -> list[tuple[str, Records]]:
+    """The runs that differ in nothing but the seed and the data, each with the row's label."""
+    if records.runs.empty:
+        return []
+    keys = [_variant(run) for run in records.runs.itertuples()]
+    groups = [own for _, own in records.runs.groupby(keys, sort=False)]
+    labels = _labels([next(own.itertuples()) for own in groups])
+    return [(label, records.of(own)) for label, own in zip(labels, groups, strict=True)]
+
+
+def _variant(run: Any) -> str:
+    """What the seeds of one row have in common: all that decides a number, but seed and data."""
+    settings = {key: value for key, value in run.settings.items() if key not in _UNHASHED}
+    return json.dumps([run.model, run.model_version, run.dataset, settings], sort_keys=True)
+
+
+def _labels(runs: list[Any]) -> list[str]:
+    """Names of the rows: what was overridden, and what else differs between rows of one name."""
+    named: dict[str, list[dict[str, Any]]] = {}
+    rows = []
+    for run in runs:
+        name = run.label or " ".join([run.model, *(f"[{text}]" for text in run.overrides)])
+        rows.append((name, {"version": run.model_version, **run.settings}))
+        named.setdefault(name, []).append(rows[-1][1])
+    labels = []
+    for name, own in rows:
+        differing = [k for k in own if any(other.get(k) != own[k] for other in named[name])]
+        labels.append(" ".join([name, *(f"[{key}={own[key]}]" for key in differing)]))
+    return labels
+
+
+def _facts(own: Records) -> dict[str, str]:
+    """What the results say of the row that they stand in."""
+    found: dict[str, set[str]] = {}
+    for result in own.results_of(own.runs):
+        for name, text in result.details.get("row", {}).items():
+            found.setdefault(name, set()).add(text)
+    return {name: ", ".join(sorted(found[name])) for name in FACTS if name in found}
+
+
+def _why_missing(runs: pd.DataFrame) -> tuple[str, str]:
+    """Why some of a row's values may be missing: in a word, and in full with the number of runs."""
+    unfinished = runs[runs["state"] != "done"]
+    if unfinished.empty:
+        return NOT_MEASURED, ""
+    texts = []
+    for state, own in unfinished.groupby("state", sort=False):
+        reason = " ".join(next(filter(None, own["reason"]), "").split()).rstrip(".")
+        texts.append(f"{len(own)} {state}" + (f" ({reason})" if reason else ""))
+    return ", ".join(dict.fromkeys(unfinished["state"])), "; ".join(texts)
+
+
+def _data_of(own: Records, metric: str) -> str:
+    """Data, classifiers and version; views hidden in training change none of these."""
+    found = set()
+    for run in own.runs.itertuples():
+        for result in own.results[run.train_id]:
+            if metric in result.scored:
+                digests = sorted(c["digest"] for c in result.classifiers.values())
+                data = run.data.get("complete") or run.fingerprint
+                found.add(json.dumps([data, digests, result.version]))
+    return " ".join(sorted(found))
+
+
+def refuse_mixture(label: str, own: Records) -> None:
+    """Complain where runs of one row differ in code, data or classifiers.
+
+    Raises:
+        BenchError: It names two runs and what differs.
+    """
+    facts: dict[str, dict[Any, str]] = {}
+    for run in own.runs.itertuples():
+        used = [("data", run.fingerprint)]
+        if run.provenance:
+            used += [("source code", run.source), ("network code", run.nets)]
+        for result in own.results[run.train_id]:
+            digests = json.dumps([c["digest"] for c in result.classifiers.values()])
+            used += [
+                (f"{result.label} version", result.version),
+                (f"{result.label} source code", result.provenance["source"]),
+                (f"{result.label} classifiers", digests),
+            ]
+        for what, state in used:
+            facts.setdefault(what, {})[state] = run.run
+    for what, values in facts.items():
+        if len(values) > 1:
+            first, second, *_ = values.values()
+            raise BenchError(
+                f"The runs of '{label}' differ in their {what}: {first} and {second}, for two. Run "
+                "the older again, name one --store, or add --mix to average them all the same."
+            )
+
+
+def refuse_other_measures(records: Records, metrics: Collection[str]) -> None:
+    """Complain where a metric that depends on n has rows of two n, or of two extractors.
+
+    Raises:
+        BenchError: It names the metric, two runs and their n.
+    """
+    found: dict[str, dict[str, tuple[str, int]]] = {}
+    for run in records.runs.itertuples():
+        for result in records.results[run.train_id]:
+            for name, score in result.summaries.items():
+                if name in metrics and result.metrics[name].get("biased"):
+                    used = json.dumps([score.n, result.details.get("real"), result.instruments])
+                    found.setdefault(name, {})[used] = run.run, score.n
+    for name, measures in found.items():
+        if len(measures) > 1:
+            first, second, *_ = (f"{run} with n = {n:,}" for run, n in measures.values())
+            raise BenchError(
+                f"'{name}' depends on the number of images and on the extractor, and the runs "
+                f"differ in these: {first} and {second}. Evaluate again with the same "
+                "evaluators.quality settings, name --models, --preset or --store, or add --mix."
+            )
+
+
+def mark_best(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> None:
+    """Mark the best of each metric, and the rows that are not significantly worse."""
+    places = dict.fromkeys(place for row in rows for place in row.data.values())
+    for (name, (direction, _, _)), place in itertools.product(metrics.items(), places):
+        alike = without_variants([row for row in rows if row.data.get(name) == place])
+        if len(alike) < 2 or not direction:
+            continue
+        sign = 1 if direction == "higher" else -1
+        top = max(alike, key=lambda row: sign * row.cells[name].mean)
+        for row in alike:
+            if row is top or not is_behind(row, top, name, sign):
+                row.cells[name] = replace(row.cells[name], best=True)
+
+
+def without_variants(rows: list[Row]) -> list[Row]:
+    """The rows that are ranked: a method's variants are not where its preset's settings are."""
+    plain = {row.method for row in rows if not row.is_variant}
+    return [row for row in rows if not (row.is_variant and row.method in plain)]
+
+
+def is_behind(row: Row, top: Row, metric: str, sign: int) -> bool:
+    """Whether a row is significantly worse than one with a better mean.
+
+    Args:
+        row, top: Both with scores.
+        metric: Of these.
+        sign: 1 where higher values are better, -1 where lower ones are.
+    """
+    found = difference(top.scores[metric], row.scores[metric])
+    if not found.is_tested:
+        return top.cells[metric].mean != row.cells[metric].mean
+    return found.is_significant and sign * found.value > 0

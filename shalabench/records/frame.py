@@ -1,0 +1,405 @@
+"""Records of some stores as pandas data frames, and what is wrong with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from shalabench.api.errors import BenchError, ConfigErrors, unknown
+from shalabench.api.records import Score
+from shalabench.records.store import RunFolder, Store
+
+# Columns that hold lists or dictionaries are of type object.
+RUNS = (
+    *("run", "train_id", "model", "model_version", "paper", "dataset", "preset", "seed"),
+    *("overrides", "state", "reason", "device", "precision", "parameters", "tuples", "seconds"),
+    *("cpu_seconds", "peak_memory", "commit", "source", "nets", "fingerprint", "data_source"),
+    *("proxy_for", "deviation", "data", "settings", "origins", "provenance", "store", "label"),
+)
+SCORES = (
+    *("run", "train_id", "eval_id", "dataset", "preset", "fingerprint", "method", "variant"),
+    *("seed", "split", "evaluator", "version", "extractor", "metric", "role", "of", "given"),
+    *("target", "value", "stderr", "n", "groups", "low", "high", "direction", "digits"),
+    *("meaning", "biased", "headline"),
+)
+_NUMBERS = (
+    *("parameters", "tuples", "seconds", "cpu_seconds", "peak_memory"),
+    *("value", "stderr", "low", "high"),
+)
+_FITTED = "mixture"  # a stage without updates
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation of a run, of a form that was checked.
+
+    Attributes:
+        content: As recorded, with today's names.
+    """
+
+    content: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        """A field of the record, such as `evaluator`, `version`, `split` or `classifiers`."""
+        try:
+            return self.content[name]
+        except KeyError:
+            raise AttributeError(f"The result has no field '{name}'.") from None
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the evaluator records besides scores."""
+        return self.content.get("details", {})
+
+    @property
+    def instruments(self) -> dict[str, str]:
+        """Digests of extractors and classifiers by name."""
+        return self.content.get("instruments", {})
+
+    @property
+    def pictures(self) -> list[str]:
+        """Names of pictures, for `RunFolder.picture`."""
+        return self.content.get("pictures", [])
+
+    @property
+    def texts(self) -> list[str]:
+        """Names of texts, for `RunFolder.text`."""
+        return self.content.get("texts", [])
+
+    @property
+    def extractor(self) -> str:
+        """What its features are of; empty where it uses none."""
+        return self.details.get("extractor", "")
+
+    @property
+    def label(self) -> str:
+        """The evaluator, and the extractor where it has several."""
+        return f"{self.evaluator} ({self.extractor})" if self.extractor else self.evaluator
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The description of each metric by its name."""
+        return {metric["name"]: metric for metric in self.content["metrics"]}
+
+    @cached_property
+    def scored(self) -> set[str]:
+        """The metrics that have a score."""
+        return {score["metric"] for score in self.content["scores"]}
+
+    @cached_property
+    def summaries(self) -> dict[str, Score]:
+        """The scores that sum the evaluation up, by metric."""
+        scores = (s for s in self.content["scores"] if not s["given"] and s["target"] is None)
+        return {score["metric"]: Score.from_json(score) for score in scores}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A record that is left out.
+
+    Attributes:
+        where: The run's folder, and the file in it.
+        kind: "unreadable", "another schema" or "duplicate".
+        text: What is wrong, in a sentence.
+        is_loss: Whether anything is not shown for it; a copy with the same results is none.
+    """
+
+    where: str
+    kind: str
+    text: str
+    is_loss: bool = True
+
+
+@dataclass
+class Records:
+    """What some stores hold on one split, each training once, in the order of the folders.
+
+    Attributes:
+        runs: A row a training; its columns are in `RUNS`. "settings" has those of the evaluators
+            whose results these are, "label" is empty but for rows of an ablation.
+        results: By train_id, the last result of each evaluator's newest version.
+        folders: By train_id, where the run lies: its events, pictures and texts.
+        problems: What was left out and why.
+        splits: By train_id, the splits that it was measured on.
+    """
+
+    runs: pd.DataFrame
+    results: dict[str, list[Result]] = field(default_factory=dict)
+    folders: dict[str, RunFolder] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    splits: dict[str, set[str]] = field(default_factory=dict)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """A row a score; its columns are in `SCORES`. A summary has no target."""
+        return self._scores(only_summaries=False)
+
+    @cached_property
+    def summaries(self) -> pd.DataFrame:
+        """The rows of `scores` that sum an evaluation up, made sooner."""
+        return self._scores(only_summaries=True)
+
+    def _scores(self, *, only_summaries: bool) -> pd.DataFrame:
+        rows = []
+        for run in self.runs.itertuples():
+            rows += _scores(run, self.results[run.train_id], only_summaries)
+        return _frame(rows, SCORES)
+
+    def select(
+        self,
+        dataset: str | None = None,
+        preset: str | None = None,
+        models: Sequence[str] = (),
+        **equal: Any,
+    ) -> Records:
+        """The runs of a dataset, a preset and some models, and all problems.
+
+        Args:
+            dataset, preset, models: Not asked for where None or empty.
+            equal: Other columns and their value.
+        """
+        kept = self.runs
+        for column, value in {"dataset": dataset, "preset": preset, **equal}.items():
+            kept = kept if value is None else kept[kept[column] == value]
+        return self.of(kept[kept["model"].isin(models)] if models else kept)
+
+    def of(self, runs: pd.DataFrame) -> Records:
+        """The same with some of its runs, or with other columns of these."""
+        return Records(runs, self.results, self.folders, self.problems, self.splits)
+
+    def results_of(self, runs: pd.DataFrame) -> list[Result]:
+        """All results of some runs."""
+        return [result for training in runs["train_id"] for result in self.results[training]]
+
+
+def load(
+    stores: Sequence[Store],
+    split: str = "test",
+    *,
+    evaluators: Iterable[str] | None = None,
+    may_be_empty: bool = False,
+) -> Records:
+    """Read all records that are of today's form; name the rest.
+
+    Args:
+        stores: Where records lie.
+        split: What was measured on.
+        evaluators: Only results of these; of all where None.
+        may_be_empty: Whether stores without any run are read as no records.
+
+    Raises:
+        BenchError: There is no run at all.
+    """
+    wanted = None if evaluators is None else set(evaluators)
+    found, rows = Records(pd.DataFrame()), {}
+    for store in stores:
+        for folder in store.runs():
+            try:
+                row, results, problems = _read(folder)
+            except (BenchError, ValueError) as error:
+                found.problems.append(_problem(folder.path.name, error))
+                continue
+            found.problems += problems
+            training = row["train_id"]
+            splits = {result.split for result in results}
+            kept = _newest(
+                result
+                for result in results
+                if result.split == split and (wanted is None or result.evaluator in wanted)
+            )
+            if training in rows:
+                other = found.results[training] != kept
+                what = "OTHER" if other else "the same"
+                text = f"{row['run']} holds the same training, with {what} results, and is used."
+                where = rows[training]["run"]
+                found.problems.append(Problem(where, "duplicate", text, other))
+            used = {
+                f"evaluators.{result.evaluator}.{key}": value
+                for result in kept
+                for key, value in result.settings.items()
+            }
+            rows[training] = row | {
+                "settings": {**row["settings"], **used},
+                "store": str(store.root),
+                "label": "",
+            }
+            found.results[training], found.folders[training] = kept, folder
+            found.splits[training] = splits
+    if not (rows or found.problems or may_be_empty):
+        where = ", ".join(str(store.root) for store in stores)
+        raise BenchError(f"There is no run in {where}. Name a folder of records with --store.")
+    found.runs = _frame([tuple(map(row.get, RUNS)) for row in rows.values()], RUNS)
+    return found
+
+
+def _frame(rows: list[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
+    """A frame whose texts and lists are objects, so that None stays None, and numbers floats."""
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    return frame.astype({name: float for name in _NUMBERS if name in columns})
+
+
+def _read(folder: RunFolder) -> tuple[dict[str, Any], list[Result], list[Problem]]:
+    """A row of `Records.runs`, the results that read, and what is wrong with the others."""
+    is_checked = getattr(folder, "is_checked", False)
+    run = _as_schema("run", folder.run, "run.json", is_checked)
+    trained, failed = folder.trained, folder.failed
+    trained = _as_schema("trained", trained, "trained.json", is_checked) if trained else {}
+    failed = _as_schema("failed", failed, "failed.json", is_checked) if failed else {}
+    results, problems = [], []
+    for name in folder.result_names():
+        try:
+            results.append(Result(_as_schema("result", folder.result(name), name, is_checked)))
+        except (BenchError, ValueError) as error:
+            problems.append(_problem(f"{folder.path.name}/results/{name}", error))
+    provenance, data = trained.get("provenance", {}), run["data"]
+    row = {
+        **{key: run[key] for key in ("train_id", "model", "model_version", "paper", "dataset")},
+        **{key: run[key] for key in ("preset", "seed", "data", "settings")},
+        **{key: provenance.get(key) or "" for key in ("device", "precision", "commit")},
+        **{key: provenance.get(key) for key in ("seconds", "cpu_seconds", "peak_memory")},
+        **{key: provenance.get(key, "") for key in ("source", "nets")},
+        "run": folder.path.name,
+        "overrides": tuple(run["overrides"]),
+        "state": failed.get("status") or folder.state(),
+        "reason": failed.get("reason", ""),
+        "parameters": trained.get("parameters"),
+        "tuples": tuples_seen(run["settings"], trained.get("last", {})) if trained else None,
+        "fingerprint": data["fingerprint"],
+        "data_source": data["source"],
+        "proxy_for": data.get("proxy_for", ""),
+        "deviation": data.get("deviation", ""),
+        "origins": run.get("origins", {}),
+        "provenance": provenance,
+    }
+    return row, results, problems
+
+
+def _as_schema(kind: Any, content: dict[str, Any], name: str, is_checked: bool) -> dict[str, Any]:
+    if is_checked:
+        return content
+    from shalabench.records.schema import read  # pydantic, which packed records do not need
+
+    return read(kind, content, name)
+
+
+def _newest(results: Iterable[Result]) -> list[Result]:
+    """The last result of each evaluator's newest version."""
+    ordered = sorted(results, key=lambda r: (r.version, r.provenance.get("finished", 0)))
+    return list({result.label: result for result in ordered}.values())
+
+
+def _problem(where: str, error: Exception) -> Problem:
+    kind = "unreadable" if isinstance(error, BenchError) else "another schema"
+    return Problem(where, kind, " ".join(str(error).split()))
+
+
+def _scores(run: Any, results: list[Result], only_summaries: bool) -> Iterable[tuple[Any, ...]]:
+    """Rows of `Records.scores`."""
+    variant = run.label or " ".join([run.model, *(f"[{text}]" for text in run.overrides)])
+    for result in results:
+        about = (
+            *(run.run, run.train_id, result.eval_id, run.dataset, run.preset, run.fingerprint),
+            *(run.model, variant, run.seed, result.split, result.evaluator, result.version),
+            result.extractor,
+        )
+        intervals = result.details.get("intervals", {})
+        for s in result.content["scores"]:
+            name, m = s["metric"], result.metrics.get(s["metric"], {})
+            summary = not s["given"] and s["target"] is None
+            if only_summaries and not summary:
+                continue
+            low, high = intervals.get(name, (None, None)) if summary else (None, None)
+            yield (
+                *about,
+                *(name, m.get("role", "method"), m.get("of", "")),
+                *(tuple(s["given"]), s["target"], s["value"], s["stderr"], s["n"], s.get("groups")),
+                *(low, high, m.get("direction", ""), m.get("digits", 3), m.get("meaning", "")),
+                *(bool(m.get("biased")), bool(m.get("headline"))),
+            )
+
+
+def tuples_seen(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> int | None:
+    """Training tuples, with repetitions: the sum of steps times batch size over the stages.
+
+    The first stage has "model.steps" and "model.batch_size", a further one a section of its name,
+    such as "model.prior.steps" or "model.volume_steps".
+
+    Args:
+        settings: Of the run, by dotted key.
+        stages: By name, those that ran, in order.
+
+    Returns:
+        None where a stage's steps or batch size are not among the settings.
+    """
+    total = 0
+    for place, stage in enumerate(stages):
+        if stage == _FITTED:
+            continue
+        starts = (f"model.{stage}.", f"model.{stage}_", *(() if place else ("model.",)))
+        sizes = [
+            settings[f"{start}steps"] * settings[f"{start}batch_size"]
+            for start in starts
+            if {f"{start}steps", f"{start}batch_size"} <= settings.keys()
+        ]
+        if not sizes:
+            return None
+        total += sizes[0]
+    return total or None
+
+
+def check_names(
+    records: Records,
+    dataset: str | None = None,
+    preset: str | None = None,
+    models: Sequence[str] = (),
+    *,
+    besides: Mapping[str, Iterable[str]] = MappingProxyType({}),
+    mistakes: Sequence[str] = (),
+) -> None:
+    """Complain of every name that is neither recorded nor registered.
+
+    Args:
+        records: What there is.
+        dataset, preset, models: The names that were asked for.
+        besides: Other names that are known, by "dataset" and "model".
+        mistakes: Others that were made, reported together with these.
+
+    Raises:
+        ConfigErrors: With the nearest names.
+    """
+    found = list(mistakes)
+    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
+    for kind, name in asked:
+        known = {*records.runs[kind], *besides.get(kind, ())}
+        if name and name not in known:
+            from shalabench.api.registry import entries  # these import torch
+            from shalabench.config.settings import presets
+
+            known |= set(presets() if kind == "preset" else entries(kind))
+            found += [] if name in known else [unknown(kind, name, known)]
+    if found:
+        raise ConfigErrors(found)
+
+
+def refuse_unmeasured(records: Records, split: str) -> None:
+    """Complain where runs were measured, but none of them on a split.
+
+    Args:
+        records: The runs that values are asked of.
+        split: What is asked for.
+
+    Raises:
+        BenchError: It says which splits they were measured on.
+    """
+    splits = set().union(*(records.splits[training] for training in records.runs["train_id"]))
+    if splits and split not in splits:
+        raise BenchError(
+            f"Nothing of what was asked for was measured on the {split} split, only on "
+            f"{' and '.join(sorted(splits))}. Write --split {min(splits)}, or measure it with "
+            f"python bench.py run --split {split}."
+        )

@@ -1,0 +1,326 @@
+"""Exported records, packed: three kinds of files for each dataset and preset.
+
+<destination>/<dataset>-<preset>/
+    records.jsonl.gz    a header, then one JSON line a run: run, trained, results, events, texts
+    curves.csv.gz       the progress of training: run, stage, step, seconds, term, value
+    pictures/<run>/     WebP
+
+The header has the digest of the other lines, which were checked when they were written; a file with
+that digest is not checked again. It names the runs that did not pass. Of a file that was cut short,
+the lines that read are used.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shalabench.api.errors import BenchError
+from shalabench.records.store import RunFolder, guard, write_whole
+
+if TYPE_CHECKING:
+    from shalabench.records.store import Store
+
+NAME = "records.jsonl.gz"
+_CURVES = "curves.csv.gz"
+VERSION = 1  # of this form and of what a record's schema asks for; others are checked when read
+_PROGRESS_KEPT = 60  # readings of the losses a run
+_QUALITY = 78  # of lossy WebP; see `_as_webp`
+_PLACE = ("time", "kind", "stage", "step")
+_TIMES = {int, float}
+_PARTS = {"name", "run", "trained", "results", "events", "texts"}  # of a line
+
+
+@dataclass(frozen=True)
+class PackedRun(RunFolder):
+    """One run of a packed file, read as a run's folder is.
+
+    Attributes:
+        path: The packed folder and the run's name; nothing lies there.
+        content: The run's line, or what is wrong with it in a sentence.
+        is_checked: Whether the line is as it was checked when it was written.
+    """
+
+    content: dict[str, Any] | str = field(default="", repr=False)
+    is_checked: bool = False
+
+    def _part(self, name: str) -> Any:
+        if isinstance(self.content, str):
+            raise BenchError(self.content)
+        return self.content[name]
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return self._part("run")
+
+    @property
+    def trained(self) -> dict[str, Any] | None:
+        return self._part("trained")
+
+    @property
+    def failed(self) -> None:
+        """Only runs that are trained are exported."""
+
+    def result_names(self) -> list[str]:
+        return list(self._part("results"))
+
+    def result(self, name: str) -> dict[str, Any]:
+        return self._part("results")[name]
+
+    def picture(self, name: str) -> Path | None:
+        file = self.path.parent / "pictures" / self.path.name / Path(name).with_suffix(".webp").name
+        return file if file.is_file() and not file.is_symlink() else None
+
+    def text(self, name: str) -> str | None:
+        return self._part("texts").get(Path(name).name)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        events = self._part("events")
+        start = events[0].get("time", 0) if events else 0
+        curves = _read_curves(self.path.parent / _CURVES).get(self.path.name, ())
+        progress = [{**event, "time": round(start + event["time"], 3)} for event in curves]
+        yield from sorted([*events, *progress], key=lambda event: event.get("time", 0))
+
+    def state(self) -> str:
+        return "done" if self.trained else "new"
+
+
+def read_packed(file: Path) -> list[PackedRun]:
+    """The runs of a packed file; what does not read stands among them with the reason.
+
+    Args:
+        file: Its records.jsonl.gz.
+    """
+    where = f"{file.parent.name}/{NAME}"
+    try:
+        raw, is_whole = _decompress(file.read_bytes())
+    except OSError as error:
+        return [PackedRun(file, f"{where} does not read ({error.strerror}). Export it again.")]
+    first, _, rest = raw.partition(b"\n")
+    head = _read_line(first) or {}
+    digest = hashlib.sha256(rest).hexdigest()
+    is_checked = is_whole and (head.get("packed"), head.get("digest")) == (VERSION, digest)
+    found, good = [], 0
+    for number, line in enumerate(rest.splitlines(), 2):
+        content = _read_line(line)
+        if content is None:
+            told = f"Line {number} of {where} does not read. Export its run again."
+            found.append(PackedRun(file.with_name(f"{NAME} line {number}"), told))
+        else:
+            good += 1
+            trusted = is_checked and content["name"] not in head["unchecked"]
+            found.append(PackedRun(file.parent / content["name"], content, trusted))
+    if not is_whole or "packed" not in head:
+        told = f"{where} is cut short: {good} of {head.get('runs', 'its')} runs are read."
+        found = [run for run in found if isinstance(run.content, dict)]
+        found.append(PackedRun(file, f"{told} Export it again."))
+    return found
+
+
+def _decompress(packed: bytes) -> tuple[bytes, bool]:
+    """What can be had of a gzip file, and whether that is all."""
+    stream = zlib.decompressobj(wbits=31)
+    parts = []
+    try:
+        for start in range(0, len(packed), 1 << 16):  # so that damage costs what is behind it alone
+            parts.append(stream.decompress(packed[start : start + (1 << 16)]))
+    except zlib.error:
+        return b"".join(parts), False
+    return b"".join(parts), stream.eof
+
+
+def _read_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    fits = isinstance(content, dict) and ("packed" in content or content.keys() >= _PARTS)
+    return content if fits else None
+
+
+@cache
+def _read_curves(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """The progress events of each run, with the seconds since its start as their time."""
+    found: dict[str, dict[tuple, dict[str, Any]]] = {}
+    if not file.is_file():
+        return {}
+    raw, _ = _decompress(file.read_bytes())
+    for row in csv.DictReader(io.StringIO(raw.decode(errors="replace"))):
+        try:
+            key = row["stage"], int(row["step"]), float(row["seconds"])
+            value = float(row["value"])
+        except (TypeError, ValueError):  # a line that was cut short
+            continue
+        stage, step, seconds = key
+        event = {"time": seconds, "kind": "progress", "stage": stage, "step": step}
+        found.setdefault(row["run"], {}).setdefault(key, event)[row["term"]] = value
+    return {run: list(events.values()) for run, events in found.items()}
+
+
+def export(store: Store, destination: Path) -> int:
+    """Pack the records of finished runs, without weights and checkpoints.
+
+    Where a text names a file of the store, the store's place on this machine is left out.
+
+    Args:
+        store: What is packed.
+        destination: Made where missing. Of a training that lies there already, only what is missing
+            is added.
+
+    Returns:
+        Number of runs copied.
+
+    Raises:
+        BenchError: The destination is this store, or holds another training of a run or a packed
+            file that does not read, or a record has another schema; nothing was copied. Or it
+            cannot be written.
+    """
+    if destination.resolve() == store.root.resolve():
+        raise BenchError(
+            f"{destination} is the store that is exported. Name another folder for the copies."
+        )
+    finished = [folder for folder in store.runs() if folder.trained is not None]
+    targets, packs = [], {}
+    for folder in finished:
+        run = folder.run
+        pack = destination / f"{run['dataset']}-{run['preset']}"
+        targets.append((pack, folder.path.name))
+        if pack not in packs:
+            packs[pack] = {old.path.name: _content(old) for old in _read_whole(pack)}
+        old = packs[pack].get(folder.path.name)
+        if old and old["trained"].get("digest") != folder.trained.get("digest"):
+            raise BenchError(
+                f"{pack} holds another training of the run {folder.path.name}, with other weights, "
+                "and records of two are never mixed. Nothing was copied. Export to another "
+                "folder, or move that one away."
+            )
+        new = _content(folder)
+        if old:
+            added = {p: dict(sorted({**new[p], **old[p]}.items())) for p in ("results", "texts")}
+            new = old | added | {"events": new["events"]}
+        places = [f"{place}/" for place in (store.root.absolute(), store.root)]
+        packs[pack][folder.path.name] = new | {"events": _without(places, new["events"])}
+    with guard(destination, "DESTINATION"):
+        for pack, runs in packs.items():
+            _write(pack, dict(sorted(runs.items())))
+        for folder, (pack, name) in zip(finished, targets, strict=True):
+            _write_pictures(folder, pack / "pictures" / name)
+    return len(finished)
+
+
+def _read_whole(pack: Path) -> list[PackedRun]:
+    """The runs of a packed folder, all of which read; none where there is no such folder yet.
+
+    Raises:
+        BenchError: One does not read, and writing the file anew would lose it.
+    """
+    file = pack / NAME
+    found = read_packed(file) if file.is_file() else []
+    for run in found:
+        if isinstance(run.content, str):
+            raise BenchError(f"{run.content} Nothing was copied to {pack}: move that file away.")
+    return found
+
+
+def _content(folder: RunFolder) -> dict[str, Any]:
+    """A run's line."""
+    results = {name: folder.result(name) for name in folder.result_names()}
+    names = [name for result in results.values() for name in result.get("texts") or ()]
+    texts = {Path(name).name: folder.text(name) for name in names}
+    return {
+        "name": folder.path.name,
+        "run": folder.run,
+        "trained": folder.trained,
+        "results": results,
+        "events": list(folder.events()),
+        "texts": {name: text for name, text in texts.items() if text is not None},
+    }
+
+
+def _without(places: Iterable[str], content: Any) -> Any:
+    text = json.dumps(content)
+    for place in places:
+        text = text.replace(place, "")
+    return json.loads(text)
+
+
+def _write(pack: Path, runs: dict[str, dict[str, Any]]) -> None:
+    """Write the two files of a packed folder, the same bytes for the same records."""
+    lines, curves, unchecked = [], [("run", "stage", "step", "seconds", "term", "value")], []
+    for name, content in runs.items():
+        events = content["events"]
+        others = [e for e in events if e["kind"] not in ("progress", "checkpoint")]
+        start = others[0].get("time", 0) if others else 0
+        for event in _thin([e for e in events if e["kind"] == "progress"]):
+            place = name, event["stage"], event["step"], round(event["time"] - start, 1)
+            terms = {k: v for k, v in event.items() if k not in _PLACE and type(v) in (int, float)}
+            curves += [(*place, term, f"{value:.6g}") for term, value in terms.items()]
+        content, fits = _checked(content | {"events": others})
+        unchecked += [] if fits else [name]
+        lines.append(json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n")
+    body = "".join(lines).encode()
+    digest = hashlib.sha256(body).hexdigest()
+    head = {"packed": VERSION, "runs": len(runs), "digest": digest, "unchecked": unchecked}
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(curves)
+    for file, text in (
+        (_CURVES, table.getvalue().encode()),
+        (NAME, json.dumps(head).encode() + b"\n" + body),
+    ):
+        write_whole(pack / file, gzip.compress(text, mtime=0), "DESTINATION")
+
+
+def _checked(content: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A line with today's names, and whether all of it is as the schema says."""
+    from shalabench.records import schema
+
+    try:
+        results = {name: schema.read("result", r, name) for name, r in content["results"].items()}
+        run = schema.read("run", content["run"], "run.json")
+        trained = schema.read("trained", content["trained"], "trained.json")
+    except schema.SchemaError:
+        return content, False
+    return content | {"run": run, "trained": trained, "results": results}, True
+
+
+def _thin(progress: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some readings of the losses, and the last."""
+    fit = [
+        e
+        for e in progress
+        if isinstance(e.get("stage"), str) and {type(e.get("step")), type(e.get("time"))} <= _TIMES
+    ]
+    spread = fit[:: max(1, len(fit) // _PROGRESS_KEPT)]
+    return spread if spread[-1:] == fit[-1:] else [*spread, fit[-1]]
+
+
+def _write_pictures(folder: RunFolder, target: Path) -> None:
+    """Add the pictures of a run that are missing."""
+    results = (folder.result(name) for name in folder.result_names())
+    for name in (name for result in results for name in result.get("pictures") or ()):
+        file, copy = folder.picture(name), target / Path(name).with_suffix(".webp").name
+        if file and not copy.exists():
+            content = file.read_bytes() if file.suffix == ".webp" else _as_webp(file)
+            write_whole(copy, content, "DESTINATION")
+
+
+def _as_webp(file: Path) -> bytes:
+    """A picture as WebP: without loss, or with a loss that nobody sees where that is smaller."""
+    from PIL import Image
+
+    found = []
+    with Image.open(file) as picture:
+        for options in ({"lossless": True}, {"quality": _QUALITY, "use_sharp_yuv": True}):
+            out = io.BytesIO()
+            picture.convert("RGB").save(out, "WEBP", **options)
+            found.append(out.getvalue())
+    return min(found, key=len)

@@ -1,0 +1,47 @@
+"""The committed records give, cell for cell, the tables that were made before they were packed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from shalabench.analysis.compare import compare, render_comparisons
+from shalabench.analysis.tables import render, tables_of
+from shalabench.config.ablations import read_ablation
+from shalabench.records.frame import load
+from shalabench.records.store import Store
+
+RESULTS = Path(__file__).parent.parent.parent / "results"
+STORES = [Store(RESULTS / name) for name in ("reference", "ablations")]
+GOLDEN = json.loads(gzip.decompress((Path(__file__).parent / "golden.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def records():
+    return load(STORES[:1]), load(STORES)
+
+
+@pytest.mark.parametrize("name", GOLDEN["tables"])
+def test_every_cell_of_a_table_is_as_before(records, name):
+    reference, both = records
+    if name.startswith("ablation-"):
+        _, ablation, metric = name.split("-")
+        tables = tables_of(both, metric, ablation=read_ablation(ablation))
+    else:
+        tables = tables_of(reference, name)
+    assert render(tables, "csv").splitlines() == GOLDEN["tables"][name].splitlines()
+
+
+@pytest.mark.parametrize("pair", GOLDEN["compare"])
+def test_every_comparison_is_as_before(pair):
+    a, b, words = pair.split("|")
+    words = words.replace("--", "").split()
+    filters = dict(zip(words[::2], words[1::2], strict=True))
+    found = json.loads(render_comparisons(*compare(a, b, STORES, **filters), as_json=True))
+    for comparison in found["comparisons"]:
+        kept = (row for row in comparison["configuration"] if not row[0].startswith("code digest"))
+        comparison["configuration"] = list(kept)
+    assert found == GOLDEN["compare"][pair]

@@ -1,0 +1,106 @@
+"""Data frames from made-up stores whose values are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from helpers.records import write_run
+
+from bench import main
+from shalabench.analysis.tables import make_tables
+from shalabench.records.frame import load
+from shalabench.records.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    for seed, value in enumerate((0.80, 0.82, 0.84)):
+        write_run(tmp_path, "shala", seed, value)
+    for seed, value in enumerate((0.30, 0.34, 0.38)):
+        write_run(tmp_path, "mmvae+", seed, value)
+    return Store(tmp_path)
+
+
+def table_of(store, metric="coherence/joint", **filters):
+    return next(t for t in make_tables([store], metric, **filters) if t.dataset == "polymnist")
+
+
+RESULT = "results/coherence-0.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        *((RESULT, ("scores", 0, "stderr"), x) for x in (float("nan"), float("inf"), -1, "x")),
+        *((RESULT, ("scores", 0, "n"), x) for x in (None, "many", 1.5, -1, True)),
+        *((RESULT, ("scores", 0, "value"), x) for x in (float("nan"), "0.5", None, 10**309)),
+        (RESULT, ("scores", 0, "given"), "m0"),
+        (RESULT, ("scores", 0, "target"), 5),
+        (RESULT, ("scores", 0, "metric"), "coherence/undescribed"),
+        *((RESULT, ("metrics", 0, "digits"), x) for x in ("3", -1, 10**9)),
+        *((RESULT, ("metrics", 0, "direction"), x) for x in ("bigger", None)),
+        *((RESULT, ("details",), x) for x in (None, {"notes": None}, {"notes": "x"})),
+        (RESULT, ("details",), {"row": {"protocol": 5}}),
+        (RESULT, ("details",), {"row": {"resolution": "wide"}}),
+        (RESULT, ("details",), {"intervals": {"coherence/joint": [1]}}),
+        (RESULT, ("instruments",), ["x"]),
+        (RESULT, ("pictures",), None),
+        (RESULT, ("classifiers", "m0", "digest"), 5),
+        (RESULT, ("provenance", "seconds"), "x"),
+        *(("run.json", ("seed",), x) for x in ("0", -1)),
+        ("run.json", ("paper",), None),
+        ("run.json", ("overrides",), [1]),
+        ("run.json", ("origins",), {"model.x": ["alone"]}),
+        ("run.json", ("data", "fingerprint"), 3),
+        ("run.json", ("data", "sizes"), {"test": "x"}),
+        ("run.json", ("data", "modalities"), None),
+        ("trained.json", ("provenance", "source"), None),
+        ("trained.json", ("provenance",), ["source", "nets"]),
+        *(("trained.json", ("provenance", key), "x") for key in ("seconds", "peak_memory")),
+        ("trained.json", ("parameters",), "many"),
+        ("failed.json", ("reason",), None),
+        ("failed.json", ("status",), 5),
+    ],
+)
+def test_a_field_of_another_schema_costs_its_record_alone(store, tmp_path, file, keys, value):
+    path = tmp_path / "shala-0-" / file
+    content = json.loads(path.read_text()) if path.exists() else {"status": "failed"}
+    *above, last = keys
+    place = content
+    for key in above:
+        place = place[key]
+    place[last] = value
+    path.write_text(json.dumps(content))
+    found = load([store])
+    (problem,) = found.problems
+    assert problem.where == (f"shala-0-/{file}" if file == RESULT else "shala-0-")
+    assert problem.kind == "another schema"
+    assert last in problem.text or "coherence/undescribed" in problem.text
+    assert len(found.runs) == 6 - (file != RESULT)
+    rows = {row.label: row.cells["coherence/joint"] for row in table_of(store).rows if row.cells}
+    assert {label: cell.seeds for label, cell in rows.items()} == {"shala": 2, "mmvae+": 3}
+    assert not rows["mmvae+"].best
+
+
+@pytest.mark.parametrize("name", ["trained.json", "failed.json", "run.json"])
+@pytest.mark.parametrize("content", ["[1]", "null", "5"])
+def test_a_record_that_is_no_object_is_told(store, tmp_path, name, content):
+    (tmp_path / "shala-0-" / name).write_text(content)
+    (problem,) = load([store]).problems
+    assert (problem.where, problem.kind) == ("shala-0-", "unreadable")
+    assert "where an object is expected" in problem.text
+    found = CliRunner().invoke(main, ["export", str(tmp_path / "copy"), "--store", str(tmp_path)])
+    assert isinstance(found.exception, SystemExit | None)
+
+
+def test_a_score_of_newer_code_says_so(store, tmp_path):
+    path = tmp_path / "shala-0-" / RESULT
+    content = json.loads(path.read_text())
+    content["scores"][0]["unit"] = "dB"
+    path.write_text(json.dumps(content))
+    (problem,) = load([store]).problems
+    assert problem.kind == "another schema"
+    assert "'unit'" in problem.text
+    assert "newer code" in problem.text
