@@ -21,9 +21,11 @@ from shalabench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from shalabench.api.registry import Kind
     from shalabench.config.plan import Run
 
-_KINDS = {"models": "model", "datasets": "dataset", "evaluators": "evaluator", "presets": "preset"}
+_KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "evaluators": "evaluator"}
+_LISTS = (*_KINDS, "presets")
 
 
 @click.command("list", cls=Command)
@@ -34,9 +36,9 @@ def list_(what: str | None, as_json: bool) -> None:
 
     WHAT is one of models, datasets, evaluators and presets; without it, all are listed.
     """
-    if what is not None and what not in _KINDS:
-        raise BenchError(unknown("kind", what, _KINDS))
-    _print({kind: _describe(kind) for kind in ([what] if what else _KINDS)}, as_json)
+    if what is not None and what not in _LISTS:
+        raise BenchError(unknown("kind", what, _LISTS))
+    _print({kind: _describe(kind) for kind in ([what] if what else _LISTS)}, as_json)
 
 
 @click.command(cls=Command)

@@ -168,7 +168,8 @@ def headline_metrics() -> list[str]:
     """
     from shalabench.api.registry import entries
 
-    metrics = [metric for entry in entries("evaluator").values() for metric in entry.cls.metrics]
+    evaluators: list[Any] = [entry.cls for entry in entries("evaluator").values()]
+    metrics = [metric for evaluator in evaluators for metric in evaluator.metrics]
     headlines = [metric for metric in metrics if getattr(metric, "headline", True)]
     headlines.sort(key=lambda metric: metric.biased)
     return list(dict.fromkeys(metric.name.split("/")[0] for metric in headlines))
