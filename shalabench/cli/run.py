@@ -162,14 +162,15 @@ def _print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **fil
 
 
 def headline_metrics() -> list[str]:
-    """Families of the headline metrics that the registered evaluators declare, such as "psnr".
+    """Families of metrics, such as "psnr", in the order in which a table of them is tried.
 
-    They are in order of registration; metrics that depend on the number of samples come last.
+    First those with a headline metric, as the registered evaluators declare it; among them, metrics
+    that depend on the number of samples come last. Then the other metrics of methods.
     """
     from shalabench.api.registry import entries
 
     evaluators: list[Any] = [entry.cls for entry in entries("evaluator").values()]
     metrics = [metric for evaluator in evaluators for metric in evaluator.metrics]
-    headlines = [metric for metric in metrics if getattr(metric, "headline", True)]
-    headlines.sort(key=lambda metric: metric.biased)
-    return list(dict.fromkeys(metric.name.split("/")[0] for metric in headlines))
+    metrics = [metric for metric in metrics if getattr(metric, "role", "method") == "method"]
+    metrics.sort(key=lambda metric: (not getattr(metric, "headline", True), metric.biased))
+    return list(dict.fromkeys(metric.name.split("/")[0] for metric in metrics))
