@@ -111,7 +111,7 @@ def test_of_runs_that_differ_in_what_nobody_overrode_those_with_the_most_variant
         (["run", "--ablation", "guidanse", "--dataset", "toy"], "Did you mean 'guidance'?"),
         (
             ["run", "--ablation", "table5", "--models", "shala", "--dataset", "toy"],
-            "leave --models",
+            "Leave out --models",
         ),
         (["run", "--dataset", "toy"], "table5"),
     ],

@@ -16,6 +16,12 @@ ROOMS = ("shala", "baselines", "evaluators", "classifiers")  # besides those of 
 COMPONENT = {"shalabench.api", "shalabench.nets", "shalabench.metrics"}
 ALLOWED = {
     "bench": {"shalabench.cli", "shalabench.api"},
+    "shalabench": {
+        "shalabench.api",
+        "shalabench.config",
+        "shalabench.execute",
+        "shalabench.records",
+    },
     "shalabench.api": set(),
     "shalabench.config": {"shalabench.api"},
     "shalabench.records": {"shalabench.api", "shalabench.config"},

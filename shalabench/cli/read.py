@@ -1,0 +1,197 @@
+"""The commands that read records: tables, comparisons, figures, reports, states, copies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shalabench.api.errors import BenchError
+from shalabench.cli.options import (
+    Command,
+    data_options,
+    filter_options,
+    json_option,
+    parse_digits,
+    read_stores,
+    split_option,
+    stores_option,
+)
+
+
+@click.command(cls=Command)
+@click.option("--metric", help="A metric, or the first part of several: coherence.")
+@click.option("--ablation", help="Name of an ablation; it also names a metric.")
+@filter_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+    default="text",
+    show_default=True,
+    help="How to write the table.",
+)
+@split_option
+@stores_option
+@click.option(
+    "--mix", is_flag=True, help="Average runs even if their code or their data version differ."
+)
+@json_option
+def table(
+    metric: str | None,
+    ablation: str | None,
+    form: Any,
+    stores: tuple[Path, ...],
+    mix: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Print measured values beside the published ones.
+
+    A star marks the best value of a column and all values that are not significantly worse.
+    """
+    from shalabench.analysis.tables import make_tables, render
+    from shalabench.config.ablations import read_ablation
+    from shalabench.records.gather import refuse_unmeasured
+
+    chosen = read_ablation(ablation) if ablation else None
+    metric = metric or (chosen.metric if chosen else None)
+    if not metric:
+        raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
+    read = read_stores(stores, *(("ablations",) if chosen else ()))
+    refuse_unmeasured(read, **filters)
+    tables = make_tables(read, metric, mix=mix, ablation=chosen, **filters)
+    click.echo(render(tables, "json" if as_json else form))
+
+
+@click.command(cls=Command)
+@click.argument("a")
+@click.argument("b")
+@click.option("--metric", default="", help="Only metrics whose names start with this.")
+@filter_options
+@split_option
+@stores_option
+@json_option
+def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
+    """Compare two methods, presets, commits or folders of records: A minus B.
+
+    The output lists the settings that differ, then the difference of each metric with its 95 %
+    interval. If A and B share two or more seeds, the difference is paired by seed. A and B may
+    also be rows of a table, such as "shala (condition on x)".
+    """
+    from shalabench.analysis import compare as comparing
+    from shalabench.analysis.variants import ablation_of
+
+    read = read_stores(stores, *(("ablations",) if ablation_of((a, b)) else ()))
+    click.echo(comparing.render_comparisons(*comparing.compare(a, b, read, **filters), as_json))
+
+
+@click.command(cls=Command)
+@click.argument("out", type=click.Path(path_type=Path))
+@split_option
+@stores_option
+@json_option
+def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> None:
+    """Write all records as a folder of web pages. Open OUT/index.html first.
+
+    The command creates OUT, or replaces an older report in it. The pages need no network.
+    """
+    from shalabench.report import build_report
+
+    built = build_report(read_stores(stores, "ablations"), out, split)
+    message = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
+    if built.problems:
+        message += f" {built.problems} records are left out; the first page names them."
+    click.echo(json.dumps(vars(built)) if as_json else message)
+
+
+@click.command(cls=Command)
+@click.argument(
+    "kind",
+    type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "latent"]),
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("figures"),
+    show_default=True,
+    help="Folder for the figures.",
+)
+@filter_options
+@click.option(
+    "--digits", callback=parse_digits, help="Only runs whose data have just these digits: 0,1."
+)
+@split_option
+@stores_option
+@data_options
+def figure(
+    kind: str,
+    out: Path,
+    stores: tuple[Path, ...],
+    data_root: Path,
+    cache_dir: Path,
+    **filters: Any,
+) -> None:
+    """Draw a figure as SVG and PDF for each dataset and preset.
+
+    \b
+    tradeoff  coherence against FID, or cross against joint coherence
+    curves    training losses
+    heatmap   scores by given and target modality
+    dots      each method beside the published values
+    cost      quality against training time
+    angles    PSNR of unseen views by their angle to the given view
+    latent    prior and posterior of each method
+
+    The figure `latent` needs the weights and the data of a run. Latents of two dimensions are drawn
+    as they are (the paper's Figure 4), with the steps of a diffusion prior. Latents of more
+    dimensions are projected by PCA and by UMAP (extra: umap) or t-SNE.
+    """
+    read = read_stores(stores)
+    if kind == "latent":  # the only figure that needs torch
+        from shalabench.api import DataPaths
+        from shalabench.report.latents import write_latents
+
+        paths, store = DataPaths(data_root, cache_dir), next(iter(stores), None)
+        files, left_out = write_latents(read, out, paths, store=store, **filters)
+    else:
+        from shalabench.report.paper import write_figures
+
+        files, left_out = write_figures(kind, read, out, **filters)
+    for text in left_out:
+        click.echo(f"Left out: {text}", err=True)
+    click.echo("\n".join(map(str, files)))
+
+
+@click.command(cls=Command)
+@stores_option
+@click.option(
+    "--outdated",
+    is_flag=True,
+    help="Only runs whose preset has other settings today, with these settings. Slower: it imports "
+    "every method.",
+)
+@json_option
+def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:
+    """Print the state, stage, step and last loss of each run."""
+    from shalabench.analysis.status import describe, render_status
+
+    folders = [folder for store in read_stores(stores) for folder in store.runs()]
+    if outdated:
+        from shalabench.analysis.outdated import describe_outdated
+
+        states = describe_outdated(folders)
+    else:
+        states = [describe(folder) for folder in folders]
+    click.echo(json.dumps(states, indent=1) if as_json else render_status(states))
+
+
+@click.command(cls=Command)
+@click.argument("destination", type=click.Path(path_type=Path))
+@stores_option
+def export(destination: Path, stores: tuple[Path, ...]) -> None:
+    """Copy the records of finished runs to a folder, without weights and checkpoints."""
+    copied = sum(store.export(destination) for store in read_stores(stores))
+    click.echo(f"{copied} finished runs are recorded in {destination}.")

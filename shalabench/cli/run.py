@@ -1,0 +1,176 @@
+"""The command that trains and evaluates."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shalabench.api.errors import BenchError
+from shalabench.cli.options import (
+    Command,
+    data_options,
+    jobs_option,
+    json_option,
+    parse_duration,
+    parse_names,
+    parse_seeds,
+    set_option,
+    split_option,
+    threads_option,
+)
+from shalabench.records.locations import default_store
+
+
+@click.command(cls=Command)
+@click.option("--models", callback=parse_names, help="Methods separated by commas, or all.")
+@click.option("--ablation", help="Name of an ablation; run its variants in place of --models.")
+@click.option("--dataset", required=True, help="Name of a dataset (see: list datasets).")
+@click.option("--preset", default="quick", show_default=True, help="Budget (see: list presets).")
+@click.option(
+    "--seeds",
+    default="1",
+    show_default=True,
+    callback=parse_seeds,
+    help="A count (3 means 0,1,2) or a list (0,4; a single seed ends with a comma: 4,).",
+)
+@set_option
+@data_options
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    default=default_store,
+    help="Folder for the records. By default results/runs of the clone or, if there is no clone, "
+    "results/runs in the current folder.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
+@jobs_option
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Run on this machine, or on a Ray cluster (extra: ray).",
+)
+@click.option("--address", default="auto", show_default=True, help="Address of the Ray cluster.")
+@click.option(
+    "--gpus-per-run",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="GPUs of a run on Ray; may be a fraction.",
+)
+@click.option(
+    "--time-limit", callback=parse_duration, help="Stop with a checkpoint after 90s, 30m or 2h."
+)
+@click.option(
+    "--checkpoint-every",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Seconds between checkpoints.",
+)
+@threads_option
+@click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
+@click.option(
+    "--evaluators",
+    callback=parse_names,
+    help="Evaluators separated by commas. By default all that apply.",
+)
+@split_option
+@click.option(
+    "--classifiers",
+    "archive",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of classifiers to use in place of the shipped ones.",
+)
+@click.option("--retry", is_flag=True, help="Try runs again that failed before.")
+@json_option
+@click.pass_context
+def run(ctx: click.Context, **options: Any) -> None:
+    """Train and evaluate methods, then print a table of the main metric.
+
+    Finished work is not repeated. An interrupted run continues from its last checkpoint.
+    """
+    from shalabench.api import DataPaths
+    from shalabench.config.plan import plan, plan_ablation
+    from shalabench.execute.campaign import Options, drive
+    from shalabench.execute.progress import Reporter
+
+    ablation = _read_ablation(options["ablation"], options["models"])
+    limit = options["time_limit"]
+    overrides = options["overrides"] + (("train.compile=true",) if options["compiled"] else ())
+    work = (
+        options["dataset"],
+        options["preset"],
+        options["seeds"],
+        overrides,
+        options["evaluators"],
+    )
+    runs = plan_ablation(ablation, *work) if ablation else plan(options["models"], *work)
+    same = ("store", "evaluators", "split", "archive", "device", "jobs", "engine", "address")
+    with Reporter() as reporter:
+        summary = drive(
+            runs,
+            Options(
+                **{name: options[name] for name in (*same, "checkpoint_every", "threads", "retry")},
+                paths=DataPaths(options["data_root"], options["cache_dir"]),
+                gpus=options["gpus_per_run"],
+                deadline=time.time() + limit if limit is not None else None,
+            ),
+            reporter,
+        )
+    filters = {key: options[key] for key in ("dataset", "preset", "split")}
+    filters |= {"ablation": ablation} if ablation else {"models": options["models"]}
+    _print_table(options["store"], options["as_json"], **filters)
+    ctx.exit(summary.exit_code)
+
+
+def _read_ablation(name: str | None, models: tuple[str, ...]) -> Any:
+    from shalabench.config.ablations import ablations, read_ablation
+
+    if name and models:
+        raise BenchError(
+            f"The ablation '{name}' already names its method. Leave out --models or --ablation."
+        )
+    if not name and not models:
+        raise BenchError(
+            "No model is named. Write --models shala, --models all, or --ablation with one of "
+            f"{', '.join(ablations())}."
+        )
+    return read_ablation(name) if name else None
+
+
+def _print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **filters: Any) -> None:
+    """Print the table of the first headline metric that the runs have."""
+    from shalabench.analysis.tables import make_tables, render
+    from shalabench.records.store import Store
+
+    models = () if models == ("all",) else models
+    reason = None
+    for metric in headline_metrics():
+        try:
+            tables = make_tables([Store(store)], metric, models=models, **filters)
+        except BenchError as error:  # the runs are recorded; a table only shows them
+            reason = reason or error
+            continue
+        click.echo(render(tables, "json" if as_json else "text"))
+        return
+    click.echo(f"No table: {reason}", err=True)
+
+
+def headline_metrics() -> list[str]:
+    """Families of metrics, such as "psnr", in the order in which a table of them is tried.
+
+    First those with a headline metric, as the registered evaluators declare it; among them, metrics
+    that depend on the number of samples come last. Then the other metrics of methods.
+    """
+    from shalabench.api.registry import entries
+
+    evaluators: list[Any] = [entry.cls for entry in entries("evaluator").values()]
+    metrics = [metric for evaluator in evaluators for metric in evaluator.metrics]
+    metrics = [metric for metric in metrics if getattr(metric, "role", "method") == "method"]
+    metrics.sort(key=lambda metric: (not getattr(metric, "headline", True), metric.biased))
+    return list(dict.fromkeys(metric.name.split("/")[0] for metric in metrics))

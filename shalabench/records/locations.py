@@ -1,0 +1,44 @@
+"""Default folders of records and data, in a clone and in an installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shalabench.records.store import Store
+
+DATA_ROOT = Path("shala-data")  # unless SHALA_DATA or --data-root names another
+CACHE = Path.home() / ".cache" / "shala-bench"  # unless SHALA_CACHE or --cache-dir names another
+_PACKAGE = Path(__file__).parent.parent
+
+
+def clone() -> Path | None:
+    """The clone that holds this package, or None where it was installed from a wheel."""
+    root = _PACKAGE.parent
+    return root if (root / "bench.py").is_file() and (root / "results").is_dir() else None
+
+
+def committed() -> Path:
+    """The folder of the records that are part of the project: `reference` and `ablations`."""
+    root = clone()
+    return root / "results" if root else _PACKAGE / "records" / "committed"
+
+
+def default_store(name: str = "runs") -> Path:
+    """Where new runs are recorded by default: in `results` of the clone or of the current folder.
+
+    Args:
+        name: Of the folder within `results`.
+    """
+    return (clone() or Path()) / "results" / name
+
+
+def default_stores(*more: str) -> list[Path]:
+    """What is read by default: the runs made here or, before any, the reference records.
+
+    Args:
+        more: Other committed folders to read with the reference records, such as "ablations".
+    """
+    runs = default_store()
+    if Store(runs).runs():
+        return [runs]
+    return [committed() / name for name in ("reference", *more)]

@@ -1,0 +1,1 @@
+"""Components for shala-bench from another package."""
