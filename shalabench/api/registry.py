@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the component's code, without comments and docstrings."""
+        """Of what the component's code computes; see `source_digest`."""
         return source_digest(self.files)
 
 
@@ -147,14 +147,45 @@ def _import_files(kind: Kind, package: str) -> None:
             _broken[kind][module] = Broken(module, f"{type(error).__name__}: {error} (line {line})")
 
 
-def source_digest(files: list[Path]) -> str:
-    """SHA-256 over the syntax of Python files: comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
+def source_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over what Python files compute, so that a move or new words leave it as it is.
+
+    Imports, docstrings, comments, layout, names and order of files, messages of errors, the texts
+    of settings and the papers of components do not count. Top-level statements are sorted, so that
+    a file may also be split.
+
+    Returns:
+        "v2:" and the digest; digests without it were made in another way and are never equal.
+    """
+    statements = set()
     for file in files:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            documented = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
-            if documented and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
-        digest.update(file.name.encode() + b"\0" + ast.dump(tree).encode() + b"\0")
-    return digest.hexdigest()
+        tree = _Computed().visit(ast.parse(file.read_text(encoding="utf-8")))
+        statements |= {ast.unparse(statement) for statement in tree.body}
+    return f"v2:{hashlib.sha256(chr(0).join(sorted(statements)).encode()).hexdigest()}"
+
+
+class _Computed(ast.NodeTransformer):
+    """Removes from a syntax tree what changes no number."""
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        return None
+
+    visit_ImportFrom = visit_Import
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        node.exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = ast.unparse(node.func).rpartition(".")[2]
+        texts: tuple[str, ...] = ()
+        if name == "setting":  # setting(default, meaning, source, **limits)
+            texts, node.args = ("meaning", "source"), node.args[:1]
+        elif name in ("register_model", "register_dataset", "register_evaluator"):
+            texts = ("paper",)
+        node.keywords = [word for word in node.keywords if word.arg not in texts]
+        return self.generic_visit(node)
