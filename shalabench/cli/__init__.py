@@ -168,7 +168,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     """
     from shalabench.api import DataPaths
     from shalabench.config.plan import plan, plan_ablation
-    from shalabench.execute.campaign import Options, drive
+    from shalabench.execute.campaign import Options, run_campaign
     from shalabench.execute.progress import Reporter
 
     ablation = _ablation(options["ablation"], options["models"])
@@ -183,7 +183,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     )
     runs = plan_ablation(ablation, *work) if ablation else plan(options["models"], *work)
     with Reporter() as reporter:
-        summary = drive(
+        summary = run_campaign(
             runs,
             Options(
                 store=options["store"],
@@ -464,7 +464,7 @@ def _run_work(
     from shalabench.analysis.check import not_judged
     from shalabench.api import DataPaths
     from shalabench.config.plan import plan
-    from shalabench.execute.campaign import Options, drive
+    from shalabench.execute.campaign import Options, run_campaign
     from shalabench.execute.progress import Reporter
     from shalabench.execute.provenance import describe_checkout
 
@@ -476,7 +476,7 @@ def _run_work(
     paths = DataPaths(options["data_root"], options["cache_dir"])
     checkout = describe_checkout()
     with Reporter() as reporter:
-        summary = drive(
+        summary = run_campaign(
             runs,
             Options(
                 store=store,

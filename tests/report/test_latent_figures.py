@@ -15,7 +15,7 @@ from helpers.records import write_run
 from bench import main
 from shalabench.api import BenchError, DataPaths
 from shalabench.config.plan import plan
-from shalabench.execute.campaign import Options, drive
+from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.execute.trained import load_trained
 from shalabench.records.store import RunFolder, Store
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
         overrides.append("train.precision=float32")
         runs += plan(models.split(","), "toy", "smoke", (0,), overrides)
     with Reporter() as reporter:
-        assert drive(runs, chosen, reporter).exit_code == 0
+        assert run_campaign(runs, chosen, reporter).exit_code == 0
     return chosen
 
 

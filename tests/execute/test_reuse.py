@@ -10,7 +10,7 @@ import torch
 from shalabench.api import DataPaths
 from shalabench.config.ablations import read_ablation
 from shalabench.config.plan import plan, plan_ablation
-from shalabench.execute.campaign import Options, drive
+from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.records.store import Store
 
@@ -21,7 +21,7 @@ def run(store, *overrides, model="shala", runs=None):
     paths = DataPaths(store.parent, store.parent / "cache")
     options = Options(store=store, paths=paths, evaluators=("samples",), device="cpu", threads=1)
     with Reporter() as reporter:
-        outcomes = drive(runs, options, reporter).outcomes.values()
+        outcomes = run_campaign(runs, options, reporter).outcomes.values()
     assert {o.status for o in outcomes} == {"done"}, outcomes
     return [next(f for f in Store(store).runs() if f.path == o.folder) for o in outcomes][-1]
 

@@ -20,7 +20,7 @@ from shalabench.api import BenchError, DataError, DataPaths
 from shalabench.config.ablations import read_ablation
 from shalabench.config.plan import plan, plan_ablation
 from shalabench.execute import campaign as module
-from shalabench.execute.campaign import Options, drive
+from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.records.store import RunFolder, Store
 
@@ -70,7 +70,7 @@ def smoke(*models, seeds=(0,), overrides=()):
 def run(runs, chosen):
     ear = Ear()
     with ear:
-        return drive(runs, chosen, ear), ear.said
+        return run_campaign(runs, chosen, ear), ear.said
 
 
 def test_a_run_leaves_weights_records_and_pictures(tmp_path, judges):
