@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,8 @@ import classifiers
 from shalabench.api import BenchError, DataError, DataPaths
 from shalabench.config.ablations import read_ablation
 from shalabench.config.plan import plan, plan_ablation
-from shalabench.execute import campaign as module
-from shalabench.execute.campaign import Options, run_campaign
+from shalabench.execute import inputs, runner
+from shalabench.execute.campaign import STOPPED_EXIT, Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.records.store import RunFolder, Store
 
@@ -202,7 +203,7 @@ def test_out_of_memory_names_the_batch_size(tmp_path, judges, monkeypatch):
     def starve(*_):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(module, "train", starve)
+    monkeypatch.setattr(runner, "train", starve)
     summary, _ = run(smoke("shala"), options(tmp_path, judges))
     (outcome,) = summary.outcomes.values()
     assert "model.batch_size = 32" in outcome.text
@@ -211,7 +212,7 @@ def test_out_of_memory_names_the_batch_size(tmp_path, judges, monkeypatch):
 def test_a_time_limit_stops_with_a_checkpoint_and_its_own_code(tmp_path, judges):
     chosen = options(tmp_path, judges, deadline=time.time())
     summary, _ = run(smoke("shala"), chosen)
-    assert summary.exit_code == module.STOPPED_EXIT
+    assert summary.exit_code == STOPPED_EXIT
     (folder,) = Store(chosen.store).runs()
     assert folder.checkpoints()
     assert folder.state() == "stopped"
@@ -226,7 +227,9 @@ def test_a_run_that_another_process_holds_is_left_alone(tmp_path, judges):
     before = sorted(p.name for p in folder.path.rglob("*"))
     with folder.lock(wait=False) as held:
         assert held
-        outcome = module.perform(smoke("shala")[0], options(tmp_path, judges), lambda event: None)
+        outcome = runner.perform(
+            smoke("shala")[0], options(tmp_path, judges), lambda event: None, threading.Event()
+        )
         assert outcome.status == "busy"
         assert folder.state() == "running"
     assert sorted(p.name for p in folder.path.rglob("*")) == before
@@ -308,7 +311,7 @@ def test_a_method_whose_own_code_breaks_before_training_ends_only_its_own_run(
     def skip(spec, config):
         raise TypeError("as asked")
 
-    monkeypatch.setattr(module.find("model", "mvae").cls, "skip", skip)
+    monkeypatch.setattr(runner.find("model", "mvae").cls, "skip", skip)
     summary, _ = run(smoke("mvae", "mopoe"), options(tmp_path, judges, evaluators=("samples",)))
     assert [o.status for o in summary.outcomes.values()] == ["failed", "done"]
     assert "TypeError: as asked" in next(iter(summary.outcomes.values())).text
@@ -351,14 +354,14 @@ def test_another_split_s_pictures_leave_the_test_split_s_alone(tmp_path, judges)
 @pytest.mark.parametrize("name", ["tpu9", "mps", "meta", "cuda:99", "cuda:x"])
 def test_a_device_that_is_not_there_is_told(name):
     with pytest.raises(BenchError, match=f"'{name}'"):
-        module.choose_device(name)
+        inputs.choose_device(name)
 
 
 def test_compiling_reaches_every_network_that_is_called(toy, monkeypatch):
     reached = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: reached.append(self))
     model = build("shala", toy)
-    module.compile_networks(model)
+    inputs.compile_networks(model)
     trained = {id(p) for part in reached for p in part.parameters()}
     left = [n for n, p in model.named_parameters() if id(p) not in trained]
     assert left == ["prior_net.tokens"]
