@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -380,13 +381,12 @@ def figure(
 
     found = [Store(path) for path in _stores(stores)]
     if kind == "latent":
-        from shalabench.api import DataPaths
-        from shalabench.report.latents import (
-            write_latents,  # needs torch, as the other kinds do not
-        )
+        from shalabench.api import DataPaths  # these need torch, as the other kinds do not
+        from shalabench.execute.trained import load_trained
+        from shalabench.report.latents import write_latents
 
-        paths, named = DataPaths(data_root, cache_dir), next(iter(stores), None)
-        files, left_out = write_latents(found, out, paths, store=named, **filters)
+        load = functools.partial(load_trained, paths=DataPaths(data_root, cache_dir))
+        files, left_out = write_latents(found, out, load, store=next(iter(stores), None), **filters)
     else:
         from shalabench.report.paper import write_figures
 

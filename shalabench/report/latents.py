@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,6 @@ from shalabench.api import (
     BenchError,
     Classifier,
     DataError,
-    DataPaths,
     Dataset,
     Latent,
     Model,
@@ -36,13 +35,14 @@ from shalabench.api import (
     has_ability,
 )
 from shalabench.api.registry import find
-from shalabench.execute.trained import load_trained
 from shalabench.records.gather import Gathered, Record, check_names
-from shalabench.records.store import Store
+from shalabench.records.store import RunFolder, Store
 from shalabench.report import figures
 from shalabench.report.figures import Cloud, Drawing
 from shalabench.report.paper import select, write_drawing
 from shalabench.report.sections import Section, sections_of
+
+Load = Callable[[RunFolder], tuple[Model, Dataset]]
 
 _SHOWN = 500  # points a panel
 _TIMES = (1, 0.6, 0.4, 0.2, 0)  # t / T; samplers of 5, 50 and 1,000 steps pass them all
@@ -52,7 +52,7 @@ _EXAMPLE = ("shala", "polydigits", "quick")
 def write_latents(
     stores: Sequence[Store],
     out: Path,
-    paths: DataPaths,
+    load: Load,
     *,
     store: Path | None = None,
     digits: tuple[int, ...] = (),
@@ -64,7 +64,7 @@ def write_latents(
     Args:
         stores: Where runs lie.
         out: A folder; made where missing.
-        paths: Where the data lie.
+        load: Gives the trained model and the data of a run (`shalabench.execute.trained`).
         store: The folder that --store named, for the commands in messages.
         digits: Only runs on these digits; any run where empty.
         split: What is encoded.
@@ -85,7 +85,7 @@ def write_latents(
     for section in sections_of(found):
         for label, records in section.records:
             try:
-                drawing = _draw(section, records, paths, split, store)
+                drawing = _draw(section, records, load, split, store)
             except BenchError as error:
                 left_out.append(str(error))
                 continue
@@ -125,7 +125,7 @@ def _command(
 
 
 def _draw(
-    section: Section, records: Sequence[Record], paths: DataPaths, split: str, store: Path | None
+    section: Section, records: Sequence[Record], load: Load, split: str, store: Path | None
 ) -> Drawing:
     run = records[0].run
     if not has_ability(find("model", run["model"]).cls, Latent):
@@ -138,7 +138,7 @@ def _draw(
             f"{records[0].name} is recorded without weights, {why}, and latents are drawn from "
             f"weights. This trains it: {_command(*names, store)}"
         )
-    model, dataset = load_trained(section.folders[record.name], paths)
+    model, dataset = load(section.folders[record.name])
     with torch.inference_mode():
         return _Sight(model, dataset, split, record).drawing()
 
