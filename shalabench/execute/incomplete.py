@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 
 from shalabench.api import DataPaths, Dataset, DataSpec, Model, Rng, Split, derive_seed
+from shalabench.api.dataset import SplitName
 from shalabench.records.ids import hash_of
 
 
@@ -40,7 +41,7 @@ class Incomplete(Dataset):
             source=f"{whole.source}; each training view absent with probability {self.missing:g}",
         )
 
-    def split(self, name: str) -> Split:
+    def split(self, name: SplitName) -> Split:
         split = self.complete.split(name)
         return self._hide_views(split) if name == "train" else split
 

@@ -1,6 +1,6 @@
-"""Priors that are fitted to a trained method's encodings, in place of its own prior.
+"""Priors that are fitted to the encodings of a trained method and replace its own prior.
 
-A new one is a subclass of `FittedPrior` in a file of its own, and a line of `fitted_priors`.
+To add one, write a subclass of `FittedPrior` in a new file and add it to `fitted_priors`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OF_THE_PRIOR = ("prior", "sample", "trace")  # abilities that a method's own pr
 
 
 class FittedPrior(nn.Module, ABC):
-    """A distribution over a shared latent that is learned after the method's own training.
+    """A distribution over a shared latent that is learned after the method is trained.
 
     Args:
         dim: D, size of the latent.
@@ -53,23 +53,26 @@ def fitted_priors() -> dict[str, type[FittedPrior]]:
 
 
 def with_prior(cls: type[Model], settings: PriorSettings) -> Any:
-    """A method with the prior that the settings ask for.
+    """A method with the prior that the settings select.
 
     Returns:
-        The class itself for its own prior; else a `MethodWithPrior`, which is used as a class is.
+        The class itself for `prior.kind=own`; else a `MethodWithPrior`, which is used like a class.
     """
-    kinds = fitted_priors()
-    return MethodWithPrior(cls, kinds[settings.kind], settings) if settings.kind in kinds else cls
+    if settings.kind == "own":
+        return cls
+    return MethodWithPrior(cls, fitted_priors()[settings.kind], settings)
 
 
 def identity_of(settings: PriorSettings) -> dict[str, Any]:
-    """What a fitted prior adds to the identity of a training; nothing for a method's own prior."""
-    prior = fitted_priors().get(settings.kind)
-    return settings.model_dump(mode="json", include={"kind", *prior.reads}) if prior else {}
+    """The settings of a fitted prior, for a run's identity; none for `prior.kind=own`."""
+    if settings.kind == "own":
+        return {}
+    reads = fitted_priors()[settings.kind].reads
+    return settings.model_dump(mode="json", include={"kind", *reads})
 
 
 class MethodWithPrior:
-    """A method's class together with a fitted prior: it has its abilities and builds its models."""
+    """A method and a fitted prior; builds models and has the abilities that they will have."""
 
     def __init__(self, cls: type[Model], prior: type[FittedPrior], settings: PriorSettings):
         self._cls, self._prior, self._settings = cls, prior, settings
@@ -97,21 +100,21 @@ class MethodWithPrior:
 class WithPrior(Model):
     """A method whose joint samples come from a fitted prior.
 
-    It has the abilities of the method, except for those of the method's own prior. Its weights keep
-    the method's names, so that runs with and without the prior can share them.
+    It keeps the method's other abilities. The method's weights keep their names too, so that runs
+    with and without the fitted prior can reuse them.
 
     Args:
-        model: The method.
-        prior: What stands in for its own prior.
+        model: The method, not trained yet.
+        prior: The fitted prior, not fitted yet.
     """
 
     def __init__(self, model: Model, prior: FittedPrior):
         super().__init__(model.spec, model.config)
         self.model, self.fitted = model, prior
-        names = {name for kind in ABILITIES.values() for name in (*vars(kind), *_annotated(kind))}
-        for name in names:
-            if name[0] != "_" and name not in _OF_THE_PRIOR and hasattr(model, name):
-                setattr(self, name, getattr(model, name))
+        for ability in ABILITIES.values():
+            for name in (*vars(ability), *vars(ability).get("__annotations__", ())):
+                if not name.startswith("_") and name not in _OF_THE_PRIOR and hasattr(model, name):
+                    setattr(self, name, getattr(model, name))
 
     def stages(self) -> list[Stage]:
         stages = self.model.stages()
@@ -141,10 +144,6 @@ class WithPrior(Model):
         self.model.load_state_dict(
             {k: x for k, x in state.items() if not k.startswith(start)}, strict
         )
-
-
-def _annotated(ability: type) -> dict[str, Any]:
-    return vars(ability).get("__annotations__", {})
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
 """Weight reuse: stages that a finished run has trained alike are not trained again.
 
-A stage may name settings that neither it nor a stage before it reads (`Stage.ignores`), such as
-the scale of a guidance that only samplers know, or the width of a prior that is trained later. A
-run that differs in nothing else from a finished one of its store takes these stages' weights from
-it. They are the ones that it would have trained, bit for bit on a CPU, as code, packages, device
-and threads are the same; and its record names the source run.
+A stage names settings that neither it nor a stage before it reads (`Stage.ignores`), such as the
+guidance scale, which only samplers read, or the width of a prior that is trained later. If a run
+differs in nothing else from a finished run of its store, it takes the weights of these stages from
+that source run. Code, packages, device and threads must be the same. On a CPU the weights are then
+equal, bit for bit, to those that the run would train. The record names the source run.
 """
 
 from __future__ import annotations
