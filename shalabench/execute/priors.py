@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shalabench.api import ABILITIES, DataSpec, Model, Rng, Settings, Stage, Views
 from shalabench.config.settings import PriorSettings
 
+_FACTS = ("name", "version", "incomplete", "reduced", "supervision")  # what a class says of itself
 _OF_THE_PRIOR = ("prior", "sample", "trace")  # abilities that a method's own prior gives it
 
 
@@ -111,15 +112,16 @@ class WithPrior(Model):
     def __init__(self, model: Model, prior: FittedPrior):
         super().__init__(model.spec, model.config)
         self.model, self.fitted = model, prior
-        for ability in ABILITIES.values():
-            for name in (*vars(ability), *vars(ability).get("__annotations__", ())):
-                if not name.startswith("_") and name not in _OF_THE_PRIOR and hasattr(model, name):
-                    setattr(self, name, getattr(model, name))
+        abilities = [vars(ability) for ability in ABILITIES.values()]
+        names = {n for v in abilities for n in (*v, *v.get("__annotations__", ())) if n[0] != "_"}
+        for name in (*_FACTS, *(names - set(_OF_THE_PRIOR))):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
 
     def stages(self) -> list[Stage]:
         stages = self.model.stages()
         for stage in stages:
-            stage.module = stage.module or self.model
+            stage.module = self.model if stage.module is None else stage.module
         return [*stages, self.fitted.stage(self.model)]
 
     def prior(self, n: int, rng: Rng) -> Tensor:

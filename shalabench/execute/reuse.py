@@ -45,8 +45,9 @@ class Reuse:
     def load(self, model: Model, stages: Sequence[Stage]) -> dict[str, Any]:
         """Load the weights; returns what a checkpoint after the last of the stages would say."""
         source = torch.load(self.weights, map_location="cpu", weights_only=True)
-        modules = [stage.module or model for stage in stages[: len(self.stages)]]
-        learned = {id(x) for m in modules for x in m.state_dict(keep_vars=True).values()}
+        modules = [stage.module for stage in stages[: len(self.stages)]]
+        parts = [model if module is None else module for module in modules]
+        learned = {id(x) for part in parts for x in part.state_dict(keep_vars=True).values()}
         keys = [key for key, x in model.state_dict(keep_vars=True).items() if id(x) in learned]
         model.load_state_dict({key: source[key] for key in keys if key in source}, strict=False)
         spent = self.spent[self.stages[-1]]

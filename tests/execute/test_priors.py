@@ -60,7 +60,8 @@ def test_a_method_keeps_its_abilities_but_for_those_of_its_own_prior(toy):
         assert able == {n for n, a in ABILITIES.items() if has_ability(cls, a)} - {"trace"}
     assert all(isinstance(model, ability) for ability in (Joint, Latent, Transfer, Translate))
     assert not isinstance(model, Trace)
-    assert model.max_given is cls.max_given
+    facts = ("max_given", "name", "version", "reduced", "supervision", "incomplete")
+    assert all(getattr(model, fact) == getattr(cls, fact) for fact in facts)
     assert with_prior(cls, PriorSettings()) is cls
 
 
