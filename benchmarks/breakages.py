@@ -34,7 +34,7 @@ from shala.prior import DiffusionPrior
 from shalabench.analysis.check import check, work_of
 from shalabench.api import Classifier, DataPaths, GradientStage, Split, Views
 from shalabench.config.plan import plan
-from shalabench.execute.campaign import Options, drive
+from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.records.store import Store
 
@@ -184,7 +184,7 @@ def broken(
     ]
     options = Options(store=store, paths=paths, evaluators=evaluators, device="cpu", threads=1)
     with breakage.apply(), Reporter() as reporter:
-        drive(runs, options, reporter)
+        run_campaign(runs, options, reporter)
     return store
 
 

@@ -41,7 +41,7 @@ from timing import best_times
 
 from shalabench.api import DataSpec, Modality, Model, Rng, Split
 from shalabench.api.registry import entries, find
-from shalabench.execute.campaign import keep_freed_memory
+from shalabench.execute.inputs import keep_freed_memory
 from shalabench.nets.backbones import Network
 from shalabench.nets.experts import subsets
 

@@ -48,7 +48,7 @@ from shalabench.api import (
 )
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import resolve
-from shalabench.execute.campaign import keep_freed_memory, order_channels_last
+from shalabench.execute.inputs import keep_freed_memory, order_channels_last
 from shalabench.nets.backbones import decode_many
 
 _BATCH = {"conv": 32, "resnet": 2}

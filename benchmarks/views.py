@@ -30,7 +30,7 @@ from shalabench.api import DataSpec, Joint, Model, Rng, Split, Translate, choose
 from shalabench.api.registry import find
 from shalabench.config.settings import Resolved, resolve
 from shalabench.datasets.sources.rig import describe_views, ring
-from shalabench.execute.campaign import order_channels_last
+from shalabench.execute.inputs import order_channels_last
 
 _GENERATED = 16  # tuples
 

@@ -1,4 +1,8 @@
-"""One registry for models, datasets and evaluators, filled by importing their files."""
+"""One registry for models, datasets and evaluators, filled by importing their files.
+
+Other packages add theirs by entry points of the groups `shalabench.models`, `shalabench.datasets`
+and `shalabench.evaluators`: each names a module whose import registers the component.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import importlib
 import inspect
 import pkgutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -52,13 +57,13 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the component's code, without comments and docstrings."""
+        """Of what the component's code computes; see `source_digest`."""
         return source_digest(self.files)
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that does not import.
+    """A file or an entry point that does not import.
 
     Attributes:
         module: Its dotted name.
@@ -71,7 +76,19 @@ class Broken:
 
 _entries: dict[tuple[Kind, str], Entry] = {}
 _broken: dict[Kind, dict[str, Broken]] = {"model": {}, "dataset": {}, "evaluator": {}}
+_clashes: dict[tuple[Kind, str], str] = {}
 _discovered: set[Kind] = set()
+
+
+class _NameClash(BenchError):
+    """Two components of a kind have the same name."""
+
+    def __init__(self, kind: Kind, name: str, first: type, second: type):
+        super().__init__(
+            f"Two {kind}s are called '{name}': {_dotted(first)} and {_dotted(second)}. "
+            "Rename one of them."
+        )
+        self.key = kind, name
 
 
 def register_model(name: str, *, paper: str, version: int) -> Callable[[T], T]:
@@ -92,11 +109,8 @@ def register_evaluator(name: str, *, version: int, paper: str = "") -> Callable[
 def _register(kind: Kind, name: str, paper: str, version: int) -> Callable[[T], T]:
     def decorate(cls: T) -> T:
         held = _entries.get((kind, name))
-        if held is not None and held.cls.__qualname__ != cls.__qualname__:
-            raise BenchError(
-                f"Two {kind}s are called '{name}': {held.cls.__module__}.{held.cls.__qualname__} "
-                f"and {cls.__module__}.{cls.__qualname__}. Rename one of them."
-            )
+        if held is not None and _dotted(held.cls) != _dotted(cls):
+            raise _NameClash(kind, name, held.cls, cls)
         cls.name, cls.version = name, version
         _entries[kind, name] = Entry(kind, name, cls, paper, version)
         return cls
@@ -104,17 +118,25 @@ def _register(kind: Kind, name: str, paper: str, version: int) -> Callable[[T], 
     return decorate
 
 
+def _dotted(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All components of a kind by name, importing their files on the first call."""
+    """All components of a kind by name; the first call imports their files and entry points."""
     if kind not in _discovered:
         _discovered.add(kind)
         for package in PACKAGES[kind]:
-            _import_files(kind, package)
+            folder = importlib.import_module(package).__path__
+            for name in [info.name for info in pkgutil.iter_modules(folder) if not info.ispkg]:
+                _import(kind, f"{package}.{name}")
+        for point in metadata.entry_points(group=f"shalabench.{kind}s"):
+            _import(kind, point.module)
     return {name: entry for (k, name), entry in sorted(_entries.items()) if k == kind}
 
 
 def broken(kind: Kind) -> list[Broken]:
-    """Files of a kind that do not import, with their reasons."""
+    """Files and entry points of a kind that do not import, with their reasons."""
     entries(kind)
     return list(_broken[kind].values())
 
@@ -124,8 +146,11 @@ def find(kind: Kind, name: str) -> Entry:
 
     Raises:
         BenchError: There is none; the message has the nearest name, the list, and any broken file.
+            Or there are two; the message names both.
     """
     known = entries(kind)
+    if (kind, name) in _clashes:
+        raise BenchError(_clashes[kind, name])
     if name in known:
         return known[name]
     message = unknown(kind, name, known)
@@ -134,27 +159,55 @@ def find(kind: Kind, name: str) -> Entry:
     raise BenchError(message)
 
 
-def _import_files(kind: Kind, package: str) -> None:
-    parent = importlib.import_module(package)
-    for info in pkgutil.iter_modules(parent.__path__):
-        module = f"{package}.{info.name}"
-        if info.ispkg:
-            continue
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever a user's file raises, the others must go on
-            line = traceback.extract_tb(error.__traceback__)[-1].lineno
-            _broken[kind][module] = Broken(module, f"{type(error).__name__}: {error} (line {line})")
+def _import(kind: Kind, module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever a user's file raises, the others must go on
+        if isinstance(error, _NameClash):
+            _clashes[error.key] = str(error)
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        _broken[kind][module] = Broken(module, f"{type(error).__name__}: {error} (line {line})")
 
 
-def source_digest(files: list[Path]) -> str:
-    """SHA-256 over the syntax of Python files: comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
+def source_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over what Python files compute, so that a move or new words leave it as it is.
+
+    Imports, docstrings, comments, layout, names and order of files, messages of errors, the texts
+    of settings and the papers of components do not count. Top-level statements are sorted, so that
+    a file may also be split.
+
+    Returns:
+        "v2:" and the digest; digests without it were made in another way and are never equal.
+    """
+    statements = set()
     for file in files:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            documented = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
-            if documented and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
-        digest.update(file.name.encode() + b"\0" + ast.dump(tree).encode() + b"\0")
-    return digest.hexdigest()
+        tree = _Computed().visit(ast.parse(file.read_text(encoding="utf-8")))
+        statements |= {ast.unparse(statement) for statement in tree.body}
+    return f"v2:{hashlib.sha256(chr(0).join(sorted(statements)).encode()).hexdigest()}"
+
+
+class _Computed(ast.NodeTransformer):
+    """Removes from a syntax tree what changes no number."""
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        return None
+
+    visit_ImportFrom = visit_Import
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        node.exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = ast.unparse(node.func).rpartition(".")[2]
+        texts: tuple[str, ...] = ()
+        if name == "setting":  # setting(default, meaning, source, **limits)
+            texts, node.args = ("meaning", "source"), node.args[:1]
+        elif name in ("register_model", "register_dataset", "register_evaluator"):
+            texts = ("paper",)
+        node.keywords = [word for word in node.keywords if word.arg not in texts]
+        return self.generic_visit(node)

@@ -29,6 +29,7 @@ class Stage(ABC):
         module: The part of the model that holds all that the stage learns; None is the whole.
         ignores: Settings of the model that neither this stage nor one before it reads, by dotted
             key, or the beginning of several. Runs that differ in nothing else share its weights.
+        sections: Sections of a run's settings on which its weights depend.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Stage(ABC):
     batch_size: int
     module: nn.Module | None = None
     ignores: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ("model", "train")
 
     def begin(self, data: Split) -> None:  # noqa: B027 - optional by design
         """Prepare; called before the first update and after each resume, so it must be repeatable.

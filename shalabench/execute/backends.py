@@ -6,6 +6,8 @@ engine: a task that is started again goes on from its checkpoint in the store.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import multiprocessing
 import os
 import queue
@@ -19,15 +21,37 @@ from shalabench.api import BenchError
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]
-Task = Callable[[Emit], Any]
-"""Does one run's work and tells of it; picklable for the engines that cross a process."""
+Task = Callable[[Emit, threading.Event], Any]
+"""Does one run's work, reports events and ends well once the second argument is set.
+
+It can be pickled for the engines that cross a process.
+"""
 
 _RETRIES = 2
 _LOOK = 1.0  # seconds between looks at whether to stop
 
 
 class Cancelled(Exception):
-    """A task was not begun, or given up, because all work was to stop."""
+    """A task did not begin, or was cancelled, because all work was to stop."""
+
+
+@contextlib.contextmanager
+def setting_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Let an interrupt or a termination set an event in place of ending the process.
+
+    Only the main thread can; on another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Engine(Protocol):
@@ -37,13 +61,13 @@ class Engine(Protocol):
         """Take a task under a key that is unique within the engine."""
 
     def events(self) -> Iterator[tuple[str, Event]]:
-        """Carry out what was submitted, and tell what happens until all of it has ended."""
+        """Carry out what was submitted; yields (key, event) until all of it has ended."""
 
     def result(self, key: str) -> Any:
         """What a task returned; the exception that ended it is raised.
 
         Raises:
-            Cancelled: All work was to stop before the task was done.
+            Cancelled: All work stopped before the task was done.
         """
 
 
@@ -51,7 +75,7 @@ class InProcess:
     """One task after another in this process, on a thread, so that events flow meanwhile.
 
     Args:
-        stop: Set where no further task is to begin; a running one looks at it itself.
+        stop: Once set, no further task begins. A running one is handed it.
     """
 
     def __init__(self, stop: threading.Event) -> None:
@@ -63,7 +87,7 @@ class InProcess:
         self._tasks[key] = task
 
     def events(self) -> Iterator[tuple[str, Event]]:
-        told: queue.Queue[tuple[str, Event] | None] = queue.Queue()
+        happened: queue.Queue[tuple[str, Event] | None] = queue.Queue()
 
         def work() -> None:
             while self._tasks:
@@ -72,13 +96,14 @@ class InProcess:
                 if self._stop.is_set():
                     self._results[key] = Cancelled()
                     continue
-                self._results[key] = _attempt(task, lambda event, key=key: told.put((key, event)))
-            told.put(None)
+                emit = functools.partial(_put, happened, key)
+                self._results[key] = _attempt(task, emit, self._stop)
+            happened.put(None)
 
         thread = threading.Thread(target=work, name="runs")
         thread.start()
         try:
-            while (item := told.get()) is not None:
+            while (item := happened.get()) is not None:
                 yield item
         finally:
             thread.join()
@@ -92,8 +117,8 @@ class Processes:
 
     Args:
         jobs: Number of processes at a time.
-        stop: Set where no further task is to begin and the running ones are to be terminated,
-            which they take as the wish to end well.
+        stop: Once set, no further task begins and the running processes are terminated, which
+            sets the event that their task was handed.
     """
 
     def __init__(self, jobs: int, stop: threading.Event):
@@ -165,7 +190,7 @@ class Ray:
     Args:
         address: Of the cluster, or "auto".
         gpus: GPUs a task, which may be a fraction.
-        stop: Set where all tasks are to be given up; they go on from their checkpoints next time.
+        stop: Once set, all tasks are cancelled; they go on from their checkpoints next time.
 
     Raises:
         BenchError: Ray is not installed or the cluster does not answer.
@@ -191,12 +216,12 @@ class Ray:
         finally:  # Ray's own handler would end the driver before the tasks are stopped
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_termination)
-        self._ray, self._told, self._stop, self._gpus = ray, Queue(), stop, gpus
+        self._ray, self._happened, self._stop, self._gpus = ray, Queue(), stop, gpus
         self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
         self._handles: dict[str, Any] = {}
 
     def submit(self, key: str, task: Task) -> None:
-        self._handles[key] = self._remote.remote(key, task, self._told)
+        self._handles[key] = self._remote.remote(key, task, self._happened)
 
     def events(self) -> Iterator[tuple[str, Event]]:
         from ray.util.queue import Empty
@@ -217,7 +242,7 @@ class Ray:
                     self._ray.cancel(handle)
             try:
                 while True:
-                    yield self._told.get_nowait()
+                    yield self._happened.get_nowait()
             except Empty:
                 continue
 
@@ -230,10 +255,10 @@ class Ray:
             raise BenchError(f"Run {key} was lost on the Ray cluster: {error}") from error
 
 
-def _attempt(task: Task, emit: Emit) -> Any:
+def _attempt(task: Task, emit: Emit, stop: threading.Event) -> Any:
     try:
-        return task(emit)
-    except Exception as error:  # handed to whoever asks for the result
+        return task(emit, stop)
+    except Exception as error:  # handed to the caller of `result`
         return error
 
 
@@ -243,11 +268,22 @@ def _unwrap(result: Any) -> Any:
     return result
 
 
+def _put(happened: Any, key: str, event: Event) -> None:
+    happened.put((key, event))
+
+
+def _attempt_alone(task: Task, emit: Emit) -> Any:
+    """In a process of its own, which ends well when it is terminated or interrupted."""
+    stop = threading.Event()
+    with setting_on_signals(stop):
+        return _attempt(task, emit, stop)
+
+
 def _serve(task: Task, pipe: Connection) -> None:
     with pipe:
-        result = _attempt(task, lambda event: pipe.send(("event", event)))
+        result = _attempt_alone(task, lambda event: pipe.send(("event", event)))
         pipe.send(("result", result))
 
 
-def _serve_remote(key: str, task: Task, told: Any) -> Any:
-    return _attempt(task, lambda event: told.put((key, event)))
+def _serve_remote(key: str, task: Task, happened: Any) -> Any:
+    return _attempt_alone(task, functools.partial(_put, happened, key))

@@ -31,7 +31,7 @@ class Reporter:
             console=self._console,
         )
         self._tasks: dict[tuple[str, str], Any] = {}
-        self._told: dict[tuple[str, str], float] = {}
+        self._shown: dict[tuple[str, str], float] = {}
 
     def __enter__(self) -> Reporter:
         if self._live:
@@ -68,6 +68,6 @@ class Reporter:
             self._bars.update(
                 self._tasks[key, phase], completed=done, note=note, visible=not finished
             )
-        elif time.monotonic() - self._told.setdefault((key, phase), time.monotonic()) >= _EVERY:
-            self._told[key, phase] = time.monotonic()
+        elif time.monotonic() - self._shown.setdefault((key, phase), time.monotonic()) >= _EVERY:
+            self._shown[key, phase] = time.monotonic()
             self.say(f"{key}: {phase} {done:,}/{total:,}  {note}".rstrip())

@@ -16,13 +16,14 @@ import torch
 from shalabench.api.registry import Entry, source_digest
 
 _ROOT = Path(__file__).parent.parent.parent
+_SHARED = ("shalabench.nets.", "shalabench.metrics.")
 _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow", "pydantic")
 
 
 def describe_code(entry: Entry) -> dict[str, Any]:
-    """Commit of the checkout, and digests of the component's and the shared networks' syntax."""
-    own = {"source": entry.digest, "nets": source_digest(shared_code(entry))}
-    return describe_checkout() | own
+    """Commit of the checkout, and digests of the component's and the shared code."""
+    digests = {"source": entry.digest, "nets": source_digest(shared_code(entry))}
+    return describe_checkout() | digests
 
 
 def describe_checkout() -> dict[str, Any]:
@@ -34,20 +35,26 @@ def describe_checkout() -> dict[str, Any]:
 
 
 def shared_code(entry: Entry) -> list[Path]:
-    """The files of `nets/` that a component imports, also through one another, in order."""
-    found: set[Path] = set()
-    waiting = entry.files
+    """The files of `nets` and `metrics` that a component imports, also through one another."""
+    shared: set[Path] = set()
+    waiting = list(entry.files)
     while waiting:
         tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
-                "shalabench.nets."
-            ):
-                file = _ROOT / (node.module.replace(".", "/") + ".py")
-                if file not in found:
-                    found.add(file)
-                    waiting.append(file)
-    return sorted(found)
+        for module in {module for node in ast.walk(tree) for module in _imported(node)}:
+            file = _ROOT / f"{module.replace('.', '/')}.py"
+            if module.startswith(_SHARED) and file.is_file() and file not in shared:
+                shared.add(file)
+                waiting.append(file)
+    return sorted(shared)
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Dotted names that an import statement may take modules from; none for other nodes."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A recorded run taken up again: its trained model, and the data it was trained on."""
+"""The trained model of a recorded run, and its data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from shalabench.api import BenchError, DataPaths, Dataset, Model, Settings
 from shalabench.api.registry import find
 from shalabench.config.settings import PriorSettings, nest
-from shalabench.execute.campaign import open_dataset, order_channels_last
-from shalabench.execute.incomplete import incomplete_spec
-from shalabench.execute.mixture import with_mixture
+from shalabench.execute.incomplete import hide_views
+from shalabench.execute.inputs import open_dataset, order_channels_last
+from shalabench.execute.priors import with_prior
 from shalabench.records.store import RunFolder
 
 
@@ -35,17 +35,16 @@ def load_trained(folder: RunFolder, paths: DataPaths) -> tuple[Model, Dataset]:
             f"and this is version {entry.version}. Train it again."
         )
     data = _read(folder, find("dataset", run["dataset"]).cls.Config, "data")
-    dataset = open_dataset(run["dataset"], data.model_dump_json(), paths)
-    spec = incomplete_spec(dataset.spec, data.missing)
+    dataset = hide_views(open_dataset(run["dataset"], data, paths), data.missing)
+    spec = dataset.spec
     if spec.fingerprint != run["data"]["fingerprint"]:
         raise BenchError(
             f"{folder.path.name} was trained on other data ({run['data']['source']}) than lie here "
             f"({spec.source}). Name theirs with --data-root, or train it again."
         )
-    prior = _read(folder, PriorSettings, "prior")
-    cls = with_mixture(entry.cls, prior) if prior.kind == "gmm" else entry.cls
+    method = with_prior(entry.cls, _read(folder, PriorSettings, "prior"))
     with torch.random.fork_rng(devices=[]):
-        model = cls(spec, _read(folder, entry.cls.Config, "model"))
+        model = method(spec, _read(folder, entry.cls.Config, "model"))
     if run["settings"].get("train.channels_last"):
         order_channels_last(model)
     try:

@@ -1,4 +1,4 @@
-"""The training loop: every stage of a model, resumable bit for bit."""
+"""The training loop over the stages of a model; a resumed training ends bit for bit alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shalabench.api import Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
 from shalabench.config.settings import TrainSettings
-from shalabench.execute.reuse import Loan
+from shalabench.execute.reuse import Reuse
 from shalabench.records.store import RunFolder
 
 _RUNAWAY = 1000.0  # times the greatest term of the reading before
@@ -48,8 +48,8 @@ class Watch:
     """What surrounds a training.
 
     Attributes:
-        should_stop: Asked before every update.
-        report: Told of every reading of the losses.
+        should_stop: Called before every update.
+        report: Called with every reading of the losses.
         checkpoint_every: Seconds between checkpoints.
     """
 
@@ -62,14 +62,14 @@ class Clock:
     """Seconds of a training by the wall and of the processor, those before a resumption included.
 
     Args:
-        before: What `read` gave when the checkpoint was written that is gone on from.
+        before: What `read` gave when the checkpoint was written from which a training resumes.
     """
 
     def __init__(self, before: tuple[float, float] = (0.0, 0.0)):
         self._began = monotonic() - before[0], process_time() - before[1]
 
     def read(self) -> tuple[float, float]:
-        """Both, so far."""
+        """Both kinds of seconds, so far."""
         return monotonic() - self._began[0], process_time() - self._began[1]
 
 
@@ -103,7 +103,7 @@ def train(
     seed: int,
     settings: TrainSettings,
     watch: Watch,
-    borrow: Callable[[Sequence[Stage]], Loan | None] = lambda stages: None,
+    find_reuse: Callable[[Sequence[Stage]], Reuse | None] = lambda stages: None,
 ) -> tuple[dict[str, dict[str, float]], Clock]:
     """Train every stage of a model, from its newest checkpoint where there is one.
 
@@ -114,22 +114,22 @@ def train(
         seed: Of the run.
         settings: Precision and logging.
         watch: Stopping, progress and checkpoint cadence.
-        borrow: Finds weights of the first stages where there is no checkpoint.
+        find_reuse: Finds weights of the first stages in other runs where there is no checkpoint.
 
     Returns:
-        The last reading of the loss terms of each stage, and the clock, borrowed stages included.
+        The last reading of the loss terms of each stage, and the clock, reused stages included.
 
     Raises:
         Diverged: A loss term was not finite, or ran away and stayed there.
-        Stopped: `watch.should_stop` said so; a checkpoint is written.
+        Stopped: `watch.should_stop` returned True; a checkpoint is written.
     """
     stages = model.stages()
     saved = _restore(folder, model, data.device)
-    if saved is None and (loan := borrow(stages)):
-        saved = loan.take(model, stages)
-        folder.log("borrowed", lender=loan.lender, stages=loan.stages)
-        for name in loan.stages:
-            folder.log("finished", stage=name, spent=loan.spent[name])
+    if saved is None and (reuse := find_reuse(stages)):
+        saved = reuse.load(model, stages)
+        folder.log("reused", run=reuse.run, stages=reuse.stages)
+        for name in reuse.stages:
+            folder.log("finished", stage=name, spent=reuse.spent[name])
     done = saved["last"] if saved else {}
     first = saved["stage"] if saved else 0
     clock = Clock(*([saved["spent"]] if saved and "spent" in saved else []))
@@ -144,6 +144,8 @@ def train(
 
 @dataclass
 class _Loop:
+    """The updates of one stage."""
+
     model: Model
     stage: Stage
     number: int
@@ -187,9 +189,9 @@ class _Loop:
         return self.last
 
     def _notice_runaway(self, step: int) -> None:
-        """Give up a training whose losses stay a thousand times what they were: no step leads back.
+        """Stop a training whose losses stay a thousand times what they were: it cannot recover.
 
-        Seen with Gaussian heads: a log-variance at its bound has no gradient any more.
+        This happens with Gaussian heads: a log-variance at its bound has no gradient any more.
         """
         terms = {name: value for name, value in self.last.items() if name != "loss"} or self.last
         term = max(terms, key=lambda name: abs(terms[name]))

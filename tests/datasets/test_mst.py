@@ -20,7 +20,7 @@ from shalabench.datasets.mst_digits import MstDigits
 from shalabench.datasets.sources import mnist, svhn
 from shalabench.datasets.sources.digits import part_digits
 from shalabench.datasets.sources.words import ALPHABET, DIGITS, write_words
-from shalabench.execute.incomplete import hide_views, incomplete_spec
+from shalabench.execute.incomplete import Incomplete
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -252,9 +252,8 @@ def test_the_twin_s_house_numbers_can_be_told_from_their_walls(twin):
 
 def test_hidden_views_of_shared_rows_are_zero_and_others_are_as_before(root):
     dataset = prepared(root)
-    spec = incomplete_spec(dataset.spec, 0.5)
-    split = dataset.split("train")
-    hidden = hide_views(split, spec)
+    incomplete = Incomplete(dataset, 0.5)
+    spec, split, hidden = incomplete.spec, dataset.split("train"), incomplete.split("train")
     before, batch = views(split), hidden.batch(torch.arange(len(hidden)))
     assert len(hidden) == len(split)
     for m, name in enumerate(spec.names):

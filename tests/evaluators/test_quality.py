@@ -22,7 +22,7 @@ from evaluators.quality import Quality
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api import BenchError, DataError, DataPaths, Score, Split
 from shalabench.config.plan import plan
-from shalabench.execute.campaign import Options, drive
+from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.metrics import features as extractors
 from shalabench.metrics.features import INCEPTION, INCEPTION_SHA256, OTHER_INCEPTION
@@ -212,7 +212,7 @@ def campaign(tmp_path, judges, *overrides):
     said = []
     with Reporter() as reporter:
         reporter.say = said.append
-        summary = drive(runs, options, reporter)
+        summary = run_campaign(runs, options, reporter)
     (folder,) = Store(tmp_path / "store").runs()
     return summary, folder, said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -15,7 +16,7 @@ from helpers.records import write_run
 from bench import main
 from shalabench.api import BenchError, DataPaths
 from shalabench.config.plan import plan
-from shalabench.execute.campaign import Options, drive
+from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.execute.trained import load_trained
 from shalabench.records.store import RunFolder, Store
@@ -44,7 +45,7 @@ def made(tmp_path_factory):
         overrides.append("train.precision=float32")
         runs += plan(models.split(","), "toy", "smoke", (0,), overrides)
     with Reporter() as reporter:
-        assert drive(runs, chosen, reporter).exit_code == 0
+        assert run_campaign(runs, chosen, reporter).exit_code == 0
     return chosen
 
 
@@ -61,8 +62,12 @@ def seen(monkeypatch):
     return found
 
 
+def loader(made):
+    return functools.partial(load_trained, paths=made.paths)
+
+
 def drawn(made: Options, out, **filters):
-    return write_latents([Store(made.store)], out, made.paths, **filters)
+    return write_latents([Store(made.store)], out, loader(made), **filters)
 
 
 def titles(drawing):
@@ -145,7 +150,7 @@ def test_a_method_without_a_prior_is_named_and_the_others_drawn(made, tmp_path):
 def test_records_without_weights_say_how_to_train_the_run(made, tmp_path):
     Store(made.store).export(tmp_path / "records")
     with pytest.raises(BenchError, match="recorded without weights") as told:
-        write_latents([Store(tmp_path / "records")], tmp_path, made.paths, digits=(0, 1))
+        write_latents([Store(tmp_path / "records")], tmp_path, loader(made), digits=(0, 1))
     command = shlex.split(str(told.value).split("This trains it: ")[1])
     assert command[:3] == ["python", "bench.py", "run"]
     assert command[3:9] == ["--models", "shala", "--dataset", "polydigits", "--preset", "smoke"]
@@ -158,7 +163,7 @@ def test_a_run_that_is_not_trained_to_its_end_is_told_by_its_state(made, tmp_pat
         file.unlink()
     folder.log("stopped")
     with pytest.raises(BenchError, match="without weights, its state is 'stopped'"):
-        write_latents([Store(tmp_path)], tmp_path / "out", made.paths)
+        write_latents([Store(tmp_path)], tmp_path / "out", loader(made))
 
 
 @pytest.mark.parametrize(

@@ -12,26 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.tasks import die_until, double, end_well, fail
 
 from shalabench.api import BenchError
 from shalabench.execute.backends import Cancelled, InProcess, Processes, Ray
-
-
-def double(x, emit):
-    emit({"kind": "seen", "x": x})
-    return 2 * x
-
-
-def fail(emit):
-    raise ValueError("as asked")
-
-
-def die_until(folder, times, emit):
-    """Kill the own process the first `times` times."""
-    (folder / str(os.getpid())).touch()
-    if len(list(folder.iterdir())) <= times:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "survived"
 
 
 def drain(engine):
@@ -44,17 +28,6 @@ def stop():
 
 
 ENGINES = pytest.mark.parametrize("make", [InProcess, lambda stop: Processes(2, stop)])
-
-
-def end_well(folder, emit):
-    """Wait for a termination, and tell of it as a run tells that it was stopped."""
-    told = []
-    signal.signal(signal.SIGTERM, lambda *_: told.append("stopped"))
-    (folder / f"{os.getpid()}").touch()
-    emit({"kind": "ready"})
-    while not told:
-        time.sleep(0.05)
-    return told[0]
 
 
 @ENGINES
@@ -126,7 +99,7 @@ def test_a_process_that_keeps_dying_is_given_up(tmp_path, stop):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A Ray cluster of two cores and no GPU, whose workers can import this file."""
+    """A Ray cluster of two cores and no GPU, whose workers can import the tasks."""
     pytest.importorskip("ray")
     command = [
         "start",
@@ -137,11 +110,11 @@ def cluster(tmp_path):
         "--disable-usage-stats",
     ]
     command += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}"]
-    own = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parent.parent)}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), *command],
-            env=os.environ | own,
+            env=os.environ | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -1,0 +1,352 @@
+"""One run, from its settings to its records."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import threading
+import time
+import traceback
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from shalabench.api import (
+    Classifier,
+    DataPaths,
+    Diverged,
+    Model,
+    choose_precision,
+    derive_seed,
+)
+from shalabench.api.errors import BenchError
+from shalabench.api.registry import find
+from shalabench.config.plan import Run
+from shalabench.execute.backends import Emit
+from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
+from shalabench.execute.incomplete import hide_views, needs_complete_tuples
+from shalabench.execute.inputs import (
+    choose_device,
+    compile_networks,
+    keep_freed_memory,
+    load_classifiers,
+    open_dataset,
+    order_channels_last,
+)
+from shalabench.execute.priors import identity_of, with_prior
+from shalabench.execute.provenance import describe_code, describe_machine, peak_memory
+from shalabench.execute.reuse import find_reuse
+from shalabench.execute.trainer import Clock, Progress, Stopped, Watch, train
+from shalabench.records.ids import train_id
+from shalabench.records.store import Store, StoreError, write_whole
+
+Status = Literal["done", "already", "skipped", "diverged", "failed", "stopped", "busy"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How and where to carry runs out; none of it changes a number.
+
+    Attributes:
+        evaluators: Names; every one that applies where empty.
+        split: "test", or "validation" for a choice.
+        archive: Classifiers to use in place of the shipped ones.
+        device: "auto", "cpu" or "cuda[:n]".
+        jobs: Processes at a time; 1 works in this process.
+        engine: "local" or "ray".
+        address: Of the Ray cluster.
+        gpus: GPUs a Ray task.
+        deadline: Time (seconds of the clock) at which to stop; None for never.
+        checkpoint_every: Seconds between checkpoints.
+        threads: Torch threads a run; None leaves torch's choice, shared out between jobs.
+        retry: Whether to take up runs that failed or diverged before.
+        wait: Whether to wait for runs that another process holds.
+    """
+
+    store: Path
+    paths: DataPaths
+    evaluators: tuple[str, ...] = ()
+    split: Literal["test", "validation"] = "test"
+    archive: Path | None = None
+    device: str = "auto"
+    jobs: int = 1
+    engine: Literal["local", "ray"] = "local"
+    address: str = "auto"
+    gpus: float = 1.0
+    deadline: float | None = None
+    checkpoint_every: float = 60.0
+    threads: int | None = None
+    retry: bool = False
+    wait: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended.
+
+    Attributes:
+        status: In a word.
+        text: In a sentence.
+        folder: Where it is recorded, if anywhere.
+    """
+
+    status: Status
+    text: str
+    folder: Path | None = None
+
+
+def perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Outcome:
+    """Train and evaluate one run, and record how it ended, whatever happens.
+
+    Args:
+        run: What to do.
+        options: How and where.
+        emit: Called with each event, for the display of progress.
+        stop: Once set, the run ends with a checkpoint.
+    """
+    try:
+        return _Runner(run, options, emit, stop).perform()
+    except BenchError as error:
+        return Outcome("failed", str(error))
+
+
+class _Runner:
+    def __init__(self, run: Run, options: Options, emit: Emit, stop: threading.Event):
+        self.run, self.options, self.emit, self.stop = run, options, emit, stop
+        self.entry = find("model", run.model)
+        self.device = choose_device(options.device)
+        precision = choose_precision(run.resolved.train.precision, self.device)
+        loop = run.resolved.train.model_copy(update={"precision": precision})
+        self.resolved = replace(run.resolved, train=loop)  # what is recorded is what was done
+        keep_freed_memory()
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        elif options.jobs > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // options.jobs))
+        data = self.resolved.data
+        self.complete = open_dataset(run.dataset, data, options.paths)  # what is evaluated on
+        self.dataset = hide_views(self.complete, data.missing)  # what is trained on
+        self.spec = self.dataset.spec
+        self.method = with_prior(self.entry.cls, self.resolved.prior)
+        self.identity = train_id(
+            run.model,
+            self.entry.version,
+            self.resolved.model.model_dump(mode="json"),
+            run.dataset,
+            self.spec.fingerprint,
+            loop.model_dump(mode="json"),
+            run.seed,
+            identity_of(self.resolved.prior),
+        )
+        self.store = Store(options.store)
+        self.folder = self.store.folder(run.model, run.dataset, run.preset, run.seed, self.identity)
+
+    def perform(self) -> Outcome:
+        where = self.folder.path
+        reason = needs_complete_tuples(self.method, self.spec)
+        if reason := reason or self.method.skip(self.spec, self.resolved.model):
+            self._describe_run()
+            self.folder.write_json("failed.json", {"status": "skipped", "reason": reason})
+            return Outcome("skipped", f"Skipped: {reason}", where)
+        options = self.options
+        networks = load_classifiers(self.complete, options.evaluators, options.archive, self.device)
+        planned, skipped = plan_evaluations(
+            options.evaluators,
+            self.resolved,
+            self.method,
+            self.spec,
+            self.identity,
+            networks,
+            options.split,
+        )
+        todo = [e for e in planned if not self.folder.has_result(e.identity)]
+        if self.folder.trained and not todo:
+            return Outcome("already", f"Nothing to do: recorded in {where}.", where)
+        if self.folder.trained and not self.folder.weights.exists():
+            text = (
+                f"{where} is recorded without weights, so it cannot be evaluated again. Train it "
+                "in another store, such as --store results/runs."
+            )
+            return Outcome("failed", text, where)
+        failure = self.folder.failed
+        if failure and not options.retry:
+            text = f"Not tried again after: {failure['reason']} Add --retry to do so."
+            return Outcome(failure["status"], text, where)
+        with self.folder.lock(wait=options.wait) as held:
+            if not held:
+                return Outcome("busy", f"Another process works on {where}.", where)
+            return self._recorded(todo, skipped, networks)
+
+    def _recorded(
+        self, todo: list[Evaluation], skipped: dict[str, str], networks: dict[str, Classifier]
+    ) -> Outcome:
+        """Train and evaluate, and record what goes wrong."""
+        where = self.folder.path
+        try:
+            self._describe_run()
+            with warnings.catch_warnings():
+                warnings.showwarning = self._warn
+                model = self._trained()
+                for evaluation in todo:
+                    self._evaluate(evaluation, model, networks)
+        except Stopped:
+            self.folder.log("stopped")
+            return Outcome("stopped", f"Stopped; run again to go on. Kept in {where}.", where)
+        except Diverged as error:
+            facts = {"stage": error.stage, "step": error.step, "term": error.term}
+            return self._failure("diverged", str(error), **facts)
+        except StoreError as error:
+            return Outcome("failed", str(error), where)
+        except (MemoryError, torch.OutOfMemoryError):
+            return self._failure("failed", self._memory_hint())
+        except Exception as error:  # the one place where tracebacks are recorded
+            text = f"{type(error).__name__}: {error}. The traceback is in {where / 'failed.json'}."
+            return self._failure("failed", text, traceback=traceback.format_exc())
+        self.folder.clear_failure()
+        notes = "".join(f" No {name}: {reason}" for name, reason in skipped.items())
+        return Outcome("done", f"Done; recorded in {where}.{notes}", where)
+
+    def _describe_run(self) -> None:
+        if (self.folder.path / "run.json").exists():
+            return
+        values = self.resolved.values()
+        local = self.resolved.choices()  # such as a path of this machine
+        origins = {k: [o.layer, o.source] for k, o in self.resolved.origins.items() if k in values}
+        overrides = [o for o in self.run.overrides if o.split("=")[0].strip() not in local]
+        self.folder.write_json(
+            "run.json",
+            {
+                "train_id": self.identity,
+                "model": self.run.model,
+                "model_version": self.entry.version,
+                "paper": self.entry.paper,
+                "dataset": self.run.dataset,
+                "preset": self.run.preset,
+                "seed": self.run.seed,
+                "overrides": overrides,
+                "data": {
+                    "fingerprint": self.spec.fingerprint,
+                    "complete": self.complete.spec.fingerprint,
+                    "source": self.spec.source,
+                    "proxy_for": self.spec.proxy_for,
+                    "deviation": self.spec.deviation,
+                    "sizes": self.spec.sizes,
+                    "distinct": self.spec.distinct,
+                    "modalities": [m.name for m in self.spec.modalities],
+                },
+                "settings": values,
+                "origins": origins,
+            },
+        )
+
+    def _trained(self) -> Model:
+        """The trained model, from its record where there is one."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.run.seed, "init"))
+            model = self.method(self.spec, self.resolved.model)
+        if self.resolved.train.channels_last:
+            order_channels_last(model)
+        model.to(self.device)
+        if self.folder.trained and self.folder.weights.exists():
+            state = torch.load(self.folder.weights, map_location=self.device, weights_only=True)
+            model.load_state_dict(state)
+            return model.eval()
+        code = describe_code(self.entry)  # before the hours in which a file may be edited
+        made_by = {**code, **describe_machine(self.device)}
+        self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
+        data = self.dataset.split("train").to(self.device)
+        if self.resolved.train.compile:
+            compile_networks(model)
+        reuse = functools.partial(find_reuse, self.store, self.folder, made_by)
+        watch = Watch(self._should_stop, self._report, self.options.checkpoint_every)
+        last, clock = train(
+            model, data, self.folder, self.run.seed, self.resolved.train, watch, reuse
+        )
+        self._record_training(model, last, clock, code)
+        return model
+
+    def _record_training(
+        self, model: Model, last: dict[str, Any], clock: Clock, code: dict[str, Any]
+    ) -> None:
+        seconds, cpu_seconds = clock.read()
+        file = io.BytesIO()
+        torch.save(model.state_dict(), file)
+        write_whole(self.folder.weights, file.getvalue())
+        events = list(self.folder.events())
+        provenance = {
+            **code,
+            **describe_machine(self.device),
+            "precision": self.resolved.train.precision,
+            "seconds": round(seconds, 1),
+            "cpu_seconds": round(cpu_seconds, 1),
+            "peak_memory": peak_memory(self.device),
+            "resumptions": sum(event["kind"] == "resumed" for event in events),
+        }
+        for event in events:
+            if event["kind"] == "reused":
+                provenance["reused"] = {"run": event["run"], "stages": event["stages"]}
+        self.folder.write_json(
+            "trained.json",
+            {
+                "digest": hashlib.sha256(file.getvalue()).hexdigest(),
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "last": last,
+                "provenance": provenance,
+            },
+        )
+        self.folder.log("trained", seconds=round(seconds, 1))
+        self.folder.drop_checkpoints()
+
+    def _evaluate(
+        self, evaluation: Evaluation, model: Model, networks: dict[str, Classifier]
+    ) -> None:
+        name = evaluation.evaluator.name
+
+        def report(done: int, total: int) -> None:
+            if self._should_stop():
+                raise Stopped
+            self.emit({"kind": "evaluating", "evaluator": name, "done": done, "total": total})
+
+        if self._should_stop():
+            raise Stopped
+        if self.folder.has_result(evaluation.identity):
+            return
+        evaluate(
+            evaluation,
+            model,
+            self.spec,
+            self.complete.split(evaluation.split).to(self.device),
+            self.run.seed,
+            networks,
+            self.folder,
+            self.identity,
+            report,
+            self.complete.split,
+            self.options.paths.cache,
+        )
+
+    def _report(self, progress: Progress) -> None:
+        self.emit({"kind": "progress", **vars(progress)})
+
+    def _should_stop(self) -> bool:
+        deadline = self.options.deadline
+        return self.stop.is_set() or (deadline is not None and time.time() >= deadline)
+
+    def _warn(self, message: Warning | str, *_: object) -> None:
+        self.emit({"kind": "warning", "text": str(message)})
+
+    def _failure(self, status: Status, reason: str, **facts: Any) -> Outcome:
+        with contextlib.suppress(StoreError):
+            self.folder.write_json("failed.json", {"status": status, "reason": reason, **facts})
+            self.folder.log("failed", status=status, reason=reason)
+        return Outcome(status, reason, self.folder.path)
+
+    def _memory_hint(self) -> str:
+        sizes = {k: v for k, v in self.resolved.values().items() if k.endswith("batch_size")}
+        text = ", ".join(f"{key} = {value}" for key, value in sizes.items())
+        return f"Out of memory on {self.device} with {text}. Halve them with --set."

@@ -1,0 +1,111 @@
+"""Campaigns: a failed run stops no other, and all ends well when it is to stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from helpers.campaigns import options, run, smoke
+
+from shalabench.config.ablations import read_ablation
+from shalabench.config.plan import plan_ablation
+from shalabench.execute import runner
+from shalabench.execute.campaign import STOPPED_EXIT
+from shalabench.records.store import Store
+
+
+def test_variants_of_one_method_and_seed_are_all_run(tmp_path, archive):
+    variants = plan_ablation(read_ablation("table5"), "toy", "smoke", [0])
+    summary, said = run(variants, options(tmp_path, archive, evaluators=("samples",)))
+    folders = {outcome.folder for outcome in summary.outcomes.values()}
+    assert len(folders) == len(variants) == 2
+    assert any("(model.prior.condition=" in line for line in said)
+
+
+def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, archive, monkeypatch):
+    def explode(self):
+        raise RuntimeError("no luck")
+
+    from baselines.mmvae_plus import MMVAEPlus
+
+    monkeypatch.setattr(MMVAEPlus, "stages", explode)
+    chosen = options(tmp_path, archive)
+    summary, _ = run(smoke("mmvae+", "shala"), chosen)
+    assert [o.status for o in summary.outcomes.values()] == ["failed", "done"]
+    assert summary.exit_code == 1
+    failed = next(f for f in Store(chosen.store).runs() if f.failed)
+    assert "no luck" in failed.failed["traceback"]
+    monkeypatch.undo()
+    again, said = run(smoke("mmvae+"), chosen)
+    assert next(iter(again.outcomes.values())).status == "failed"
+    assert any("--retry" in line for line in said)
+    retried, _ = run(smoke("mmvae+"), options(tmp_path, archive, retry=True))
+    assert retried.exit_code == 0
+    assert failed.failed is None
+
+
+def test_two_processes_do_the_work_of_one(tmp_path, archive):
+    chosen = options(tmp_path, archive, jobs=2)
+    summary, _ = run(smoke("shala", "mmvae+"), chosen)
+    assert {o.status for o in summary.outcomes.values()} == {"done"}, summary.outcomes
+    alone = options(tmp_path / "alone", archive)
+    run(smoke("shala"), alone)
+    (one,) = Store(alone.store).runs()
+    other = next(f for f in Store(chosen.store).runs() if f.run["model"] == "shala")
+    assert one.trained["digest"] == other.trained["digest"]
+
+
+def test_a_method_whose_own_code_breaks_before_training_ends_only_its_own_run(
+    tmp_path, archive, monkeypatch
+):
+    def skip(spec, config):
+        raise TypeError("as asked")
+
+    monkeypatch.setattr(runner.find("model", "mvae").cls, "skip", skip)
+    summary, _ = run(smoke("mvae", "mopoe"), options(tmp_path, archive, evaluators=("samples",)))
+    assert [o.status for o in summary.outcomes.values()] == ["failed", "done"]
+    assert "TypeError: as asked" in next(iter(summary.outcomes.values())).text
+
+
+def test_runs_of_two_presets_are_both_run(tmp_path, archive):
+    runs = smoke("mopoe")
+    runs += [replace(runs[0], preset="gate")]
+    summary, _ = run(runs, options(tmp_path, archive, evaluators=("samples",)))
+    assert len(summary.outcomes) == 2
+
+
+def test_the_gpu_campaign_goes_on_and_gathers_records(tmp_path):
+    """A rehearsal on the CPU with the smoke preset."""
+    root = Path(__file__).parent.parent.parent
+    command = ["bash", "benchmarks/gpu_campaign.sh", "5m", str(tmp_path), "polydigits", "shala"]
+    environment = os.environ | {"PRESET": "smoke", "DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "Nothing to do" in done.stderr
+    assert [f.run["model"] for f in Store(tmp_path / "records").runs()] == ["shala"]
+    assert not list((tmp_path / "records").rglob("*.pt"))
+
+
+def test_no_run_begins_once_all_is_to_stop(tmp_path, archive):
+    stop = threading.Event()
+    stop.set()
+    summary, _ = run(smoke("shala", "mvae"), options(tmp_path, archive), stop)
+    assert [o.status for o in summary.outcomes.values()] == ["stopped", "stopped"]
+    assert summary.exit_code == STOPPED_EXIT
+    assert not (tmp_path / "store").exists()
+
+
+def test_two_campaigns_of_one_process_stop_apart(tmp_path, archive):
+    stop = threading.Event()
+    stop.set()
+    run(smoke("mopoe"), options(tmp_path, archive, evaluators=("samples",)), stop)
+    summary, _ = run(smoke("mopoe"), options(tmp_path, archive, evaluators=("samples",)))
+    assert summary.exit_code == 0
