@@ -66,6 +66,7 @@ class Attributes(Evaluator):
             "higher",
             3,
             "attributes named in a given caption that the generated picture shows, by classifier",
+            headline=True,
         ),
         Metric(
             "attributes/image-to-caption",
@@ -86,18 +87,23 @@ class Attributes(Evaluator):
             3,
             "attributes named in sampled captions that the pictures sampled with them show, of "
             "all that are named or, if more, of as many as real captions name",
+            headline=True,
         ),
         Metric(
             "ceiling/attributes",
             "higher",
             3,
             "as caption-to-image, for the real picture: the classifier's own accuracy",
+            role="ceiling",
+            of="attributes/caption-to-image",
         ),
         Metric(
             "chance/attributes",
             "higher",
             3,
             "as caption-to-image, for the real picture of another tuple",
+            role="chance",
+            of="attributes/caption-to-image",
         ),
     )
 

@@ -65,6 +65,7 @@ class Coherence(Evaluator):
             "higher",
             3,
             "joint samples on which all classifiers agree, whatever the class",
+            headline=True,
         ),
         Metric(
             "coherence/cross",
@@ -72,6 +73,7 @@ class Coherence(Evaluator):
             3,
             "targets generated from one given modality that are classified as labelled, mean over "
             "sources, then targets",
+            headline=True,
         ),
         Metric(
             "coherence/posterior",
@@ -101,6 +103,8 @@ class Coherence(Evaluator):
             "higher",
             3,
             "real test views classified as labelled: the ceiling of cross coherence",
+            role="classifier",
+            of="coherence",
         ),
     )
 

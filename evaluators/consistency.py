@@ -62,8 +62,11 @@ _FIGURES = {
 }
 _CLASSES = "consistency/classes"
 _BOUNDS = {
-    "ceiling-truth": "the objects that are measured on in the samples' place",
-    "floor-mixed": "tuples whose views are each of another training object, in the samples' place",
+    "ceiling-truth": ("ceiling", "the objects that are measured on in the samples' place"),
+    "floor-mixed": (
+        "floor",
+        "tuples whose views are each of another training object, in the samples' place",
+    ),
 }
 
 
@@ -77,9 +80,10 @@ class ConsistencyConfig(Settings):
 def _metrics() -> tuple[Metric, ...]:
     found = []
     for kind, (direction, digits, what) in _FIGURES.items():
-        found.append(Metric(f"consistency/{kind}", direction, digits, what))
-        for bound, whose in _BOUNDS.items():
-            found.append(Metric(f"{bound}/consistency/{kind}", direction, digits, whose))
+        name = f"consistency/{kind}"
+        found.append(Metric(name, direction, digits, what, headline=kind == "shape"))
+        for bound, (role, whose) in _BOUNDS.items():
+            found.append(Metric(f"{bound}/{name}", direction, digits, whose, role=role, of=name))
     spread = (
         "effective number of classes (exponential of the entropy) of the training objects that fit "
         "the samples best: 1 is a collapsed model"

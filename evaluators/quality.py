@@ -115,9 +115,19 @@ def _metrics() -> tuple[Metric, ...]:
             direction, digits, meaning = _MEANING[family]
             for protocol, told in _PROTOCOLS.items():
                 name = f"{family}/{extractor}/{protocol}"
-                found.append(Metric(name, direction, digits, f"{meaning}: {told}", biased=True))
+                found.append(
+                    Metric(
+                        name,
+                        direction,
+                        digits,
+                        f"{meaning}: {told}",
+                        biased=True,
+                        headline=family == "fid" and protocol == "cross",
+                    )
+                )
+            of = f"{family}/{extractor}"
             told = f"{meaning}: real training images in the generated ones' place"
-            found.append(Metric(f"floor/{family}/{extractor}", direction, digits, told))
+            found.append(Metric(f"floor/{of}", direction, digits, told, role="floor", of=of))
     return tuple(found)
 
 

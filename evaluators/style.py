@@ -99,7 +99,8 @@ def _metrics() -> tuple[Metric, ...]:
         ]
         for copy in ("source", "reference"):
             name = f"floor-{copy}/style/{kind}"
-            found.append(Metric(name, "higher", digits, f"a copy of the {copy}"))
+            meaning, of = f"a copy of the {copy}", f"style/{kind}"
+            found.append(Metric(name, "higher", digits, meaning, role="floor", of=of))
     shape_and_style = {
         "iou": "overlap (IoU) of silhouettes, output and source",
         "iou-margin": "the same less the output's overlap with the reference",
@@ -107,8 +108,10 @@ def _metrics() -> tuple[Metric, ...]:
         "histograms) to the reference's than to the source's",
     }
     for kind, what in shape_and_style.items():
-        found.append(Metric(f"style/{kind}", "higher", 3, what))
-        found.append(Metric(f"ceiling-truth/style/{kind}", "higher", 3, _TRUTH))
+        name = f"style/{kind}"
+        found.append(Metric(name, "higher", 3, what))
+        bound = f"ceiling-truth/{name}"
+        found.append(Metric(bound, "higher", 3, _TRUTH, role="ceiling", of=name))
     return tuple(found)
 
 

@@ -81,7 +81,13 @@ def _metrics() -> tuple[Metric, ...]:
     found = []
     for kind, (digits, what) in _KINDS.items():
         found += [
-            Metric(f"{kind}/{protocol}", "higher", digits, f"{what}: {told}")
+            Metric(
+                f"{kind}/{protocol}",
+                "higher",
+                digits,
+                f"{what}: {told}",
+                headline=protocol == "p1",
+            )
             for protocol, told in _TOLD.items()
         ]
     found += [
@@ -112,7 +118,9 @@ def _metrics() -> tuple[Metric, ...]:
             for k in (1, *_SEVERAL)
         ]
         found += [
-            Metric(f"floor-{name}/{kind}", "higher", digits, f"{told}, at p1")
+            Metric(
+                f"floor-{name}/{kind}", "higher", digits, f"{told}, at p1", role="floor", of=kind
+            )
             for name, told in _FLOORS.items()
         ]
     return tuple(found)

@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+Role = Literal["method", "floor", "ceiling", "chance", "classifier"]
+
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure that an evaluator gives.
+    """One kind of score that an evaluator gives.
 
     Attributes:
         name: As in records and tables, such as "coherence/joint".
-        direction: Whether more or less of it is better.
-        digits: Decimals worth showing.
-        meaning: One sentence: the protocol.
-        biased: Whether it depends on n and on what measured it, so that no table mixes these.
+        direction: Whether higher or lower values are better.
+        digits: Decimals to show.
+        meaning: The protocol in one sentence.
+        biased: Whether it depends on n and on the extractor, so that no table mixes these.
+        role: "method" for a score of the method. The others describe the data: "floor" needs no
+            method, "ceiling" cannot be passed, "chance" is reached by guessing, and "classifier" is
+            the accuracy of the classifiers on real data.
+        of: The metric or family of metrics that such a bound belongs to, such as "psnr".
+        headline: Whether it is among the few metrics that sum a dataset up.
     """
 
     name: str
@@ -23,6 +30,9 @@ class Metric:
     digits: int
     meaning: str
     biased: bool = False
+    role: Role = "method"
+    of: str = ""
+    headline: bool = False
 
 
 @dataclass(frozen=True)
