@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind. Free of torch, so that tables are read in no time."""
+"""Metrics and scores as records hold them. Free of torch, so that tables are read quickly."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ class Metric:
     of: str = ""
     headline: bool = False
 
+    @classmethod
+    def share(cls, name: str, meaning: str, **more: Any) -> Metric:
+        """A share of items in [0, 1], of which more is better."""
+        return cls(name, "higher", 3, meaning, **more)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -42,12 +47,12 @@ class Score:
     Attributes:
         metric: Name of the metric.
         value: What was measured.
-        n: Number of test items behind it; where tuples share images, of distinct images.
-        stderr: Standard error over those items, or None where there is no such thing.
+        n: Number of test items behind it; of distinct images where tuples share images.
+        stderr: Standard error over those items, or None.
         given: Modalities that were given; empty for joint generation and for summaries.
         target: Modality that was scored; None for summaries over targets.
-        groups: How many replicates `stderr` is of, where they are few: its t has one degree of
-            freedom less. None where it is of the items themselves.
+        groups: Number of replicates that `stderr` was computed from, if they are few: a t interval
+            has one degree of freedom less. None if it was computed from the items themselves.
     """
 
     metric: str
