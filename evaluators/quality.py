@@ -56,6 +56,7 @@ from shalabench.metrics.features import (
 from shalabench.metrics.fid import FAMILIES, LEAST, Fidelity, Real, compare
 
 _COMPARISON = 100  # images that a comparison counts as in the progress display
+_FLOOR = "floor"
 _SLOW_SHARD = 50  # tuples at most through Inception on a CPU: half a minute for a few targets
 _FAMILIES = {
     "fid": ("lower", 2, "Fréchet distance of Gaussians fitted to features"),
@@ -86,7 +87,7 @@ class QualityConfig(Settings):
     )
     weights: str = setting(
         "",
-        "Local file of Inception weights; empty: torch-fidelity's download.",
+        "File of Inception weights; empty: torch-fidelity's download.",
         "ours",
         exclude=True,
     )
@@ -117,8 +118,8 @@ def _metrics() -> tuple[Metric, ...]:
                 headline = (family, protocol) == ("fid", "cross")
                 name, what = f"{of}/{protocol}", f"{meaning}: {what}"
                 metrics.append(Metric(name, direction, digits, what, True, headline=headline))
-            what = f"{meaning}: real training images in the generated ones' place"
-            metrics.append(Metric(f"floor/{of}", direction, digits, what, role="floor", of=of))
+            what = f"{meaning}: real training images in place of generated ones"
+            metrics.append(Metric(f"{_FLOOR}/{of}", direction, digits, what, role=_FLOOR, of=of))
     return tuple(metrics)
 
 
@@ -154,28 +155,24 @@ class Quality(Evaluator):
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         extractors = self._extractors(spec, context)
         work = _Measurement(self.config, model, spec, split, context, extractors)
-        comparisons, floors = work.comparisons(), work.floors()
-        groups = {p: [c for c in comparisons if c.protocol == p] for p in _PROTOCOLS}
-        scores = []
-        for protocol, same in groups.items():
+        comparisons, scores = work.compare_all(), []
+        for protocol in (*_PROTOCOLS, _FLOOR):
+            same = [c for c in comparisons if c.protocol == protocol]
             for family in FAMILIES if same else ():
-                scores += _scores(f"{family}/{work.name}/{protocol}", family, same)
-        for family in FAMILIES if floors else ():
-            scores += _scores(f"floor/{family}/{work.name}", family, floors)
-        problems = work.problems(comparisons)
+                of = f"{family}/{work.name}"
+                metric = f"{_FLOOR}/{of}" if protocol == _FLOOR else f"{of}/{protocol}"
+                scores += _scores(metric, family, same)
+        details, problems = work.describe(comparisons)
         for problem in problems:
             warnings.warn(problem, stacklevel=2)
-        return Outcome(scores, {**work.describe(), "notes": [work.note(), *problems]})
+        return Outcome(scores, details)
 
     def _choose(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> str:
-        if self.config.extractor != "auto":
-            chosen = self.config.extractor
-        elif self.config.weights or (inception_file().exists() and torch.cuda.is_available()):
-            chosen = INCEPTION
-        else:
-            known = all(name in classifiers for name in _images(spec))
-            chosen = CLASSIFIER if known else INCEPTION
-        if chosen == CLASSIFIER and any(name not in classifiers for name in _images(spec)):
+        known, chosen = all(name in classifiers for name in _images(spec)), self.config.extractor
+        if chosen == "auto":
+            ready = inception_file().exists() and torch.cuda.is_available()
+            chosen = INCEPTION if self.config.weights or ready or not known else CLASSIFIER
+        if chosen == CLASSIFIER and not known:
             raise DataError(
                 f"The dataset '{spec.name}' has no classifiers whose features could be compared. "
                 f"Use --set evaluators.quality.extractor={INCEPTION}."
@@ -220,7 +217,8 @@ class _Measurement:
     def __post_init__(self):
         config, split = self.config, self.split
         self.targets = tuple(self.extractors)
-        self.name = self.extractors[self.targets[0]].name
+        self._extractor = self.extractors[self.targets[0]]
+        self.name = self._extractor.name
         self.items = fixed_choice(len(split), config.items, "quality").to(split.device)
         self.samples = config.samples or len(split)
         if min(len(split), len(self.items), self.samples) < LEAST:
@@ -232,25 +230,20 @@ class _Measurement:
             for name in self.targets:  # each image once, even if many tuples show it
                 index = fixed_choice(len(tensors[name]), self.samples, "quality")
                 self._train[name] = tensors[name][index.to(tensors[name].device)]
-        self._passes = self._plan()
+        self._passes = [((), self.targets)] if isinstance(self.model, Joint) else []
+        for source in self.spec.names if isinstance(self.model, Translate) else ():
+            targets = [n for n in self.targets if n != source or config.self_pairs]
+            self._passes.append(((source,), targets))
         images = sum(len(self.items) if given else self.samples for given, _ in self._passes)
         images += len(self.targets) * len(split) + sum(map(len, self._train.values()))
         comparisons = sum(len(targets) for _, targets in self._passes) + len(self._train)
         self.context.expect(images + _COMPARISON * comparisons)
 
-    def _plan(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """What is given and generated: joint samples, then translations from each modality."""
-        passes = [((), self.targets)] if isinstance(self.model, Joint) else []
-        for source in self.spec.names if isinstance(self.model, Translate) else ():
-            others = (n for n in self.targets if n != source or self.config.self_pairs)
-            passes.append(((source,), tuple(others)))
-        return passes
+    def compare_all(self) -> list[_Comparison]:
+        """Compare generated images, and training images if there are any, with real ones.
 
-    def comparisons(self) -> list[_Comparison]:
-        """Generated images, compared with real ones.
-
-        Everything is generated before anything is compared, so that the slowest part is kept if the
-        evaluation is stopped.
+        All images are generated before anything is compared, so that the slowest part is kept if
+        the evaluation is stopped.
         """
         made = [
             (given, name, features)
@@ -260,54 +253,40 @@ class _Measurement:
         for name in self.targets:
             features = self._read(name, self.split.tensors[name])
             self._real[name] = Real(features, self.context.device)
-        return [
-            self._compare(
-                "self" if name in given else "cross" if given else "joint", given, name, x
-            )
-            for given, name, x in made
-        ]
+        comparisons = []
+        for given, name, features in made:
+            protocol = "joint" if not given else "self" if name in given else "cross"
+            comparisons.append(self._compare(protocol, given, name, features))
+        for name, images in self._train.items():
+            comparisons.append(self._compare(_FLOOR, (), name, self._read(name, images)))
+        return comparisons
 
-    def floors(self) -> list[_Comparison]:
-        """Real training images, compared with the real ones; none if there are no training data."""
-        return [
-            self._compare("floor", (), name, self._read(name, images))
-            for name, images in self._train.items()
-        ]
-
-    def describe(self) -> dict[str, object]:
-        """The extractor and the numbers of images, for the record."""
-        return {
-            "extractor": self.name,
-            "digests": {name: e.digest for name, e in self.extractors.items()},
-            "resize": self.extractors[self.targets[0]].resize,
-            "dimension": {name: real.features.shape[1] for name, real in self._real.items()},
-            "real": {name: len(real.features) for name, real in self._real.items()},
-            "generated": {"joint": self.samples, "cross": len(self.items)},
-        }
-
-    def note(self) -> str:
-        """The same in a sentence below the table."""
-        resize = self.extractors[self.targets[0]].resize
-        extractor = "the modalities' classifiers" if self.name == CLASSIFIER else self.name
-        digests = dict.fromkeys(e.digest[:12] for e in self.extractors.values())
-        sizes = dict.fromkeys(len(real.features) for real in self._real.values())
-        real = " and ".join(f"{n:,}" for n in sizes)
-        return (
-            f"Features: {extractor} ({', '.join(digests)}), resize {resize}; "
-            f"{real} real images a modality."
-        )
-
-    def problems(self, comparisons: Sequence[_Comparison]) -> list[str]:
-        """A sentence if a covariance has more dimensions than images."""
-        real = min(len(x.features) for x in self._real.values())
-        n = min([real, *(c.n for c in comparisons)])
-        most = max(x.features.shape[1] for x in self._real.values())
-        if n >= most:
-            return []
-        return [
+    def describe(self, comparisons: Sequence[_Comparison]) -> tuple[dict[str, Any], list[str]]:
+        """Details for the record, with notes for below the table, and what is wrong with n."""
+        dimension = {name: real.features.shape[1] for name, real in self._real.items()}
+        real = {name: len(real.features) for name, real in self._real.items()}
+        digests = {name: e.digest for name, e in self.extractors.items()}
+        resize, most = self._extractor.resize, max(dimension.values())
+        short = ", ".join(dict.fromkeys(digest[:12] for digest in digests.values()))
+        sizes = " and ".join(dict.fromkeys(f"{n:,}" for n in real.values()))
+        name = "the modalities' classifiers" if self.name == CLASSIFIER else self.name
+        note = f"Features: {name} ({short}), resize {resize}; {sizes} real images a modality."
+        n = min([*real.values(), *(c.n for c in comparisons if c.protocol != _FLOOR)])
+        problems = [
             f"{n:,} images are fewer than the {most:,} dimensions of the {self.name} features: FID "
             "is far too high, and comparable at this n only. Look at KID."
         ]
+        problems = problems if n < most else []
+        details = {
+            "extractor": self.name,
+            "digests": digests,
+            "resize": resize,
+            "dimension": dimension,
+            "real": real,
+            "generated": {"joint": self.samples, "cross": len(self.items)},
+            "notes": [note, *problems],
+        }
+        return details, problems
 
     def _compare(
         self, protocol: str, given: tuple[str, ...], target: str, features: Tensor
@@ -407,8 +386,8 @@ def _error(replicates: Tensor | None) -> dict[str, Any]:
     """A score's standard error from replicates `[G]`, and their number."""
     if replicates is None:
         return {}
-    groups = len(replicates)
-    return {"stderr": (replicates.std() / groups**0.5).item(), "groups": groups}
+    n = len(replicates)
+    return {"stderr": (replicates.std() / n**0.5).item(), "groups": n}
 
 
 def _load(file: Path) -> dict[str, np.ndarray] | None:
