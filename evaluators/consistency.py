@@ -113,10 +113,7 @@ class Consistency(Evaluator):
             return Outcome([], {"skipped": reason})
         work = _Measurement(self.config, model, spec, split, context)
         work.measure()
-        details = {
-            "row": describe_row(model, spec, "joint"),
-            "intervals": work.summary.intervals,
-        }
+        details = {"row": describe_row(model, spec, "joint"), "intervals": work.summary.intervals}
         return Outcome(work.summary.scores, details, {"sheet": work.sheet()})
 
 

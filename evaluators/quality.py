@@ -86,10 +86,7 @@ class QualityConfig(Settings):
         exclude=True,
     )
     weights: str = setting(
-        "",
-        "File of Inception weights; empty: torch-fidelity's download.",
-        "ours",
-        exclude=True,
+        "", "File of Inception weights; empty: torch-fidelity's download.", "ours", exclude=True
     )
     sha256: str = setting(
         "",

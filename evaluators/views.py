@@ -50,10 +50,7 @@ _PROTOCOLS = {
     "p1-mean-of-8": "as p1, of the mean of eight samples",
     "p1-best-of-8": "as p1, of the best of eight samples of an object",
 }
-_KINDS = {
-    "psnr": (2, "PSNR in dB"),
-    "ssim": (3, "SSIM, 7 x 7 windows"),
-}
+_KINDS = {"psnr": (2, "PSNR in dB"), "ssim": (3, "SSIM, 7 x 7 windows")}
 _MEASURES = {"psnr": psnr, "ssim": ssim}
 
 
