@@ -70,10 +70,12 @@ class Attributes(Evaluator):
         ),
         Metric.share(
             "attributes/image-to-caption",
-            "attributes named in the caption of a real picture that are right, of all named (at "
-            "least as many as real captions name)",
+            "attributes named in captions generated for real pictures that are right, of all named "
+            "(at least as many as real captions name)",
         ),
-        Metric.share("attributes/grammatical", "captions of real pictures that follow the grammar"),
+        Metric.share(
+            "attributes/grammatical", "captions generated for real pictures that fit the grammar"
+        ),
         Metric.share(
             "attributes/joint",
             "attributes named in sampled captions that their pictures show, of all named (at least "

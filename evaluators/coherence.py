@@ -81,7 +81,7 @@ class Coherence(Evaluator):
             "higher",
             1,
             "effective classes (exponential of the entropy) of the joint samples on which all "
-            "classifiers agree; 1: a collapsed model, whose joint coherence means nothing",
+            "agree; 1: a collapsed model, whose joint coherence means nothing",
         ),
         *(
             Metric.share(f"coherence/subset-{k}", f"as cross, given {k} modalities")
@@ -157,9 +157,9 @@ class _Measurement:
         everything = torch.arange(len(self.split), device=self.split.device)
         classes = self._classify(lambda i, _: self.split.batch(i).views, names, everything)
         right = classes == self.split.labels
-        scores = [_summary(metric, list(right), self._shared(names, everything))]
+        scores = [_score(metric, right.double().mean(0), self._shared(names, everything))]
         for name, own in zip(names, right, strict=True):
-            scores.append(_part(metric, own, (), name, self._shared((name,), everything)))
+            scores.append(_score(metric, own, self._shared((name,), everything), (), name))
         return scores
 
     def joint(self) -> Tensor:
@@ -177,7 +177,7 @@ class _Measurement:
             "posterior",
         )
         shared = self._shared(self.spec.names, self.items)
-        return _part("coherence/posterior", _agreeing(classes), (), None, shared)
+        return _score("coherence/posterior", _agreeing(classes), shared)
 
     def translations(self, k: int) -> list[Score]:
         """The summary for `k` given modalities, and each subset with each target outside it.
@@ -186,17 +186,19 @@ class _Measurement:
         """
         metric = "coherence/cross" if k == 1 else f"coherence/subset-{k}"
         items = self._items_of(k)
+        labels = self.split.labels[items]
         by_target: dict[str, list[Tensor]] = {name: [] for name in self.spec.names}
         parts = []
         for subset in self.subsets[k]:
             shared = self._shared(subset, items)
             targets = [name for name in self.spec.names if name not in subset]
-            right = self._translate(metric, subset, targets, items) == self.split.labels[items]
+            right = self._translate(metric, subset, targets, items) == labels
             for target, own in zip(targets, right, strict=True):
                 by_target[target].append(own.double())
-                parts.append(_part(metric, own, subset, target, shared))
+                parts.append(_score(metric, own, shared, subset, target))
         means = [torch.stack(own).mean(0) for own in by_target.values() if own]
-        return [_summary(metric, means, self._shared(self.spec.names, items)), *parts]
+        tuples = torch.stack(means).mean(0)  # [n]
+        return [_score(metric, tuples, self._shared(self.spec.names, items)), *parts]
 
     def _items_of(self, k: int) -> Tensor:
         return self.items if k == 1 else self.subset_items
@@ -241,23 +243,24 @@ def _subsets(
     return {k: choose_subsets(names, k, _SUBSETS, "coherence") for k in range(1, most + 1)}
 
 
-def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:
-    scores = [_part("coherence/joint", _agreeing(guesses), (), None, [])]
-    counts = torch.bincount(guesses[0][_agreeing(guesses)], minlength=classes)
+def _joint_scores(predicted: Tensor, classes: int) -> list[Score]:
+    agreeing = _agreeing(predicted)
+    scores = [_score("coherence/joint", agreeing, [])]
+    counts = torch.bincount(predicted[0][agreeing], minlength=classes)
     if counts.any():
-        spread = effective_classes(counts.double() / counts.sum()).item()
-        scores.append(Score("coherence/joint-classes", spread, int(counts.sum())))
+        effective = effective_classes(counts.double() / counts.sum()).item()
+        scores.append(Score("coherence/joint-classes", effective, int(counts.sum())))
     return scores
 
 
-def _agreeing(guesses: Tensor) -> Tensor:
-    return (guesses == guesses[0]).all(0)
+def _agreeing(predicted: Tensor) -> Tensor:
+    return (predicted == predicted[0]).all(0)
 
 
-def _histogram(guesses: Tensor, spec: DataSpec) -> dict[str, Any]:
+def _histogram(predicted: Tensor, spec: DataSpec) -> dict[str, Any]:
     """Samples of each class: where all agree, by majority, and by each modality's classifier."""
-    agreed = guesses[0][_agreeing(guesses)]
-    majority = functional.one_hot(guesses, spec.classes).sum(0).argmax(-1)  # [n]
+    agreed = predicted[0][_agreeing(predicted)]
+    majority = functional.one_hot(predicted, spec.classes).sum(0).argmax(-1)  # [n]
 
     def count(own: Tensor) -> list[int]:
         return torch.bincount(own, minlength=spec.classes).tolist()
@@ -265,7 +268,7 @@ def _histogram(guesses: Tensor, spec: DataSpec) -> dict[str, Any]:
     return {
         "agreeing": count(agreed),
         "majority": count(majority),
-        "modalities": {name: count(own) for name, own in zip(spec.names, guesses, strict=True)},
+        "modalities": {name: count(own) for name, own in zip(spec.names, predicted, strict=True)},
     }
 
 
@@ -278,34 +281,28 @@ def _matrix(scores: list[Score], metric: str) -> dict[str, dict[str, float]]:
     return matrix
 
 
-def _part(
-    metric: str, right: Tensor, given: tuple[str, ...], target: str | None, shared: list[Tensor]
+def _score(
+    metric: str,
+    items: Tensor,
+    shared: list[Tensor],
+    given: tuple[str, ...] = (),
+    target: str | None = None,
 ) -> Score:
-    """A rate over items `[n]`, each right or wrong, with the binomial standard error.
+    """The mean over test tuples of what is right or wrong (bool), or of a tuple's mean, `[n]`.
 
-    Where items share images (`shared`, as for `_clustered`), the error is clustered by them.
+    A tuple contributes one value to a summary, the mean of its pairs, since these share a label and
+    sources. The error is binomial for single pairs, and clustered by image where tuples share
+    images (`shared`, as for `_clustered`).
     """
-    value = right.double().mean().item()
+    values = items.double()
+    value, n = values.mean().item(), len(values)
     if any(len(rows.unique()) < len(rows) for rows in shared):
-        stderr, n = _clustered(right.double(), shared)
-    else:
-        n = len(right)
+        stderr, n = _clustered(values, shared)
+    elif items.dtype == torch.bool:
         stderr = (value * (1 - value) / n) ** 0.5
+    else:
+        return mean_score(metric, values, given, target)
     return Score(metric, value, n, stderr, given, target)
-
-
-def _summary(metric: str, means: list[Tensor], shared: list[Tensor]) -> Score:
-    """The mean over targets of rates `[n]` that test tuples reach.
-
-    The standard error is clustered by test tuple: each contributes the mean of its pairs, which
-    share a label and sources and are not independent. It is clustered by image where tuples share
-    images.
-    """
-    tuples = torch.stack(means).double().mean(0)  # [n]
-    if any(len(rows.unique()) < len(rows) for rows in shared):
-        stderr, n = _clustered(tuples, shared)
-        return Score(metric, tuples.mean().item(), n, stderr)
-    return mean_score(metric, tuples)
 
 
 def _clustered(values: Tensor, shared: list[Tensor]) -> tuple[float | None, int]:

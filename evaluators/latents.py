@@ -69,7 +69,7 @@ class Latents(Evaluator):
         *(
             Metric.share(
                 f"latents/probe-{k}",
-                f"accuracy of a linear probe of the class, given {k} modalities, mean over subsets",
+                f"accuracy of a linear probe of the class, mean over subsets of {k} modalities",
             )
             for k in range(1, _MOST_MODALITIES + 1)
         ),

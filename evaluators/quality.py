@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +40,6 @@ from shalabench.api import (
     register_evaluator,
     setting,
 )
-from shalabench.api.files import write_atomic
 from shalabench.metrics.features import (
     CLASSIFIER,
     INCEPTION,
@@ -51,7 +49,9 @@ from shalabench.metrics.features import (
     Inception,
     inception_file,
     inception_name,
+    load_features,
     read_inception,
+    save_features,
 )
 from shalabench.metrics.fid import FAMILIES, LEAST, Fidelity, Real, compare
 
@@ -90,7 +90,7 @@ class QualityConfig(Settings):
     )
     sha256: str = setting(
         "",
-        "Digest that the weights file must have; empty: that of the published weights.",
+        "Digest of the weights file; empty: that of the published weights.",
         "ours: the file is a pickle and is checked before it is opened",
         exclude=True,
     )
@@ -159,8 +159,8 @@ class Quality(Evaluator):
                 of = f"{family}/{work.name}"
                 metric = f"{_FLOOR}/{of}" if protocol == _FLOOR else f"{of}/{protocol}"
                 scores += _scores(metric, family, same)
-        details, problems = work.describe(comparisons)
-        for problem in problems:
+        details = work.describe(comparisons)
+        for problem in details["notes"][1:]:
             warnings.warn(problem, stacklevel=2)
         return Outcome(scores, details)
 
@@ -258,8 +258,8 @@ class _Measurement:
             comparisons.append(self._compare(_FLOOR, (), name, self._read(name, images)))
         return comparisons
 
-    def describe(self, comparisons: Sequence[_Comparison]) -> tuple[dict[str, Any], list[str]]:
-        """Details for the record, with notes for below the table, and what is wrong with n."""
+    def describe(self, comparisons: Sequence[_Comparison]) -> dict[str, Any]:
+        """Details for the record; its notes are the extractor and, if there are any, warnings."""
         dimension = {name: real.features.shape[1] for name, real in self._real.items()}
         real = {name: len(real.features) for name, real in self._real.items()}
         digests = {name: e.digest for name, e in self.extractors.items()}
@@ -269,21 +269,19 @@ class _Measurement:
         name = "the modalities' classifiers" if self.name == CLASSIFIER else self.name
         note = f"Features: {name} ({short}), resize {resize}; {sizes} real images a modality."
         n = min([*real.values(), *(c.n for c in comparisons if c.protocol != _FLOOR)])
-        problems = [
+        warning = (
             f"{n:,} images are fewer than the {most:,} dimensions of the {self.name} features: FID "
             "is far too high, and comparable at this n only. Look at KID."
-        ]
-        problems = problems if n < most else []
-        details = {
+        )
+        return {
             "extractor": self.name,
             "digests": digests,
             "resize": resize,
             "dimension": dimension,
             "real": real,
             "generated": {"joint": self.samples, "cross": len(self.items)},
-            "notes": [note, *problems],
+            "notes": [note, warning] if n < most else [note],
         }
-        return details, problems
 
     def _compare(
         self, protocol: str, given: tuple[str, ...], target: str, features: Tensor
@@ -337,11 +335,11 @@ class _Measurement:
 
         def load_or_read(index: Tensor, rng: Rng) -> dict[str, Tensor]:
             file = folder / f"{rng.first:08d}-{len(index)}.npz" if folder else None
-            shard = _load(file) if file else None
+            shard = load_features(file) if file else None
             if shard is None:
                 shard = {k: x.float().cpu().numpy() for k, x in read(index, rng).items()}
                 if file:
-                    _save(file, shard)
+                    save_features(file, shard)
             return {k: torch.from_numpy(x) for k, x in shard.items()}
 
         size = self.config.batch_size
@@ -366,45 +364,21 @@ def _scores(metric: str, family: str, comparisons: Sequence[_Comparison]) -> lis
     parts, by_target = [], {}
     for c in comparisons:
         value, replicates = c.fidelity.values[family], c.fidelity.replicates.get(family)
-        error = _error(replicates)
-        parts.append(Score(metric, value, c.n, given=c.given, target=c.target, **error))
+        parts.append(_score(metric, value, replicates, c.n, c.given, c.target))
         by_target.setdefault(c.target, []).append((value, replicates))
-    values = [np.mean([value for value, _ in own]) for own in by_target.values()]
+    value = float(np.mean([np.mean([x for x, _ in pairs]) for pairs in by_target.values()]))
     replicates = None
-    if all(r is not None for own in by_target.values() for _, r in own):
+    if all(r is not None for pairs in by_target.values() for _, r in pairs):
         # The groups are the same tuples in every comparison, which keeps their dependence.
-        means = [torch.stack([r for _, r in own]).mean(0) for own in by_target.values()]
+        means = [torch.stack([r for _, r in pairs]).mean(0) for pairs in by_target.values()]
         replicates = torch.stack(means).mean(0)
-    n = min(c.n for c in comparisons)
-    return [Score(metric, float(np.mean(values)), n, **_error(replicates)), *parts]
+    return [_score(metric, value, replicates, min(c.n for c in comparisons)), *parts]
 
 
-def _error(replicates: Tensor | None) -> dict[str, Any]:
-    """A score's standard error from replicates `[G]`, and their number."""
+def _score(metric: str, value: float, replicates: Tensor | None, n: int, *pair: Any) -> Score:
+    """A score with the standard error of replicates `[G]`."""
     if replicates is None:
-        return {}
-    n = len(replicates)
-    return {"stderr": (replicates.std() / n**0.5).item(), "groups": n}
-
-
-def _load(file: Path) -> dict[str, np.ndarray] | None:
-    """A kept shard; None if there is none that can be read."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    def write(path: Path) -> None:
-        with path.open("wb") as out:
-            np.savez(out, **arrays)
-
-    try:
-        write_atomic(file, write)
-    except OSError as error:
-        raise BenchError(
-            f"{file} cannot be written ({error.strerror}). Free some disk space and run the same "
-            "command again: it continues with the features that are kept."
-        ) from error
+        return Score(metric, value, n, None, *pair)
+    groups = len(replicates)
+    stderr = (replicates.std() / groups**0.5).item()
+    return replace(Score(metric, value, n, stderr, *pair), groups=groups)
