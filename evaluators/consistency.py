@@ -37,30 +37,14 @@ from shalabench.nets.viewpoints import describe_row, stack, why_no_views
 _BATCH = 50  # training objects at a time
 _SHOWN = 6  # samples at most on the sheet
 _KINDS = {
-    "shape": (
-        "higher",
-        3,
-        "overlap (IoU) of a joint sample's silhouettes with those of the training object that fits "
-        "best, mean over views",
-    ),
-    "one-object": (
-        "higher",
-        3,
-        "shape as a share of its value when each view may choose another training object; 1: the "
-        "views agree on a shape",
-    ),
-    "colour": (
-        "higher",
-        3,
-        "intraclass correlation of the views' mean colours (CIELAB a and b, without the white "
-        "background); 1: views agree and samples differ, 0: views differ as much as samples",
-    ),
-    "colour-distance": (
-        "lower",
-        1,
-        "2-Wasserstein distance of Gaussians fitted to the mean colours (CIELAB, Delta E) of "
-        "samples and of training objects",
-    ),
+    "shape": "overlap (IoU) of a joint sample's silhouettes with those of the training object that "
+    "fits best, mean over views",
+    "one-object": "shape as a share of its value when each view may choose another training "
+    "object; 1: the views agree on a shape",
+    "colour": "intraclass correlation of the views' mean colours (CIELAB a and b, without the "
+    "white background); 1: views agree and samples differ, 0: views differ as much as samples",
+    "colour-distance": "2-Wasserstein distance of Gaussians fitted to the mean colours (CIELAB, "
+    "Delta E) of samples and of training objects",
 }
 _CLASSES = "consistency/classes"
 _BOUNDS = {
@@ -78,8 +62,9 @@ class ConsistencyConfig(Settings):
 
 def _metrics() -> tuple[Metric, ...]:
     metrics = []
-    for kind, (direction, digits, meaning) in _KINDS.items():
+    for kind, meaning in _KINDS.items():
         name = f"consistency/{kind}"
+        direction, digits = ("lower", 1) if kind == "colour-distance" else ("higher", 3)
         metrics.append(Metric(name, direction, digits, meaning, headline=kind == "shape"))
         metrics += [
             Metric(f"{bound}/{name}", direction, digits, what, role=role, of=name)
