@@ -148,7 +148,7 @@ class _Measurement:
         self.samples = config.samples or n
         total = n + isinstance(self.model, Joint) * self.samples
         total += isinstance(self.model, Reconstruct) * len(self.items)
-        total += sum(len(own) * len(self._items_of(k)) for k, own in self.subsets.items())
+        total += sum(len(x) * len(self._items_of(k)) for k, x in self.subsets.items())
         self.context.expect(total)
 
     def accuracy(self) -> list[Score]:
@@ -158,8 +158,8 @@ class _Measurement:
         classes = self._classify(lambda i, _: self.split.batch(i).views, names, everything)
         right = classes == self.split.labels
         scores = [_score(metric, right.double().mean(0), self._shared(names, everything))]
-        for name, own in zip(names, right, strict=True):
-            scores.append(_score(metric, own, self._shared((name,), everything), (), name))
+        for name, items in zip(names, right, strict=True):
+            scores.append(_score(metric, items, self._shared((name,), everything), (), name))
         return scores
 
     def joint(self) -> Tensor:
@@ -193,10 +193,10 @@ class _Measurement:
             shared = self._shared(subset, items)
             targets = [name for name in self.spec.names if name not in subset]
             right = self._translate(metric, subset, targets, items) == labels
-            for target, own in zip(targets, right, strict=True):
-                by_target[target].append(own.double())
-                parts.append(_score(metric, own, shared, subset, target))
-        means = [torch.stack(own).mean(0) for own in by_target.values() if own]
+            for target, hits in zip(targets, right, strict=True):
+                by_target[target].append(hits.double())
+                parts.append(_score(metric, hits, shared, subset, target))
+        means = [torch.stack(hits).mean(0) for hits in by_target.values() if hits]
         tuples = torch.stack(means).mean(0)  # [n]
         return [_score(metric, tuples, self._shared(self.spec.names, items)), *parts]
 
@@ -262,13 +262,13 @@ def _histogram(predicted: Tensor, spec: DataSpec) -> dict[str, Any]:
     agreed = predicted[0][_agreeing(predicted)]
     majority = functional.one_hot(predicted, spec.classes).sum(0).argmax(-1)  # [n]
 
-    def count(own: Tensor) -> list[int]:
-        return torch.bincount(own, minlength=spec.classes).tolist()
+    def count(x: Tensor) -> list[int]:
+        return torch.bincount(x, minlength=spec.classes).tolist()
 
     return {
         "agreeing": count(agreed),
         "majority": count(majority),
-        "modalities": {name: count(own) for name, own in zip(spec.names, predicted, strict=True)},
+        "modalities": {name: count(x) for name, x in zip(spec.names, predicted, strict=True)},
     }
 
 

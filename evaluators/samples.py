@@ -63,16 +63,10 @@ class Samples(Evaluator):
     Config = SamplesConfig
     metrics = (
         Metric(
-            "reconstruction/mae",
-            "lower",
-            4,
-            "mean absolute error of decoded posterior samples, in [0, 1]",
+            "reconstruction/mae", "lower", 4, "mean absolute error of decoded posterior samples"
         ),
         Metric(
-            "reconstruction/psnr",
-            "higher",
-            2,
-            "PSNR in dB of decoded posterior samples, by image, then the mean",
+            "reconstruction/psnr", "higher", 2, "PSNR in dB of decoded posterior samples, by image"
         ),
         Metric.share(
             "reconstruction/token-accuracy", "text tokens that decoded posterior samples get right"
