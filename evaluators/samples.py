@@ -120,7 +120,7 @@ class Samples(Evaluator):
             return {
                 (metric, name): values
                 for name, real in views.items()
-                for metric, values in _errors(spec[name], made[name], real).items()
+                for metric, values in _compare(spec[name], made[name], real).items()
             }
 
         context.expect(len(split))
@@ -157,7 +157,7 @@ def _independent(items: Tensor, split: Split) -> Tensor:
     return sums.index_add(0, row, items) / row.bincount()
 
 
-def _errors(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+def _compare(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]:
     """Errors `[B]` of a modality's reconstructions, by metric."""
     if modality.kind == "text":
         return {"reconstruction/token-accuracy": (made == real).float().mean(1)}
