@@ -1,19 +1,20 @@
-"""Attributes: does a generated picture show what its caption names, and does a generated caption
-name what its picture shows?
+"""Attributes: do pictures show what their captions name, and the reverse?
 
-For data whose captions a grammar writes (`DataSpec.grammar`), so that what a caption names is known
-exactly. Not a published protocol: on photos nothing but FID has been reported.
+For data whose captions follow a grammar (`DataSpec.grammar`), so that the named attributes are
+known exactly. The protocol is ours; for photos only FID has been published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from shalabench.api import (
+    Attribute,
     Classifier,
     DataError,
     DataSpec,
@@ -25,16 +26,17 @@ from shalabench.api import (
     Modality,
     Model,
     Outcome,
+    Rng,
     Score,
     Settings,
     Split,
     Translate,
-    Views,
     register_evaluator,
     setting,
 )
+from shalabench.metrics.scores import mean_score
 
-_UNSAID, _MUDDLED = -1, -2  # in the place of a value's number
+_NOT_NAMED, _CONTRADICTED = -1, -2  # in place of a value's number
 
 
 class AttributesConfig(Settings):
@@ -47,57 +49,50 @@ class AttributesConfig(Settings):
 
 @register_evaluator("attributes", version=2)
 class Attributes(Evaluator):
-    """Attributes named by captions, against those of pictures, exactly.
+    """Attributes that captions name, compared with those that pictures show.
 
-    A picture is read by the classifier of its modality, which was trained on real pictures; a real
-    picture's truth is what was drawn. A caption is read by the grammar: whole sentences by
-    `Grammar.parse`, anything else by its phrases (`Grammar.spot`). A figure is the share of all
-    named attributes that are right; what a generated caption names in two ways is wrong. Captions
-    that name less than the real ones are measured against as many as these name, so that nothing
-    is gained by naming only what is easily seen.
+    The classifier of the image modality, trained on real pictures, reads pictures; for a real
+    picture the truth is known. The grammar reads captions: `Grammar.parse` for whole sentences,
+    else `Grammar.spot` for phrases. A score is the share of named attributes that are right. An
+    attribute that a caption names in two ways is wrong. If generated captions name fewer attributes
+    than real ones, the share is of as many as real captions name, so that naming only what is easy
+    to see gains nothing.
     """
 
     Config = AttributesConfig
     needs = (Translate,)
     uses_classifiers = True
     metrics = (
-        Metric(
+        Metric.share(
             "attributes/caption-to-image",
-            "higher",
-            3,
-            "attributes named in a given caption that the generated picture shows, by classifier",
+            "attributes named in a real caption that the generated picture shows",
+            headline=True,
         ),
-        Metric(
+        Metric.share(
             "attributes/image-to-caption",
-            "higher",
-            3,
-            "attributes named in the captions generated for real pictures that are as drawn, of "
-            "all that are named or, if more, of as many as real captions name",
+            "attributes named in captions generated for real pictures that are right, of all named "
+            "(at least as many as real captions name)",
         ),
-        Metric(
-            "attributes/grammatical",
-            "higher",
-            3,
-            "captions generated for real pictures that are whole sentences of the grammar",
+        Metric.share(
+            "attributes/grammatical", "captions generated for real pictures that fit the grammar"
         ),
-        Metric(
+        Metric.share(
             "attributes/joint",
-            "higher",
-            3,
-            "attributes named in sampled captions that the pictures sampled with them show, of "
-            "all that are named or, if more, of as many as real captions name",
+            "attributes named in sampled captions that their pictures show, of all named (at least "
+            "as many as real captions name)",
+            headline=True,
         ),
-        Metric(
+        Metric.share(
             "ceiling/attributes",
-            "higher",
-            3,
-            "as caption-to-image, for the real picture: the classifier's own accuracy",
+            "as caption-to-image, for the real picture: the classifier's accuracy",
+            role="ceiling",
+            of="attributes/caption-to-image",
         ),
-        Metric(
+        Metric.share(
             "chance/attributes",
-            "higher",
-            3,
             "as caption-to-image, for the real picture of another tuple",
+            role="chance",
+            of="attributes/caption-to-image",
         ),
     )
 
@@ -107,167 +102,133 @@ class Attributes(Evaluator):
         return super().skip(model, spec)
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
-        bench = _Bench(self.config, model, spec, split, context)
-        shown, named, truth = bench.real()
-        drawn = bench.drawn()  # pictures generated from real captions
-        written, whole = bench.written()  # captions generated from real pictures
-        caption, image = bench.caption.name, bench.image.name
-        figures = {
-            ("attributes/caption-to-image", caption, image): _agree(drawn, named),
-            ("attributes/image-to-caption", image, caption): _agree(truth, written),
-            ("ceiling/attributes", caption, image): _agree(shown, named),
-            # Attributes are independent between tuples, so a neighbour's are as good as any.
-            ("chance/attributes", caption, image): _agree(shown.roll(1, 0), named),
+        config, grammar = self.config, spec.grammar
+        if config.items:
+            split = split.head(config.items)
+        image = next(m for m in spec.modalities if m.kind == "image").name
+        caption = next(m for m in spec.modalities if m.kind == "text").name
+        reader = _Reader(grammar, spec[caption], _classifier(context, image))
+        samples = (config.samples or len(split)) if isinstance(model, Joint) else 0
+        context.expect(len(split) + samples)
+
+        def translate(index: Tensor, rng: Rng) -> dict[str, Tensor]:
+            views = split.batch(index).views
+            made = {}
+            for source, target in ((caption, image), (image, caption)):
+                rng = context.rng("cross", source, first=rng.first)
+                made |= model.translate({source: views[source]}, [target], rng)
+            return {
+                "shown": reader.see(views[image]),
+                "picture": reader.see(made[image]),
+                "caption": reader.read(made[caption]),
+                "grammatical": reader.is_grammatical(made[caption]),
+            }
+
+        def sample(index: Tensor, rng: Rng) -> dict[str, Tensor]:
+            views = model.sample(len(index), rng)
+            return {"picture": reader.see(views[image]), "caption": reader.read(views[caption])}
+
+        read = context.map(translate, len(split), config.batch_size)
+        truth = split.facts["attributes"]
+        named = truth.where(split.facts["named"], _NOT_NAMED)
+        pairs = {
+            ("attributes/caption-to-image", caption, image): _agree(read["picture"], named),
+            ("attributes/image-to-caption", image, caption): _agree(truth, read["caption"]),
+            ("ceiling/attributes", caption, image): _agree(read["shown"], named),
+            # Attributes are independent between tuples, so any other tuple will do.
+            ("chance/attributes", caption, image): _agree(read["shown"].roll(1, 0), named),
         }
-        parts = {metric: _by_part(*own, spec.grammar) for (metric, *_), own in figures.items()}
-        usual = (named != _UNSAID).sum(1).double().mean().item()
-        scores = [_rate(metric, *own, usual) for (metric, *_), own in figures.items()]
-        scores.append(_mean("attributes/grammatical", whole.double()))
-        if isinstance(model, Joint):
-            own = _agree(*bench.joint())
-            scores.append(_rate("attributes/joint", *own, usual))
-            parts["attributes/joint"] = _by_part(*own, spec.grammar)
-        for metric, given, target in figures:
-            own = next(s for s in scores if s.metric == metric)
-            scores.append(Score(metric, own.value, own.n, own.stderr, (given,), target))
-        details = {"parts": parts, "notes": _notes(scores, parts, spec.grammar)}
+        parts = {metric: _by_attribute(*agree, grammar) for (metric, *_), agree in pairs.items()}
+        least = (named != _NOT_NAMED).sum(1).double().mean().item()
+        scores = [_rate(metric, *agree, least) for (metric, *_), agree in pairs.items()]
+        scores.append(mean_score("attributes/grammatical", read["grammatical"].double()))
+        if samples:
+            sampled = context.map(sample, samples, config.batch_size, "joint")
+            agree = _agree(sampled["picture"], sampled["caption"])
+            scores.append(_rate("attributes/joint", *agree, least))
+            parts["attributes/joint"] = _by_attribute(*agree, grammar)
+        summaries = {score.metric: score for score in scores}
+        for metric, given, target in pairs:
+            whole = summaries[metric]
+            scores.append(Score(metric, whole.value, whole.n, whole.stderr, (given,), target))
+        details = {"parts": parts, "notes": [_note(summaries, parts, grammar)]}
         return Outcome(scores, details)
 
 
-class _Bench:
-    """A model, the data and the classifier, and what each reads.
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the attributes of pictures by a classifier and those of captions by a grammar.
 
-    What is read is int64 `[n, A]`: numbers of values, -1 where nothing is said, -2 where a caption
-    contradicts itself.
+    Readings are int64 `[n, A]`: numbers of values, -1 for an attribute that is not named, -2 for
+    one that a caption names in two ways.
     """
 
-    def __init__(
-        self,
-        config: AttributesConfig,
-        model: Model,
-        spec: DataSpec,
-        split: Split,
-        context: EvalContext,
-    ):
-        self.config, self.model, self.context = config, model, context
-        self.grammar = spec.grammar
-        self.split = split.head(config.items) if config.items else split
-        self.image = next(m for m in spec.modalities if m.kind == "image")
-        self.caption = next(m for m in spec.modalities if m.kind == "text")
-        self.judge = _judge(context, self.image)
-        self.samples = config.samples or len(self.split)
-        self._done = 0
-        self._total = 3 * len(self.split) + self.samples * isinstance(model, Joint)
+    grammar: Grammar
+    caption: Modality
+    classifier: Classifier
 
-    def real(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What the classifier sees in real pictures, what their captions name, what was drawn."""
-        truth, named = self.split.facts["attributes"], self.split.facts["named"]
-        seen = self._each(lambda first, size: self._seen(self._given(first, size)[self.image.name]))
-        return seen, truth.where(named, _UNSAID), truth
-
-    def drawn(self) -> Tensor:
-        """What the classifier sees in pictures generated from real captions."""
-        return self._each(
-            lambda first, size: self._seen(self._translate(self.caption, self.image, first, size))
-        )
-
-    def written(self) -> tuple[Tensor, Tensor]:
-        """What captions generated from real pictures name; which are sentences, `[n]`."""
-        found = self._each(
-            lambda first, size: self._read(self._translate(self.image, self.caption, first, size))
-        )
-        return found[:, 1:], found[:, 0].bool()
-
-    def joint(self) -> tuple[Tensor, Tensor]:
-        """What is seen in pictures and named by captions that were sampled together."""
-
-        def sample(first: int, size: int) -> Tensor:
-            views = self.model.sample(size, self.context.rng("joint", first=first))
-            seen, read = self._seen(views[self.image.name]), self._read(views[self.caption.name])
-            return torch.stack([seen, read[:, 1:]], dim=1)
-
-        seen, named = self._each(sample, self.samples).unbind(1)
-        return seen, named
-
-    def _each(self, make: Callable[[int, int], Tensor], n: int = 0) -> Tensor:
-        rows, n = [], n or len(self.split)
-        for first in range(0, n, self.config.batch_size):
-            size = min(self.config.batch_size, n - first)
-            rows.append(make(first, size))
-            self._done += size
-            self.context.report(self._done, self._total)
-        return torch.cat(rows)
-
-    def _given(self, first: int, size: int) -> Views:
-        index = torch.arange(first, first + size, device=self.split.device)
-        return self.split.batch(index).views
-
-    def _translate(self, source: Modality, target: Modality, first: int, size: int) -> Tensor:
-        given = {source.name: self._given(first, size)[source.name]}
-        rng = self.context.rng("cross", source.name, first=first)
-        return self.model.translate(given, [target.name], rng)[target.name]
-
-    def _seen(self, images: Tensor) -> Tensor:
-        """What the classifier sees in images `[B, C, H, W]`: `[B, A]`."""
-        logits = self.judge.network(images.clamp(0, 1))
+    def see(self, images: Tensor) -> Tensor:
+        """What the classifier sees in images `[B, C, H, W]`."""
+        logits = self.classifier.network(images.clamp(0, 1))
         parts = logits.split([len(a.values) for a in self.grammar.attributes], dim=1)
         return torch.stack([part.argmax(-1) for part in parts], dim=1)
 
-    def _read(self, captions: Tensor) -> Tensor:
-        """Whether captions `[B, L]` are sentences, and what they name: `[B, 1 + A]`."""
+    def read(self, captions: Tensor) -> Tensor:
+        """What captions `[B, L]` name."""
         rows = []
-        for tokens in captions.tolist():
-            text = self.caption.text(tokens)
+        for text in map(self.caption.text, captions.tolist()):
             parsed = self.grammar.parse(text)
             said = self.grammar.spot(text) if parsed is None else parsed
-            named = [
-                (_MUDDLED if said[a.name] is None else a.values.index(said[a.name]))
-                if a.name in said
-                else _UNSAID
-                for a in self.grammar.attributes
-            ]
-            rows.append([int(parsed is not None), *named])
+            rows.append([_number(a, said) for a in self.grammar.attributes])
         return torch.tensor(rows, device=captions.device)
 
+    def is_grammatical(self, captions: Tensor) -> Tensor:
+        """Which captions `[B, L]` are sentences of the grammar, bool `[B]`."""
+        texts = map(self.caption.text, captions.tolist())
+        sentences = [self.grammar.parse(text) is not None for text in texts]
+        return torch.tensor(sentences, device=captions.device)
 
-def _judge(context: EvalContext, image: Modality) -> Classifier:
-    if image.name not in context.classifiers:
+
+def _number(attribute: Attribute, said: Mapping[str, str | None]) -> int:
+    """The number of the value that a caption names."""
+    if attribute.name not in said:
+        return _NOT_NAMED
+    value = said[attribute.name]
+    return _CONTRADICTED if value is None else attribute.values.index(value)
+
+
+def _classifier(context: EvalContext, image: str) -> Classifier:
+    if image not in context.classifiers:
         raise DataError(
-            f"There is no classifier of the attributes of '{image.name}'. Train it with `python "
+            f"There is no classifier of the attributes of '{image}'. Train it with `python "
             "bench.py classifiers train`."
         )
-    return context.classifiers[image.name]
+    return context.classifiers[image]
 
 
 def _agree(seen: Tensor, named: Tensor) -> tuple[Tensor, Tensor]:
     """Which named attributes are right, and which are named, both bool `[n, A]`."""
-    return seen == named, named != _UNSAID
+    return seen == named, named != _NOT_NAMED
 
 
-def _rate(metric: str, right: Tensor, named: Tensor, usual: float) -> Score:
-    """Right attributes of all named, or of `usual` a tuple if fewer are named.
+def _rate(metric: str, right: Tensor, named: Tensor, least: float) -> Score:
+    """Right attributes of all named, or of `least` a tuple if fewer are named.
 
     The standard error is that of a ratio of two means (linearised).
     """
-    hits, said = (right & named).sum(1).double(), named.sum(1).double()
-    if said.mean() < usual:
-        said = torch.full_like(said, usual)
-    value = (hits.mean() / said.mean()).item()
-    stderr = ((hits - value * said).std() / len(hits) ** 0.5 / said.mean()).item()
+    hits, count = (right & named).sum(1).double(), named.sum(1).double()
+    if count.mean() < least:
+        count = torch.full_like(count, least)
+    value = (hits.mean() / count.mean()).item()
+    stderr = ((hits - value * count).std() / len(hits) ** 0.5 / count.mean()).item()
     return Score(metric, value, len(hits), stderr if len(hits) > 1 else None)
 
 
-def _mean(metric: str, items: Tensor) -> Score:
-    n = len(items)
-    stderr = (items.std() / n**0.5).item() if n > 1 else None
-    return Score(metric, items.mean().item(), n, stderr)
-
-
-def _by_part(right: Tensor, named: Tensor, grammar: Grammar) -> dict[str, dict[str, Any]]:
-    """By attribute: how many name it, how many of these are right, and what guessing would give."""
+def _by_attribute(right: Tensor, named: Tensor, grammar: Grammar) -> dict[str, dict[str, Any]]:
+    """By attribute: the share that is right, how many name it, and what guessing scores."""
     parts = {}
-    for attribute, own, there in zip(grammar.attributes, right.T, named.T, strict=True):
-        n, hits = int(there.sum()), int((own & there).sum())
+    for attribute, hit, said in zip(grammar.attributes, right.T, named.T, strict=True):
+        n, hits = int(said.sum()), int((hit & said).sum())
         value = hits / n if n else None
         parts[attribute.name] = {
             "value": value,
@@ -288,16 +249,15 @@ def _interval(hits: int, n: int, z: float = 1.96) -> list[float] | None:
     return [max(middle - half, 0.0), min(middle + half, 1.0)]
 
 
-def _notes(scores: list[Score], parts: dict[str, dict[str, Any]], grammar: Grammar) -> list[str]:
+def _note(scores: dict[str, Score], parts: dict[str, dict[str, Any]], grammar: Grammar) -> str:
     """Chance and the classifier's accuracy, overall and by attribute, for below the table."""
-    whole = {score.metric: score.value for score in scores if score.is_summary}
     ceiling = parts["ceiling/attributes"]
-    told = [
+    by_attribute = [
         f"{a.name} {1 / len(a.values):.2f} and {ceiling[a.name]['value']:.3f}"
         for a in grammar.attributes
         if ceiling[a.name]["value"] is not None
     ]
-    return [
-        f"Chance {whole['chance/attributes']:.3f}, the classifier on real test pictures "
-        f"{whole['ceiling/attributes']:.3f}; by attribute: {', '.join(told)}."
-    ]
+    return (
+        f"Chance {scores['chance/attributes'].value:.3f}, the classifier on real test pictures "
+        f"{scores['ceiling/attributes'].value:.3f}; by attribute: {', '.join(by_attribute)}."
+    )

@@ -1,12 +1,13 @@
-"""Coherence: do generated modalities show the same class, and that of the given one?
+"""Coherence: do generated modalities show the same class, and the class of the given modality?
 
-Protocol of docs/protocols.md, which is that of the MMVAE+ code (reproduction/metrics.md), with the
-standard errors and the histogram that it lacks.
+The protocol (docs/protocols.md) is that of the MMVAE+ code (reproduction/metrics.md), with standard
+errors and a histogram of classes added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from shalabench.api import (
     Model,
     Outcome,
     Reconstruct,
+    Rng,
     Score,
     Settings,
     Split,
@@ -34,8 +36,9 @@ from shalabench.api import (
     setting,
 )
 from shalabench.metrics.fid import effective_classes
+from shalabench.metrics.scores import mean_score
 
-_SUBSETS = 64  # enumerated up to here, drawn by a fixed seed beyond (docs/protocols.md)
+_SUBSETS = 64  # all up to here, else a choice by a fixed seed (docs/protocols.md)
 _MOST_MODALITIES = 10
 
 
@@ -60,139 +63,121 @@ class Coherence(Evaluator):
     Config = CoherenceConfig
     uses_classifiers = True
     metrics = (
-        Metric(
-            "coherence/joint",
-            "higher",
-            3,
-            "joint samples on which all classifiers agree, whatever the class",
+        Metric.share(
+            "coherence/joint", "joint samples on which all classifiers agree", headline=True
         ),
-        Metric(
+        Metric.share(
             "coherence/cross",
-            "higher",
-            3,
-            "targets generated from one given modality that are classified as labelled, mean over "
-            "sources, then targets",
+            "targets generated from one modality that show the label, mean over sources, then "
+            "targets",
+            headline=True,
         ),
-        Metric(
+        Metric.share(
             "coherence/posterior",
-            "higher",
-            3,
-            "decoded posterior samples of complete test tuples on which all classifiers agree: "
-            "what a perfect prior would reach",
+            "decoded posterior samples on which all agree: the score of a perfect prior",
         ),
         Metric(
             "coherence/joint-classes",
             "higher",
             1,
-            "effective number of classes (exponential of the entropy) among the agreeing joint "
-            "samples: 1 is a collapsed model, whose joint coherence means nothing",
+            "effective classes (exponential of the entropy) of the joint samples on which all "
+            "agree; 1: a collapsed model, whose joint coherence means nothing",
         ),
         *(
-            Metric(
-                f"coherence/subset-{k}",
-                "higher",
-                3,
-                f"as cross, with {k} given modalities and targets outside them",
-            )
+            Metric.share(f"coherence/subset-{k}", f"as cross, given {k} modalities")
             for k in range(2, _MOST_MODALITIES)
         ),
-        Metric(
+        Metric.share(
             "classifier/accuracy",
-            "higher",
-            3,
             "real test views classified as labelled: the ceiling of cross coherence",
+            role="classifier",
+            of="coherence",
         ),
     )
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
         if not spec.classes:
-            return f"The dataset '{spec.name}' has no classes to judge by."
+            return f"The dataset '{spec.name}' has no classes to evaluate with."
         if not has_ability(model, Joint) and not has_ability(model, Translate):
             return "The model neither samples jointly nor translates."
         return None
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
-        bench = _Bench(self.config, model, spec, split, context)
-        scores = bench.accuracy()
+        work = _Measurement(self.config, model, spec, split, context)
+        scores = work.accuracy()
         details = {
             "classifier_accuracy": {s.target: s.value for s in scores if s.target is not None},
-            "items": bench.items.tolist() if self.config.items else "all",
-            "subset_items": bench.subset_items.tolist() if self.config.subset_items else "all",
+            "items": work.items.tolist() if self.config.items else "all",
+            "subset_items": work.subset_items.tolist() if self.config.subset_items else "all",
         }
         if isinstance(model, Joint):
-            guesses = bench.joint()
-            details["joint_histogram"] = _histogram(guesses, spec)
-            scores += _joint_scores(guesses, spec.classes)
+            classes = work.joint()
+            details["joint_histogram"] = _histogram(classes, spec)
+            scores += _joint_scores(classes, spec.classes)
         if isinstance(model, Reconstruct):
-            scores.append(bench.posterior())
-        for k in bench.subsets:
-            scores += bench.translations(k)
+            scores.append(work.posterior())
+        for k in work.subsets:
+            scores += work.translations(k)
         details["cross_matrix"] = _matrix(scores, "coherence/cross")
         return Outcome(scores, details)
 
 
-class _Bench:
-    """A model, the data and the classifiers, and what the protocols make of them.
+@dataclass
+class _Measurement:
+    """The protocols, applied to a model, data and classifiers.
 
     Attributes:
         items: `[n]`, numbers of the test tuples for cross and posterior coherence.
         subset_items: `[n]`, numbers of those for several given modalities.
-        subsets: The given modalities by their number; empty where the model does not translate.
+        subsets: The given modalities by their number; empty if the model does not translate.
     """
 
-    def __init__(
-        self,
-        config: CoherenceConfig,
-        model: Model,
-        spec: DataSpec,
-        split: Split,
-        context: EvalContext,
-    ):
-        self.config, self.model, self.spec, self.context = config, model, spec, context
-        self.split = split
-        self.items = fixed_choice(len(split), config.items, "coherence").to(split.device)
-        self.subset_items = fixed_choice(len(split), config.subset_items, "coherence").to(
-            split.device
+    config: CoherenceConfig
+    model: Model
+    spec: DataSpec
+    split: Split
+    context: EvalContext
+
+    def __post_init__(self):
+        config, n = self.config, len(self.split)
+        self.items, self.subset_items = (
+            fixed_choice(n, wanted, "coherence").to(self.split.device)
+            for wanted in (config.items, config.subset_items)
         )
-        self.subsets = _subsets(model, spec.names, several=config.subsets)
-        self._done, self._total = 0, self._amount()
+        self.subsets = _subsets(self.model, self.spec.names, several=config.subsets)
+        self.samples = config.samples or n
+        total = n + isinstance(self.model, Joint) * self.samples
+        total += isinstance(self.model, Reconstruct) * len(self.items)
+        total += sum(len(x) * len(self._items_of(k)) for k, x in self.subsets.items())
+        self.context.expect(total)
 
     def accuracy(self) -> list[Score]:
         """The classifiers on the real views of the split."""
+        metric, names = "classifier/accuracy", self.spec.names
         everything = torch.arange(len(self.split), device=self.split.device)
-
-        def views(first: int, size: int) -> Views:
-            return self.split.batch(everything[first : first + size]).views
-
-        right = self._guesses(views, self.spec.names, len(everything)) == self.split.labels
-        parts = dict(zip(self.spec.names, right, strict=True))
-        whole = self._shared(self.spec.names, everything)
-        return [
-            _summary("classifier/accuracy", list(right), whole),
-            *(
-                _part("classifier/accuracy", x, (), name, self._shared((name,), everything))
-                for name, x in parts.items()
-            ),
-        ]
+        classes = self._classify(lambda i, _: self.split.batch(i).views, names, everything)
+        right = classes == self.split.labels
+        scores = [_score(metric, right.double().mean(0), self._shared(names, everything))]
+        for name, items in zip(names, right, strict=True):
+            scores.append(_score(metric, items, self._shared((name,), everything), (), name))
+        return scores
 
     def joint(self) -> Tensor:
         """Classes `[M, n]` of joint samples."""
-
-        def sample(first: int, size: int) -> Views:
-            return self.model.sample(size, self.context.rng("joint", first=first))
-
-        return self._guesses(sample, self.spec.names, self.config.samples or len(self.split))
+        return self._classify(
+            lambda i, rng: self.model.sample(len(i), rng), self.spec.names, self.samples, "joint"
+        )
 
     def posterior(self) -> Score:
         """Agreement of decoded posterior samples, all modalities given."""
-
-        def reconstruct(first: int, size: int) -> Views:
-            views = self.split.batch(self.items[first : first + size]).views
-            return self.model.reconstruct(views, self.context.rng("posterior", first=first))
-
-        guesses = self._guesses(reconstruct, self.spec.names, len(self.items))
+        classes = self._classify(
+            lambda i, rng: self.model.reconstruct(self.split.batch(i).views, rng),
+            self.spec.names,
+            self.items,
+            "posterior",
+        )
         shared = self._shared(self.spec.names, self.items)
-        return _part("coherence/posterior", _agreeing(guesses), (), None, shared)
+        return _score("coherence/posterior", _agreeing(classes), shared)
 
     def translations(self, k: int) -> list[Score]:
         """The summary for `k` given modalities, and each subset with each target outside it.
@@ -200,18 +185,23 @@ class _Bench:
         A subset is encoded once for all its targets; a target is decoded and classified once.
         """
         metric = "coherence/cross" if k == 1 else f"coherence/subset-{k}"
-        items = self.items if k == 1 else self.subset_items
+        items = self._items_of(k)
+        labels = self.split.labels[items]
         by_target: dict[str, list[Tensor]] = {name: [] for name in self.spec.names}
         parts = []
         for subset in self.subsets[k]:
             shared = self._shared(subset, items)
             targets = [name for name in self.spec.names if name not in subset]
-            right = self._translate(metric, subset, targets, items) == self.split.labels[items]
-            for target, own in zip(targets, right, strict=True):
-                by_target[target].append(own.double())
-                parts.append(_part(metric, own, subset, target, shared))
-        means = [torch.stack(own).mean(0) for own in by_target.values() if own]
-        return [_summary(metric, means, self._shared(self.spec.names, items)), *parts]
+            right = self._translate(metric, subset, targets, items) == labels
+            for target, hits in zip(targets, right, strict=True):
+                by_target[target].append(hits.double())
+                parts.append(_score(metric, hits, shared, subset, target))
+        means = [torch.stack(hits).mean(0) for hits in by_target.values() if hits]
+        tuples = torch.stack(means).mean(0)  # [n]
+        return [_score(metric, tuples, self._shared(self.spec.names, items)), *parts]
+
+    def _items_of(self, k: int) -> Tensor:
+        return self.items if k == 1 else self.subset_items
 
     def _shared(self, names: Sequence[str], items: Tensor) -> list[Tensor]:
         """Which image each tuple `[n]` shows, for every modality whose images tuples share."""
@@ -220,37 +210,28 @@ class _Bench:
     def _translate(
         self, metric: str, subset: tuple[str, ...], targets: list[str], items: Tensor
     ) -> Tensor:
-        def translate(first: int, size: int) -> Views:
-            views = self.split.batch(items[first : first + size]).views
-            given = {name: views[name] for name in subset}
-            rng = self.context.rng(metric, *subset, first=first)
-            return self.model.translate(given, targets, rng)
+        def translate(index: Tensor, rng: Rng) -> Views:
+            views = self.split.batch(index).views
+            return self.model.translate({name: views[name] for name in subset}, targets, rng)
 
-        return self._guesses(translate, targets, len(items))
+        return self._classify(translate, targets, items, metric, *subset)
 
-    def _guesses(self, make: Callable[[int, int], Views], names: Sequence[str], n: int) -> Tensor:
-        """Classes `[len(names), n]` of the views that `make(first, size)` gives batch by batch."""
-        classifiers, columns = self.context.classifiers, []
-        for first in range(0, n, self.config.batch_size):
-            size = min(self.config.batch_size, n - first)
-            views = make(first, size)
-            columns.append(
-                torch.stack([classifiers[m].network(views[m]).argmax(-1) for m in names])
-            )
-            self._done += size
-            self.context.report(self._done, self._total)
-        return torch.cat(columns, dim=1)
+    def _classify(
+        self,
+        make: Callable[[Tensor, Rng], Views],
+        names: Sequence[str],
+        items: Tensor | int,
+        *purpose: str,
+    ) -> Tensor:
+        """Classes `[len(names), n]` of the views that `make` returns."""
 
-    def _amount(self) -> int:
-        """Tuples that all protocols go through, for the progress display."""
-        amount = len(self.split)
-        if isinstance(self.model, Joint):
-            amount += self.config.samples or len(self.split)
-        if isinstance(self.model, Reconstruct):
-            amount += len(self.items)
-        for k, subsets in self.subsets.items():
-            amount += len(subsets) * len(self.items if k == 1 else self.subset_items)
-        return amount
+        def classify(index: Tensor, rng: Rng) -> Tensor:
+            views = make(index, rng)
+            classifiers = self.context.classifiers
+            return torch.stack([classifiers[m].network(views[m]).argmax(-1) for m in names], 1)
+
+        classes = self.context.map(classify, items, self.config.batch_size, *purpose)
+        return classes.T.contiguous()
 
 
 def _subsets(
@@ -262,31 +243,32 @@ def _subsets(
     return {k: choose_subsets(names, k, _SUBSETS, "coherence") for k in range(1, most + 1)}
 
 
-def _joint_scores(guesses: Tensor, classes: int) -> list[Score]:
-    scores = [_part("coherence/joint", _agreeing(guesses), (), None, [])]
-    counts = torch.bincount(guesses[0][_agreeing(guesses)], minlength=classes)
+def _joint_scores(predicted: Tensor, classes: int) -> list[Score]:
+    agreeing = _agreeing(predicted)
+    scores = [_score("coherence/joint", agreeing, [])]
+    counts = torch.bincount(predicted[0][agreeing], minlength=classes)
     if counts.any():
-        spread = effective_classes(counts.double() / counts.sum()).item()
-        scores.append(Score("coherence/joint-classes", spread, int(counts.sum())))
+        effective = effective_classes(counts.double() / counts.sum()).item()
+        scores.append(Score("coherence/joint-classes", effective, int(counts.sum())))
     return scores
 
 
-def _agreeing(guesses: Tensor) -> Tensor:
-    return (guesses == guesses[0]).all(0)
+def _agreeing(predicted: Tensor) -> Tensor:
+    return (predicted == predicted[0]).all(0)
 
 
-def _histogram(guesses: Tensor, spec: DataSpec) -> dict[str, Any]:
-    """Samples of each class: those on which all agree, all by majority, all by each modality."""
-    agreed = guesses[0][_agreeing(guesses)]
-    majority = functional.one_hot(guesses, spec.classes).sum(0).argmax(-1)  # [n]
+def _histogram(predicted: Tensor, spec: DataSpec) -> dict[str, Any]:
+    """Samples of each class: where all agree, by majority, and by each modality's classifier."""
+    agreed = predicted[0][_agreeing(predicted)]
+    majority = functional.one_hot(predicted, spec.classes).sum(0).argmax(-1)  # [n]
 
-    def count(own: Tensor) -> list[int]:
-        return torch.bincount(own, minlength=spec.classes).tolist()
+    def count(x: Tensor) -> list[int]:
+        return torch.bincount(x, minlength=spec.classes).tolist()
 
     return {
         "agreeing": count(agreed),
         "majority": count(majority),
-        "modalities": {name: count(own) for name, own in zip(spec.names, guesses, strict=True)},
+        "modalities": {name: count(x) for name, x in zip(spec.names, predicted, strict=True)},
     }
 
 
@@ -299,57 +281,49 @@ def _matrix(scores: list[Score], metric: str) -> dict[str, dict[str, float]]:
     return matrix
 
 
-def _part(
-    metric: str, right: Tensor, given: tuple[str, ...], target: str | None, shared: list[Tensor]
+def _score(
+    metric: str,
+    items: Tensor,
+    shared: list[Tensor],
+    given: tuple[str, ...] = (),
+    target: str | None = None,
 ) -> Score:
-    """A rate over items `[n]`, each right or wrong, with the binomial standard error.
+    """The mean over test tuples of what is right or wrong (bool), or of a tuple's mean, `[n]`.
 
-    Where items share images (`shared`, as for `_clustered`), the error is clustered by them.
+    A tuple contributes one value to a summary, the mean of its pairs, since these share a label and
+    sources. The error is binomial for single pairs, and clustered by image where tuples share
+    images (`shared`, as for `_clustered`).
     """
-    value = right.double().mean().item()
-    if any(len(own.unique()) < len(own) for own in shared):
-        stderr, n = _clustered(right.double(), shared)
-    else:
-        n = len(right)
+    values = items.double()
+    value, n = values.mean().item(), len(values)
+    if any(len(rows.unique()) < len(rows) for rows in shared):
+        stderr, n = _clustered(values, shared)
+    elif items.dtype == torch.bool:
         stderr = (value * (1 - value) / n) ** 0.5
+    else:
+        return mean_score(metric, values, given, target)
     return Score(metric, value, n, stderr, given, target)
 
 
-def _summary(metric: str, means: list[Tensor], shared: list[Tensor]) -> Score:
-    """The mean over targets of rates `[n]` that test tuples reach.
-
-    The standard error is clustered by test tuple: a tuple gives one figure, the mean of its pairs,
-    since these share a label and sources and are not independent. Where tuples share images it is
-    clustered by these.
-    """
-    tuples = torch.stack(means).double().mean(0)  # [n]
-    if any(len(own.unique()) < len(own) for own in shared):
-        stderr, n = _clustered(tuples, shared)
-    else:
-        n = len(tuples)
-        stderr = (tuples.std() / n**0.5).item() if n > 1 else None
-    return Score(metric, tuples.mean().item(), n, stderr)
-
-
 def _clustered(values: Tensor, shared: list[Tensor]) -> tuple[float | None, int]:
-    """Standard error of the mean of figures that share images, and the number of images.
+    """Standard error of the mean of values that share images, and the number of images.
 
-    The variances clustered by each modality's images are added, less what they count twice
-    (Cameron, Gelbach and Miller 2011; exact for two modalities whose pairs occur once), and no
-    smaller than the largest of them.
+    The sum of the variances clustered by each modality's images, less what they count twice
+    (Cameron, Gelbach and Miller 2011; exact for two modalities whose pairs occur once), but at
+    least the largest of them.
 
     Args:
         values: `[n]`, one a tuple.
         shared: For each modality `[n]`, which image each tuple shows.
 
     Returns:
-        The error, None where there is one image, and the number of distinct images of the modality
-        that has fewest.
+        The error, None if there is one image only, and the number of distinct images of the
+        modality that has the fewest.
     """
     n, deviation = len(values), values - values.mean()
     variances, counts = [], []
-    for own in shared:
-        _, image = own.unique(return_inverse=True)
+    for rows in shared:
+        _, image = rows.unique(return_inverse=True)
         count = int(image.max()) + 1
         sums = deviation.new_zeros(count).index_add_(0, image, deviation)
         counts.append(count)

@@ -1,14 +1,14 @@
-"""Consistency: do the views of a joint sample show one object, and one as the data have them?
+"""Consistency: do the views of a joint sample show one object, of a kind that the data have?
 
-Joint samples have no truth. Our protocol (reproduction/style-transfer.md): their silhouettes are
-laid over those of the training objects, one object for all views; their colours are compared
-between views, and as a whole with the training objects' colours.
+Joint samples have no truth. The protocol is ours (reproduction/style-transfer.md): the silhouettes
+of samples are compared with those of training objects, one object for all views. Colours are
+compared between views, and as a whole with the colours of training objects.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from shalabench.api import (
     Metric,
     Model,
     Outcome,
+    Rng,
     Settings,
     Split,
     register_evaluator,
@@ -29,41 +30,26 @@ from shalabench.api import (
 )
 from shalabench.metrics.fid import effective_classes
 from shalabench.metrics.grids import Strip, draw_sheet
-from shalabench.metrics.images import Summary, foreground, lab, quantise, silhouette
+from shalabench.metrics.images import foreground, lab, quantise, silhouette
+from shalabench.metrics.scores import Bootstrap
 from shalabench.nets.viewpoints import describe_row, stack, why_no_views
 
 _BATCH = 50  # training objects at a time
 _SHOWN = 6  # samples at most on the sheet
-_FIGURES = {
-    "shape": (
-        "higher",
-        3,
-        "overlap (IoU) of a joint sample's silhouettes with those of the one training object that "
-        "fits best, mean over views",
-    ),
-    "one-object": (
-        "higher",
-        3,
-        "the same as a part of what is reached if each view may choose its own training object: 1 "
-        "where the views agree on a shape",
-    ),
-    "colour": (
-        "higher",
-        3,
-        "intraclass correlation of the views' mean colours (a and b of CIELAB, without the white "
-        "ground): 1 where views agree and samples differ, 0 where views differ as samples do",
-    ),
-    "colour-distance": (
-        "lower",
-        1,
-        "2-Wasserstein distance of Gaussians fitted to the mean colours (CIELAB) of samples and of "
-        "training objects, in units of Delta E",
-    ),
+_KINDS = {
+    "shape": "overlap (IoU) of a joint sample's silhouettes with those of the training object that "
+    "fits best, mean over views",
+    "one-object": "shape as a share of its value when each view may choose another training "
+    "object; 1: the views agree on a shape",
+    "colour": "intraclass correlation of the views' mean colours (CIELAB a and b, without the "
+    "white background); 1: views agree and samples differ, 0: views differ as much as samples",
+    "colour-distance": "2-Wasserstein distance of Gaussians fitted to the mean colours (CIELAB, "
+    "Delta E) of samples and of training objects",
 }
 _CLASSES = "consistency/classes"
 _BOUNDS = {
-    "ceiling-truth": "the objects that are measured on in the samples' place",
-    "floor-mixed": "tuples whose views are each of another training object, in the samples' place",
+    "ceiling-truth": ("ceiling", "real test objects in place of samples"),
+    "floor-mixed": ("floor", "in place of samples, tuples with each view of another real object"),
 }
 
 
@@ -75,21 +61,25 @@ class ConsistencyConfig(Settings):
 
 
 def _metrics() -> tuple[Metric, ...]:
-    found = []
-    for kind, (direction, digits, what) in _FIGURES.items():
-        found.append(Metric(f"consistency/{kind}", direction, digits, what))
-        for bound, whose in _BOUNDS.items():
-            found.append(Metric(f"{bound}/consistency/{kind}", direction, digits, whose))
-    spread = (
-        "effective number of classes (exponential of the entropy) of the training objects that fit "
-        "the samples best: 1 is a collapsed model"
+    metrics = []
+    for kind, meaning in _KINDS.items():
+        name = f"consistency/{kind}"
+        direction, digits = ("lower", 1) if kind == "colour-distance" else ("higher", 3)
+        metrics.append(Metric(name, direction, digits, meaning, headline=kind == "shape"))
+        metrics += [
+            Metric(f"{bound}/{name}", direction, digits, what, role=role, of=name)
+            for bound, (role, what) in _BOUNDS.items()
+        ]
+    meaning = (
+        "effective classes (exponential of the entropy) of the training objects that fit the "
+        "samples best; 1: a collapsed model"
     )
-    return (*found, Metric(_CLASSES, "higher", 1, spread))
+    return (*metrics, Metric(_CLASSES, "higher", 1, meaning))
 
 
 @register_evaluator("consistency", version=1)
 class Consistency(Evaluator):
-    """Whether the views of joint samples show one object, of a known kind of shape and colour."""
+    """Whether the views of joint samples show one object, with shapes and colours of the data."""
 
     Config = ConsistencyConfig
     needs = (Joint,)
@@ -103,71 +93,66 @@ class Consistency(Evaluator):
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         if context.splits is None:
-            reason = "No training objects are lent, with which samples could be compared."
+            reason = "There are no training objects to compare samples with."
             warnings.warn(reason, stacklevel=2)
             return Outcome([], {"skipped": reason})
-        bench = _Bench(self.config, model, spec, split, context)
-        bench.measure()
-        details = {
-            "row": describe_row(model, spec, "joint"),
-            "intervals": bench.summary.intervals,
-        }
-        return Outcome(bench.summary.scores, details, {"sheet": bench.sheet()})
+        work = _Measurement(self.config, model, spec, split, context)
+        work.measure()
+        details = {"row": describe_row(model, spec, "joint"), "intervals": work.summary.intervals}
+        return Outcome(work.summary.scores, details, {"sheet": work.sheet()})
 
 
-class _Bench:
-    """A model and the training objects that its samples are compared with.
+@dataclass
+class _Measurement:
+    """A model's joint samples, compared with training objects.
 
     Attributes:
-        summary: What was found.
+        summary: The scores.
     """
 
-    def __init__(
-        self,
-        config: ConsistencyConfig,
-        model: Model,
-        spec: DataSpec,
-        split: Split,
-        context: EvalContext,
-    ):
-        self.config, self.model, self.context = config, model, context
-        self.spec, self.names, self.split = spec, spec.names, split
-        self.train = context.splits("train")
-        self.summary = Summary(context.rng("bootstrap"))
-        known = [
-            _Outline.of(self._real(self.train, first, _BATCH))
-            for first in range(0, len(self.train), _BATCH)
-        ]
-        self.known = _Outline.joined(known)
+    config: ConsistencyConfig
+    model: Model
+    spec: DataSpec
+    split: Split
+    context: EvalContext
+
+    def __post_init__(self):
+        self.names = self.spec.names
+        self.train = self.context.splits("train")
+        self.context.expect(len(self.train) + self.config.samples + len(self.split))
+        self.summary = Bootstrap(self.context.rng("bootstrap"))
+        self.known = self._read(self.train, _BATCH)
 
     def measure(self) -> None:
-        """The figures of samples, and of what bounds them."""
-        outlines = []
-        for first, n in self._batches():
-            pictures = self._sample(first, n)
-            outlines.append(_Outline.of(pictures))
-            if first == 0:
+        """Score the samples, and what bounds them."""
+
+        def sample(index: Tensor, rng: Rng) -> dict[str, Tensor]:
+            made = stack(self.model.sample(len(index), rng), self.names)
+            pictures = quantise(made, f"{self.names[0]} to {self.names[-1]}")
+            if rng.first == 0:
                 self._shown = pictures[:_SHOWN]
-        self._best = self._score("consistency", _Outline.joined(outlines))
+            return _outlines(pictures)
+
+        config = self.config
+        made = self.context.map(sample, config.samples, config.batch_size, "consistency")
+        self._best = self._score("consistency", _Outlines.of(made))
         if self.spec.classes and self.train.labels is not None:
             classes = self.train.labels[self._best.to(self.train.device)]
             draws = functional.one_hot(classes, self.spec.classes).T.double()
             self.summary.add(_CLASSES, draws, lambda x: effective_classes(x.mean(-1)))
-        n, size = len(self.split), self.config.batch_size
-        parts = [self._real(self.split, first, size) for first in range(0, n, size)]
-        self._score("ceiling-truth/consistency", _Outline.joined(map(_Outline.of, parts)))
+        self._score("ceiling-truth/consistency", self._read(self.split, config.batch_size))
         self._score("floor-mixed/consistency", self.known.mixed())
 
     def sheet(self) -> Tensor:
-        """Joint samples, and framed below each the training object that fits its outlines best."""
-        blocks = []
-        for row, i in zip(self._shown, self._best.tolist(), strict=False):
-            known = self._real(self.train, i, 1)[0]
-            blocks.append([Strip(row), Strip(known, tuple(range(len(known))))])
-        return draw_sheet(blocks)
+        """Joint samples; framed below each, the training object that fits its outlines best."""
+        best = self._real(self.train, self._best[: len(self._shown)])
+        every = range(len(self.names))
+        return draw_sheet(
+            [[Strip(row), Strip(x, every)] for row, x in zip(self._shown, best, strict=True)]
+        )
 
-    def _score(self, family: str, made: _Outline) -> Tensor:
-        """Add the figures of some tuples; the numbers `[n]` of what fits each best."""
+    def _score(self, family: str, made: _Outlines) -> Tensor:
+        """Add the scores of some tuples; the numbers `[n]` of the training objects that fit."""
         overlaps = made.overlaps(self.known)  # [n, K, V]
         together, best = overlaps.mean(2).max(1)
         apart = overlaps.amax(1).mean(1)
@@ -180,8 +165,8 @@ class _Bench:
         whole = ~made.colours.isnan().any(-1).any(0)
         colours = made.colours[:, whole]  # [V, n, 3]
         if whole.sum() > 1:
-            own = colours[..., 1:].permute(2, 0, 1)  # [2, V, n]
-            self.summary.add(f"{family}/colour", own, intraclass_correlation)
+            a_and_b = colours[..., 1:].permute(2, 0, 1)  # [2, V, n]
+            self.summary.add(f"{family}/colour", a_and_b, intraclass_correlation)
             known = self.known.colours.nanmean(0)
             self.summary.add(
                 f"{family}/colour-distance",
@@ -190,57 +175,54 @@ class _Bench:
             )
         return best
 
-    def _batches(self) -> list[tuple[int, int]]:
-        n, size = self.config.samples, self.config.batch_size
-        return [(first, min(size, n - first)) for first in range(0, n, size)]
+    def _read(self, split: Split, batch_size: int) -> _Outlines:
+        items = torch.arange(len(split), device=split.device)
+        outlines = self.context.map(
+            lambda index, _: _outlines(self._real(split, index)), items, batch_size
+        )
+        return _Outlines.of(outlines)
 
-    def _sample(self, first: int, n: int) -> Tensor:
-        """Samples `[n, V, 3, R, R]` from number `first` on, as an image file would hold them."""
-        made = self.model.sample(n, self.context.rng("consistency", first=first))
-        self.context.report(min(first + n, self.config.samples), self.config.samples)
-        return quantise(stack(made, self.names), f"{self.names[0]} to {self.names[-1]}")
-
-    def _real(self, split: Split, first: int, n: int) -> Tensor:
-        index = torch.arange(first, min(first + n, len(split)), device=split.device)
-        return quantise(stack(split.batch(index).views, self.names)).to(self.context.device)
+    def _real(self, split: Split, index: Tensor) -> Tensor:
+        views = split.batch(index.to(split.device)).views
+        return quantise(stack(views, self.names)).to(self.context.device)
 
 
-class _Outline:
+def _outlines(pictures: Tensor) -> dict[str, Tensor]:
+    """Silhouettes `[n, V, P]` and mean colours `[n, V, 3]` of pictures `[n, V, 3, R, R]`."""
+    inside = foreground(pictures)  # [n, V, R, R]
+    pixels = pictures.movedim(2, -1)
+    colours = lab(pixels.flatten(0, -2)).view(pixels.shape)
+    sums = (colours * inside[..., None]).sum((2, 3))
+    means = sums / inside.sum((2, 3))[..., None]
+    return {"masks": silhouette(pictures).flatten(2).float(), "colours": means}
+
+
+@dataclass(frozen=True)
+class _Outlines:
     """What is compared of some tuples.
 
     Attributes:
         masks: Their silhouettes, float32 `[V, n, P]`.
-        colours: Mean CIELAB of what is not white, `[V, n, 3]`; NaN where all is.
+        colours: Mean CIELAB of what is not white, `[V, n, 3]`; NaN where all is white.
     """
 
-    def __init__(self, masks: Tensor, colours: Tensor):
-        self.masks, self.colours = masks, colours
+    masks: Tensor
+    colours: Tensor
 
     @classmethod
-    def of(cls, pictures: Tensor) -> _Outline:
-        """Of pictures `[n, V, 3, R, R]` in [0, 1]."""
-        inside = foreground(pictures)  # [n, V, R, R]
-        pixels = pictures.movedim(2, -1)
-        colours = lab(pixels.flatten(0, -2)).view(pixels.shape)
-        sums = (colours * inside[..., None]).sum((2, 3))
-        means = sums / inside.sum((2, 3))[..., None]
-        return cls(silhouette(pictures).flatten(2).transpose(0, 1).float(), means.transpose(0, 1))
+    def of(cls, tuples: dict[str, Tensor]) -> _Outlines:
+        return cls(**{name: x.transpose(0, 1).contiguous() for name, x in tuples.items()})
 
-    @classmethod
-    def joined(cls, parts: Iterable[_Outline]) -> _Outline:
-        parts = list(parts)
-        return cls(*(torch.cat([getattr(p, x) for p in parts], 1) for x in ("masks", "colours")))
-
-    def mixed(self) -> _Outline:
-        """Tuples whose view v is that of the tuple v places on."""
-        return _Outline(
+    def mixed(self) -> _Outlines:
+        """Tuples whose view v is from v tuples further on."""
+        return _Outlines(
             *(
-                torch.stack([own.roll(-v, 0) for v, own in enumerate(x)])
+                torch.stack([view.roll(-v, 0) for v, view in enumerate(x)])
                 for x in (self.masks, self.colours)
             )
         )
 
-    def overlaps(self, other: _Outline) -> Tensor:
+    def overlaps(self, other: _Outlines) -> Tensor:
         """IoU `[n, K, V]` with K other tuples' silhouettes; 0 where both are empty."""
         both = self.masks @ other.masks.transpose(1, 2)
         sizes = self.masks.sum(2)[:, :, None] + other.masks.sum(2)[:, None]

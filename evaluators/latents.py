@@ -1,9 +1,8 @@
-"""Latents: what the shared latent knows of the class, and the hole between prior and posterior."""
+"""Latents: probes of the shared latent, and the hole between prior and posterior."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from shalabench.api import (
     DataSpec,
@@ -25,6 +25,7 @@ from shalabench.api import (
     Metric,
     Model,
     Outcome,
+    Rng,
     Score,
     Settings,
     Split,
@@ -35,8 +36,8 @@ from shalabench.api import (
 )
 
 _FOLDS = 5
-_BLOCKS = 10  # parts of the latents, behind the standard error of the MMD
-_SHOWN = 400  # points of each kind that the record keeps for a picture
+_BLOCKS = 10  # of latents, for the standard error of the MMD
+_SHOWN = 400  # points of each kind kept for a figure
 _MOST_MODALITIES = 10
 
 
@@ -66,12 +67,9 @@ class Latents(Evaluator):
     needs = (Latent,)
     metrics = (
         *(
-            Metric(
+            Metric.share(
                 f"latents/probe-{k}",
-                "higher",
-                3,
-                f"test tuples whose class a logistic regression reads off the shared latent given "
-                f"{k} of the modalities, mean over subsets",
+                f"accuracy of a linear probe of the class, mean over subsets of {k} modalities",
             )
             for k in range(1, _MOST_MODALITIES + 1)
         ),
@@ -79,96 +77,71 @@ class Latents(Evaluator):
             "latents/two-sample",
             "lower",
             3,
-            "accuracy of boosted trees that tell prior samples from the aggregate posterior, "
-            "cross-validated: .5 is a prior without a hole (Lopez-Paz and Oquab 2017)",
+            "accuracy of boosted trees that separate prior samples from the aggregate posterior; "
+            ".5: no prior hole (Lopez-Paz and Oquab 2017)",
         ),
         Metric(
             "latents/mmd",
             "lower",
             4,
-            "unbiased squared MMD between prior samples and the aggregate posterior, standardised, "
-            "Gaussian kernel as wide as the posterior's median distance (Gretton et al. 2012)",
+            "unbiased squared MMD of prior samples and the aggregate posterior, Gaussian kernel as "
+            "wide as the posterior's median distance (Gretton et al. 2012)",
             biased=True,
         ),
     )
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
-        # numpy's own threads would wait for each other on busy cores.
+        # numpy's threads would wait for each other on busy cores.
         with threadpool_limits(torch.get_num_threads()):
             return self._measure(model, spec, split, context)
 
     def _measure(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
-        config = self.config
-        distinct = split.distinct()  # copies of one photo on both sides of a fold give it away
+        config, size = self.config, self.config.batch_size
+        distinct = split.distinct()  # no copies of a photo in both parts of a fold
         items = distinct[fixed_choice(len(distinct), config.items, "latents").to(split.device)]
-        train = (
-            context.splits("train").to(context.device) if context.splits and spec.classes else None
-        )
-        learned = (
-            fixed_choice(len(train), config.train_items, "latents").to(train.device)
-            if train is not None
-            else None
-        )
-        sizes = _subsets(model, spec.names, config.subsets)
-        probed = (
-            sum(map(len, sizes.values())) * (len(items) + len(learned)) if train is not None else 0
-        )
-        progress = _Progress(context, 2 * len(items) + probed)
+        sizes: dict[int, list[tuple[str, ...]]] = {}
+        if context.splits and spec.classes:
+            train = context.splits("train").to(context.device)
+            learned = fixed_choice(len(train), config.train_items, "latents").to(train.device)
+            sizes = _subsets(model, spec.names, config.subsets)
+        probed = sum(map(len, sizes.values())) * (len(items) + len(learned)) if sizes else 0
+        context.expect(2 * len(items) + probed)
 
-        def encode(source: Split, index: torch.Tensor, names: tuple[str, ...], what: str):
-            def make(first: int, size: int) -> torch.Tensor:
-                views = source.batch(index[first : first + size]).views
-                given = {name: views[name] for name in names}
-                return model.encode(given, context.rng(what, *names, first=first))
+        def encode(source: Split, index: Tensor, names: tuple[str, ...], what: str) -> np.ndarray:
+            def make(index: Tensor, rng: Rng) -> Tensor:
+                views = source.batch(index).views
+                return model.encode({name: views[name] for name in names}, rng)
 
-            return self._gather(make, len(index), progress)
+            return _plain(context.map(make, index, size, what, *names))
 
         posterior = encode(split, items, spec.names, "posterior")
-        prior = self._gather(
-            lambda first, size: model.prior(size, context.rng("prior", first=first)),
-            len(items),
-            progress,
+        prior = _plain(
+            context.map(lambda i, rng: model.prior(len(i), rng), len(items), size, "prior")
         )
         labels = None if split.labels is None else split.labels[items].cpu().numpy()
         scores = _hole(posterior, prior)
-        if train is not None:
+        for k, subsets in sizes.items():
             known = train.labels[learned].cpu().numpy()
-            for k, subsets in sizes.items():
-                parts = [
-                    _probe(
-                        f"latents/probe-{k}",
-                        names,
-                        (encode(train, learned, names, "train"), known),
-                        (encode(split, items, names, "test"), labels),
-                    )
-                    for names in subsets
-                ]
-                scores += [_mean(parts), *(score for score, _ in parts)]
+            parts = [
+                _probe(
+                    f"latents/probe-{k}",
+                    names,
+                    (encode(train, learned, names, "train"), known),
+                    (encode(split, items, names, "test"), labels),
+                )
+                for names in subsets
+            ]
+            right = np.mean([right for _, right in parts], axis=0)  # clustered by test tuple
+            scores += [_mean(f"latents/probe-{k}", right), *(score for score, _ in parts)]
         return Outcome(scores, {"projection": _projection(posterior, prior, labels)})
 
-    def _gather(
-        self, make: Callable[[int, int], torch.Tensor], n: int, progress: _Progress
-    ) -> np.ndarray:
-        """Latents `[n, D]` that `make(first, size)` gives batch by batch."""
-        found = []
-        for first in range(0, n, self.config.batch_size):
-            size = min(self.config.batch_size, n - first)
-            found.append(make(first, size).double().cpu().numpy())
-            progress.advance(size)
-        return np.concatenate(found)
 
-
-class _Progress:
-    def __init__(self, context: EvalContext, total: int):
-        self._tools, self._done, self._total = context, 0, total
-
-    def advance(self, amount: int) -> None:
-        self._done += amount
-        self._tools.report(self._done, self._total)
+def _plain(latents: Tensor) -> np.ndarray:
+    return latents.double().cpu().numpy()
 
 
 def _subsets(model: Model, names: tuple[str, ...], most: int) -> dict[int, list[tuple[str, ...]]]:
-    """Given modalities by their number, at most so many of each."""
+    """Given modalities by their number, at most `most` subsets of each."""
     largest = min(getattr(model, "max_given", None) or len(names), len(names), _MOST_MODALITIES)
     return {k: choose_subsets(names, k, most, "latents", k) for k in range(1, largest + 1)}
 
@@ -189,16 +162,14 @@ def _probe(
     return Score(metric, value, n, (value * (1 - value) / n) ** 0.5, given), right
 
 
-def _mean(parts: list[tuple[Score, np.ndarray]]) -> Score:
-    """The summary over subsets, its error clustered by test tuple."""
-    tuples = np.mean([right for _, right in parts], axis=0)
+def _mean(metric: str, tuples: np.ndarray) -> Score:
     n = len(tuples)
     stderr = float(tuples.std(ddof=1) / n**0.5) if n > 1 else None
-    return Score(parts[0][0].metric, float(tuples.mean()), n, stderr)
+    return Score(metric, float(tuples.mean()), n, stderr)
 
 
 def _hole(posterior: np.ndarray, prior: np.ndarray) -> list[Score]:
-    """How well prior samples can be told from encodings, both `[n, D]`."""
+    """How well prior samples can be separated from encodings, both `[n, D]`."""
     scale = StandardScaler().fit(posterior)
     posterior, prior = scale.transform(posterior), scale.transform(prior)
     n = len(posterior)
@@ -212,9 +183,9 @@ def _hole(posterior: np.ndarray, prior: np.ndarray) -> list[Score]:
 
 
 def two_sample_accuracy(a: np.ndarray, b: np.ndarray) -> float:
-    """Cross-validated accuracy of telling two samples `[n, D]` apart, in [0, 1]."""
+    """Cross-validated accuracy of separating two samples `[n, D]`, in [0, 1]."""
     x, y = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])
-    # It sees holes between clusters that a small network and neighbours pass over.
+    # Trees see holes between clusters that small networks and nearest neighbours miss.
     trees = HistGradientBoostingClassifier(random_state=0)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     return float(cross_val_score(trees, x, y, cv=folds).mean())
@@ -228,8 +199,8 @@ def squared_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
         b: `[n, D]`.
 
     Returns:
-        The estimate, which may be negative, and its standard error over blocks of the rows, None
-        where they are too few.
+        The estimate, which may be negative, and its standard error over blocks of rows (None if
+        there are too few).
     """
     distances = euclidean_distances(a, squared=True)
     width = np.median(distances[np.triu_indices(len(a), 1)])
@@ -258,7 +229,7 @@ def _mmd(own_a: np.ndarray, own_b: np.ndarray, both: np.ndarray) -> float:
 def _projection(
     posterior: np.ndarray, prior: np.ndarray, labels: np.ndarray | None
 ) -> dict[str, object]:
-    """The first encodings and prior samples on the encodings' two principal axes, for a picture."""
+    """The first encodings and prior samples on the encodings' two principal axes."""
     axes = PCA(2, random_state=0).fit(posterior) if posterior.shape[1] > 1 else None
     flat = {
         name: (x[:_SHOWN] if axes is None else axes.transform(x[:_SHOWN])).round(3).tolist()

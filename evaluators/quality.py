@@ -1,18 +1,16 @@
-"""Quality: how far generated images are from real ones, by FID and its kin.
+"""Quality: how far generated images are from real ones, by FID, KID, precision and recall.
 
-Protocol of docs/protocols.md: decoder means, clamped and rounded to integers, against the whole
-split that is measured on, by target modality and then the mean. The published figures average
-self pairs in (reproduction/metrics.md); here these stand apart.
+Protocol of docs/protocols.md: decoder means, clamped and rounded to uint8, compared with the whole
+split; by target modality, then the mean. Published values include self pairs in the mean
+(reproduction/metrics.md); here these are reported apart.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,11 +30,11 @@ from shalabench.api import (
     Metric,
     Model,
     Outcome,
+    Rng,
     Score,
     Settings,
     Split,
     Translate,
-    Views,
     fixed_choice,
     has_ability,
     register_evaluator,
@@ -51,13 +49,16 @@ from shalabench.metrics.features import (
     Inception,
     inception_file,
     inception_name,
+    load_features,
     read_inception,
+    save_features,
 )
-from shalabench.metrics.fid import FAMILIES, LEAST, Figures, Real, compare
+from shalabench.metrics.fid import FAMILIES, LEAST, Fidelity, Real, compare
 
-_COMPARISON = 100  # images that one comparison counts as in the progress display
+_COMPARISON = 100  # images that a comparison counts as in the progress display
+_FLOOR = "floor"
 _SLOW_SHARD = 50  # tuples at most through Inception on a CPU: half a minute for a few targets
-_MEANING = {
+_FAMILIES = {
     "fid": ("lower", 2, "Fréchet distance of Gaussians fitted to features"),
     "kid": ("lower", 4, "unbiased squared MMD of features, cubic kernel, subsets of up to 1,000"),
     "precision": ("higher", 3, "generated images within the real ones' 3 nearest neighbours"),
@@ -73,27 +74,24 @@ _PROTOCOLS = {
 class QualityConfig(Settings):
     """How much is measured, and with which features.
 
-    What chooses the extractor is not part of an evaluation's identity: the digests of the weights
-    that were used are.
+    Settings that choose the extractor are not part of an evaluation's identity; the digests of its
+    weights are.
     """
 
     extractor: Literal["auto", "inception-v3-compat", "classifier"] = setting(
         "auto",
-        "What reads images. auto: Inception where its weights are named, or lie in torch's hub "
-        "folder and there is a GPU; else the modalities' own classifiers.",
+        "Feature extractor. auto: Inception if its weights are named, or are in torch's hub "
+        "folder and there is a GPU; else the modalities' classifiers.",
         "ours: a CPU takes four hours for 60,000 images through Inception (reproduction/engine.md)",
         exclude=True,
     )
     weights: str = setting(
-        "",
-        "Local file of Inception weights; empty: torch-fidelity's download.",
-        "ours",
-        exclude=True,
+        "", "File of Inception weights; empty: torch-fidelity's download.", "ours", exclude=True
     )
     sha256: str = setting(
         "",
-        "Digest that the weights file must have; empty: that of the published weights.",
-        "ours: the file is a pickle, and is checked before it is opened",
+        "Digest of the weights file; empty: that of the published weights.",
+        "ours: the file is a pickle and is checked before it is opened",
         exclude=True,
     )
     samples: int = setting(0, "Joint samples; 0: as many as test tuples.", "MMVAE+ code", ge=0)
@@ -109,16 +107,17 @@ class QualityConfig(Settings):
 
 
 def _metrics() -> tuple[Metric, ...]:
-    found = []
+    metrics = []
     for extractor in (INCEPTION, CLASSIFIER, OTHER_INCEPTION):
-        for family in FAMILIES:
-            direction, digits, meaning = _MEANING[family]
-            for protocol, told in _PROTOCOLS.items():
-                name = f"{family}/{extractor}/{protocol}"
-                found.append(Metric(name, direction, digits, f"{meaning}: {told}", biased=True))
-            told = f"{meaning}: real training images in the generated ones' place"
-            found.append(Metric(f"floor/{family}/{extractor}", direction, digits, told))
-    return tuple(found)
+        for family, (direction, digits, meaning) in _FAMILIES.items():
+            of = f"{family}/{extractor}"
+            for protocol, what in _PROTOCOLS.items():
+                headline = (family, protocol) == ("fid", "cross")
+                name, what = f"{of}/{protocol}", f"{meaning}: {what}"
+                metrics.append(Metric(name, direction, digits, what, True, headline=headline))
+            what = f"{meaning}: real training images in place of generated ones"
+            metrics.append(Metric(f"{_FLOOR}/{of}", direction, digits, what, role=_FLOOR, of=of))
+    return tuple(metrics)
 
 
 @register_evaluator("quality", version=1)
@@ -151,31 +150,26 @@ class Quality(Evaluator):
         return {name: classifiers[name].digest for name in _images(spec)}
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
-        bench = _Bench(self.config, model, spec, split, context, self._extractors(spec, context))
-        comparisons = bench.comparisons()
-        floors = bench.floors()
-        extractor = bench.name
-        scores = []
-        for protocol in _PROTOCOLS:
-            own = [c for c in comparisons if c.protocol == protocol]
-            for family in FAMILIES if own else ():
-                scores += _scores(f"{family}/{extractor}/{protocol}", family, own)
-        for family in FAMILIES if floors else ():
-            scores += _scores(f"floor/{family}/{extractor}", family, floors)
-        problems = bench.problems(comparisons)
-        for problem in problems:
+        extractors = self._extractors(spec, context)
+        work = _Measurement(self.config, model, spec, split, context, extractors)
+        comparisons, scores = work.compare_all(), []
+        for protocol in (*_PROTOCOLS, _FLOOR):
+            same = [c for c in comparisons if c.protocol == protocol]
+            for family in FAMILIES if same else ():
+                of = f"{family}/{work.name}"
+                metric = f"{_FLOOR}/{of}" if protocol == _FLOOR else f"{of}/{protocol}"
+                scores += _scores(metric, family, same)
+        details = work.describe(comparisons)
+        for problem in details["notes"][1:]:
             warnings.warn(problem, stacklevel=2)
-        return Outcome(scores, {**bench.describe(), "notes": [bench.told(), *problems]})
+        return Outcome(scores, details)
 
     def _choose(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> str:
-        if self.config.extractor != "auto":
-            chosen = self.config.extractor
-        elif self.config.weights or (inception_file().exists() and torch.cuda.is_available()):
-            chosen = INCEPTION
-        else:
-            judged = all(name in classifiers for name in _images(spec))
-            chosen = CLASSIFIER if judged else INCEPTION
-        if chosen == CLASSIFIER and any(name not in classifiers for name in _images(spec)):
+        known, chosen = all(name in classifiers for name in _images(spec)), self.config.extractor
+        if chosen == "auto":
+            ready = inception_file().exists() and torch.cuda.is_available()
+            chosen = INCEPTION if self.config.weights or ready or not known else CLASSIFIER
+        if chosen == CLASSIFIER and not known:
             raise DataError(
                 f"The dataset '{spec.name}' has no classifiers whose features could be compared. "
                 f"Use --set evaluators.quality.extractor={INCEPTION}."
@@ -192,152 +186,130 @@ class Quality(Evaluator):
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One set of images against the real ones of its modality."""
+    """One set of images compared with the real ones of its modality."""
 
     protocol: str
     given: tuple[str, ...]
     target: str
     n: int
-    figures: Figures
+    fidelity: Fidelity
 
 
-class _Bench:
-    """A model, the data and the extractors, and what the protocols make of them.
+@dataclass
+class _Measurement:
+    """The protocols, applied to a model, data and feature extractors.
 
     Attributes:
         targets: Names of the image modalities.
         name: Of the extractor.
     """
 
-    def __init__(
-        self,
-        config: QualityConfig,
-        model: Model,
-        spec: DataSpec,
-        split: Split,
-        context: EvalContext,
-        extractors: Mapping[str, Extractor],
-    ):
-        self.config, self.model, self.context = config, model, context
-        self.spec, self.split, self.extractors = spec, split, extractors
-        self.targets = tuple(extractors)
-        self.name = extractors[self.targets[0]].name
+    config: QualityConfig
+    model: Model
+    spec: DataSpec
+    split: Split
+    context: EvalContext
+    extractors: Mapping[str, Extractor]
+
+    def __post_init__(self):
+        config, split = self.config, self.split
+        self.targets = tuple(self.extractors)
+        self._extractor = self.extractors[self.targets[0]]
+        self.name = self._extractor.name
         self.items = fixed_choice(len(split), config.items, "quality").to(split.device)
         self.samples = config.samples or len(split)
         if min(len(split), len(self.items), self.samples) < LEAST:
             raise BenchError(f"{len(split)} test images are too few; {LEAST} are needed at least.")
-        self._train = context.splits("train") if context.splits is not None else None
-        self._done, self._total = 0, self._amount()
         self._real: dict[str, Real] = {}
+        self._train: dict[str, Tensor] = {}
+        if self.context.splits is not None:
+            tensors = self.context.splits("train").tensors
+            for name in self.targets:  # each image once, even if many tuples show it
+                index = fixed_choice(len(tensors[name]), self.samples, "quality")
+                self._train[name] = tensors[name][index.to(tensors[name].device)]
+        self._passes = [((), self.targets)] if isinstance(self.model, Joint) else []
+        for source in self.spec.names if isinstance(self.model, Translate) else ():
+            targets = [n for n in self.targets if n != source or config.self_pairs]
+            self._passes.append(((source,), targets))
+        images = sum(len(self.items) if given else self.samples for given, _ in self._passes)
+        images += len(self.targets) * len(split) + sum(map(len, self._train.values()))
+        comparisons = sum(len(targets) for _, targets in self._passes) + len(self._train)
+        self.context.expect(images + _COMPARISON * comparisons)
 
-    def comparisons(self) -> list[_Comparison]:
-        """Joint samples and images translated from each modality, against real ones.
+    def compare_all(self) -> list[_Comparison]:
+        """Compare generated images, and training images if there are any, with real ones.
 
-        Everything is generated and read before anything is compared, so that what takes longest is
-        kept.
+        All images are generated before anything is compared, so that the slowest part is kept if
+        the evaluation is stopped.
         """
-        made = []
-        if isinstance(self.model, Joint):
-            features = self._generated("joint", self.samples, self.targets, self._sample)
-            made += [("joint", (), name, x) for name, x in features.items()]
-        if isinstance(self.model, Translate):
-            for source in self.spec.names:
-                targets = self._targets_of(source)
-                make = self._translation(source, targets)
-                features = self._generated(f"cross-{source}", len(self.items), targets, make)
-                made += [
-                    ("self" if name == source else "cross", (source,), name, x)
-                    for name, x in features.items()
-                ]
+        made = [
+            (given, name, features)
+            for given, targets in self._passes
+            for name, features in self._generate(given, targets).items()
+        ]
         for name in self.targets:
-            self._real[name] = Real(self._kept(name, self.split.tensors[name]), self.context.device)
-        return [self._compare(*one) for one in made]
+            features = self._read(name, self.split.tensors[name])
+            self._real[name] = Real(features, self.context.device)
+        comparisons = []
+        for given, name, features in made:
+            protocol = "joint" if not given else "self" if name in given else "cross"
+            comparisons.append(self._compare(protocol, given, name, features))
+        for name, images in self._train.items():
+            comparisons.append(self._compare(_FLOOR, (), name, self._read(name, images)))
+        return comparisons
 
-    def floors(self) -> list[_Comparison]:
-        """Real training images against the real ones; none where training data are not lent."""
-        if self._train is None:
-            return []
-        found = []
-        for name in self.targets:
-            images = self._train.tensors[name]  # each once, however many tuples show it
-            index = fixed_choice(len(images), self.samples, "quality")
-            features = self._kept(name, images[index.to(images.device)])
-            found.append(self._compare("floor", (), name, features))
-        return found
-
-    def describe(self) -> dict[str, object]:
-        """What was read with what, for the record."""
+    def describe(self, comparisons: Sequence[_Comparison]) -> dict[str, Any]:
+        """Details for the record; its notes are the extractor and, if there are any, warnings."""
+        dimension = {name: real.features.shape[1] for name, real in self._real.items()}
+        real = {name: len(real.features) for name, real in self._real.items()}
+        digests = {name: e.digest for name, e in self.extractors.items()}
+        resize, most = self._extractor.resize, max(dimension.values())
+        short = ", ".join(dict.fromkeys(digest[:12] for digest in digests.values()))
+        sizes = " and ".join(dict.fromkeys(f"{n:,}" for n in real.values()))
+        name = "the modalities' classifiers" if self.name == CLASSIFIER else self.name
+        note = f"Features: {name} ({short}), resize {resize}; {sizes} real images a modality."
+        n = min([*real.values(), *(c.n for c in comparisons if c.protocol != _FLOOR)])
+        warning = (
+            f"{n:,} images are fewer than the {most:,} dimensions of the {self.name} features: FID "
+            "is far too high, and comparable at this n only. Look at KID."
+        )
         return {
             "extractor": self.name,
-            "digests": {name: e.digest for name, e in self.extractors.items()},
-            "resize": self.extractors[self.targets[0]].resize,
-            "dimension": {name: real.features.shape[1] for name, real in self._real.items()},
-            "real": {name: len(real.features) for name, real in self._real.items()},
+            "digests": digests,
+            "resize": resize,
+            "dimension": dimension,
+            "real": real,
             "generated": {"joint": self.samples, "cross": len(self.items)},
+            "notes": [note, warning] if n < most else [note],
         }
-
-    def told(self) -> str:
-        """The same in a sentence below the table."""
-        resize = self.extractors[self.targets[0]].resize
-        whose = "the modalities' own classifiers" if self.name == CLASSIFIER else self.name
-        digests = dict.fromkeys(e.digest[:12] for e in self.extractors.values())
-        sizes = dict.fromkeys(len(real.features) for real in self._real.values())
-        real = " and ".join(f"{n:,}" for n in sizes)
-        return (
-            f"Features: {whose} ({', '.join(digests)}), resize {resize}; "
-            f"{real} real images a modality."
-        )
-
-    def problems(self, comparisons: Sequence[_Comparison]) -> list[str]:
-        """A sentence where a covariance has more dimensions than images."""
-        real = min(len(x.features) for x in self._real.values())
-        n = min([real, *(c.n for c in comparisons)])
-        most = max(x.features.shape[1] for x in self._real.values())
-        if n >= most:
-            return []
-        return [
-            f"{n:,} images are fewer than the {most:,} dimensions of the {self.name} features: FID "
-            "is far too high and only comparable at this very n; look at KID."
-        ]
 
     def _compare(
         self, protocol: str, given: tuple[str, ...], target: str, features: Tensor
     ) -> _Comparison:
         config, real = self.config, self._real[target]
-        # numpy's own threads know nothing of torch's number, and on busy cores wait for each other:
+        # numpy's threads do not follow torch's number, and wait for each other on busy cores:
         # 14 CPU seconds for an FID of 864 dimensions where one thread takes 0.3.
         with threadpool_limits(torch.get_num_threads()):
-            figures = compare(features, real, config.kid_subsets, config.resamples)
-        self._advance(_COMPARISON)
-        return _Comparison(protocol, given, target, len(features), figures)
+            fidelity = compare(features, real, config.kid_subsets, config.resamples)
+        self.context.advance(_COMPARISON)
+        return _Comparison(protocol, given, target, len(features), fidelity)
 
-    def _targets_of(self, source: str) -> tuple[str, ...]:
-        return tuple(n for n in self.targets if n != source or self.config.self_pairs)
+    def _generate(self, given: tuple[str, ...], targets: Sequence[str]) -> dict[str, Tensor]:
+        """Features by modality of generated images, kept until the evaluation is recorded."""
 
-    def _sample(self, first: int, size: int) -> Views:
-        return self.model.sample(size, self.context.rng("joint", first=first))
-
-    def _translation(self, source: str, targets: Sequence[str]) -> Callable[[int, int], Views]:
-        def translate(first: int, size: int) -> Views:
-            views = self.split.batch(self.items[first : first + size]).views
-            rng = self.context.rng("cross", source, first=first)
-            return self.model.translate({source: views[source]}, targets, rng)
-
-        return translate
-
-    def _generated(
-        self, name: str, n: int, targets: Sequence[str], make: Callable[[int, int], Views]
-    ) -> dict[str, Tensor]:
-        """Features by modality of what `make(first, size)` generates, kept until it is recorded."""
-
-        def read(first: int, size: int) -> dict[str, Tensor]:
-            views = make(first, size)
+        def read(index: Tensor, rng: Rng) -> dict[str, Tensor]:
+            if given:
+                views = self.split.batch(index).views
+                views = self.model.translate({name: views[name] for name in given}, targets, rng)
+            else:
+                views = self.model.sample(len(index), rng)
             return {t: self.extractors[t](_pixels(views[t], t)) for t in targets}
 
+        items, purpose = (self.items, ("cross", *given)) if given else (self.samples, ("joint",))
         scratch = self.context.scratch
-        return self._shards(scratch / name if scratch else None, n, read)
+        return self._kept(scratch / "-".join(purpose) if scratch else None, items, read, *purpose)
 
-    def _kept(self, name: str, images: Tensor) -> Tensor:
+    def _read(self, name: str, images: Tensor) -> Tensor:
         """Features of real images uint8 `[N, C, H, W]`, kept under a key of their content."""
         extractor = self.extractors[name]
         content = np.ascontiguousarray(images.cpu().numpy())
@@ -346,49 +318,34 @@ class _Bench:
         cache = self.context.cache
         folder = cache / "features" / key[:32] if cache else None
 
-        def read(first: int, size: int) -> dict[str, Tensor]:
-            part = images[first : first + size].to(self.context.device)
-            return {"features": extractor(part)}
+        def read(index: Tensor, _: Rng) -> dict[str, Tensor]:
+            return {"features": extractor(images[index].to(self.context.device))}
 
-        return self._shards(folder, len(images), read)["features"].double()
+        items = torch.arange(len(images), device=images.device)
+        return self._kept(folder, items, read)["features"].double()
 
-    def _shards(
-        self, folder: Path | None, n: int, read: Callable[[int, int], dict[str, Tensor]]
+    def _kept(
+        self,
+        folder: Path | None,
+        items: Tensor | int,
+        read: Callable[[Tensor, Rng], dict[str, Tensor]],
+        *purpose: str,
     ) -> dict[str, Tensor]:
-        """What `read(first, size)` gives for all of n, shard by shard; kept shards are not read."""
-        shards = []
-        slow = self.name != CLASSIFIER and self.context.device.type == "cpu"
-        most = min(self.config.batch_size, _SLOW_SHARD) if slow else self.config.batch_size
-        for first in range(0, n, most):
-            size = min(most, n - first)
-            file = folder / f"{first:08d}-{size}.npz" if folder else None
-            shard = _load(file) if file else None
+        """The features that `read` returns for all items; those kept in `folder` are not read."""
+
+        def load_or_read(index: Tensor, rng: Rng) -> dict[str, Tensor]:
+            file = folder / f"{rng.first:08d}-{len(index)}.npz" if folder else None
+            shard = load_features(file) if file else None
             if shard is None:
-                shard = {k: x.float().cpu().numpy() for k, x in read(first, size).items()}
+                shard = {k: x.float().cpu().numpy() for k, x in read(index, rng).items()}
                 if file:
-                    _save(file, shard)
-            shards.append(shard)
-            self._advance(size)
-        names = shards[0] if shards else {}
-        return {k: torch.from_numpy(np.concatenate([s[k] for s in shards])) for k in names}
+                    save_features(file, shard)
+            return {k: torch.from_numpy(x) for k, x in shard.items()}
 
-    def _advance(self, amount: int) -> None:
-        self._done += amount
-        self.context.report(self._done, self._total)
-
-    def _amount(self) -> int:
-        """Images that all protocols go through, for the progress display."""
-        images, comparisons = len(self.targets) * len(self.split), 0
-        if isinstance(self.model, Joint):
-            images += self.samples
-            comparisons += len(self.targets)
-        if isinstance(self.model, Translate):
-            images += len(self.items) * len(self.spec.names)
-            comparisons += sum(len(self._targets_of(source)) for source in self.spec.names)
-        if self._train is not None:
-            images += len(self.targets) * min(self.samples, len(self._train))
-            comparisons += len(self.targets)
-        return images + _COMPARISON * comparisons
+        size = self.config.batch_size
+        if self.name != CLASSIFIER and self.context.device.type == "cpu":
+            size = min(size, _SLOW_SHARD)
+        return self.context.map(load_or_read, items, size, *purpose)
 
 
 def _images(spec: DataSpec) -> list[str]:
@@ -396,7 +353,7 @@ def _images(spec: DataSpec) -> list[str]:
 
 
 def _pixels(x: Tensor, name: str) -> Tensor:
-    """Decoder means as the integers that an image file would hold."""
+    """Decoder means as uint8."""
     if not torch.isfinite(x).all():
         raise BenchError(f"The model generated values of '{name}' that are not finite.")
     return (x.float().clamp(0, 1) * 255).round().to(torch.uint8)
@@ -406,49 +363,22 @@ def _scores(metric: str, family: str, comparisons: Sequence[_Comparison]) -> lis
     """The summary over sources, then targets, and a part for each comparison."""
     parts, by_target = [], {}
     for c in comparisons:
-        value, replicates = c.figures.values[family], c.figures.replicates.get(family)
-        error = _error(replicates)
-        parts.append(Score(metric, value, c.n, given=c.given, target=c.target, **error))
+        value, replicates = c.fidelity.values[family], c.fidelity.replicates.get(family)
+        parts.append(_score(metric, value, replicates, c.n, c.given, c.target))
         by_target.setdefault(c.target, []).append((value, replicates))
-    values = [np.mean([value for value, _ in own]) for own in by_target.values()]
+    value = float(np.mean([np.mean([x for x, _ in pairs]) for pairs in by_target.values()]))
     replicates = None
-    if all(r is not None for own in by_target.values() for _, r in own):
-        # The groups are the same tuples in every comparison, so their dependence is kept.
-        means = [torch.stack([r for _, r in own]).mean(0) for own in by_target.values()]
+    if all(r is not None for pairs in by_target.values() for _, r in pairs):
+        # The groups are the same tuples in every comparison, which keeps their dependence.
+        means = [torch.stack([r for _, r in pairs]).mean(0) for pairs in by_target.values()]
         replicates = torch.stack(means).mean(0)
-    n = min(c.n for c in comparisons)
-    return [Score(metric, float(np.mean(values)), n, **_error(replicates)), *parts]
+    return [_score(metric, value, replicates, min(c.n for c in comparisons)), *parts]
 
 
-def _error(replicates: Tensor | None) -> dict[str, Any]:
-    """A score's standard error from replicates `[G]`, with how many they are."""
+def _score(metric: str, value: float, replicates: Tensor | None, n: int, *pair: Any) -> Score:
+    """A score with the standard error of replicates `[G]`."""
     if replicates is None:
-        return {}
+        return Score(metric, value, n, None, *pair)
     groups = len(replicates)
-    return {"stderr": (replicates.std() / groups**0.5).item(), "groups": groups}
-
-
-def _load(file: Path) -> dict[str, np.ndarray] | None:
-    """A kept shard; None where there is none that reads."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a shard whole or not at all; other processes may write the same."""
-    partial = file.with_name(f".{os.getpid()}-{file.name}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as out:
-            np.savez(out, **arrays)
-        partial.replace(file)
-    except OSError as error:
-        raise BenchError(
-            f"{file} cannot be written ({error.strerror}). Free some room, and run the same "
-            "command again: it goes on with the features that are kept."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    stderr = (replicates.std() / groups**0.5).item()
+    return replace(Score(metric, value, n, stderr, *pair), groups=groups)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn import functional
 
 from shalabench.api import (
     DataSpec,
@@ -20,6 +19,7 @@ from shalabench.api import (
     Model,
     Outcome,
     Reconstruct,
+    Rng,
     Score,
     Settings,
     Split,
@@ -29,19 +29,18 @@ from shalabench.api import (
     register_evaluator,
     setting,
 )
+from shalabench.metrics import grids
 from shalabench.metrics.images import LARGEST_PSNR
+from shalabench.metrics.scores import mean_score
 
-_SMALL = 32  # pixels; a modality up to here is shown at least twice enlarged
+_SMALL = 32  # pixels; images up to here are shown at least twice enlarged
 _LEAST = 56  # pixels of the smallest tile: PolyMNIST's 28 twice
-_PAGE = 128  # pixels of the smallest tile where texts have words: some 200 letters
-_GAP = 2
-_GIVEN = (20, 160, 60)  # frame of what was given
-_WHITE = 255
-_TILES = 200  # in the grid of translations, which must stay below 300 kB
+_PAGE = 128  # pixels of the smallest tile for texts of words: some 200 letters
+_TILES = 200  # at most in the grid of translations
 _LETTER = (6, 11)  # width and height of a letter in pixels
 _FONT_SIZE = 10
 _LARGEST_FONT = 20
-_BLANK = (190, 190, 190)  # colour of the dots that stand for blanks
+_BLANK = (190, 190, 190)  # colour of the dots that show blanks
 
 
 class SamplesConfig(Settings):
@@ -64,23 +63,13 @@ class Samples(Evaluator):
     Config = SamplesConfig
     metrics = (
         Metric(
-            "reconstruction/mae",
-            "lower",
-            4,
-            "mean absolute error of decoded posterior samples, clamped to [0, 1]",
+            "reconstruction/mae", "lower", 4, "mean absolute error of decoded posterior samples"
         ),
         Metric(
-            "reconstruction/psnr",
-            "higher",
-            2,
-            "peak signal-to-noise ratio in dB of decoded posterior samples, clamped to [0, 1]; by "
-            "image, then the mean",
+            "reconstruction/psnr", "higher", 2, "PSNR in dB of decoded posterior samples, by image"
         ),
-        Metric(
-            "reconstruction/token-accuracy",
-            "higher",
-            3,
-            "tokens of texts that decoded posterior samples get right",
+        Metric.share(
+            "reconstruction/token-accuracy", "text tokens that decoded posterior samples get right"
         ),
     )
 
@@ -103,46 +92,51 @@ class Samples(Evaluator):
             made = model.reconstruct(real, context.rng("reconstruction"))
             pictures["reconstruction"] = _grid([real, made], spec)
             scores = self._errors(model, spec, split, context)
+        pictures = {stem: grid.permute(1, 2, 0).contiguous() for stem, grid in pictures.items()}
         return Outcome(scores, {}, pictures, {stem: text for stem, text in texts.items() if text})
 
     def _cross(
         self, model: Translate, spec: DataSpec, split: Split, context: EvalContext
     ) -> tuple[Tensor, str]:
-        """A block for each source: what was given framed on top, the targets below; the texts."""
+        """A block for each source, the given views framed above the targets; and all texts."""
         views = _first(split, max(1, min(self.config.sources, _TILES // len(spec.names) ** 2)))
-        tile, blocks, told = _tile_size(spec), [], {"real": views}
+        tile, blocks, groups = _tile_size(spec), [], {"real": views}
         for source in spec.names:
             targets = [name for name in spec.names if name != source]
             made = model.translate({source: views[source]}, targets, context.rng("cross", source))
-            rows = [_row(spec[source], views[source], tile, _GIVEN)]
-            rows += [_row(spec[name], made[name], tile) for name in targets]
-            blocks.append(np.concatenate(rows, axis=0))
-            told[f"from {source}"] = made
-        return torch.from_numpy(_beside(blocks)), _transcript(told, spec)
+            given = _tiles(spec[source], views[source], tile)
+            rows = [grids.frame(given, range(len(given)))]
+            rows += [grids.frame(_tiles(spec[name], made[name], tile)) for name in targets]
+            blocks.append(grids.draw_rows(rows))
+            groups[f"from {source}"] = made
+        return grids.join(blocks, 3 * grids.GAP, across=True), _transcript(groups, spec)
 
     def _errors(
         self, model: Reconstruct, spec: DataSpec, split: Split, context: EvalContext
     ) -> list[Score]:
-        found: dict[str, dict[str, list[Tensor]]] = {}  # by metric, then modality
-        done = 0
-        for batch in split.batches(self.config.batch_size):
-            made = model.reconstruct(batch.views, context.rng("reconstruction", first=done))
-            for name, real in batch.views.items():
-                for metric, errors in _errors(spec[name], made[name], real).items():
-                    found.setdefault(metric, {}).setdefault(name, []).append(errors)
-            done += len(batch)
-            context.report(done, len(split))
+        def measure(index: Tensor, rng: Rng) -> dict[tuple[str, str], Tensor]:
+            views = split.batch(index).views
+            made = model.reconstruct(views, rng)
+            return {
+                (metric, name): values
+                for name, real in views.items()
+                for metric, values in _compare(spec[name], made[name], real).items()
+            }
+
+        context.expect(len(split))
+        measured = context.map(measure, len(split), self.config.batch_size, "reconstruction")
+        by_metric: dict[str, dict[str, Tensor]] = {}
+        for (metric, name), values in measured.items():
+            by_metric.setdefault(metric, {})[name] = _independent(values.double(), split)
         scores = []
-        for metric, by_modality in found.items():
-            parts = {name: torch.cat(errors).double() for name, errors in by_modality.items()}
-            parts = {name: _independent(errors, split) for name, errors in parts.items()}
-            scores.append(_mean(metric, torch.stack(list(parts.values())).mean(0), None))
-            scores += [_mean(metric, errors, name) for name, errors in parts.items()]
+        for metric, parts in by_metric.items():
+            scores.append(mean_score(metric, torch.stack(list(parts.values())).mean(0)))
+            scores += [mean_score(metric, values, (), name) for name, values in parts.items()]
         return scores
 
 
 def _first(split: Split, n: int) -> Views:
-    """The first tuples; of images that many tuples show each once, from the whole split."""
+    """The first tuples; where tuples share images, one tuple an image from the whole split."""
     if not split.rows:
         return split.batch(torch.arange(min(n, len(split)), device=split.device)).views
     fresh = split.distinct()  # CUB lists its photos by species: the first are all of one
@@ -151,20 +145,20 @@ def _first(split: Split, n: int) -> Views:
 
 
 def _independent(items: Tensor, split: Split) -> Tensor:
-    """Figures `[N]` of tuples as one for each distinct image, the mean of its tuples' `[R]`.
+    """Values `[N]` of tuples, averaged over the tuples that share an image: `[R]`.
 
-    Where several modalities share rows, that with the fewest distinct ones counts.
+    Where several modalities share images, the one with the fewest distinct images counts.
     """
     if not split.rows:
         return items
-    shared = [own.unique(return_inverse=True)[1] for own in split.rows.values()]
-    row = min(shared, key=lambda own: int(own.max()))
+    shared = [rows.unique(return_inverse=True)[1] for rows in split.rows.values()]
+    row = min(shared, key=lambda rows: int(rows.max()))
     sums = torch.zeros(int(row.max()) + 1, dtype=items.dtype, device=items.device)
     return sums.index_add(0, row, items) / row.bincount()
 
 
-def _errors(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Figures `[B]` of a modality's reconstructions, by metric."""
+def _compare(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Errors `[B]` of a modality's reconstructions, by metric."""
     if modality.kind == "text":
         return {"reconstruction/token-accuracy": (made == real).float().mean(1)}
     difference = (made.float().clamp(0, 1) - real).flatten(1)
@@ -175,17 +169,11 @@ def _errors(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]
     }
 
 
-def _mean(metric: str, items: Tensor, target: str | None) -> Score:
-    n = len(items)
-    stderr = (items.std() / n**0.5).item() if n > 1 else None
-    return Score(metric, items.mean().item(), n, stderr, target=target)
-
-
 def _grid(groups: list[Views], spec: DataSpec) -> Tensor:
     """A column a tuple, a row a modality, the groups' rows of a modality together."""
     tile = _tile_size(spec)
-    rows = [_row(m, views[m.name], tile) for m in spec.modalities for views in groups]
-    return torch.from_numpy(np.concatenate(rows, axis=0))
+    rows = [_tiles(m, views[m.name], tile) for m in spec.modalities for views in groups]
+    return grids.draw_rows([grids.frame(row) for row in rows])
 
 
 def _tile_size(spec: DataSpec) -> int:
@@ -200,7 +188,7 @@ def _has_words(modality: Modality) -> bool:
 
 
 def _transcript(groups: dict[str, Views], spec: DataSpec) -> str:
-    """The texts of some tuples, a paragraph a tuple, a line a text; empty where there is none."""
+    """The texts of some tuples, a paragraph a tuple, a line a text; empty if there is none."""
     lines = {
         (i, name, group): modality.text(x.tolist())
         for name, modality in ((m.name, m) for m in spec.modalities if m.kind == "text")
@@ -214,33 +202,18 @@ def _transcript(groups: dict[str, Views], spec: DataSpec) -> str:
     return "\n".join(paragraphs.values())
 
 
-def _row(
-    modality: Modality, views: Tensor, tile: int, frame: tuple[int, int, int] | None = None
-) -> np.ndarray:
-    draw = _shown if modality.kind == "image" else _written
-    outer = tile + 2 * _GAP
-    row = np.full((outer, len(views), outer, 3), frame or _WHITE, np.uint8)
-    for i, x in enumerate(views.detach().cpu()):
-        row[_GAP:-_GAP, i, _GAP:-_GAP] = draw(modality, x, tile)
-    return row.reshape(outer, len(views) * outer, 3)
-
-
-def _shown(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
-    """An image as uint8 `[tile, tile, 3]`, enlarged by a whole factor without smoothing."""
-    factor = tile // max(x.shape[1:])
-    pixels = (x.float().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
-    pixels = functional.interpolate(pixels[None], scale_factor=factor, mode="nearest")[0]
-    height, width = pixels.shape[1:]
-    top, left = (tile - height) // 2, (tile - width) // 2
-    out = np.full((tile, tile, 3), _WHITE, np.uint8)
-    out[top : top + height, left : left + width] = pixels.permute(1, 2, 0).numpy()
-    return out
+def _tiles(modality: Modality, views: Tensor, side: int) -> Tensor:
+    """Images or texts as uint8 `[n, 3, side, side]`."""
+    if modality.kind == "image":
+        return grids.fit(views, side)
+    drawn = np.stack([_written(modality, x, side) for x in views.detach().cpu()])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2)
 
 
 def _written(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
-    """A text as uint8 `[tile, tile, 3]`, wrapped; what does not fit is cut off.
+    """A text as uint8 `[tile, tile, 3]`, wrapped and cut to fit.
 
-    A line of letters that fits is spread over the tile, so that each letter's place is seen.
+    A single line of letters is spread over the tile, so that each letter's position is seen.
     """
     if not _has_words(modality) and len(x) * _LETTER[0] <= tile:
         return _spread([modality.vocabulary[token] for token in x.tolist()], tile)
@@ -255,7 +228,7 @@ def _written(modality: Modality, x: Tensor, tile: int) -> np.ndarray:
 
 
 def _spread(letters: list[str], tile: int) -> np.ndarray:
-    """A line of letters in the middle of the tile, each in a cell of its own; blanks are dots."""
+    """A line of letters in the middle of the tile, one a cell; blanks are dots."""
     cell = tile / len(letters)
     canvas = Image.new("RGB", (tile, tile), "white")
     font = ImageFont.load_default(min(_LARGEST_FONT, 1.6 * cell))
@@ -269,9 +242,3 @@ def _spread(letters: list[str], tile: int) -> np.ndarray:
             anchor="mm",
         )
     return np.asarray(canvas)
-
-
-def _beside(blocks: list[np.ndarray]) -> np.ndarray:
-    space = np.full((blocks[0].shape[0], 3 * _GAP, 3), _WHITE, np.uint8)
-    parts = [part for block in blocks for part in (block, space)]
-    return np.concatenate(parts[:-1], axis=1)

@@ -1,4 +1,4 @@
-"""The contract of an evaluator: it measures a trained model and gives its error."""
+"""The contract of an evaluator: it measures a trained model and states standard errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from shalabench.api.random import Rng, derive_seed
 from shalabench.api.records import Metric, Score
 from shalabench.api.settings import Settings
 
+Batched = TypeVar("Batched", Tensor, dict[Any, Tensor])
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -26,9 +28,9 @@ class Classifier:
 
     Attributes:
         network: Maps views `[B, ...]` of the modality (images in [0, 1]) to logits `[B, classes]`.
-        accuracy: On real test views, in [0, 1], as recorded with the weights; None where it is not.
+        accuracy: On real test views, in [0, 1], as recorded with the weights; None if it is not.
         digest: SHA-256 of its weights.
-        source: Where the weights come from, for people.
+        source: Where the weights come from, in words.
     """
 
     network: nn.Module
@@ -37,19 +39,24 @@ class Classifier:
     source: str
 
 
+@dataclass
+class _Progress:
+    done: int = 0
+    total: int = 0
+
+
 @dataclass(frozen=True)
 class EvalContext:
-    """What the driver lends an evaluator.
+    """What an evaluator may use in one evaluation.
 
     Attributes:
         device: Where to compute.
         seed: Seed of this evaluation.
         classifiers: By modality; empty unless the evaluator asked for them.
         report: Called with (done, total) items, for the progress display; may raise to stop.
-        splits: Gives any split of the data, for floors; None where it is not lent.
-        cache: Where to keep what serves other evaluations too, by a key of content; or None.
-        scratch: Where to keep this evaluation's unfinished work, dropped once it is recorded; or
-            None.
+        splits: Returns any split of the data, for floors; None if there are no others.
+        cache: Folder for what other evaluations can use too, under a key of its content; or None.
+        scratch: Folder for unfinished work, deleted once the evaluation is recorded; or None.
     """
 
     device: torch.device
@@ -59,21 +66,61 @@ class EvalContext:
     splits: Callable[[SplitName], Split] | None = None
     cache: Path | None = None
     scratch: Path | None = None
+    _progress: _Progress = field(default_factory=_Progress, init=False, repr=False)
 
     def rng(self, *names: object, first: int = 0) -> Rng:
         """Random numbers for the items from `first` on, named by what they are for."""
         return Rng(derive_seed(self.seed, *names), first=first, device=self.device)
 
+    def expect(self, total: int) -> None:
+        """Set how many items the whole evaluation goes through."""
+        self._progress.total = total
+
+    def advance(self, items: int) -> None:
+        """Report that more items are done; `report` may raise to stop the evaluation."""
+        self._progress.done += items
+        self.report(self._progress.done, max(self._progress.done, self._progress.total))
+
+    def map(
+        self,
+        make: Callable[[Tensor, Rng], Batched],
+        items: Tensor | int,
+        batch_size: int,
+        *names: object,
+    ) -> Batched:
+        """Apply a function to items in batches, report progress, and join the results.
+
+        Args:
+            make: Takes the numbers `[b]` of a batch's items and their random numbers. Returns a
+                tensor with one row an item, or several tensors by name. Later batches may leave
+                out names of the first batch.
+            items: Numbers `[n]` of the items, or n for the items 0 to n - 1.
+            batch_size: Items in a batch.
+            names: What the random numbers are for.
+
+        Returns:
+            A tensor with n rows, or such tensors by name.
+        """
+        numbers = torch.arange(items, device=self.device) if isinstance(items, int) else items
+        parts = []
+        for first in range(0, len(numbers), batch_size):
+            batch = numbers[first : first + batch_size]
+            parts.append(make(batch, self.rng(*names, first=first)))
+            self.advance(len(batch))
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)
+        return {key: torch.cat([part[key] for part in parts if key in part]) for key in parts[0]}
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         scores: Summaries and their parts.
         details: Further plain values for the record, such as a histogram. "notes" are sentences
-            for below the table; "extractor" names one of several instruments of an evaluator, whose
-            results then stand side by side.
+            to show below the table. "extractor" names the instrument of an evaluator that has
+            several; their results are shown side by side.
         pictures: uint8 `[H, W, 3]` by file stem.
         texts: Plain text by file stem.
     """
@@ -90,10 +137,9 @@ class Evaluator(ABC):
     A subclass is one file in `evaluators/`, decorated with `register_evaluator`.
 
     Attributes:
-        metrics: What it gives, with direction and digits.
-        needs: Abilities without which it has nothing to do; where a model has some of several, see
-            `skip`.
-        uses_classifiers: Whether `EvalContext.classifiers` is filled, where the data have classes.
+        metrics: The metrics it gives.
+        needs: Abilities that a model must have; override `skip` where one of several is enough.
+        uses_classifiers: Whether `EvalContext.classifiers` is filled if the data have classes.
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -107,21 +153,21 @@ class Evaluator(ABC):
         self.config = config
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
-        """Why it cannot measure such a model on such data, as a sentence, or None where it can."""
+        """Why it cannot measure such a model on such data, as a sentence; None if it can."""
         missing = [need.__name__ for need in self.needs if not has_ability(model, need)]
         return f"The model lacks the ability {' and '.join(missing)}." if missing else None
 
     def instruments(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> dict[str, str]:
-        """Digests, by name, of what it will measure with: part of the evaluation's identity.
+        """Digests, by name, of what it measures with: part of the evaluation's identity.
 
         Raises:
-            DataError: It cannot be had; the evaluation is then skipped with that reason.
+            DataError: Something is missing; the evaluation is then skipped with that reason.
         """
         if not self.uses_classifiers:
             return {}
         if not classifiers:
             lacking = "classifiers" if spec.classes else "classes"
-            raise DataError(f"The dataset '{spec.name}' has no {lacking} to judge by.")
+            raise DataError(f"The dataset '{spec.name}' has no {lacking} to evaluate with.")
         return {name: classifier.digest for name, classifier in classifiers.items()}
 
     @abstractmethod
@@ -131,7 +177,7 @@ class Evaluator(ABC):
         Args:
             model: Trained, in eval mode, on `context.device`; gradients are off.
             spec: What the data consist of.
-            split: The test split (or the validation split, for a choice), on `context.device`.
+            split: The test split (the validation split for model selection), on the same device.
             context: Randomness, classifiers, progress.
         """
 

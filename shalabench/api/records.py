@@ -1,21 +1,28 @@
-"""What an evaluation leaves behind. Free of torch, so that tables are read in no time."""
+"""Metrics and scores as records hold them. Free of torch, so that tables are read quickly."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+Role = Literal["method", "floor", "ceiling", "chance", "classifier"]
+
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure that an evaluator gives.
+    """One kind of score that an evaluator gives.
 
     Attributes:
         name: As in records and tables, such as "coherence/joint".
-        direction: Whether more or less of it is better.
-        digits: Decimals worth showing.
-        meaning: One sentence: the protocol.
-        biased: Whether it depends on n and on what measured it, so that no table mixes these.
+        direction: Whether higher or lower values are better.
+        digits: Decimals to show.
+        meaning: The protocol in one sentence.
+        biased: Whether it depends on n and on the extractor, so that no table mixes these.
+        role: "method" for a score of the method. The others describe the data: "floor" needs no
+            method, "ceiling" cannot be passed, "chance" is reached by guessing, and "classifier" is
+            the accuracy of the classifiers on real data.
+        of: The metric or family of metrics that such a bound belongs to, such as "psnr".
+        headline: Whether it is among the few metrics that sum a dataset up.
     """
 
     name: str
@@ -23,6 +30,14 @@ class Metric:
     digits: int
     meaning: str
     biased: bool = False
+    role: Role = "method"
+    of: str = ""
+    headline: bool = False
+
+    @classmethod
+    def share(cls, name: str, meaning: str, **more: Any) -> Metric:
+        """A share of items in [0, 1], of which more is better."""
+        return cls(name, "higher", 3, meaning, **more)
 
 
 @dataclass(frozen=True)
@@ -32,12 +47,12 @@ class Score:
     Attributes:
         metric: Name of the metric.
         value: What was measured.
-        n: Number of test items behind it; where tuples share images, of distinct images.
-        stderr: Standard error over those items, or None where there is no such thing.
+        n: Number of test items behind it; of distinct images where tuples share images.
+        stderr: Standard error over those items, or None.
         given: Modalities that were given; empty for joint generation and for summaries.
         target: Modality that was scored; None for summaries over targets.
-        groups: How many replicates `stderr` is of, where they are few: its t has one degree of
-            freedom less. None where it is of the items themselves.
+        groups: Number of replicates that `stderr` was computed from, if they are few: a t interval
+            has one degree of freedom less. None if it was computed from the items themselves.
     """
 
     metric: str

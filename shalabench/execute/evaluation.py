@@ -1,4 +1,4 @@
-"""Evaluation of a trained model by every evaluator that applies."""
+"""Evaluate a trained model with every evaluator that applies, and record the results."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ from shalabench.records.ids import eval_id
 from shalabench.records.store import LETTERS, RunFolder, write_whole
 
 _PICTURE_LIMIT = 300_000  # bytes; records are kept in git
+_QUALITIES = (90, 75)  # of lossy WebP; 90 shows no difference
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluator's work on one run.
+    """One evaluator applied to one run.
 
     Attributes:
         identity: Its `eval_id`.
@@ -60,16 +61,16 @@ def plan_evaluations(
     classifiers: Mapping[str, Classifier],
     split: str,
 ) -> tuple[list[Evaluation], dict[str, str]]:
-    """The evaluations that a run calls for, and the reasons for those it cannot have.
+    """The evaluations of a run, and the reasons why evaluators are skipped.
 
     Args:
-        names: Evaluators asked for; every registered one where empty.
+        names: Evaluators to use; every registered one if empty.
         resolved: The run's settings.
         model: The method's class.
         spec: What the data consist of.
         training: The run's `train_id`.
         classifiers: By modality.
-        split: The split that will be measured on.
+        split: Name of the split to measure on.
     """
     wanted, skipped = [], {}
     for name in names or tuple(entries("evaluator")):
@@ -103,29 +104,30 @@ def evaluate(
     splits: Callable[[str], Split] | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Run one evaluator in float32 and record what it found.
+    """Run one evaluator in float32 and record its results.
 
     Raises:
-        BenchError: A classifier is in training mode, where dropout would judge along.
+        BenchError: A classifier is in training mode, in which dropout would change its output.
     """
     evaluator = evaluation.evaluator
-    own = classifiers if evaluator.uses_classifiers else {}
-    if training_mode := [name for name, c in own.items() if c.network.training]:
+    if not evaluator.uses_classifiers:
+        classifiers = {}
+    if training_mode := [name for name, c in classifiers.items() if c.network.training]:
         raise BenchError(
             f"The classifier of '{training_mode[0]}' is in training mode; evaluation mode is "
             "needed. Call eval() on its network after loading it."
         )
-    used = {n: c for n, c in own.items() if n in evaluation.instruments}
+    used = {n: c for n, c in classifiers.items() if n in evaluation.instruments}
     seed = derive_seed(seed, evaluator.name, "evaluation")
     scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:LETTERS]}"
-    context = EvalContext(split.device, seed, own, report, splits, cache, scratch)
+    context = EvalContext(split.device, seed, classifiers, report, splits, cache, scratch)
     began = time.time()
     with torch.inference_mode():
         outcome = evaluator.run(model, spec, split, context)
     scored = {score.metric for score in outcome.scores}
     end = _ending(evaluation, folder)
     pictures = {
-        f"pictures/{evaluator.name}-{stem}{end}.png": _png(picture)
+        f"pictures/{evaluator.name}-{stem}{end}.webp": encode_picture(picture)
         for stem, picture in outcome.pictures.items()
     }
     texts = {
@@ -161,14 +163,14 @@ def evaluate(
     )
     folder.log("evaluated", evaluator=evaluator.name)
     shutil.rmtree(scratch, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another evaluation's work is there, or nothing ever was
+    with contextlib.suppress(OSError):  # it does not exist, or holds another evaluation's work
         scratch.parent.rmdir()
 
 
 def _ending(evaluation: Evaluation, folder: RunFolder) -> str:
-    """Of the names of pictures and texts: none for an evaluator's first one of the test split."""
-    name, tests = evaluation.evaluator.name, [r for r in folder.results() if r["split"] == "test"]
-    first = evaluation.split == "test" and all(r["evaluator"] != name for r in tests)
+    """What pictures' and texts' names end in: nothing for an evaluator's first test results."""
+    tests = {result["evaluator"] for result in folder.results() if result["split"] == "test"}
+    first = evaluation.split == "test" and evaluation.evaluator.name not in tests
     return "" if first else f"-{evaluation.identity[:LETTERS]}"
 
 
@@ -180,18 +182,23 @@ def _describe(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def _png(picture: torch.Tensor) -> bytes:
-    """A PNG file; with 256 colours, then at half the size, where it would pass the limit."""
+def encode_picture(picture: torch.Tensor) -> bytes:
+    """A picture uint8 `[H, W, 3]` as WebP: lossless if that is within the limit, else lossy.
+
+    A picture that is still too large is halved.
+    """
     image = Image.fromarray(np.ascontiguousarray(picture.cpu().numpy()))
-    if len(content := _encoded(image)) > _PICTURE_LIMIT:
-        content = _encoded(image.quantize(256, method=Image.Quantize.FASTOCTREE))
+    content = _webp(image, lossless=True)
+    for quality in _QUALITIES:
+        if len(content) > _PICTURE_LIMIT:
+            content = _webp(image, quality=quality)
     while len(content) > _PICTURE_LIMIT:
         image = image.reduce(2)
-        content = _encoded(image)
+        content = _webp(image, quality=_QUALITIES[0])
     return content
 
 
-def _encoded(image: Image.Image) -> bytes:
+def _webp(image: Image.Image, **options: Any) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
+    image.save(file, "WEBP", method=6, **options)
     return file.getvalue()

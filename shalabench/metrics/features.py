@@ -1,4 +1,4 @@
-"""Feature extractors behind one small interface: images in, a row of features an image out."""
+"""Feature extractors: images in, a row of features an image out; and files of features."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import hashlib
 import io
 import pickle
 import urllib.error
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from shalabench.api import BenchError, DataError
+from shalabench.api.files import write_atomic
 
 INCEPTION = "inception-v3-compat"
-OTHER_INCEPTION = "inception-v3-other"  # weights of another digest: never beside published figures
+OTHER_INCEPTION = "inception-v3-other"  # of another digest: not comparable with published FIDs
 CLASSIFIER = "classifier"
-# Of torch-fidelity's weights-inception-2015-12-05-6726825d.pth. torch-fidelity states only the
-# first eight digits, in the file's name; the whole is quoted by several public evaluation records.
+# Of torch-fidelity's weights-inception-2015-12-05-6726825d.pth. Its name has the first eight
+# digits; several public evaluation records quote the whole.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _LAYER = "2048"
 _AT_ONCE = 50  # images of 299x299 through the network, for memory
@@ -30,7 +34,7 @@ class Extractor(Protocol):
     Attributes:
         name: As in the names of metrics.
         digest: SHA-256 of its weights.
-        resize: What happens to the images before the network, for people.
+        resize: How images are resized before the network, in words.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Extractor(Protocol):
 
 
 class ClassifierFeatures:
-    """The penultimate layer of a modality's own classifier: what its last linear layer reads.
+    """The penultimate layer of a modality's classifier: the input of its last linear layer.
 
     Args:
         network: In eval mode; maps images in [0, 1] to logits.
@@ -57,7 +61,7 @@ class ClassifierFeatures:
         linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
         if not linear:
             raise BenchError(
-                "The classifier has no linear layer whose input could serve as features; use "
+                "The classifier has no linear layer whose input could serve as features. Use "
                 f"--set evaluators.quality.extractor={INCEPTION}."
             )
         self.network, self.digest, self._head = network, digest, linear[-1]
@@ -76,12 +80,12 @@ class Inception:
     """torch-fidelity's port of the network behind published FIDs; its pooled 2048 features.
 
     Args:
-        content: Of a weights file whose digest was checked, since it is a pickle.
+        content: Of a weights file. It is a pickle, so check its digest first.
         digest: SHA-256 of `content`.
         device: Where to run.
 
     Raises:
-        DataError: The content is no weights of this network.
+        DataError: The content does not hold weights of this network.
     """
 
     resize = "bilinear to 299x299 as TensorFlow 1 does"
@@ -95,10 +99,10 @@ class Inception:
                 INCEPTION, [_LAYER], feature_extractor_weights_path=io.BytesIO(content)
             )
         except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
-            told = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise DataError(
                 f"The file with the SHA-256 {digest} holds no weights of torch-fidelity's Inception"
-                f" ({told}). Name another with --set evaluators.quality.weights=FILE."
+                f" ({reason}). Name another with --set evaluators.quality.weights=FILE."
             ) from error
         self.name = inception_name(digest)
         self.digest = digest
@@ -115,25 +119,24 @@ class Inception:
 
 
 def inception_name(digest: str) -> str:
-    """The extractor's name in metrics: only the published weights bear the published name."""
+    """The extractor's name in metrics; only the published weights have the published name."""
     return INCEPTION if digest == INCEPTION_SHA256 else OTHER_INCEPTION
 
 
 def inception_file() -> Path:
-    """Where torch-fidelity's own download lies, which need not exist."""
+    """Where torch-fidelity saves its download; the file may not exist."""
     return Path(torch.hub.get_dir()) / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
 
 
 def read_inception(named: str, sha256: str) -> tuple[bytes, str]:
-    """The content of a weights file and its digest, checked before anything opens it.
+    """The content of a weights file and its digest, checked before the file is unpickled.
 
     Args:
-        named: Path of a local file; torch-fidelity's own download where empty, which is fetched if
-            it is not there.
-        sha256: Expected digest; that of the published weights where empty.
+        named: Path of a local file. If empty, torch-fidelity's file, downloaded if it is missing.
+        sha256: Expected digest; that of the published weights if empty.
 
     Raises:
-        DataError: The file is missing and cannot be fetched, or has another digest.
+        DataError: The file is missing and cannot be downloaded, or has another digest.
     """
     file = Path(named) if named else _fetched()
     try:
@@ -144,15 +147,15 @@ def read_inception(named: str, sha256: str) -> tuple[bytes, str]:
             f"with --set evaluators.quality.weights=FILE, or use "
             f"--set evaluators.quality.extractor={CLASSIFIER}."
         ) from error
-    expected, found = (sha256 or INCEPTION_SHA256).lower(), hashlib.sha256(content).hexdigest()
-    if found != expected:
+    expected, digest = (sha256 or INCEPTION_SHA256).lower(), hashlib.sha256(content).hexdigest()
+    if digest != expected:
         raise DataError(
-            f"{file} has the SHA-256 {found}, and {expected} was expected; it was not opened. "
+            f"{file} has the SHA-256 {digest}, and {expected} was expected; it was not opened. "
             f"Fetch it again, state the digest of a file that you trust with "
             f"--set evaluators.quality.sha256=..., or use "
             f"--set evaluators.quality.extractor={CLASSIFIER}."
         )
-    return content, found
+    return content, digest
 
 
 def _fetched() -> Path:
@@ -173,3 +176,32 @@ def _fetched() -> Path:
             f"--set evaluators.quality.extractor={CLASSIFIER}."
         ) from error
     return file
+
+
+def load_features(file: Path) -> dict[str, np.ndarray] | None:
+    """Features by name; None if the file does not exist or is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def save_features(file: Path, features: Mapping[str, np.ndarray]) -> None:
+    """Write a file that `load_features` reads.
+
+    Raises:
+        BenchError: It cannot be written.
+    """
+
+    def write(path: Path) -> None:
+        with path.open("wb") as out:
+            np.savez(out, **features)
+
+    try:
+        write_atomic(file, write)
+    except OSError as error:
+        raise BenchError(
+            f"{file} cannot be written ({error.strerror}). Free some disk space and run the same "
+            "command again: it continues with the features that are kept."
+        ) from error

@@ -1,7 +1,7 @@
-"""How far generated images are from real ones: features -> statistics -> number, in float64.
+"""FID, KID, precision and recall: features -> statistics -> number, in float64.
 
-The figures are torch-fidelity's own functions on features that were extracted once. They are not
-exported at its top level, so the version is pinned and a contract test holds them.
+The numbers come from torch-fidelity's functions on features that were extracted once. It does not
+export them at its top level, so its version is pinned and a test checks them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FAMILIES = ("fid", "kid", "precision", "recall")
 _SUBSET = 1000  # images a KID subset, torch-fidelity's default; fewer where there are fewer
 _NEIGHBOURS = 3  # of precision and recall, torch-fidelity's default (Kynkäänniemi et al. 2019)
 _ROWS = 1000  # of a distance matrix at once, for memory
-LEAST = _NEIGHBOURS + 2  # images, below which a neighbourhood would be the whole set
+LEAST = _NEIGHBOURS + 2  # images; with fewer, a neighbourhood would be the whole set
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,25 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Every figure of one set of generated images.
+class Fidelity:
+    """FID, KID, precision and recall of one set of generated images.
 
     Attributes:
         values: By family.
-        replicates: By family `[G]`, of which the standard deviation over sqrt(G) is the standard
-            error; empty where there are too few images.
+        replicates: By family `[G]`; their standard deviation over sqrt(G) is the standard error.
+            Empty if there are too few images.
     """
 
     values: dict[str, float]
     replicates: dict[str, Tensor]
 
 
-def compare(made: Tensor, real: Real, subsets: int, groups: int) -> Figures:
+def compare(made: Tensor, real: Real, subsets: int, groups: int) -> Fidelity:
     """FID, KID, precision and recall of generated images.
 
-    The errors come from resampling the features in `groups` interleaved groups: FID by the
-    delete-a-group jackknife of the generated ones (a bootstrap's repeated images would raise a
-    figure that is biased in n), the others group against group, which errs on the large side.
+    The errors come from `groups` interleaved groups of the features. FID: delete-a-group jackknife
+    of the generated images (the repeated images of a bootstrap would raise a metric that is biased
+    in n). The others: group against group, which rather overstates the error.
 
     Args:
         made: Features `[n, D]` of the generated images.
@@ -83,7 +83,7 @@ def compare(made: Tensor, real: Real, subsets: int, groups: int) -> Figures:
         "recall": recall,
     }
     if groups < 2 or min(len(made), len(real.features)) < LEAST * groups:
-        return Figures(values, {})
+        return Fidelity(values, {})
     parts = [(made[g::groups], real.features[g::groups]) for g in range(groups)]
     both = torch.tensor([precision_recall(*part) for part in parts], dtype=torch.float64)
     left_out = frechet_left_out(made, real, groups)
@@ -94,7 +94,7 @@ def compare(made: Tensor, real: Real, subsets: int, groups: int) -> Figures:
         "precision": both[:, 0],
         "recall": both[:, 1],
     }
-    return Figures(values, replicates)
+    return Fidelity(values, replicates)
 
 
 def frechet(made: Tensor, real: Real) -> float:
@@ -105,8 +105,8 @@ def frechet(made: Tensor, real: Real) -> float:
         fid_statistics_to_metric,
     )
 
-    own = fid_features_to_statistics(made)
-    return fid_statistics_to_metric(own, real.statistics, verbose=False)[KEY_METRIC_FID]
+    statistics = fid_features_to_statistics(made)
+    return fid_statistics_to_metric(statistics, real.statistics, verbose=False)[KEY_METRIC_FID]
 
 
 def effective_classes(shares: Tensor) -> Tensor:
@@ -119,21 +119,21 @@ def kernel(made: Tensor, real: Tensor, subsets: int) -> float:
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
     size = min(_SUBSET, len(made), len(real))
-    found = kid_features_to_metric(
+    result = kid_features_to_metric(
         made, real, kid_subsets=subsets, kid_subset_size=size, verbose=False
     )
-    return found[KEY_METRIC_KID_MEAN]
+    return result[KEY_METRIC_KID_MEAN]
 
 
 def precision_recall(made: Tensor, real: Tensor) -> tuple[float, float]:
-    """Parts of made images among the real ones, and of real among the made ones."""
+    """Share of generated images among the real ones, and of real among the generated ones."""
     from torch_fidelity.metric_prc import (
         KEY_METRIC_PRECISION,
         KEY_METRIC_RECALL,
         prc_features_to_metric,
     )
 
-    found = prc_features_to_metric(  # the generated set comes first
+    result = prc_features_to_metric(  # the generated set comes first
         made,
         real,
         prc_neighborhood=_NEIGHBOURS,
@@ -141,7 +141,7 @@ def precision_recall(made: Tensor, real: Tensor) -> tuple[float, float]:
         save_cpu_ram=True,
         verbose=False,
     )
-    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+    return result[KEY_METRIC_PRECISION], result[KEY_METRIC_RECALL]
 
 
 def frechet_left_out(made: Tensor, real: Real, groups: int) -> Tensor:
@@ -156,7 +156,7 @@ def frechet_left_out(made: Tensor, real: Real, groups: int) -> Tensor:
     sums, products = x.sum(0), x.T @ x
     mean_real = torch.from_numpy(real.statistics["mu"]).to(x.device)
     trace_real = float(real.statistics["sigma"].trace())
-    found = []
+    distances = []
     for g in range(groups):
         part = x[g::groups]
         n = len(x) - len(part)
@@ -165,5 +165,5 @@ def frechet_left_out(made: Tensor, real: Real, groups: int) -> Tensor:
         inner = real.root.T @ covariance @ real.root
         root_trace = torch.linalg.eigvalsh(inner).clamp(min=0).sqrt().sum()
         distance = (mean + centre - mean_real).square().sum()
-        found.append(distance + covariance.trace() + trace_real - 2 * root_trace)
-    return torch.stack(found).cpu()
+        distances.append(distance + covariance.trace() + trace_real - 2 * root_trace)
+    return torch.stack(distances).cpu()

@@ -1,22 +1,19 @@
-"""Contact sheets: pictures in rows and blocks, some framed, in a file of limited size."""
+"""Grids of pictures: rows of uint8 tiles `[n, 3, H, W]`, some framed, in blocks."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
-LIMIT = 300_000  # bytes
-_TILE = 64  # pixels; smaller pictures are enlarged up to here
-_GAP = 2
-_BETWEEN = 8  # pixels between blocks
+GAP = 2  # pixels around a tile
+WHITE = 255
 _FRAME = (20, 160, 60)
-_WHITE = 255
+_TILE = 64  # pixels; smaller pictures are enlarged up to here
+_BETWEEN = 8  # pixels between the blocks of a sheet
 
 
 @dataclass(frozen=True)
@@ -24,45 +21,64 @@ class Strip:
     """A row of pictures.
 
     Attributes:
-        pictures: `[n, C, H, W]` in [0, 1]; C is 1 or 3.
-        framed: Numbers of those with a frame.
+        pictures: `[n, C, R, R]` in [0, 1]; C is 1 or 3.
+        framed: Numbers of the pictures that have a frame.
     """
 
     pictures: Tensor
-    framed: tuple[int, ...] = ()
+    framed: Iterable[int] = ()
 
 
-def draw_sheet(blocks: Sequence[Sequence[Strip]], limit: int = LIMIT) -> Tensor:
-    """Blocks of rows below each other, uint8 `[H, W, 3]`.
+def draw_sheet(blocks: Sequence[Sequence[Strip]]) -> Tensor:
+    """Blocks of rows below each other, `[H, W, 3]`."""
+    side = blocks[0][0].pictures.shape[-1]
+    side *= max(1, _TILE // side)
+    drawn = [
+        draw_rows([frame(fit(strip.pictures, side), strip.framed) for strip in block])
+        for block in blocks
+    ]
+    return join(drawn, _BETWEEN).permute(1, 2, 0).contiguous()
 
-    As many blocks as a PNG file of `limit` bytes holds, but one at least: noise is the larger file.
+
+def fit(pictures: Tensor, side: int) -> Tensor:
+    """Pictures `[n, C, H, W]` in [0, 1], enlarged by a whole factor and centred on white squares.
+
+    Returns:
+        `[n, 3, side, side]`.
     """
-    drawn = [np.concatenate([_draw(strip) for strip in block]) for block in blocks]
-    while len(drawn) > 1 and _size(_below(drawn)) > limit:
-        drawn.pop()
-    return torch.from_numpy(_below(drawn))
+    pixels = (pictures.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    factor = side // max(pixels.shape[2:])
+    pixels = pixels.expand(-1, 3, -1, -1)
+    pixels = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    height, width = pixels.shape[2:]
+    top, left = (side - height) // 2, (side - width) // 2
+    margins = (left, side - width - left, top, side - height - top)
+    return functional.pad(pixels, margins, value=WHITE)
 
 
-def _draw(strip: Strip) -> np.ndarray:
-    n, _, height, width = strip.pictures.shape
-    factor = max(1, _TILE // max(height, width))
-    pixels = (strip.pictures.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-    pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-    height, width = height * factor + 2 * _GAP, width * factor + 2 * _GAP
-    row = np.full((height, n, width, 3), _WHITE, np.uint8)
-    row[:, list(strip.framed)] = _FRAME
-    row[_GAP:-_GAP, :, _GAP:-_GAP] = pixels.transpose(1, 0, 2, 3)
-    return row.reshape(height, n * width, 3)
+def frame(tiles: Tensor, framed: Iterable[int] = ()) -> Tensor:
+    """Tiles with a border: coloured for the numbers in `framed`, white for the others."""
+    bordered = functional.pad(tiles, (GAP,) * 4, value=WHITE)
+    for i in framed:
+        bordered[i] = tiles.new_tensor(_FRAME)[:, None, None]
+        bordered[i, :, GAP:-GAP, GAP:-GAP] = tiles[i]
+    return bordered
 
 
-def _below(blocks: list[np.ndarray]) -> np.ndarray:
-    space = np.full((_BETWEEN, blocks[0].shape[1], 3), _WHITE, np.uint8)
-    parts = [part for block in blocks for part in (block, space)]
-    return np.concatenate(parts[:-1])
+def draw_rows(rows: Sequence[Tensor]) -> Tensor:
+    """Rows of tiles `[n, 3, H, W]` as one picture `[3, H', W']`."""
+    # Seconds of import that only evaluations need.
+    from torchvision.utils import make_grid
+
+    return make_grid(torch.cat(list(rows)), nrow=len(rows[0]), padding=0)
 
 
-def _size(page: np.ndarray) -> int:
-    file = io.BytesIO()
-    Image.fromarray(page).save(file, "PNG", optimize=True)
-    return file.tell()
+def join(blocks: Sequence[Tensor], gap: int, *, across: bool = False) -> Tensor:
+    """Pictures of one size below each other, or side by side, with white between them."""
+    from torchvision.utils import make_grid
+
+    if len(blocks) == 1:
+        return blocks[0]
+    columns = len(blocks) if across else 1
+    grid = make_grid(list(blocks), nrow=columns, padding=gap, pad_value=WHITE)
+    return grid[:, gap:-gap, gap:-gap]

@@ -1,22 +1,18 @@
-"""How like another a picture is: PSNR and SSIM of pictures, masks and boxes; outlines, colours.
+"""Image metrics: PSNR, SSIM, silhouettes and colours.
 
-Each figure is one picture's. The caller averages: over views, then objects.
+Every function returns one value a picture. The caller averages over views, then objects.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shalabench.api import BenchError, Rng, Score
+from shalabench.api import BenchError
 
 LARGEST_PSNR = 100.0  # dB; exact copies would be infinite, which JSON does not hold
-WINDOW = 7  # pixels, the side of the window that scikit-image's SSIM slides by default
+WINDOW = 7  # pixels, the side of the SSIM window, as scikit-image's default
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for data in [0, 1]
 _NOT_WHITE = 0.05  # reproduction/style-transfer.md
 _XYZ = (  # IEC 61966-2-1, as scikit-image has it
@@ -25,8 +21,6 @@ _XYZ = (  # IEC 61966-2-1, as scikit-image has it
     (0.019334, 0.119193, 0.950227),
 )
 _D65 = (0.95047, 1.0, 1.08883)
-_DRAWS = 2000
-_TAIL = 0.025  # of a 95 % interval, on each side
 
 
 def quantise(x: Tensor, name: str = "a picture") -> Tensor:
@@ -58,7 +52,7 @@ def psnr(made: Tensor, real: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def ssim_map(made: Tensor, real: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) at every window that lies within the picture.
+    """Structural similarity (Wang et al. 2004) in every window within the picture.
 
     As scikit-image's `structural_similarity(data_range=1.0)`: uniform 7 x 7 windows, sample
     covariance, mean over channels.
@@ -84,8 +78,8 @@ def ssim_map(made: Tensor, real: Tensor) -> Tensor:
     x, y, xx, yy, xy = means.view(*parts.shape[:-2], *means.shape[-2:])
     sample = WINDOW**2 / (WINDOW**2 - 1)
     vx, vy, cov = sample * (xx - x * x), sample * (yy - y * y), sample * (xy - x * y)
-    found = (2 * x * y + _C1) * (2 * cov + _C2) / ((x * x + y * y + _C1) * (vx + vy + _C2))
-    return found.mean(-3)
+    similarity = (2 * x * y + _C1) * (2 * cov + _C2) / ((x * x + y * y + _C1) * (vx + vy + _C2))
+    return similarity.mean(-3)
 
 
 def ssim(made: Tensor, real: Tensor) -> Tensor:
@@ -106,21 +100,21 @@ def boxed_ssim(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
     Returns:
         `[...]`; NaN where the mask is empty.
     """
-    found = ssim_map(made, real)
+    similarity = ssim_map(made, real)
     rows = _windows(mask.any(-1))  # [..., H - 6]
     columns = _windows(mask.any(-2))
-    inside = (rows[..., :, None] & columns[..., None, :]).to(found.dtype)
+    inside = (rows[..., :, None] & columns[..., None, :]).to(similarity.dtype)
     inside = torch.where(mask.any(-1).any(-1)[..., None, None], inside, 0.0)
-    return (found * inside).sum((-2, -1)) / inside.sum((-2, -1))
+    return (similarity * inside).sum((-2, -1)) / inside.sum((-2, -1))
 
 
 def _windows(lit: Tensor) -> Tensor:
     """Which windows along a line `[..., L]` lie between its first and its last lit pixel."""
-    places = torch.arange(lit.shape[-1], device=lit.device)
-    last = torch.where(lit, places, 0).amax(-1, keepdim=True) - (WINDOW - 1)
-    first = torch.where(lit, places, lit.shape[-1]).amin(-1, keepdim=True)
+    index = torch.arange(lit.shape[-1], device=lit.device)
+    last = torch.where(lit, index, 0).amax(-1, keepdim=True) - (WINDOW - 1)
+    first = torch.where(lit, index, lit.shape[-1]).amin(-1, keepdim=True)
     first = first.clamp(max=lit.shape[-1] - WINDOW)
-    starts = places[: lit.shape[-1] - WINDOW + 1]
+    starts = index[: lit.shape[-1] - WINDOW + 1]
     return (starts >= first) & (starts <= torch.maximum(first, last))
 
 
@@ -156,47 +150,3 @@ def lab(pixels: Tensor) -> Tensor:
     )
     x, y, z = f.T
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Means over objects with their bootstrap errors, metric by metric.
-
-    Attributes:
-        rng: Draws the bootstrap samples: the same for every metric of as many objects.
-        scores: What was added.
-        intervals: By metric, the 95 % percentile interval over objects.
-    """
-
-    rng: Rng
-    scores: list[Score] = field(default_factory=list)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def add_mean(self, metric: str, objects: Tensor) -> None:
-        """The mean of figures `[n]`; objects without one (NaN) are left out."""
-        objects = objects[~objects.isnan()]
-        if len(objects):
-            self.add(metric, objects, lambda own: own.mean(-1))
-
-    def add(self, metric: str, objects: Tensor, figure: Callable[[Tensor], Tensor]) -> None:
-        """A figure of objects.
-
-        Args:
-            metric: Its name.
-            objects: `[..., n]`, what is known of each object; finite.
-            figure: Gives the figure `[R]` of resampled objects `[..., R, n]`; where it is not
-                finite for the objects themselves, nothing is added.
-        """
-        n = objects.shape[-1]
-        value = figure(objects[..., None, :])[0].item()
-        if not math.isfinite(value):
-            return
-        stderr = None
-        if n > 1:
-            draws = self.rng.fork(n).integers(n, _DRAWS, n).to(objects.device)
-            replicates = figure(objects[..., draws])
-            replicates = replicates[replicates.isfinite()]
-            tails = replicates.new_tensor([_TAIL, 1 - _TAIL])
-            low, high = torch.quantile(replicates, tails).tolist()
-            stderr, self.intervals[metric] = replicates.std().item(), (low, high)
-        self.scores.append(Score(metric, value, n, stderr))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -186,9 +186,7 @@ def test_a_score_of_a_pair_stands_beside_each_summary(birds):
     judge = Classifier(Oracle(split), 1.0, "digest", "an oracle")
     context = EvalContext(torch.device("cpu"), 0, {"image": judge})
     told = []
-    context = SimpleNamespace(
-        **{**vars(context), "report": lambda *x: told.append(x)}, rng=context.rng
-    )
+    context = replace(context, report=lambda *progress: told.append(progress))
     evaluator = Attributes(Attributes.Config())
     scores = evaluator.run(Pairs(split), birds.spec, split, context).scores
     pairs = {(s.metric, s.given, s.target) for s in scores if not s.is_summary}

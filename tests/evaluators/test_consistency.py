@@ -110,7 +110,7 @@ def test_values_that_are_not_finite_are_told():
 
 
 def test_without_training_objects_nothing_is_measured():
-    with pytest.warns(UserWarning, match="No training objects"):
+    with pytest.warns(UserWarning, match="training objects"):
         outcome = Consistency(Consistency.Config()).run(Known(), SPEC, ring_of(4), tools_of())
     assert outcome.scores == []
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from evaluators.samples import Samples, _first
 from shalabench.api import DataSpec, EvalContext, Modality, Split
-from shalabench.execute.evaluation import _png
+from shalabench.execute.evaluation import encode_picture
 
 SPEC = DataSpec(
     "fake",
@@ -250,6 +251,13 @@ def test_photos_are_shown_from_the_whole_split():
 @pytest.mark.parametrize(("size", "kept"), [(64, True), (400, True), (900, False)])
 def test_pictures_stay_below_what_git_should_keep(size, kept):
     noise = torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(0))
-    content = _png(noise.to(torch.uint8))
+    content = encode_picture(noise.to(torch.uint8))
     assert len(content) <= 300_000
     assert (Image.open(io.BytesIO(content)).size == (size, size)) == kept
+
+
+def test_grids_are_kept_without_loss():
+    picture = measure(Copy(), columns=5).pictures["cross"]
+    image = Image.open(io.BytesIO(encode_picture(picture)))
+    assert image.format == "WEBP"
+    assert torch.equal(torch.from_numpy(np.array(image.convert("RGB"))), picture)

@@ -256,14 +256,6 @@ def test_the_sheet_frames_the_given_view_and_shows_the_truth_below():
     assert torch.equal(sheet[2:tile, tile:], sheet[tile + 2 : 2 * tile, tile:])
 
 
-def test_noise_makes_a_sheet_of_fewer_objects_and_no_larger_file():
-    from shalabench.metrics.grids import LIMIT, Strip, _size, draw_sheet
-
-    noise = [[Strip(torch.rand(8, 3, 64, 64))] for _ in range(4)]
-    assert _size(draw_sheet(noise).numpy()) <= LIMIT
-    assert draw_sheet(noise, limit=20_000).shape[0] == 68
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_told(value):
     with pytest.raises(BenchError, match="not finite"):

@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from shalabench.api import BenchError, Rng
-from shalabench.metrics.images import Summary, boxed_ssim, foreground, psnr, quantise, ssim
+from shalabench.metrics.images import boxed_ssim, foreground, psnr, quantise, ssim
+from shalabench.metrics.scores import Bootstrap
 
 pytestmark = pytest.mark.float64
 
@@ -111,7 +112,7 @@ def test_white_is_told_from_what_is_drawn():
 
 def test_the_bootstrap_error_of_a_mean_is_the_standard_error():
     objects = Rng(3).normal(400).double()
-    summary = Summary(Rng(1))
+    summary = Bootstrap(Rng(1))
     summary.add_mean("m", objects)
     (score,) = summary.scores
     expected = objects.std(correction=0).item() / 20
@@ -123,7 +124,7 @@ def test_the_bootstrap_error_of_a_mean_is_the_standard_error():
 
 
 def test_objects_without_a_figure_are_left_out_and_one_has_no_error():
-    summary = Summary(Rng(1))
+    summary = Bootstrap(Rng(1))
     summary.add_mean("none", torch.full((3,), torch.nan))
     summary.add_mean("one", torch.tensor([torch.nan, 2.0]))
     (score,) = summary.scores
