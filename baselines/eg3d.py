@@ -27,9 +27,11 @@ from shalabench.api import (
     register_model,
     setting,
 )
+from shalabench.nets.alternating import AlternatingStage
+from shalabench.nets.inversion import descend, misfit
 from shalabench.nets.planes import read_planes, to_colour
 from shalabench.nets.precision import widen
-from shalabench.nets.rays import Rays, composite, middles, resample, stratify
+from shalabench.nets.rays import Rays, render_twice
 from shalabench.nets.stylegan import (
     Discriminator,
     Mapping,
@@ -37,8 +39,10 @@ from shalabench.nets.stylegan import (
     ScaledLinear,
     StyleBlock,
     Synthesis,
+    logistic,
     rectify,
 )
+from shalabench.nets.viewpoints import camera_vector, why_no_views
 
 _CODE = "EG3D code (NVlabs/eg3d; reproduction/eg3d.md)"
 _OPEN = "not in the published code, which has no view synthesis: our choice"
@@ -157,29 +161,10 @@ class Generator(nn.Module):
             density, colour = self.query(planes, points.flatten(1, 2))
             return density.unflatten(1, depth.shape[1:]), colour.unflatten(1, depth.shape[1:])
 
-        def place(what: str, middle: Tensor) -> Tensor:
-            size = *near.shape, len(middle)
-            return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
+        def solid(raw: Tensor) -> Tensor:
+            return c.density_unit * functional.softplus(raw - 1)
 
-        depth = stratify(near, far, place("even", near.new_full((c.samples,), 0.5)))
-        density, colour = look(depth)
-        if c.importance:
-            with torch.no_grad():  # a part's weight is that of the sample in it
-                length = ((far - near) / c.samples)[..., None]
-                positive = c.density_unit * functional.softplus(density - 1)
-                weight = composite(positive, colour, length)[1]
-                drawn = place("more", middles(c.importance, near))
-                more = resample(near, far, weight, drawn)
-            depth, order = torch.cat([depth, more], -1).sort(-1)
-            also = look(more)
-            density = torch.cat([density, also[0]], -1).gather(-1, order)
-            colour = torch.cat([colour, also[1]], -2)
-            colour = colour.gather(-2, order[..., None].expand_as(colour))
-        # Max's midpoint rule, as the code has it: segments between samples, means of their ends.
-        middle = (density[..., 1:] + density[..., :-1]) / 2
-        colour = (colour[..., 1:, :] + colour[..., :-1, :]) / 2
-        positive = c.density_unit * functional.softplus(middle - 1)
-        return composite(positive, colour, depth.diff(dim=-1))[0]
+        return render_twice(look, solid, near, far, c.samples, c.importance, rng)
 
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Raw densities `[B, Q]` and features `[B, Q, F]` in 0..1 at points `[B, Q, 3]`."""
@@ -216,21 +201,20 @@ class EG3D(Model):
         self.discriminator = Discriminator(2 * channels, widths(config, side)[::-1], 25)
         self.register_buffer("w_mean", torch.zeros(config.latent))
         self.register_buffer("w_root", torch.eye(config.latent))
-        labels = torch.tensor([describe(camera) for camera in cameras])
+        labels = torch.tensor([camera_vector(camera) for camera in cameras])
         self.register_buffer("_labels", labels, persistent=False)  # [N, 25]
 
     @classmethod
     def skip(cls, spec: DataSpec, config: EG3DConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "EG3D renders views of objects: every modality must be an image with a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "EG3D's views are squares of one size, and these are not."
+        reason = why_no_views(spec, least=1)
+        if reason:
+            return reason
+        channels, side, _ = spec.modalities[0].shape
         if channels > config.features:
             return f"Views of {channels} channels do not fit into {config.features} features."
-        for side in (height, config.plane_side):
-            if side < 8 or side & (side - 1):
-                return f"EG3D's images and planes have powers of two from 8 as sides, not {side}."
+        for s in (side, config.plane_side):
+            if s < 8 or s & (s - 1):
+                return f"EG3D's images and planes have powers of two from 8 as sides, not {s}."
         return None
 
     def stages(self) -> list[Stage]:
@@ -247,7 +231,7 @@ class EG3D(Model):
         planes = self.generator.planes(styles)
         return *self.generator.picture(planes, styles, view, rng.fork("samples")), view, planes
 
-    def judge(self, image: Tensor, raw: Tensor, view: Tensor) -> Tensor:
+    def realness(self, image: Tensor, raw: Tensor, view: Tensor) -> Tensor:
         """Logits `[B]` that images and raw ones of half the side, both in -1..1, are real."""
         size = image.shape[-2:]
         large = functional.interpolate(raw, size, mode="bilinear", align_corners=False)
@@ -267,7 +251,7 @@ class EG3D(Model):
         """R1 without gamma: half the squared slope of D at real images in -1..1, mean over them."""
         image, raw = image.detach().requires_grad_(), raw.detach().requires_grad_()
         with torch.autocast(image.device.type, enabled=False):
-            logits = self.judge(image, raw, view).sum()
+            logits = self.realness(image, raw, view).sum()
             slopes = torch.autograd.grad(logits, [image, raw], create_graph=True)
             return sum(slope.square().flatten(1).sum(1) for slope in slopes).mean() / 2
 
@@ -362,67 +346,21 @@ def _everyone(rng: Rng) -> Rng:
     return Rng(rng.fork("candidates").seed, device=rng.device)
 
 
-def misfit(made: Tensor, images: Tensor) -> Tensor:
-    """How unlike pictures `[B, G, C, H, W]` are, `[B]`.
-
-    Mean squared error, and the mean absolute error of grey images at a half and a quarter side.
-    """
-    error = (made - images).square().flatten(1).mean(1)
-    off = (made - images).mean(2)  # [B, G, H, W]
-    for _ in range(2):
-        off = functional.avg_pool2d(off, 2)
-        error = error + off.abs().flatten(1).mean(1) / 2
-    return error
-
-
-def descend(fit: Callable[[Tensor], Tensor], x: Tensor, steps: int, lr: float) -> Tensor:
-    """Improve each item of `x` `[B, ...]` by Adam, whose rate falls to 0 by a half cosine.
-
-    Args:
-        fit: Gives what each item shall lower, `[B]`; items do not see each other.
-        x: Where to start.
-        steps: Number of updates.
-        lr: First rate.
-    """
-    x = x.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([x], lr=lr)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-        x.grad = torch.autograd.grad(fit(x).sum(), x)[0]
-        optimiser.step()
-    return x.detach()
-
-
-def describe(camera: Any) -> list[float]:
-    """A camera as the discriminator is told of it: 4 x 4 camera to world, 3 x 3 intrinsics."""
-    pose = [
-        [*column, place]
-        for column, place in zip(zip(*camera.rotation, strict=True), camera.position, strict=True)
-    ]
-    (fx, fy), (cx, cy) = camera.focal, camera.centre
-    intrinsics = [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
-    return [x for row in (*pose, [0.0, 0.0, 0.0, 1.0], *intrinsics) for x in row]
-
-
-class AdversarialStage(Stage):
-    """Generator and discriminator in turn, and the generator's moving average.
+class AdversarialStage(AlternatingStage):
+    """Trains generator and discriminator in turn, and averages the generator over the updates.
 
     Args:
         model: What is trained.
     """
 
-    name = "adversaries"
-
     def __init__(self, model: EG3D):
         c = model.config
-        self.steps, self.batch_size, self._model, self._step = c.steps, c.batch_size, model, 0
-        self._parts = {
-            name: (list(part.parameters()), settings, settings.build(list(part.parameters())))
-            for name, part, settings in (
-                ("generator", model.generator, c.optimiser),
-                ("discriminator", model.discriminator, c.discriminator_optimiser),
-            )
+        parts = {
+            "generator": (model.generator.parameters(), c.optimiser),
+            "discriminator": (model.discriminator.parameters(), c.discriminator_optimiser),
         }
+        super().__init__("adversaries", parts, steps=c.steps, batch_size=c.batch_size)
+        self._model = model
         average = get_ema_multi_avg_fn(c.ema)
         self._average = AveragedModel(model.generator, multi_avg_fn=average)
 
@@ -431,24 +369,24 @@ class AdversarialStage(Stage):
         real, view = self._real(batch, rng.fork("real"))
         image, raw, seen, planes = model.make(len(real), rng.fork("made"))
         made = 2 * image - 1, 2 * raw - 1, seen
-        terms = {"generator": logistic(model.judge(*made))}
+        terms = {"generator": logistic(model.realness(*made))}
         loss = terms["generator"]
         if self._step % c.smoothness_every == 0:
             terms["roughness"] = c.smoothness_every * model.roughness(planes, rng.fork("rough"))
             loss = loss + c.smoothness * terms["roughness"]
-        self._descend("generator", loss)
+        self.descend("generator", loss)
         self._average.update_parameters(model.generator)
 
         real = 2 * real - 1
         given = real, functional.avg_pool2d(real, 2), view
-        at_real = model.judge(*given)
-        at_made = model.judge(*(x.detach() for x in made))
+        at_real = model.realness(*given)
+        at_made = model.realness(*(x.detach() for x in made))
         terms |= {"real": logistic(at_real), "made": logistic(-at_made)}
         loss = terms["real"] + terms["made"]
         if self._step % c.r1_every == 0:
             terms["r1"] = c.r1_every * model.penalty(*given)
             loss = loss + c.gamma * terms["r1"]
-        self._descend("discriminator", loss)
+        self.descend("discriminator", loss)
         terms["accuracy"] = ((at_real > 0).float().mean() + (at_made < 0).float().mean()) / 2
         self._step += 1
         return {name: value.detach() for name, value in terms.items()}
@@ -460,32 +398,13 @@ class AdversarialStage(Stage):
         every = torch.stack([batch.views[name] for name in names], 1)
         return every[torch.arange(len(view), device=view.device), view], view
 
-    def _descend(self, part: str, loss: Tensor) -> None:
-        parameters, settings, optimiser = self._parts[part]
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(self._step, self.steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward(inputs=parameters)  # the other player gets no gradient
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
-
     def finish(self, data: Split) -> None:
         self._model.generator.load_state_dict(self._average.module.state_dict())
         self._model.measure()
 
     def state_dict(self) -> dict[str, Any]:
-        held = {name: optimiser.state_dict() for name, (_, _, optimiser) in self._parts.items()}
-        average = self._average.state_dict()
-        return {"step": self._step, "optimisers": held, "average": average}
+        return super().state_dict() | {"average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._step = state["step"]
-        for name, (_, _, optimiser) in self._parts.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        super().load_state_dict(state)
         self._average.load_state_dict(state["average"])
-
-
-def logistic(logits: Tensor) -> Tensor:
-    """Mean of log(1 + exp(-logits)): the non-saturating logistic loss of logits to be raised."""
-    return functional.softplus(-widen(logits)).mean()

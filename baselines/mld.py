@@ -6,29 +6,12 @@ denoise any subset given the rest, kept clean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from shalabench.api import (
-    DataSpec,
-    Model,
-    Optimiser,
-    Rng,
-    Settings,
-    Stage,
-    Views,
-    register_model,
-    setting,
-)
+from shalabench.api import DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.latents import (
-    LatentDiffusion,
-    LatentDiffusionConfig,
-    LatentTraining,
-    UnimodalCoders,
-)
+from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
 _CODE = "MLD code (MustaphaBounoua/MLD, experiments/mmnist)"
 
@@ -69,7 +52,7 @@ class MLDConfig(Settings):
     paper="Bounoua, Franzese, Michiardi: Multi-modal Latent Diffusion (Entropy 2024)",
     version=1,
 )
-class MLD(Model):
+class MLD(DiffusedLatents):
     """Autoencoders apart; a denoiser told the time of each modality: 0 for those that are given.
 
     Differences from the authors' code. The variance-preserving diffusion (beta from 0.1 to 20) is
@@ -83,18 +66,9 @@ class MLD(Model):
     """
 
     Config = MLDConfig
-    max_given = None
-    incomplete = True
 
     def __init__(self, spec: DataSpec, config: MLDConfig):
-        super().__init__(spec, config)
-        self.coders = UnimodalCoders(spec, config.network, config.latent_dim, variational=False)
-        self.diffusion = LatentDiffusion(len(spec.modalities), config.latent_dim, config.prior)
-
-    def stages(self) -> list[Stage]:
-        c = self.config
-        training = LatentTraining(self.coders, self.diffusion, 0.0, kept=self.draw_kept)
-        return training.stages(c.optimiser, c.steps, c.batch_size)
+        super().__init__(spec, config, variational=False)
 
     def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
         """The modalities kept clean in an update, a random subset an item.
@@ -136,28 +110,3 @@ class MLD(Model):
             return torch.where(kept[:, None], clean, z)
 
         return diffusion.generate(n, rng, diffusion.denoise(kept), hold)
-
-    def encode(self, given: Views, rng: Rng) -> Tensor:
-        """The concatenated latents `[B, M D]`; those of modalities that are not given are samples.
-
-        The concatenation is what this method has for a shared latent.
-        """
-        return self.complete(given, len(next(iter(given.values()))), rng).flatten(1)
-
-    def prior(self, n: int, rng: Rng) -> Tensor:
-        """Samples `[n, M D]` of the diffusion over all latents."""
-        return self.complete({}, n, rng).flatten(1)
-
-    def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means of all modalities at concatenated latents `[n, M D]`."""
-        return self.coders.decode(z.unflatten(1, (-1, self.config.latent_dim)), self.spec.names)
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        z = self.complete(given, len(next(iter(given.values()))), rng.fork("shared"))
-        return self.coders.decode(z, targets)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.coders.reconstruct(views, rng)

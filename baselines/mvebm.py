@@ -7,7 +7,7 @@ p_a(z) = exp(f_a(z)) p_0(z) / Z. No code is public; what the abstracts leave ope
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from shalabench.api import (
     register_model,
     setting,
 )
+from shalabench.nets.alternating import AlternatingStage
 from shalabench.nets.backbones import Network
 from shalabench.nets.importance import expert_mean, importance_bound
 from shalabench.nets.langevin import gradient_of, sample_langevin
@@ -98,7 +99,7 @@ class MVEBM(PrivateLatents):
         self.energy = Energy(config.shared_dim, config.energy_width, config.energy_bound)
 
     def stages(self) -> list[Stage]:
-        return [AlternatingStage(self)]
+        return [EnergyStage(self)]
 
     def evidence(
         self, views: Views, present: Tensor | None, rng: Rng
@@ -164,52 +165,30 @@ class MVEBM(PrivateLatents):
         return self._langevin(n, self.config.sample_steps, rng)[0]
 
 
-class AlternatingStage(Stage):
-    """Ascends the evidence with f_a fixed, then f_a's contrast with the rest fixed, in turn.
+class EnergyStage(AlternatingStage):
+    """Raises the evidence with f_a fixed, then the contrast of f_a with the rest fixed, in turn.
 
     Args:
         model: What is trained.
     """
 
-    name = "vae"
-
     def __init__(self, model: MVEBM):
         c = model.config
-        self.steps, self.batch_size, self._model, self._step = c.steps, c.batch_size, model, 0
-        self._wait = round(c.energy_wait * c.steps)
-        energy = list(model.energy.parameters())
-        held = {id(p) for p in energy}
-        networks = [p for p in model.parameters() if id(p) not in held]
-        self._parts = {
-            "networks": (networks, c.optimiser, c.optimiser.build(networks)),
-            "energy": (energy, c.energy_optimiser, c.energy_optimiser.build(energy)),
+        self._model, self._wait = model, round(c.energy_wait * c.steps)
+        energy = {id(p) for p in model.energy.parameters()}
+        networks = [p for p in model.parameters() if id(p) not in energy]
+        parts = {
+            "networks": (networks, c.optimiser),
+            "energy": (model.energy.parameters(), c.energy_optimiser),
         }
+        super().__init__("vae", parts, steps=c.steps, batch_size=c.batch_size)
 
     def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         present = batch.present
         bound, terms, z = self._model.evidence(batch.views, present, rng.fork("evidence"))
-        self._ascend("networks", bound)
+        self.descend("networks", -bound)
         gain, energies = self._model.contrast(z, present, rng.fork("contrast"))
         if self._step >= self._wait:
-            self._ascend("energy", gain)
+            self.descend("energy", -gain)
         self._step += 1
         return {n: value.detach() for n, value in ({"loss": -bound} | terms | energies).items()}
-
-    def _ascend(self, part: str, value: Tensor) -> None:
-        parameters, settings, optimiser = self._parts[part]
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(self._step, self.steps)
-        optimiser.zero_grad(set_to_none=True)
-        (-value).backward(inputs=parameters)  # the other part gets no gradient
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        held = {name: optimiser.state_dict() for name, (_, _, optimiser) in self._parts.items()}
-        return {"step": self._step, "optimisers": held}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._step = state["step"]
-        for name, (_, _, optimiser) in self._parts.items():
-            optimiser.load_state_dict(state["optimisers"][name])

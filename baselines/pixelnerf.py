@@ -30,6 +30,7 @@ from shalabench.api import (
 )
 from shalabench.nets.precision import widen
 from shalabench.nets.rays import Rays, composite, gaps, middles, resample, stratify
+from shalabench.nets.viewpoints import why_no_views
 
 _CODE = "pixelNeRF code (sxyu/pixel-nerf; reproduction/pixelnerf.md)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf
@@ -232,14 +233,9 @@ class PixelNeRF(Model):
 
     @classmethod
     def skip(cls, spec: DataSpec, config: PixelNeRFConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "pixelNeRF casts rays: every modality must be an image that has a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "pixelNeRF's views are squares of one size, and these are not."
         if config.given > len(spec.modalities):
             return f"Training is given {config.given} views, and there are fewer."
-        return None
+        return why_no_views(spec, least=1)
 
     def stages(self) -> list[Stage]:
         c = self.config

@@ -31,6 +31,7 @@ from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancest
 from shalabench.nets.planes import PlaneField
 from shalabench.nets.rays import Rays, composite, cross_cube, stratify
 from shalabench.nets.unet import UNet
+from shalabench.nets.viewpoints import why_no_views
 
 _PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (reproduction/renderdiffusion.md)"
 _PAPER = "the paper (reproduction/renderdiffusion.md)"
@@ -151,13 +152,12 @@ class RenderDiffusion(Model):
 
     @classmethod
     def skip(cls, spec: DataSpec, config: RenderDiffusionConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "RenderDiffusion renders views of objects: every modality must have a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "RenderDiffusion's views are squares of one size, and these are not."
-        if height % config.patch:
-            return f"Views of {height} pixels cannot be cut into patches of {config.patch}."
+        reason = why_no_views(spec, least=1)
+        if reason:
+            return reason
+        side = spec.modalities[0].shape[1]
+        if side % config.patch:
+            return f"Views of {side} pixels cannot be cut into patches of {config.patch}."
         return None
 
     def stages(self) -> list[Stage]:

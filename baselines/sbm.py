@@ -6,30 +6,13 @@ given is put in at every step of the reverse process, noised to that step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from shalabench.api import (
-    DataSpec,
-    Model,
-    Optimiser,
-    Rng,
-    Settings,
-    Stage,
-    Views,
-    register_model,
-    setting,
-)
+from shalabench.api import DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
 from shalabench.nets.backbones import Network
 from shalabench.nets.diffusion import correct
-from shalabench.nets.latents import (
-    LatentDiffusion,
-    LatentDiffusionConfig,
-    LatentTraining,
-    UnimodalCoders,
-)
+from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
 _CODE = "SBM code (rooshenasgroup/sbmae), extended PolyMNIST"
 
@@ -76,7 +59,7 @@ class SBMConfig(Settings):
     paper="Wesego, Rooshenas: Score-Based Multimodal Autoencoder (TMLR 2024)",
     version=1,
 )
-class SBM(Model):
+class SBM(DiffusedLatents):
     """Variational autoencoders apart; a joint score model; given latents replaced at every step.
 
     Differences from the authors' code. The variance-preserving diffusion is in T discrete steps
@@ -90,20 +73,11 @@ class SBM(Model):
     """
 
     Config = SBMConfig
-    max_given = None
-    incomplete = True
 
     def __init__(self, spec: DataSpec, config: SBMConfig):
-        super().__init__(spec, config)
-        self.coders = UnimodalCoders(spec, config.network, config.latent_dim, variational=True)
-        self.diffusion = LatentDiffusion(len(spec.modalities), config.latent_dim, config.prior)
-
-    def stages(self) -> list[Stage]:
-        c = self.config
-        training = LatentTraining(
-            self.coders, self.diffusion, c.beta, scale=self.config.prior.standardise
+        super().__init__(
+            spec, config, variational=True, beta=config.beta, scale=config.prior.standardise
         )
-        return training.stages(c.optimiser, c.steps, c.batch_size)
 
     def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
         """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
@@ -128,28 +102,3 @@ class SBM(Model):
             return z
 
         return diffusion.generate(n, rng, denoiser, replace)
-
-    def encode(self, given: Views, rng: Rng) -> Tensor:
-        """The concatenated latents `[B, M D]`: posterior means, and samples where nothing is given.
-
-        The concatenation is what this method has for a shared latent.
-        """
-        return self.complete(given, len(next(iter(given.values()))), rng).flatten(1)
-
-    def prior(self, n: int, rng: Rng) -> Tensor:
-        """Samples `[n, M D]` of the diffusion over all latents."""
-        return self.complete({}, n, rng).flatten(1)
-
-    def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means of all modalities at concatenated latents `[n, M D]`."""
-        return self.coders.decode(z.unflatten(1, (-1, self.config.latent_dim)), self.spec.names)
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        z = self.complete(given, len(next(iter(given.values()))), rng.fork("shared"))
-        return self.coders.decode(z, targets)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.coders.reconstruct(views, rng)

@@ -33,6 +33,7 @@ from shalabench.nets.backbones import EncoderNetwork, encoder, initialise
 from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
 from shalabench.nets.precision import widen
 from shalabench.nets.unet import Attend, UNet
+from shalabench.nets.viewpoints import why_no_views
 from shalabench.nets.volumes import SharedVolume, VolumeConfig
 
 _CODE = (
@@ -205,13 +206,12 @@ class SyncDreamer(Model):
 
     @classmethod
     def skip(cls, spec: DataSpec, config: SyncDreamerConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "SyncDreamer generates views of objects: every modality must have a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "SyncDreamer's views are squares of one size, and these are not."
-        if height % config.patch:
-            return f"Views of {height} pixels cannot be cut into patches of {config.patch}."
+        reason = why_no_views(spec, least=1)
+        if reason:
+            return reason
+        side = spec.modalities[0].shape[1]
+        if side % config.patch:
+            return f"Views of {side} pixels cannot be cut into patches of {config.patch}."
         if not _is_ring(spec):
             return (
                 "SyncDreamer rolls its views, so the cameras must lie on a ring around the z axis "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
+    Model,
     Optimiser,
     Rng,
     Settings,
@@ -255,41 +257,59 @@ class LatentDiffusion(nn.Module):
         return z * self.std + self.mean
 
 
-class LatentTraining:
-    """The two stages: autoencoders, then the diffusion on the latents of the training split.
+class DiffusedLatents(Model):
+    """An autoencoder a modality and one diffusion over all their latents, trained in two stages.
+
+    A method derives from it and gives `complete`. Its settings have at least `network`,
+    `latent_dim`, `steps`, `batch_size` and `optimiser` of the autoencoders, and `prior`, a
+    `LatentDiffusionConfig`. The shared latent of such a method is the concatenation of all latents.
 
     Args:
-        coders: The autoencoders.
-        diffusion: The second stage.
+        spec: The data's modalities.
+        config: An instance of the class's `Config`.
+        variational: Whether the encoders give Gaussian posteriors or points.
         beta: Factor of the autoencoders' divergences.
-        kept: Draws the modalities kept clean, from the number of items, the randomness and which
-            modalities are there (`[B, M]` or None); None keeps none.
         scale: Whether the diffusion sees standardised latents.
     """
 
+    max_given = None
+    incomplete = True
+
     def __init__(
         self,
-        coders: UnimodalCoders,
-        diffusion: LatentDiffusion,
-        beta: float,
+        spec: DataSpec,
+        config: Settings,
         *,
-        kept: Callable[[int, Rng, Tensor | None], Tensor] | None = None,
+        variational: bool,
+        beta: float = 0.0,
         scale: bool = True,
     ):
-        self.coders, self.diffusion, self.beta = coders, diffusion, beta
-        self.kept, self.scale = kept, scale
+        super().__init__(spec, config)
+        self.coders = UnimodalCoders(
+            spec, config.network, config.latent_dim, variational=variational
+        )
+        self.diffusion = LatentDiffusion(len(spec.modalities), config.latent_dim, config.prior)
+        self._beta, self._scale = beta, scale
 
-    def stages(self, optimiser: Optimiser, steps: int, batch_size: int) -> list[Stage]:
-        """Both stages; the arguments are the first one's."""
-        prior = self.diffusion.config
+    @abstractmethod
+    def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
+        """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
+
+    def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
+        """Which modalities of each tuple are kept clean in an update, `[n, M]` bool: none."""
+        shape, device = (n, len(self.spec.modalities)), self.diffusion.mean.device
+        return torch.zeros(shape, dtype=torch.bool, device=device)
+
+    def stages(self) -> list[Stage]:
+        c, prior = self.config, self.config.prior
         return [
             GradientStage(
                 "autoencoders",
-                lambda batch, rng, step: self.coders.loss(batch, self.beta, rng),
+                lambda batch, rng, step: self.coders.loss(batch, self._beta, rng),
                 self.coders,
-                optimiser,
-                steps=steps,
-                batch_size=batch_size,
+                c.optimiser,
+                steps=c.steps,
+                batch_size=c.batch_size,
                 ignores=("prior",),
             ),
             GradientStage(
@@ -308,7 +328,7 @@ class LatentTraining:
 
     def _begin(self, data: Split) -> None:
         self._latents, self._there = self.coders.encode_split(data)
-        if self.scale:
+        if self._scale:
             self.diffusion.fit_scale(self._latents, self._there)
 
     def _finish(self, data: Split) -> None:
@@ -317,10 +337,30 @@ class LatentTraining:
     def _prior_loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         z0 = self._latents[batch.index]
         there = None if self._there is None else self._there[batch.index]
-        kept = torch.zeros(z0.shape[:2], dtype=torch.bool, device=z0.device)
-        if self.kept is not None:
-            kept = self.kept(len(z0), rng.fork("kept"), there)
+        kept = self.draw_kept(len(z0), rng.fork("kept"), there)
         return self.diffusion.loss(z0, kept, rng.fork("noise"), there), {}
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """The concatenated latents `[B, M D]`; samples for modalities that are not given."""
+        return self.complete(given, len(next(iter(given.values()))), rng).flatten(1)
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Samples `[n, M D]` of the diffusion over all latents."""
+        return self.complete({}, n, rng).flatten(1)
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means of all modalities at concatenated latents `[n, M D]`."""
+        return self.coders.decode(z.unflatten(1, (-1, self.config.latent_dim)), self.spec.names)
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.decode(self.prior(n, rng.fork("shared")), rng)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        z = self.complete(given, len(next(iter(given.values()))), rng.fork("shared"))
+        return self.coders.decode(z, targets)
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.coders.reconstruct(views, rng)
 
 
 def embed_times(times: Tensor) -> Tensor:

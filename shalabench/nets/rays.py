@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from shalabench.api import Camera
+from shalabench.api import Camera, Rng
 
 
 def cross_sphere(origin: Tensor, direction: Tensor, radius: float) -> tuple[Tensor, Tensor]:
@@ -176,3 +176,48 @@ def composite(density: Tensor, colour: Tensor, length: Tensor) -> tuple[Tensor, 
     before = thickness.cumsum(-1) - thickness
     weight = torch.exp(-before) * -torch.expm1(-thickness)
     return (weight[..., None] * colour).sum(-2) + 1 - weight.sum(-1, keepdim=True), weight
+
+
+def render_twice(
+    look: Callable[[Tensor], tuple[Tensor, Tensor]],
+    solid: Callable[[Tensor], Tensor],
+    near: Tensor,
+    far: Tensor,
+    even: int,
+    more: int,
+    rng: Rng | None,
+) -> Tensor:
+    """Colours `[..., C]` by evenly spaced samples and further ones where these weigh most.
+
+    As in EG3D's code, a segment between two samples has the mean of their raw densities and
+    colours (Max 1995, the midpoint rule).
+
+    Args:
+        look: From depths `[..., S]` to raw densities `[..., S]` and colours `[..., S, C]`.
+        solid: From raw densities to positive ones, per unit of the world.
+        near: `[...]`, where the first of the even parts begins.
+        far: `[...]`, where the last one ends.
+        even: Number of parts, each with one sample.
+        more: Number of further samples.
+        rng: Draws where in its part a sample lies; None puts it in the middle.
+    """
+
+    def place(what: str, middle: Tensor) -> Tensor:
+        size = *near.shape, len(middle)
+        return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
+
+    depth = stratify(near, far, place("even", near.new_full((even,), 0.5)))
+    density, colour = look(depth)
+    if more:
+        with torch.no_grad():  # the weight of a part is that of its sample
+            length = ((far - near) / even)[..., None]
+            weight = composite(solid(density), colour, length)[1]
+            further = resample(near, far, weight, place("more", middles(more, near)))
+        depth, order = torch.cat([depth, further], -1).sort(-1)
+        also = look(further)
+        density = torch.cat([density, also[0]], -1).gather(-1, order)
+        colour = torch.cat([colour, also[1]], -2)
+        colour = colour.gather(-2, order[..., None].expand_as(colour))
+    density = (density[..., 1:] + density[..., :-1]) / 2
+    colour = (colour[..., 1:, :] + colour[..., :-1, :]) / 2
+    return composite(solid(density), colour, depth.diff(dim=-1))[0]

@@ -200,3 +200,8 @@ class _Shrink(nn.Module):
 def enlarge(x: Tensor) -> Tensor:
     """Images of twice the side, bilinear."""
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def logistic(logits: Tensor) -> Tensor:
+    """Mean of log(1 + exp(-logits)): the non-saturating logistic loss of logits to be raised."""
+    return functional.softplus(-widen(logits)).mean()

@@ -13,12 +13,17 @@ _ALIGNED = "aligned views"  # of a method that says nothing of its supervision
 _ROUNDING = 2.0**-10  # of depths in float16
 
 
-def why_no_views(spec: DataSpec) -> str | None:
-    """Why data are no views of one object by several cameras, as a sentence, or None."""
+def why_no_views(spec: DataSpec, least: int = 2) -> str | None:
+    """Why data are not square views of one object by cameras, as a sentence, or None.
+
+    Args:
+        spec: The data's modalities.
+        least: How many views there must be, 1 or 2.
+    """
     flat = [m.name for m in spec.modalities if m.kind != "image" or m.camera is None]
     if flat:
         return f"The dataset '{spec.name}' has no cameras for {', '.join(flat[:3])}."
-    if len(spec.modalities) < 2:
+    if len(spec.modalities) < least:
         return f"The dataset '{spec.name}' has one view only."
     shapes = sorted({m.shape for m in spec.modalities})
     if len(shapes) > 1 or shapes[0][1] != shapes[0][2]:
@@ -45,6 +50,17 @@ def angle(a: Camera, b: Camera) -> float:
     """Degrees between the directions in which two cameras look."""
     cosine = sum(map(float.__mul__, a.rotation[2], b.rotation[2]))
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+
+
+def camera_vector(camera: Camera) -> list[float]:
+    """A camera as the discriminator is told of it: 4 x 4 camera to world, 3 x 3 intrinsics."""
+    pose = [
+        [*column, place]
+        for column, place in zip(zip(*camera.rotation, strict=True), camera.position, strict=True)
+    ]
+    (fx, fy), (cx, cy) = camera.focal, camera.centre
+    intrinsics = [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
+    return [x for row in (*pose, [0.0, 0.0, 0.0, 1.0], *intrinsics) for x in row]
 
 
 def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Tensor:
