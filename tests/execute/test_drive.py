@@ -32,7 +32,10 @@ def judges(tmp_path_factory):
     dataset = toy_data(folder)
     for modality in dataset.spec.modalities:
         network = classifiers.train(dataset.spec, modality, dataset.split("train"), updates=300)
-        found = classifiers.measure_accuracy(network, modality, dataset.split("test"))
+        accuracies = classifiers.measure_answers(
+            network, modality, dataset.spec, dataset.split("test")
+        )
+        found = accuracies["class"]
         facts = {
             "accuracy": found,
             "command": "a test",
