@@ -1,7 +1,7 @@
 """Multi-modal Latent Diffusion, MLD (Bounoua, Franzese, Michiardi, Entropy 2024).
 
-Deterministic autoencoders, one a modality, and one diffusion over their latents that is trained to
-denoise any subset given the rest, kept clean.
+A deterministic autoencoder for each modality, and one diffusion over all their latents. It learns
+to denoise any subset of them while the rest is kept clean.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class MLDPriorConfig(LatentDiffusionConfig):
     sampling_steps: int = setting(250, "Steps of the reverse process.", f"{_CODE}: N_step", ge=1)
     joint: float = setting(
         0.8,
-        "Probability of denoising all modalities together, with none kept clean.",
-        f"{_CODE}: d = 0.2 is there the probability of the contrary",
+        "Probability of denoising all modalities, with none kept clean.",
+        f"{_CODE}: there d = 0.2 is one minus this probability",
         ge=0,
         le=1,
     )
 
 
 class MLDConfig(Settings):
-    """Settings of both stages, with those of the published PolyMNIST experiment as defaults."""
+    """Settings of both stages; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network(family="conv")
     latent_dim: int = setting(160, "D, size of each modality's latent.", _CODE, ge=1)
@@ -53,16 +53,17 @@ class MLDConfig(Settings):
     version=1,
 )
 class MLD(DiffusedLatents):
-    """Autoencoders apart; a denoiser told the time of each modality: 0 for those that are given.
+    """Separate autoencoders, and a denoiser with one time for each modality: 0 if it is given.
 
-    Differences from the authors' code. The variance-preserving diffusion (beta from 0.1 to 20) is
-    in T discrete steps. Their denoiser is a U-shaped multilayer perceptron; here it is ShaLa's, for
-    equal capacity. Each item of a batch draws its own kept subset; theirs draws one a batch.
-    Sampling goes back once; theirs repeats every ten steps ten times (RePaint). Latents are
-    standardised by the whole training split, not by its first batch. Times are uniform, as in their
-    experiments; importance-sampled ones, which their code can draw, are not contained. Incomplete
-    tuples, which their code does not treat, keep the time T and pure noise in place of an absent
-    latent.
+    Differences from the authors' code:
+
+    * The variance-preserving diffusion (beta from 0.1 to 20) has T discrete steps.
+    * The denoiser is ShaLa's, for equal capacity; theirs is a U-shaped multilayer perceptron.
+    * Each tuple draws a kept subset; theirs draws one for the whole batch.
+    * Sampling runs the reverse process once; theirs repeats every ten steps ten times (RePaint).
+    * The whole training split standardises the latents, not its first batch.
+    * Times are uniform, as in their experiments; their importance-sampled times are left out.
+    * Incomplete tuples are supported: an absent latent has the time T and is pure noise.
     """
 
     Config = MLDConfig
@@ -71,21 +72,22 @@ class MLD(DiffusedLatents):
         super().__init__(spec, config, variational=False)
 
     def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
-        """The modalities kept clean in an update, a random subset an item.
+        """Draw the modalities that an update keeps clean, a subset for each tuple.
 
-        None with the probability `joint`, else uniformly one of the 2^M - 2 proper, non-empty
-        subsets, cut to the modalities that are there; none where that would keep them all.
+        With probability `joint` the subset is empty. Otherwise it is one of the 2^M - 2 proper,
+        non-empty subsets, all equally likely, cut to the modalities that are there. It is empty
+        also if it would keep all that are there.
 
         Args:
             n: B.
-            rng: One stream an item.
-            there: `[B, M]` bool; None where all are.
+            rng: Randomness of the subsets.
+            there: `[B, M]` bool, the modalities of each tuple; None is all.
 
         Returns:
             `[B, M]` bool.
         """
         modalities = len(self.spec.modalities)
-        # The digits of a number: uniform up to 23 modalities, the random numbers' 23 bits.
+        # The binary digits of a random number of 23 bits: uniform up to 23 modalities.
         number = 1 + rng.integers(2**modalities - 2, n)
         digits = torch.arange(modalities, device=number.device)
         kept = (number[:, None] >> digits) % 2 == 1

@@ -65,7 +65,7 @@ class PixelNeRFConfig(Settings):
     radius: float = setting(
         math.sqrt(3) / 2,
         "Of the sphere around the object, in units of the world; rays are sampled within.",
-        "ours: a unit cube fits in; the code has depths 0.8 to 1.8 at a distance of 1.3",
+        "our choice: a unit cube fits in; the code has depths 0.8 to 1.8 at a distance of 1.3",
         gt=0,
     )
     samples: int = setting(64, "Coarse samples a ray.", _CODE, ge=1)
@@ -77,7 +77,7 @@ class PixelNeRFConfig(Settings):
     foreground: float = setting(
         0.5,
         "Part of the rays that go to pixels that are not white; the others go into the sphere.",
-        "ours, in place of the code's rays within the object's bounding box",
+        "our choice, in place of the code's rays within the object's bounding box",
         ge=0,
         le=1,
     )

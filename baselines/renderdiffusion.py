@@ -55,7 +55,7 @@ class RenderDiffusionConfig(Settings):
     code: bool = setting(
         False,
         "Give the U-Net also a vector of the whole noisy view, by an encoder of its own.",
-        "ours, for few updates: the U-Net alone carried no colour to the planes within 900",
+        "our choice, for few updates: the U-Net alone carried no colour to the planes within 900",
     )
     network: EncoderNetwork = EncoderNetwork(
         family="conv", activation="silu", initialisation="kaiming"

@@ -1,7 +1,7 @@
 """Score-based multimodal autoencoder, SBM-VAE (Wesego and Rooshenas, TMLR 2024).
 
-Variational autoencoders, one a modality, and one diffusion over their posterior means. What is
-given is put in at every step of the reverse process, noised to that step.
+A variational autoencoder for each modality, and one diffusion over their posterior means. At every
+step of the reverse process the given latents are noised to that step and put in.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class SBMPriorConfig(LatentDiffusionConfig):
 
 
 class SBMConfig(Settings):
-    """Settings of both stages, with those of the published PolyMNIST experiment as defaults."""
+    """Settings of both stages; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network()
     latent_dim: int = setting(64, "D, size of each modality's latent.", f"{_CODE}: size_z", ge=1)
     beta: float = setting(
-        0.5, "Factor of the KL divergences.", f"{_CODE}: beside the squared error", ge=0
+        0.5, "Factor of the KL divergences.", f"{_CODE}: there added to the squared error", ge=0
     )
     steps: int = setting(
         47_000, "Updates of the autoencoders.", f"{_CODE}: 200 epochs of 60,000 at 256", ge=1
@@ -60,16 +60,18 @@ class SBMConfig(Settings):
     version=1,
 )
 class SBM(DiffusedLatents):
-    """Variational autoencoders apart; a joint score model; given latents replaced at every step.
+    """Separate autoencoders and a joint score model that replaces given latents at every step.
 
-    Differences from the authors' code. The variance-preserving diffusion is in T discrete steps
-    with Ho et al.'s variances; theirs ends at beta = 5, where a fifth of the signal is left. Their
-    score network is a convolutional U-Net on latents folded into 8 x 8 images; here it is ShaLa's,
-    for equal capacity. A given latent is noised with noise; their sampling scripts scale the latent
-    itself in its place. The likelihood is the dataset's, and theirs the squared error, so that beta
-    does not mean quite the same. Incomplete tuples, which they do not treat, keep the time T and
-    pure noise in place of an absent latent. Their further guidance by an energy between pairs of
-    modalities is not contained.
+    Differences from the authors' code:
+
+    * The variance-preserving diffusion has T discrete steps with Ho et al.'s variances; theirs ends
+      at beta = 5, where a fifth of the signal is left.
+    * The denoiser is ShaLa's, for equal capacity; theirs is a convolutional U-Net on latents folded
+      into 8 x 8 images.
+    * A given latent is noised with Gaussian noise; their sampling scripts use the scaled latent.
+    * The likelihood is the dataset's; theirs is the squared error, so beta differs in scale.
+    * Incomplete tuples are supported: an absent latent has the time T and is pure noise.
+    * Their guidance by an energy between pairs of modalities is left out.
     """
 
     Config = SBMConfig

@@ -72,7 +72,7 @@ class SyncDreamerConfig(Settings):
     prediction: Literal["velocity", "data"] = setting(
         "velocity",
         "What the denoiser returns.",
-        "ours: the code's, noise, failed on white backgrounds (reproduction/view-synthesis.md)",
+        "our choice: the code's noise prediction failed on white (reproduction/view-synthesis.md)",
     )
     drop: float = setting(
         0.05,

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 
 def misfit(made: Tensor, images: Tensor) -> Tensor:
-    """How unlike pictures `[B, G, C, H, W]` are, `[B]`.
+    """The dissimilarity `[B]` of images `[B, G, C, H, W]`.
 
-    Mean squared error, and the mean absolute error of grey images at a half and a quarter side.
+    It is the mean squared error, plus half the mean absolute error of grey images at a half and at
+    a quarter of the side.
     """
     error = (made - images).square().flatten(1).mean(1)
     off = (made - images).mean(2)  # [B, G, H, W]
@@ -24,13 +25,16 @@ def misfit(made: Tensor, images: Tensor) -> Tensor:
 
 
 def descend(fit: Callable[[Tensor], Tensor], x: Tensor, steps: int, lr: float) -> Tensor:
-    """Improve each item of `x` `[B, ...]` by Adam, whose rate falls to 0 by a half cosine.
+    """Minimise a function of each item of `x` `[B, ...]` by Adam with a half-cosine rate.
 
     Args:
-        fit: Gives what each item shall lower, `[B]`; items do not see each other.
-        x: Where to start.
+        fit: The function's value for each item, `[B]`, which depends on that item only.
+        x: The start.
         steps: Number of updates.
-        lr: First rate.
+        lr: Rate of the first update; it falls to 0.
+
+    Returns:
+        The last points, of the shape of `x`.
     """
     x = x.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([x], lr=lr)

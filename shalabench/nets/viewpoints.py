@@ -1,4 +1,4 @@
-"""Views of an object by several cameras: what a table says of them, angles, and what is seen."""
+"""Views of an object by several cameras: checks, angles, visibility, and notes for tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shalabench.api import Camera, DataSpec, Model, Views
 
-_ALIGNED = "aligned views"  # of a method that says nothing of its supervision
+_ALIGNED = "aligned views"  # supervision of a method that states none
 _ROUNDING = 2.0**-10  # of depths in float16
 
 
@@ -32,7 +32,7 @@ def why_no_views(spec: DataSpec, least: int = 2) -> str | None:
 
 
 def describe_row(model: Model, spec: DataSpec, protocol: str) -> dict[str, str]:
-    """What tables print of a method on such data besides its figures."""
+    """Facts about a method on such data that tables show beside its scores."""
     return {
         "resolution": f"{spec.modalities[0].shape[1]} px",
         "supervision": model.supervision or _ALIGNED,
@@ -53,7 +53,7 @@ def angle(a: Camera, b: Camera) -> float:
 
 
 def camera_vector(camera: Camera) -> list[float]:
-    """A camera as the discriminator is told of it: 4 x 4 camera to world, 3 x 3 intrinsics."""
+    """A camera as 25 numbers: 4 x 4 from the camera to the world, then 3 x 3 intrinsics."""
     pose = [
         [*column, place]
         for column, place in zip(zip(*camera.rotation, strict=True), camera.position, strict=True)
@@ -64,21 +64,22 @@ def camera_vector(camera: Camera) -> list[float]:
 
 
 def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Tensor:
-    """Which pixels of a view show a point that another view sees too.
+    """Which pixels of a view show a surface point that another view shows too.
 
-    A pixel's surface point is found with its depth and projected into the other view. It is seen
-    there unless it lies outside of that picture, or behind what the four pixels around it show by
-    more than half a pixel's width at its distance (with that slack the visible share of cars is the
-    same at 32 and at 128 pixels). Where the four show nothing at all, nothing hides it.
+    The surface point of a pixel follows from its depth, and is projected into the other view. It is
+    visible there if it lies within the image and is not hidden. It is hidden if it lies behind the
+    farthest of the four pixels around it by more than half a pixel's width at its distance. With
+    this slack the visible part of cars is the same at 32 and at 128 pixels. If the four pixels show
+    no surface, the point is not hidden.
 
     Args:
-        depth: `[B, R, R]` along the camera's axis, 0 where there is no surface.
-        camera: Of that view.
+        depth: `[B, R, R]` along the camera's axis; 0 means no surface.
+        camera: The camera of that view.
         other: `[B, R, R]`, depth in the other view.
         given: The other view's camera.
 
     Returns:
-        `[B, R, R]` bool; False where there is no surface.
+        `[B, R, R]` bool; False for pixels without a surface.
     """
     side = depth.shape[-1]
     z = depth.double()
@@ -100,7 +101,7 @@ def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Te
 
 
 def _farthest(depth: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    """The largest depth `[B, R, R]` of the four pixels around each place."""
+    """The largest depth `[B, R, R]` of the four pixels around each point."""
     side = depth.shape[-1]
     item = torch.arange(len(depth), device=depth.device)[:, None, None]
     columns = [(column.floor().long() + k).clamp(0, side - 1) for k in (0, 1)]
