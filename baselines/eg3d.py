@@ -330,7 +330,7 @@ class EG3D(Model):
         return torch.stack([image for image, _ in every], 1)
 
     def _objective(self, x: Tensor, images: Tensor, view: Tensor) -> Tensor:
-        """What an inversion minimises for each object, `[B]`, at standardised w `[B, 1 or L, D]`."""
+        """The objective `[B]` of an inversion at standardised w `[B, 1, D]` or `[B, L, D]`."""
         styles = self._restore(x).expand(-1, self.generator.styles, -1)
         prior = self.config.prior * x.square().flatten(1).mean(1)
         return misfit(self._seen(styles, view), images) + prior

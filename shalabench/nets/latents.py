@@ -1,4 +1,4 @@
-"""Two-stage methods: an autoencoder a modality, then one diffusion over all their latents."""
+"""Two-stage methods: an autoencoder for each modality, then one diffusion over all latents."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.precision import widen
 
 _OPEN = "our choice, as for ShaLa"
-_TIME = 32  # Sines and cosines that stand for one modality's time.
-_SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings, of either method
+_TIME = 32  # Sines and cosines of one modality's time.
+_SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings unused in training
 _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
 
 
 class UnimodalCoders(nn.Module):
-    """An encoder and a decoder for each modality, which share nothing.
+    """A separate encoder and decoder for each modality.
 
     Args:
         spec: The data's modalities.
         network: Family of the networks.
         dim: D, size of each latent.
-        variational: Whether the encoders give Gaussian posteriors or points.
+        variational: Whether the encoders give Gaussian posteriors; else they give points.
     """
 
     def __init__(self, spec: DataSpec, network: Network, dim: int, *, variational: bool):
@@ -67,7 +67,7 @@ class UnimodalCoders(nn.Module):
     def loss(self, batch: Batch, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum over modalities of -log p(x_m | z_m) + beta KL(q(z_m | x_m) || N(0, I)).
 
-        Each modality's term is the mean over the tuples that have it. Points have no divergence.
+        The term of a modality is the mean over the tuples that have it. Points have no divergence.
 
         Args:
             batch: Tuples, complete or not.
@@ -75,7 +75,7 @@ class UnimodalCoders(nn.Module):
             rng: Noise of the posterior samples.
 
         Returns:
-            The scalar to descend, and its parts, in nats.
+            The scalar to descend and its parts, in nats.
         """
         there, terms, total = batch.present, {}, 0.0
         for column, m in enumerate(self.spec.modalities):
@@ -91,7 +91,7 @@ class UnimodalCoders(nn.Module):
         return total, terms
 
     def encode(self, views: Views) -> Tensor:
-        """Latents `[B, M, D]` (posterior means), 0 for modalities that are not among the views."""
+        """Latents `[B, M, D]` (posterior means), 0 for modalities without a view."""
         n = len(next(iter(views.values())))
         device = next(self.parameters()).device
         found = {self.spec[name].name: self._point(name, x) for name, x in views.items()}
@@ -103,7 +103,7 @@ class UnimodalCoders(nn.Module):
         return code.mean if self.variational else widen(code)
 
     def given(self, views: Iterable[str], device: torch.device) -> Tensor:
-        """Which modalities are among the views, `[M]` bool."""
+        """Whether each modality is among the views, `[M]` bool."""
         return torch.tensor([name in set(views) for name in self.spec.names], device=device)
 
     def decode(self, z: Tensor, targets: Iterable[str]) -> Views:
@@ -116,7 +116,7 @@ class UnimodalCoders(nn.Module):
         return made
 
     def reconstruct(self, views: Views, rng: Rng) -> Views:
-        """Decoder means at a posterior sample, or at the points."""
+        """Decoder means at posterior samples, or at the encoders' points."""
         made = {}
         for name, x in views.items():
             code = self.encoders[self.spec[name].name](x)
@@ -126,7 +126,7 @@ class UnimodalCoders(nn.Module):
 
     @torch.no_grad()
     def encode_split(self, data: Split) -> tuple[Tensor, Tensor | None]:
-        """Latents `[N, M, D]` of a whole split and, where tuples are incomplete, `[N, M]` bool."""
+        """Latents `[N, M, D]` of a split, and `[N, M]` bool if tuples are incomplete."""
         was_training = self.training
         self.eval()
         batches = list(data.batches(_ENCODING_BATCH))
@@ -137,7 +137,7 @@ class UnimodalCoders(nn.Module):
 
 
 class LatentDiffusionConfig(Settings):
-    """Settings of the second stage; a method states its own where its authors do."""
+    """Settings of the second stage, which methods override by their authors' values."""
 
     steps: int = setting(100_000, "Updates.", _OPEN, ge=1)
     batch_size: int = setting(512, "Latents an update.", _OPEN, ge=1)
@@ -159,7 +159,7 @@ class LatentDiffusionConfig(Settings):
 
 
 class LatentDiffusion(nn.Module):
-    """One diffusion over the latents `[B, M, D]` of M modalities, each with a time of its own.
+    """One diffusion over the latents `[B, M, D]` of M modalities, with a time for each modality.
 
     Args:
         modalities: M.
@@ -185,36 +185,36 @@ class LatentDiffusion(nn.Module):
         return self._schedule
 
     def fit_scale(self, latents: Tensor, there: Tensor | None = None) -> None:
-        """Take the standardisation from latents `[N, M, D]` of which `[N, M]` are there."""
+        """Set the standardisation by latents `[N, M, D]`, of which `[N, M]` are there."""
         weights = torch.ones_like(latents[..., :1]) if there is None else there[..., None].float()
         count = weights.sum(0).clamp(min=1)  # [M, 1]
         mean = (weights * latents).sum(0) / count
         variance = (weights * (latents - mean) ** 2).sum(0) / count
         self.mean.copy_(mean)
-        # A latent that never moves is left alone: dividing by its spread would magnify rounding.
+        # A constant latent is not scaled: dividing by its spread would magnify rounding errors.
         self.std.copy_(variance.sqrt().where(variance > 1e-12, 1.0))
 
     def standardise(self, z: Tensor) -> Tensor:
-        """Latents of the autoencoders as the diffusion sees them."""
+        """The autoencoders' latents on the scale of the diffusion."""
         return (widen(z) - self.mean) / self.std
 
     def predict(self, z: Tensor, times: Tensor) -> Tensor:
-        """The denoiser at z `[B, M, D]` with a time `[B, M]` for each modality."""
+        """The denoiser's prediction at z `[B, M, D]` with a time `[B, M]` for each modality."""
         each = embed_times(times)
-        # The denoiser's own time is the latest one: that of whatever is being generated.
+        # The denoiser's main time is the latest: the time of the modalities being generated.
         return widen(self.denoiser(z.flatten(1), times.amax(1), each)).view_as(z)
 
     def loss(self, z0: Tensor, kept: Tensor, rng: Rng, there: Tensor | None = None) -> Tensor:
-        """Denoising error where some modalities are kept clean, mean over the batch.
+        """Denoising error with some modalities kept clean, mean over the batch.
 
-        The time is 0 for kept modalities, T for those that are not there, and the same uniform one
-        in 1 .. T for the others, on whose dimensions the squared error is averaged.
+        The time is 0 for kept modalities and T for absent ones. The others share one uniform time
+        in 1 .. T; the squared error is averaged over their dimensions.
 
         Args:
             z0: Latents of the autoencoders, `[B, M, D]`.
-            kept: `[B, M]` bool, never all of an item's modalities that are there.
+            kept: `[B, M]` bool, never all modalities that an item has.
             rng: Times and noise.
-            there: `[B, M]` bool; None where all are.
+            there: `[B, M]` bool, the modalities of each item; None is all.
         """
         clean, noise = self.standardise(z0), rng.normal(*z0.shape)
         t = 1 + rng.integers(self.schedule.steps, len(z0))
@@ -222,14 +222,14 @@ class LatentDiffusion(nn.Module):
         scored = ~kept
         if there is not None:
             times, scored = times.where(there, self.schedule.steps), scored & there
-            clean = clean.where(there[..., None], 0.0)  # nothing of an absent one but noise
+            clean = clean.where(there[..., None], 0.0)  # an absent modality is pure noise
         z_t = _each(self.schedule.diffuse, clean, times, noise)
         target = _each(self.schedule.target, clean, times, noise)
         error = (self.predict(z_t, times) - target).square().mean(-1)  # [B, M]
         return ((error * scored).sum(1) / scored.sum(1).clamp(min=1)).mean()
 
     def denoise(self, kept: Tensor) -> Denoiser:
-        """The denoiser with the times of kept modalities `[M]` at 0."""
+        """The denoiser with time 0 for the kept modalities `[M]`."""
         return lambda z, t: self.predict(z, t[:, None].where(~kept, 0))
 
     def generate(
@@ -240,8 +240,8 @@ class LatentDiffusion(nn.Module):
         Args:
             n: Number of items.
             rng: Start and noise of the steps.
-            denoiser: Prediction at (z `[n, M, D]`, t `[n]`).
-            revise: Holds what is given, on standardised latents.
+            denoiser: Prediction at z `[n, M, D]` and t `[n]`.
+            revise: Keeps given latents, on the standardised scale.
 
         Returns:
             Latents of the autoencoders, `[n, M, D]`.
@@ -267,9 +267,9 @@ class DiffusedLatents(Model):
     Args:
         spec: The data's modalities.
         config: An instance of the class's `Config`.
-        variational: Whether the encoders give Gaussian posteriors or points.
+        variational: Whether the encoders give Gaussian posteriors; else they give points.
         beta: Factor of the autoencoders' divergences.
-        scale: Whether the diffusion sees standardised latents.
+        scale: Whether latents are standardised for the diffusion.
     """
 
     max_given = None
@@ -296,7 +296,7 @@ class DiffusedLatents(Model):
         """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
 
     def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
-        """Which modalities of each tuple are kept clean in an update, `[n, M]` bool: none."""
+        """The modalities of each tuple that an update keeps clean, `[n, M]` bool: none here."""
         shape, device = (n, len(self.spec.modalities)), self.diffusion.mean.device
         return torch.zeros(shape, dtype=torch.bool, device=device)
 
@@ -341,7 +341,7 @@ class DiffusedLatents(Model):
         return self.diffusion.loss(z0, kept, rng.fork("noise"), there), {}
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
-        """The concatenated latents `[B, M D]`; samples for modalities that are not given."""
+        """The concatenated latents `[B, M D]`, with samples for modalities that are not given."""
         return self.complete(given, len(next(iter(given.values()))), rng).flatten(1)
 
     def prior(self, n: int, rng: Rng) -> Tensor:
@@ -369,7 +369,7 @@ def embed_times(times: Tensor) -> Tensor:
 
 
 def _each(process, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
-    """A method of the schedule on latents `[B, M, D]` with times `[B, M]`."""
+    """Apply a method of the schedule to latents `[B, M, D]` with times `[B, M]`."""
     return process(clean.flatten(0, 1), times.flatten(), noise.flatten(0, 1)).view_as(clean)
 
 
@@ -378,5 +378,5 @@ def _weights(there: Tensor | None, column: int) -> Tensor | None:
 
 
 def _mean(x: Tensor, there: Tensor | None) -> Tensor:
-    """Mean of `[B]` over the items that are there; 0 where none is."""
+    """Mean of `[B]` over the items that are there; 0 if there are none."""
     return x.mean() if there is None else x.where(there, 0.0).sum() / there.sum().clamp(min=1)
