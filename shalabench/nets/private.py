@@ -176,7 +176,7 @@ class PrivateLatents(Model):
         return rng.laplace if self.config.family == "laplace" else rng.normal
 
     def standard_log_prob(self, x: Tensor) -> Tensor:
-        """Log-density `[...]` of the fixed prior at `[..., D]`, of scale 1 in both families (trap 8)."""
+        """Log-density `[...]` of the fixed prior at `[..., D]`; its scale is 1 (trap 8)."""
         kind = Laplace if self.config.family == "laplace" else Normal
         prior = kind(torch.zeros_like(x), torch.ones_like(x), validate_args=False)
         return prior.log_prob(x).sum(-1)

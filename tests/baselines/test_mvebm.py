@@ -200,7 +200,7 @@ def test_an_update_is_the_two_ascents_in_turn(spec, network, views):
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-def test_the_energy_waits_as_long_as_it_is_told_to(spec, network, views):
+def test_the_energy_waits_for_its_share_of_the_updates(spec, network, views):
     model = MVEBM(spec, MVEBM.Config(network=network, steps=4, energy_wait=0.5)).double()
     stage, moved = EnergyStage(model), []
     for step in range(4):
