@@ -277,11 +277,11 @@ class EG3D(Model):
 
     def _views(self, styles: Tensor, targets: Sequence[str]) -> Views:
         parts: dict[str, list[Tensor]] = {name: [] for name in targets}
-        for own in styles.split(_ITEMS):
-            planes = self.generator.planes(own)
+        for some in styles.split(_ITEMS):
+            planes = self.generator.planes(some)
             for name in targets:
-                view = torch.full((len(own),), self.spec.names.index(name), device=own.device)
-                parts[name].append(self.generator.picture(planes, own, view, None)[0])
+                view = torch.full((len(some),), self.spec.names.index(name), device=some.device)
+                parts[name].append(self.generator.picture(planes, some, view, None)[0])
         return {name: torch.cat(images) for name, images in parts.items()}
 
     def invert(self, images: Tensor, view: Tensor, rng: Rng) -> Tensor:
@@ -303,8 +303,8 @@ class EG3D(Model):
             w = self.generator.mapping(self._draw(c.candidates, same))
             start = self._nearest(w.detach(), images, view)
             found = []
-            for own, x in zip(images.split(_ITEMS), start.split(_ITEMS), strict=True):
-                fit = partial(self._objective, images=own, view=view)
+            for some, x in zip(images.split(_ITEMS), start.split(_ITEMS), strict=True):
+                fit = partial(self._objective, images=some, view=view)
                 x = descend(fit, x[:, None], c.style_steps, c.inversion_lr)
                 x = x.expand(-1, self.generator.styles, -1)
                 x = descend(fit, x, c.layer_steps, c.inversion_lr / 2)
@@ -318,7 +318,7 @@ class EG3D(Model):
     @torch.no_grad()
     def _nearest(self, w: Tensor, images: Tensor, view: Tensor) -> Tensor:
         """The best of candidates `[N, D]` for each object, standardised, `[B, D]`."""
-        made = torch.cat([self._seen(self.generator.spread(own), view) for own in w.split(_ITEMS)])
+        made = torch.cat([self._seen(self.generator.spread(x), view) for x in w.split(_ITEMS)])
         best = [misfit(made, item.expand_as(made)).argmin() for item in images]
         deviation = (w - self.w_mean)[torch.stack(best)].T
         return torch.linalg.solve_triangular(self.w_root, deviation, upper=False).T
@@ -337,11 +337,7 @@ class EG3D(Model):
 
 
 class AdversarialStage(AlternatingStage):
-    """Trains generator and discriminator in turn, and averages the generator over the updates.
-
-    Args:
-        model: What is trained.
-    """
+    """Trains generator and discriminator in turn, and averages the generator over the updates."""
 
     def __init__(self, model: EG3D):
         c = model.config

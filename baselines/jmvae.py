@@ -60,9 +60,9 @@ class JMVAEConfig(Settings):
 class JMVAE(SharedLatent):
     """A joint Gaussian posterior of all modalities, and one of each modality.
 
-    All given modalities use the joint posterior, and one given modality uses its own. Several use
-    the product of their posteriors without a prior factor, as MultiVae does; the paper has two
-    modalities and does not define this case.
+    The latent is drawn from the joint posterior if all modalities are given, and from q(z|x_m) if
+    one is. For several it is drawn from the product of these without a prior factor, as in
+    MultiVae; the paper has two modalities and does not define this case.
     """
 
     Config = JMVAEConfig

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shalabench.api import DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
 from shalabench.nets.backbones import Network
+from shalabench.nets.diffusion import Denoiser, Revise
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
 _CODE = "MLD code (MustaphaBounoua/MLD, experiments/mmnist)"
@@ -97,18 +98,10 @@ class MLD(DiffusedLatents):
         kept &= there
         return kept & (there & ~kept).any(1, keepdim=True)
 
-    def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
-        """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
-        diffusion, device = self.diffusion, self.diffusion.mean.device
-        kept = self.coders.given(given, device)
-        if not given:
-            return diffusion.generate(n, rng, diffusion.denoise(kept))
-        latents = self.coders.encode(given)
-        if kept.all():
-            return latents
-        clean = diffusion.standardise(latents)
+    def hold(self, kept: Tensor, clean: Tensor, rng: Rng) -> tuple[Denoiser, Revise]:
+        """Keep given latents clean at time 0."""
 
-        def hold(z: Tensor, t: int) -> Tensor:
+        def replace(z: Tensor, t: int) -> Tensor:
             return torch.where(kept[:, None], clean, z)
 
-        return diffusion.generate(n, rng, diffusion.denoise(kept), hold)
+        return self.diffusion.denoise(kept), replace

@@ -35,7 +35,7 @@ class MVAEConfig(Settings):
     )
     single_weights: Literal["modality", "one"] = setting(
         "modality",
-        "Weight of the log-likelihood in an ELBO of one modality: the modality's own, or 1.",
+        "Weight of the log-likelihood in an ELBO of one modality: lambda_m, or 1.",
         "our choice; 'one' is MoPoE's code, whose look-up is commented out. It matters only if "
         "weights are not 1 (reproduction/mvae.md)",
     )

@@ -30,7 +30,7 @@ from shalabench.nets.langevin import gradient_of, sample_langevin
 from shalabench.nets.precision import widen
 from shalabench.nets.private import PrivateLatents
 
-_CHOICE = "not given in what is public: our choice (reproduction/mvebm.md)"
+_CHOICE = "not published: our choice (reproduction/mvebm.md)"
 _BACKBONE = "as MMVAE+, whose networks it uses (reproduction/mmvae-plus.md, mvebm.md)"
 
 
@@ -166,11 +166,7 @@ class MVEBM(PrivateLatents):
 
 
 class EnergyStage(AlternatingStage):
-    """Raises the evidence with f_a fixed, then the contrast of f_a with the rest fixed, in turn.
-
-    Args:
-        model: What is trained.
-    """
+    """Raises the evidence with f_a fixed, then the contrast of f_a with the rest fixed, in turn."""
 
     def __init__(self, model: MVEBM):
         c = model.config

@@ -368,11 +368,11 @@ class PixelNeRF(Model):
         rays = max(1, _POINTS // samples)
         parts = []
         tuples = max(1, rays // len(pixels))
-        for own in zip(*(read.split(tuples) for read in maps), strict=True):
-            size = len(own[0]), -1
-            view = given.new_full((len(own[0]),), number)
+        for some in zip(*(read.split(tuples) for read in maps), strict=True):
+            size = len(some[0]), -1
+            view = given.new_full((len(some[0]),), number)
             pieces = [
-                self.render(own, given.expand(*size), view[:, None].expand_as(p), p, None)[1]
+                self.render(some, given.expand(*size), view[:, None].expand_as(p), p, None)[1]
                 for p in pixels.expand(*size).split(rays, 1)
             ]
             parts.append(self.rays.develop(torch.cat(pieces, 1), view))

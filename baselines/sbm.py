@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shalabench.api import DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.diffusion import correct
+from shalabench.nets.diffusion import Denoiser, Revise, correct
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
 _CODE = "SBM code (rooshenasgroup/sbmae), extended PolyMNIST"
@@ -81,26 +81,19 @@ class SBM(DiffusedLatents):
             spec, config, variational=True, beta=config.beta, scale=config.prior.standardise
         )
 
-    def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
-        """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
-        diffusion, prior = self.diffusion, self.config.prior
-        kept = self.coders.given(given, diffusion.mean.device)
-        denoiser = diffusion.denoise(torch.zeros_like(kept))  # all modalities at the same time
-        clean = torch.zeros(n, *diffusion.mean.shape, device=diffusion.mean.device)
-        if given:
-            latents = self.coders.encode(given)
-            if kept.all():
-                return latents
-            clean = diffusion.standardise(latents)
+    def hold(self, kept: Tensor, clean: Tensor, rng: Rng) -> tuple[Denoiser, Revise]:
+        """Replace given latents by noised ones at every step, then correct the others."""
+        schedule, prior = self.diffusion.schedule, self.config.prior
+        denoiser = self.diffusion.denoise(torch.zeros_like(kept))  # all modalities at one time
         noise, langevin = rng.fork("given"), rng.fork("corrector")
 
         def replace(z: Tensor, t: int) -> Tensor:
-            times = torch.full((n,), t, device=z.device)
-            held = diffusion.schedule.diffuse(clean, times, noise.normal(*z.shape))
-            z = torch.where(kept[:, None], held, z)
+            times = torch.full((len(z),), t, device=z.device)
+            noised = schedule.diffuse(clean, times, noise.normal(*z.shape))
+            z = torch.where(kept[:, None], noised, z)
             for _ in range(prior.corrections if t else 0):
-                moved = correct(denoiser, diffusion.schedule, z, t, prior.ratio, langevin)
-                z = torch.where(kept[:, None], held, moved)
+                moved = correct(denoiser, schedule, z, t, prior.ratio, langevin)
+                z = torch.where(kept[:, None], noised, moved)
             return z
 
-        return diffusion.generate(n, rng, denoiser, replace)
+        return denoiser, replace

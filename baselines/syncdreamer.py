@@ -83,7 +83,7 @@ class SyncDreamerConfig(Settings):
         ge=0,
         le=0.2,
     )
-    guidance: float = setting(2.0, "Weight of the conditional prediction; 1 for it alone.", _CODE)
+    guidance: float = setting(2.0, "Weight of the conditional prediction; 1 is no guidance.", _CODE)
     sampling_steps: int = setting(50, "Denoiser calls a sample.", f"{_CODE}: 50 to 200", ge=1)
     stochastic: bool = setting(
         True, "Noise anew at each sampling step (DDIM with eta = 1), or none.", f"{_CODE}: eta 1"
@@ -393,8 +393,8 @@ def _is_ring(spec: DataSpec) -> bool:
         camera, angle = modality.camera, 2 * math.pi * k / n
         cosine, sine = math.cos(angle), math.sin(angle)
         turned = [(x * cosine - y * sine, x * sine + y * cosine, z) for x, y, z in start.rotation]
-        own = [*sum(camera.rotation, ()), *camera.translation, *camera.focal, *camera.centre]
-        due = [*sum(turned, ()), *start.translation, *start.focal, *start.centre]
-        if not all(math.isclose(a, b, abs_tol=1e-5) for a, b in zip(own, due, strict=True)):
+        actual = [*sum(camera.rotation, ()), *camera.translation, *camera.focal, *camera.centre]
+        expected = [*sum(turned, ()), *start.translation, *start.focal, *start.centre]
+        if not all(math.isclose(a, b, abs_tol=1e-5) for a, b in zip(actual, expected, strict=True)):
             return False
     return True

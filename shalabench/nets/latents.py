@@ -260,13 +260,11 @@ class LatentDiffusion(nn.Module):
 class DiffusedLatents(Model):
     """An autoencoder a modality and one diffusion over all their latents, trained in two stages.
 
-    A method derives from it and gives `complete`. Its settings have at least `network`,
+    A method derives from it and gives `hold`. Its settings have at least `network`,
     `latent_dim`, `steps`, `batch_size` and `optimiser` of the autoencoders, and `prior`, a
     `LatentDiffusionConfig`. The shared latent of such a method is the concatenation of all latents.
 
     Args:
-        spec: The data's modalities.
-        config: An instance of the class's `Config`.
         variational: Whether the encoders give Gaussian posteriors; else they give points.
         beta: Factor of the autoencoders' divergences.
         scale: Whether latents are standardised for the diffusion.
@@ -292,8 +290,27 @@ class DiffusedLatents(Model):
         self._beta, self._scale = beta, scale
 
     @abstractmethod
+    def hold(self, kept: Tensor, clean: Tensor, rng: Rng) -> tuple[Denoiser, Revise]:
+        """The denoiser and the revision by which the reverse process keeps given latents.
+
+        Args:
+            kept: `[M]` bool, the given modalities.
+            clean: `[n, M, D]`, their standardised latents; 0 if none are given.
+            rng: Randomness of the revision.
+        """
+
     def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
         """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
+        diffusion = self.diffusion
+        kept = self.coders.given(given, diffusion.mean.device)
+        clean = diffusion.mean.new_zeros(n, *diffusion.mean.shape)
+        if given:
+            latents = self.coders.encode(given)
+            if kept.all():
+                return latents
+            clean = diffusion.standardise(latents)
+        denoiser, revise = self.hold(kept, clean, rng)
+        return diffusion.generate(n, rng, denoiser, revise)
 
     def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
         """The modalities of each tuple that an update keeps clean, `[n, M]` bool: none here."""

@@ -39,10 +39,6 @@ class PrivateLatents(Model):
     A method derives from it and gives `prior` and `stages`. Then it can sample, translate and
     reconstruct. Its settings have at least `network`, `shared_dim` (Dz), `private_dim` (Dw),
     `family` and `auxiliary_start`.
-
-    Args:
-        spec: The data's modalities.
-        config: An instance of the class's `Config`.
     """
 
     max_given = None

@@ -45,12 +45,7 @@ class RefinerConfig(Settings):
 
 
 class Refiners(nn.Module):
-    """Diffusion models p(x_m | coarse x_m) of every image modality.
-
-    Args:
-        spec: The data's modalities.
-        config: Settings.
-    """
+    """Diffusion models p(x_m | coarse x_m) of every image modality."""
 
     def __init__(self, spec: DataSpec, config: RefinerConfig):
         super().__init__()

@@ -21,10 +21,6 @@ class SharedLatent(Model):
     A method derives from it and gives `loss` and `encode`. Then it can sample, translate and
     reconstruct. Its settings have at least `network`, `latent_dim`, `steps`, `batch_size` and
     `optimiser`.
-
-    Args:
-        spec: The data's modalities.
-        config: An instance of the class's `Config`.
     """
 
     max_given = None

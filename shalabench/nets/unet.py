@@ -25,7 +25,7 @@ class UNet(nn.Module):
         side: H = W, at least 2.
         width: Channels at full resolution, doubled below; a multiple of 8.
         blocks: Residual blocks a resolution and direction.
-        outputs: Channels of the prediction; C where None.
+        outputs: Channels of the prediction; None is C.
         vector: Size of a conditioning vector; 0 for none.
         bottom: Largest side of the lowest resolution.
 

@@ -128,7 +128,7 @@ def test_pickled_weights_are_refused_even_with_a_right_digest(toy, archive):
     entries = json.loads(index.read_text())
     entries["bar"]["digest"] = hashlib.sha256(file.read_bytes()).hexdigest()
     index.write_text(json.dumps(entries))
-    with pytest.raises(DataError, match="bar.npz"):
+    with pytest.raises(DataError, match=r"bar\.npz"):
         classifiers.load(toy.spec, "cpu", archive)
 
 
@@ -179,7 +179,7 @@ def test_an_archive_without_the_modality_or_of_another_kind_is_named(published, 
     with pytest.raises(DataError, match=r"m0, m1\b.*\bm7 of 'polymnist'"):
         classifiers.load(more, "cpu", published)
     (tmp_path / "text.zip").write_text("no zip file")
-    with pytest.raises(DataError, match="text.zip"):
+    with pytest.raises(DataError, match=r"text\.zip"):
         classifiers.load(PUBLISHED, "cpu", tmp_path / "text.zip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty"):
