@@ -1,7 +1,7 @@
 """CMVAE (Palumbo, Laguna, Chopard, Vogt, ICLR 2024).
 
-MMVAE+ with clusters in the shared latent's prior; and D-CMVAE, whose images are made by diffusion
-decoders given those of the autoencoder.
+MMVAE+ with a mixture of clusters as prior of the shared latent. In D-CMVAE, diffusion decoders
+generate the images, conditioned on those of the autoencoder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ENCODING_BATCH = 500  # Tuples at a time when clusters are pruned.
 
 
 class CMVAEConfig(Settings):
-    """Settings, with those of the published PolyMNIST experiment as defaults."""
+    """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network()
     shared_dim: int = setting(32, "Size of the shared latent z.", _CODE, ge=1)
@@ -57,12 +57,12 @@ class CMVAEConfig(Settings):
     prune_items: int = setting(
         5000,
         "Training tuples that the pruning looks at.",
-        "our choice: the code takes a part of the test tuples, which choose nothing here",
+        "our choice: the code takes test tuples, but the test split chooses nothing here",
         ge=1,
     )
     decoders: Literal["vae", "diffusion"] = setting(
         "vae",
-        "Of images: the autoencoder's, or diffusion given its output (D-CMVAE).",
+        "Of images: the autoencoder's, or diffusion decoders conditioned on its output (D-CMVAE).",
         f"{_CODE}, which has no diffusion; the paper's D-CMVAE has, on CUB",
     )
     steps: int = setting(117_000, "Updates.", f"{_CODE}: 250 epochs of 60,000 at 128", ge=1)
@@ -75,7 +75,7 @@ class CMVAEConfig(Settings):
     "cmvae", paper="Palumbo, Laguna, Chopard, Vogt: CMVAE and D-CMVAE (ICLR 2024)", version=1
 )
 class CMVAE(PrivateLatents):
-    """Shared and private latents, and a shared prior of as many clusters as the data ask for."""
+    """MMVAE+ with a learned mixture as shared prior, whose number of clusters is pruned."""
 
     Config = CMVAEConfig
 
@@ -121,14 +121,14 @@ class CMVAE(PrivateLatents):
     def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss, terms = self.importance_loss(batch, rng, self.clusters.log_prob)
         log_pi = self.clusters.log_pi
-        perplexity = (-(log_pi.exp() * log_pi).sum()).exp()  # how many clusters pi spreads over
+        perplexity = (-(log_pi.exp() * log_pi).sum()).exp()  # effective number of clusters under pi
         return loss, terms | {"clusters": perplexity}
 
     @torch.no_grad()
     def _prune(self, data: Split) -> None:
-        """Drop clusters by the first `prune_items` training tuples, one draw an expert.
+        """Drop clusters by the first `prune_items` training tuples, with one draw of each expert.
 
-        The published code takes tuples that the training has not seen, out of the test split.
+        The published code uses held-out tuples of the test split.
         """
         found, marks, seed = [], [], derive_seed("pruning")
         for batch in data.head(self.config.prune_items).batches(_ENCODING_BATCH):
@@ -143,7 +143,7 @@ class CMVAE(PrivateLatents):
     def _diffusion_loss(
         self, batch: Batch, rng: Rng, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The diffusion decoders' error, given each image's reconstruction from itself alone."""
+        """Denoising error, conditioned on the reconstruction of each image from itself."""
         views, coarse = batch.views, {}
         with torch.no_grad():
             for m in images(self.spec):
@@ -154,7 +154,7 @@ class CMVAE(PrivateLatents):
         return self.refiners.loss(views, coarse, rng.fork("diffusion"), present)
 
     def prior(self, n: int, rng: Rng) -> Tensor:
-        """Shared latents `[n, Dz]` of the clusters that the pruning kept."""
+        """Shared latents `[n, Dz]` from the mixture of the clusters that were kept."""
         return self.clusters.draw(n, rng)
 
     def decode_given(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:

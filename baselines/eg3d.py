@@ -1,12 +1,13 @@
 """EG3D (Chan et al., CVPR 2022): an adversarial generator of three feature planes.
 
-It learns from single views with their cameras. A given object is found in it by inversion.
+It learns from single views with their cameras. Given views are reconstructed by inversion.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,9 +28,11 @@ from shalabench.api import (
     register_model,
     setting,
 )
+from shalabench.nets.alternating import AlternatingStage
+from shalabench.nets.inversion import descend, misfit
 from shalabench.nets.planes import read_planes, to_colour
 from shalabench.nets.precision import widen
-from shalabench.nets.rays import Rays, composite, middles, resample, stratify
+from shalabench.nets.rays import Rays, render_twice
 from shalabench.nets.stylegan import (
     Discriminator,
     Mapping,
@@ -37,17 +40,20 @@ from shalabench.nets.stylegan import (
     ScaledLinear,
     StyleBlock,
     Synthesis,
+    channels_by_side,
+    logistic,
     rectify,
 )
+from shalabench.nets.viewpoints import camera_vector, why_no_views
 
 _CODE = "EG3D code (NVlabs/eg3d; reproduction/eg3d.md)"
 _OPEN = "not in the published code, which has no view synthesis: our choice"
-_ITEMS = 16  # rendered at a time when views are generated
-_MAPPED = 10_000  # z whose w tell the mean and covariance, as StyleGAN2's projector
+_ITEMS = 16  # objects rendered at a time when views are generated
+_MAPPED = 10_000  # samples of z for the mean and covariance of w, as in StyleGAN2's projector
 
 
 class EG3DConfig(Settings):
-    """Settings, with those of the published experiment on ShapeNet cars as defaults."""
+    """Settings; the defaults are those of the published experiment on ShapeNet cars."""
 
     latent: int = setting(512, "Size of z and of w.", _CODE, ge=1)
     mapping_layers: int = setting(2, "Layers from z to w.", _CODE, ge=1)
@@ -65,45 +71,39 @@ class EG3DConfig(Settings):
     box: float = setting(0.8, "Half the edge of the cube that the planes span.", _CODE, gt=0)
     radius: float = setting(
         math.sqrt(3) / 2,
-        "Of the sphere around the object; rays are sampled within.",
-        "ours: a unit cube fits in; the code's depths, 0.1 to 2.6, are mostly empty",
+        "Of the sphere around the object, within which rays are sampled.",
+        "our choice: a unit cube fits into it; the code's depths, 0.1 to 2.6, are mostly empty",
         gt=0,
     )
     density_unit: float = setting(1.0, "What densities are multiplied by.", _CODE, gt=0)
     samples: int = setting(64, "Even samples a ray.", _CODE, ge=2)
-    importance: int = setting(64, "Further samples by the weights of these.", _CODE, ge=0)
+    importance: int = setting(64, "Further samples by their weights.", _CODE, ge=0)
     gamma: float = setting(0.3, "Factor of R1.", f"{_CODE}: for cars", ge=0)
-    r1_every: int = setting(16, "Updates from one R1 to the next.", _CODE, ge=1)
-    smoothness: float = setting(0.25, "Factor of the density's change.", _CODE, ge=0)
-    smoothness_every: int = setting(4, "Updates from one to the next.", _CODE, ge=1)
+    r1_every: int = setting(16, "Updates between two penalties R1.", _CODE, ge=1)
+    smoothness: float = setting(0.25, "Factor of the mean change of density.", _CODE, ge=0)
+    smoothness_every: int = setting(4, "Updates between two of these terms.", _CODE, ge=1)
     smoothness_points: int = setting(1000, "Pairs of points an object.", _CODE, ge=1)
-    distance: float = setting(0.004, "Standard deviation between them, in halves.", _CODE, gt=0)
+    distance: float = setting(0.004, "Standard deviation between them, over `box`.", _CODE, gt=0)
     steps: int = setting(781_250, "Updates.", f"{_CODE}: 25 million images", ge=1)
-    batch_size: int = setting(32, "Real images an update, each of another tuple.", _CODE, ge=2)
+    batch_size: int = setting(32, "Real images an update, one of a tuple.", _CODE, ge=2)
     optimiser: Optimiser = Optimiser(lr=2.5e-3, betas=(0.0, 0.99))
     discriminator_optimiser: Optimiser = Optimiser(lr=2e-3, betas=(0.0, 0.99))
     ema: float = setting(
         0.9978, "Decay of the averaged generator.", f"{_CODE}: half in 10,000 images", ge=0, lt=1
     )
-    candidates: int = setting(256, "Random w of which the best begins an inversion.", _OPEN, ge=1)
-    style_steps: int = setting(200, "Updates of one w for all layers.", _OPEN, ge=0)
-    layer_steps: int = setting(100, "Updates of a w a layer (w+) after these.", _OPEN, ge=0)
+    candidates: int = setting(256, "Random w; an inversion starts at the best.", _OPEN, ge=1)
+    style_steps: int = setting(200, "Updates of one w that all layers share.", _OPEN, ge=0)
+    layer_steps: int = setting(100, "Further updates of one w for each layer (w+).", _OPEN, ge=0)
     inversion_lr: float = setting(0.1, "Step in standard deviations of w.", _OPEN, gt=0)
     prior: float = setting(0.003, "Factor of w's mean squared deviation.", _OPEN, ge=0)
 
 
-def widths(config: EG3DConfig, side: int) -> list[int]:
-    """Channels at 4, 8, ... `side` pixels."""
-    sides = [2**k for k in range(2, int(math.log2(side)) + 1)]
-    return [max(1, min(config.channel_base // s, config.channel_max)) for s in sides]
-
-
 class Generator(nn.Module):
-    """From z to w, three planes, a rendered image of features, and the image at twice its side.
+    """Maps z to w, w to three planes, and these to rendered features and a sharpened image.
 
     Args:
         channels: C.
-        rays: Of the cameras, at half the images' side.
+        rays: Rays of the cameras, at half the side of the images.
         config: Sizes.
     """
 
@@ -111,7 +111,7 @@ class Generator(nn.Module):
         super().__init__()
         c = config
         self.config, self.rays, self.channels = c, rays, channels
-        resolutions = widths(c, c.plane_side)
+        resolutions = channels_by_side(c.plane_side, c.channel_base, c.channel_max)
         self.styles = len(resolutions) + 1
         self.mapping = Mapping(c.latent, c.mapping_layers)
         self.synthesis = Synthesis(c.latent, resolutions, 3 * c.plane_width)
@@ -124,24 +124,24 @@ class Generator(nn.Module):
         self.refine = StyleBlock(c.refiner_width, c.refiner_width, channels, c.latent)
 
     def spread(self, w: Tensor) -> Tensor:
-        """The same w `[B, D]` for all layers, `[B, L, D]`: one a resolution, one to refine."""
+        """One w `[B, D]` as styles `[B, L, D]`: one for each resolution, and one to refine."""
         return w[:, None].expand(-1, self.styles, -1)
 
     def planes(self, styles: Tensor) -> Tensor:
-        """Planes `[B, 3, P, S, S]` of styles `[B, L, D]`."""
+        """Planes `[B, 3, P, S, S]` from styles `[B, L, D]`."""
         return self.synthesis(styles[:, :-1]).unflatten(1, (3, -1))
-
-    def forward(self, styles: Tensor, view: Tensor, rng: Rng | None) -> tuple[Tensor, Tensor]:
-        """Images `[B, C, H, W]` and raw ones `[B, C, H / 2, W / 2]` as cameras `view` `[B]` see.
-
-        Samples are placed by `rng`, or in the middles of their parts.
-        """
-        return self.picture(self.planes(styles), styles, view, rng)
 
     def picture(
         self, planes: Tensor, styles: Tensor, view: Tensor, rng: Rng | None
     ) -> tuple[Tensor, Tensor]:
-        """As `forward`, of planes `[B, 3, P, S, S]`."""
+        """Images `[B, C, H, W]` and raw ones `[B, C, H / 2, W / 2]`.
+
+        Args:
+            planes: `[B, 3, P, S, S]`.
+            styles: `[B, L, D]`.
+            view: `[B]` int64, the number of each camera.
+            rng: Draws the samples along the rays; None takes the middles of their parts.
+        """
         features = self.rays.develop(self.render(planes, view, rng), view)  # [B, F, H / 2, W / 2]
         raw, w = features[:, : self.channels], styles[:, -1]
         refined = rectify(self.sharpen(features, w))
@@ -157,49 +157,29 @@ class Generator(nn.Module):
             density, colour = self.query(planes, points.flatten(1, 2))
             return density.unflatten(1, depth.shape[1:]), colour.unflatten(1, depth.shape[1:])
 
-        def place(what: str, middle: Tensor) -> Tensor:
-            size = *near.shape, len(middle)
-            return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
+        def solid(raw: Tensor) -> Tensor:
+            return c.density_unit * functional.softplus(raw - 1)
 
-        depth = stratify(near, far, place("even", near.new_full((c.samples,), 0.5)))
-        density, colour = look(depth)
-        if c.importance:
-            with torch.no_grad():  # a part's weight is that of the sample in it
-                length = ((far - near) / c.samples)[..., None]
-                positive = c.density_unit * functional.softplus(density - 1)
-                weight = composite(positive, colour, length)[1]
-                drawn = place("more", middles(c.importance, near))
-                more = resample(near, far, weight, drawn)
-            depth, order = torch.cat([depth, more], -1).sort(-1)
-            also = look(more)
-            density = torch.cat([density, also[0]], -1).gather(-1, order)
-            colour = torch.cat([colour, also[1]], -2)
-            colour = colour.gather(-2, order[..., None].expand_as(colour))
-        # Max's midpoint rule, as the code has it: segments between samples, means of their ends.
-        middle = (density[..., 1:] + density[..., :-1]) / 2
-        colour = (colour[..., 1:, :] + colour[..., :-1, :]) / 2
-        positive = c.density_unit * functional.softplus(middle - 1)
-        return composite(positive, colour, depth.diff(dim=-1))[0]
+        return render_twice(look, solid, near, far, c.samples, c.importance, rng)
 
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw densities `[B, Q]` and features `[B, Q, F]` in 0..1 at points `[B, Q, 3]`."""
+        """Raw densities `[B, Q]` and features `[B, Q, F]` in [0, 1] at points `[B, Q, 3]`."""
         raw = widen(self.decoder(read_planes(planes, points / self.config.box)))
         return raw[..., 0], to_colour(raw[..., 1:])
 
 
 @register_model("eg3d", paper="Chan, Lin, Chan et al.: EG3D (CVPR 2022)", version=1)
 class EG3D(Model):
-    """Three planes from a style-based generator, learned against a discriminator that sees poses.
+    """Three planes from a style-based generator, trained against a pose-aware discriminator.
 
-    Kept: the style-based generator of planes, one tiny decoder for all points, rendered features
-    with super-resolution modulated by w, dual discrimination of the image and the raw rendering
-    with the camera as label, adversarial training from unpaired single views, inversion at test.
+    Differences from the authors' code:
 
-    Differences from the authors' code. The third plane is YZ. R1 and the density's smoothness are
-    part of every sixteenth and fourth update, not updates of their own, and one set of generated
-    images serves both players. A resolution has one style, and no noise; there is neither blur of
-    the first images nor augmentation. Inversion, which they do not publish, fits pixels: squared
-    errors, absolute errors of a grey pyramid, and w's distance from its mean by its covariance.
+    * The third plane is YZ.
+    * R1 and the density's smoothness are part of every 16th and 4th update, not separate updates.
+      One set of generated images trains both networks.
+    * A resolution has one style and no noise. Real images are neither blurred nor augmented.
+    * Their inversion is not published. Here it minimises squared errors of pixels, absolute errors
+      of a grey pyramid, and the distance of w from its mean by its covariance.
     """
 
     Config = EG3DConfig
@@ -213,48 +193,48 @@ class EG3D(Model):
         cameras = [m.camera for m in spec.modalities]
         rays = Rays(cameras, side // 2, config.radius)
         self.generator = Generator(channels, rays, config)
-        self.discriminator = Discriminator(2 * channels, widths(config, side)[::-1], 25)
+        sizes = channels_by_side(side, config.channel_base, config.channel_max)
+        self.discriminator = Discriminator(2 * channels, sizes[::-1], 25)
         self.register_buffer("w_mean", torch.zeros(config.latent))
         self.register_buffer("w_root", torch.eye(config.latent))
-        labels = torch.tensor([describe(camera) for camera in cameras])
+        labels = torch.tensor([camera_vector(camera) for camera in cameras])
         self.register_buffer("_labels", labels, persistent=False)  # [N, 25]
 
     @classmethod
     def skip(cls, spec: DataSpec, config: EG3DConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "EG3D renders views of objects: every modality must be an image with a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "EG3D's views are squares of one size, and these are not."
+        reason = why_no_views(spec, least=1)
+        if reason:
+            return reason
+        channels, side, _ = spec.modalities[0].shape
         if channels > config.features:
             return f"Views of {channels} channels do not fit into {config.features} features."
-        for side in (height, config.plane_side):
-            if side < 8 or side & (side - 1):
-                return f"EG3D's images and planes have powers of two from 8 as sides, not {side}."
+        for s in (side, config.plane_side):
+            if s < 8 or s & (s - 1):
+                return f"EG3D's images and planes have powers of two from 8 as sides, not {s}."
         return None
 
     def stages(self) -> list[Stage]:
         return [AdversarialStage(self)]
 
     def make(self, n: int, rng: Rng) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Random images, as training compares them with real ones.
+        """Random images, as training compares them with real images.
 
         Returns:
-            Images `[n, C, H, W]`, raw ones of half the side, views `[n]`, and planes.
+            Images `[n, C, H, W]`, raw images of half the side, views `[n]`, and planes.
         """
         view = rng.fork("view").integers(len(self.spec.modalities), n)
         styles = self.generator.spread(self.generator.mapping(self._draw(n, rng)))
         planes = self.generator.planes(styles)
         return *self.generator.picture(planes, styles, view, rng.fork("samples")), view, planes
 
-    def judge(self, image: Tensor, raw: Tensor, view: Tensor) -> Tensor:
-        """Logits `[B]` that images and raw ones of half the side, both in -1..1, are real."""
+    def realness(self, image: Tensor, raw: Tensor, view: Tensor) -> Tensor:
+        """Logits `[B]` that images, and raw ones of half the side, are real; both in [-1, 1]."""
         size = image.shape[-2:]
         large = functional.interpolate(raw, size, mode="bilinear", align_corners=False)
         return self.discriminator(torch.cat([image, large], 1), self._labels[view])
 
     def roughness(self, planes: Tensor, rng: Rng) -> Tensor:
-        """Mean change of the raw density over small distances, at random places of the cube."""
+        """Mean change of the raw density over small distances, at random points of the cube."""
         c = self.config
         size = len(planes), c.smoothness_points, 3
         place = (2 * rng.fork("place").uniform(*size) - 1) * c.box
@@ -264,16 +244,16 @@ class EG3D(Model):
         return (one - other).abs().mean()
 
     def penalty(self, image: Tensor, raw: Tensor, view: Tensor) -> Tensor:
-        """R1 without gamma: half the squared slope of D at real images in -1..1, mean over them."""
+        """R1 without gamma: half the mean squared gradient of D at real images in [-1, 1]."""
         image, raw = image.detach().requires_grad_(), raw.detach().requires_grad_()
         with torch.autocast(image.device.type, enabled=False):
-            logits = self.judge(image, raw, view).sum()
+            logits = self.realness(image, raw, view).sum()
             slopes = torch.autograd.grad(logits, [image, raw], create_graph=True)
             return sum(slope.square().flatten(1).sum(1) for slope in slopes).mean() / 2
 
     @torch.no_grad()
     def measure(self) -> None:
-        """Note mean and covariance of w, by which inversions are held together."""
+        """Store the mean and covariance of w, which regularise inversions."""
         z = Rng(0, device=self.w_mean.device).normal(_MAPPED, self.config.latent)
         w = self.generator.mapping(z.to(self.w_mean)).double()
         spread = torch.cov(w.T).reshape(w.shape[1], -1)
@@ -290,40 +270,41 @@ class EG3D(Model):
 
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
         for name in (*given, *targets):
-            self.spec[name]  # a KeyError that names what is unknown
+            self.spec[name]  # a KeyError names an unknown modality
         images = torch.stack(list(given.values()), 1)  # [B, G, C, H, W]
         view = torch.tensor([self.spec.names.index(n) for n in given], device=images.device)
         return self._views(self.invert(images, view, rng), targets)
 
     def _views(self, styles: Tensor, targets: Sequence[str]) -> Views:
         parts: dict[str, list[Tensor]] = {name: [] for name in targets}
-        for own in styles.split(_ITEMS):
-            planes = self.generator.planes(own)
+        for some in styles.split(_ITEMS):
+            planes = self.generator.planes(some)
             for name in targets:
-                view = torch.full((len(own),), self.spec.names.index(name), device=own.device)
-                parts[name].append(self.generator.picture(planes, own, view, None)[0])
+                view = torch.full((len(some),), self.spec.names.index(name), device=some.device)
+                parts[name].append(self.generator.picture(planes, some, view, None)[0])
         return {name: torch.cat(images) for name, images in parts.items()}
 
     def invert(self, images: Tensor, view: Tensor, rng: Rng) -> Tensor:
-        """Styles `[B, L, D]` whose pictures look like the given ones.
+        """Styles `[B, L, D]` whose images look like the given ones.
 
-        The best of some random w, the same ones for every item, is improved by gradients: first as
-        one w for all layers, then each layer's.
+        The best of some random w, the same for every object, is improved by gradient descent: first
+        one w for all layers, then one w for each layer.
 
         Args:
-            images: `[B, G, C, H, W]` in 0..1.
-            view: `[G]` int64, the cameras that saw them.
+            images: `[B, G, C, H, W]` in [0, 1].
+            view: `[G]` int64, the number of each image's camera.
             rng: Draws the random w.
         """
         c = self.config
         full = torch.autocast(images.device.type, enabled=False)
         with torch.inference_mode(False), torch.enable_grad(), full:
             images, view = images.clone(), view.clone()
-            w = self.generator.mapping(self._draw(c.candidates, _everyone(rng)))
+            same = Rng(rng.fork("candidates").seed, device=rng.device)  # for all objects
+            w = self.generator.mapping(self._draw(c.candidates, same))
             start = self._nearest(w.detach(), images, view)
             found = []
-            for own, x in zip(images.split(_ITEMS), start.split(_ITEMS), strict=True):
-                fit = self._objective(own, view)
+            for some, x in zip(images.split(_ITEMS), start.split(_ITEMS), strict=True):
+                fit = partial(self._objective, images=some, view=view)
                 x = descend(fit, x[:, None], c.style_steps, c.inversion_lr)
                 x = x.expand(-1, self.generator.styles, -1)
                 x = descend(fit, x, c.layer_steps, c.inversion_lr / 2)
@@ -331,98 +312,41 @@ class EG3D(Model):
             return torch.cat(found)
 
     def _restore(self, x: Tensor) -> Tensor:
-        """w `[..., D]` of deviations from the mean w in standard deviations."""
+        """w `[..., D]` from its standardised deviation from the mean w."""
         return self.w_mean + x @ self.w_root.T
 
     @torch.no_grad()
     def _nearest(self, w: Tensor, images: Tensor, view: Tensor) -> Tensor:
-        """Of candidates `[N, D]` the best for each item, in standard deviations, `[B, D]`."""
-        made = torch.cat([self._seen(self.generator.spread(own), view) for own in w.split(_ITEMS)])
+        """The best of candidates `[N, D]` for each object, standardised, `[B, D]`."""
+        made = torch.cat([self._seen(self.generator.spread(x), view) for x in w.split(_ITEMS)])
         best = [misfit(made, item.expand_as(made)).argmin() for item in images]
         deviation = (w - self.w_mean)[torch.stack(best)].T
         return torch.linalg.solve_triangular(self.w_root, deviation, upper=False).T
 
     def _seen(self, styles: Tensor, view: Tensor) -> Tensor:
-        """Pictures `[B, G, C, H, W]` of styles `[B, L, D]` by cameras `[G]`."""
+        """Images `[B, G, C, H, W]` of styles `[B, L, D]` by cameras `[G]`."""
         planes = self.generator.planes(styles)
         every = [self.generator.picture(planes, styles, v.expand(len(styles)), None) for v in view]
         return torch.stack([image for image, _ in every], 1)
 
-    def _objective(self, images: Tensor, view: Tensor) -> Callable[[Tensor], Tensor]:
-        def fit(x: Tensor) -> Tensor:
-            styles = self._restore(x).expand(-1, self.generator.styles, -1)
-            prior = self.config.prior * x.square().flatten(1).mean(1)
-            return misfit(self._seen(styles, view), images) + prior
-
-        return fit
+    def _objective(self, x: Tensor, images: Tensor, view: Tensor) -> Tensor:
+        """The objective `[B]` of an inversion at standardised w `[B, 1, D]` or `[B, L, D]`."""
+        styles = self._restore(x).expand(-1, self.generator.styles, -1)
+        prior = self.config.prior * x.square().flatten(1).mean(1)
+        return misfit(self._seen(styles, view), images) + prior
 
 
-def _everyone(rng: Rng) -> Rng:
-    """Random numbers that are the same whatever items are asked for."""
-    return Rng(rng.fork("candidates").seed, device=rng.device)
-
-
-def misfit(made: Tensor, images: Tensor) -> Tensor:
-    """How unlike pictures `[B, G, C, H, W]` are, `[B]`.
-
-    Mean squared error, and the mean absolute error of grey images at a half and a quarter side.
-    """
-    error = (made - images).square().flatten(1).mean(1)
-    off = (made - images).mean(2)  # [B, G, H, W]
-    for _ in range(2):
-        off = functional.avg_pool2d(off, 2)
-        error = error + off.abs().flatten(1).mean(1) / 2
-    return error
-
-
-def descend(fit: Callable[[Tensor], Tensor], x: Tensor, steps: int, lr: float) -> Tensor:
-    """Improve each item of `x` `[B, ...]` by Adam, whose rate falls to 0 by a half cosine.
-
-    Args:
-        fit: Gives what each item shall lower, `[B]`; items do not see each other.
-        x: Where to start.
-        steps: Number of updates.
-        lr: First rate.
-    """
-    x = x.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([x], lr=lr)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-        x.grad = torch.autograd.grad(fit(x).sum(), x)[0]
-        optimiser.step()
-    return x.detach()
-
-
-def describe(camera: Any) -> list[float]:
-    """A camera as the discriminator is told of it: 4 x 4 camera to world, 3 x 3 intrinsics."""
-    pose = [
-        [*column, place]
-        for column, place in zip(zip(*camera.rotation, strict=True), camera.position, strict=True)
-    ]
-    (fx, fy), (cx, cy) = camera.focal, camera.centre
-    intrinsics = [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
-    return [x for row in (*pose, [0.0, 0.0, 0.0, 1.0], *intrinsics) for x in row]
-
-
-class AdversarialStage(Stage):
-    """Generator and discriminator in turn, and the generator's moving average.
-
-    Args:
-        model: What is trained.
-    """
-
-    name = "adversaries"
+class AdversarialStage(AlternatingStage):
+    """Trains generator and discriminator in turn, and averages the generator over the updates."""
 
     def __init__(self, model: EG3D):
         c = model.config
-        self.steps, self.batch_size, self._model, self._step = c.steps, c.batch_size, model, 0
-        self._parts = {
-            name: (list(part.parameters()), settings, settings.build(list(part.parameters())))
-            for name, part, settings in (
-                ("generator", model.generator, c.optimiser),
-                ("discriminator", model.discriminator, c.discriminator_optimiser),
-            )
+        parts = {
+            "generator": (model.generator.parameters(), c.optimiser),
+            "discriminator": (model.discriminator.parameters(), c.discriminator_optimiser),
         }
+        super().__init__("adversaries", parts, steps=c.steps, batch_size=c.batch_size)
+        self._model = model
         average = get_ema_multi_avg_fn(c.ema)
         self._average = AveragedModel(model.generator, multi_avg_fn=average)
 
@@ -431,61 +355,42 @@ class AdversarialStage(Stage):
         real, view = self._real(batch, rng.fork("real"))
         image, raw, seen, planes = model.make(len(real), rng.fork("made"))
         made = 2 * image - 1, 2 * raw - 1, seen
-        terms = {"generator": logistic(model.judge(*made))}
+        terms = {"generator": logistic(model.realness(*made))}
         loss = terms["generator"]
         if self._step % c.smoothness_every == 0:
             terms["roughness"] = c.smoothness_every * model.roughness(planes, rng.fork("rough"))
             loss = loss + c.smoothness * terms["roughness"]
-        self._descend("generator", loss)
+        self.descend("generator", loss)
         self._average.update_parameters(model.generator)
 
         real = 2 * real - 1
         given = real, functional.avg_pool2d(real, 2), view
-        at_real = model.judge(*given)
-        at_made = model.judge(*(x.detach() for x in made))
+        at_real = model.realness(*given)
+        at_made = model.realness(*(x.detach() for x in made))
         terms |= {"real": logistic(at_real), "made": logistic(-at_made)}
         loss = terms["real"] + terms["made"]
         if self._step % c.r1_every == 0:
             terms["r1"] = c.r1_every * model.penalty(*given)
             loss = loss + c.gamma * terms["r1"]
-        self._descend("discriminator", loss)
+        self.descend("discriminator", loss)
         terms["accuracy"] = ((at_real > 0).float().mean() + (at_made < 0).float().mean()) / 2
         self._step += 1
         return {name: value.detach() for name, value in terms.items()}
 
     def _real(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
-        """One view of each tuple, `[B, C, H, W]`, and which, `[B]`."""
+        """One view of each tuple `[B, C, H, W]`, and its number `[B]`."""
         names = self._model.spec.names
         view = rng.integers(len(names), len(batch))
         every = torch.stack([batch.views[name] for name in names], 1)
         return every[torch.arange(len(view), device=view.device), view], view
-
-    def _descend(self, part: str, loss: Tensor) -> None:
-        parameters, settings, optimiser = self._parts[part]
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(self._step, self.steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward(inputs=parameters)  # the other player gets no gradient
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
 
     def finish(self, data: Split) -> None:
         self._model.generator.load_state_dict(self._average.module.state_dict())
         self._model.measure()
 
     def state_dict(self) -> dict[str, Any]:
-        held = {name: optimiser.state_dict() for name, (_, _, optimiser) in self._parts.items()}
-        average = self._average.state_dict()
-        return {"step": self._step, "optimisers": held, "average": average}
+        return super().state_dict() | {"average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._step = state["step"]
-        for name, (_, _, optimiser) in self._parts.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        super().load_state_dict(state)
         self._average.load_state_dict(state["average"])
-
-
-def logistic(logits: Tensor) -> Tensor:
-    """Mean of log(1 + exp(-logits)): the non-saturating logistic loss of logits to be raised."""
-    return functional.softplus(-widen(logits)).mean()

@@ -1,7 +1,7 @@
 """JMVAE-kl (Suzuki, Nakayama, Matsuo 2016).
 
-A joint encoder of all modalities together, and one encoder a modality that learns to give the
-joint posterior's answer from that modality alone.
+A joint encoder of all modalities, and one encoder for each modality. Each learns to match the joint
+posterior from its modality only.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _CHOICE = "the published networks are for two modalities: our choice"
 
 
 class JMVAEConfig(Settings):
-    """Settings. The paper has no PolyMNIST: the defaults are those of a later benchmark.
+    """Settings; the paper has no PolyMNIST, so the defaults are those of a later benchmark.
 
-    Which also lowers the rate where the loss stands still and keeps the epoch that validates best;
-    here the rate is constant and the last update counts, as for every method.
+    That benchmark lowers the rate on a plateau of the loss, and keeps the epoch with the best
+    validation loss. Here the rate is constant and the last update counts, as for every method.
     """
 
     network: Network = Network()
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
-    feature_dim: int = setting(128, "Size of each modality's part of the joint.", _CHOICE, ge=1)
+    feature_dim: int = setting(128, "Size of each modality's features in the joint.", _CHOICE, ge=1)
     fusion_width: int = setting(512, "Units of the fusion's two layers.", _CHOICE, ge=1)
     alpha: float = setting(0.1, "Factor of the unimodal divergences.", _CODE, ge=0)
     beta: float = setting(1.0, "Factor of the divergence from the prior.", _CODE, ge=0)
@@ -58,11 +58,11 @@ class JMVAEConfig(Settings):
 
 @register_model("jmvae", paper="Suzuki, Nakayama, Matsuo: JMVAE-kl (2016)", version=1)
 class JMVAE(SharedLatent):
-    """One Gaussian posterior of all modalities, and one of each.
+    """A joint Gaussian posterior of all modalities, and one of each modality.
 
-    Given all modalities, the latent is the joint posterior's; given one, that modality's; given
-    some, the product of theirs without a prior factor, as MultiVae has it. The paper has two
-    modalities and leaves that open.
+    The latent is drawn from the joint posterior if all modalities are given, and from q(z|x_m) if
+    one is. For several it is drawn from the product of these without a prior factor, as in
+    MultiVae; the paper has two modalities and does not define this case.
     """
 
     Config = JMVAEConfig
@@ -84,7 +84,7 @@ class JMVAE(SharedLatent):
         initialise(self.fuse, config.network)
 
     def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the bound of eq. 4, one posterior sample, mean over the batch.
+        """Minus the bound of eq. 4, with one posterior sample, mean over the batch.
 
         sum_m -lambda_m log p(x_m | z) + t [beta KL(q(z|X) || p(z)) + alpha sum_m KL(q(z|X) ||
         q(z|x_m))], where t rises from 0 to 1.
@@ -106,7 +106,7 @@ class JMVAE(SharedLatent):
         return self.fuse(torch.cat(features, -1))
 
     def posterior(self, given: Views) -> Normal:
-        """The posterior `[B, D]` of some modalities: of all, of one, or a product."""
+        """The posterior `[B, D]` given all modalities, one, or several."""
         for name in given:
             self.spec[name]  # a KeyError names an unknown modality
         if set(given) == set(self.spec.names):

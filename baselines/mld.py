@@ -1,34 +1,18 @@
 """Multi-modal Latent Diffusion, MLD (Bounoua, Franzese, Michiardi, Entropy 2024).
 
-Deterministic autoencoders, one a modality, and one diffusion over their latents that is trained to
-denoise any subset given the rest, kept clean.
+A deterministic autoencoder for each modality, and one diffusion over all their latents. It learns
+to denoise any subset of them while the rest is kept clean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from shalabench.api import (
-    DataSpec,
-    Model,
-    Optimiser,
-    Rng,
-    Settings,
-    Stage,
-    Views,
-    register_model,
-    setting,
-)
+from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.latents import (
-    LatentDiffusion,
-    LatentDiffusionConfig,
-    LatentTraining,
-    UnimodalCoders,
-)
+from shalabench.nets.diffusion import Denoiser, Revise
+from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
 _CODE = "MLD code (MustaphaBounoua/MLD, experiments/mmnist)"
 
@@ -44,15 +28,15 @@ class MLDPriorConfig(LatentDiffusionConfig):
     sampling_steps: int = setting(250, "Steps of the reverse process.", f"{_CODE}: N_step", ge=1)
     joint: float = setting(
         0.8,
-        "Probability of denoising all modalities together, with none kept clean.",
-        f"{_CODE}: d = 0.2 is there the probability of the contrary",
+        "Probability of denoising all modalities, with none kept clean.",
+        f"{_CODE}: there d = 0.2 is one minus this probability",
         ge=0,
         le=1,
     )
 
 
 class MLDConfig(Settings):
-    """Settings of both stages, with those of the published PolyMNIST experiment as defaults."""
+    """Settings of both stages; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network(family="conv")
     latent_dim: int = setting(160, "D, size of each modality's latent.", _CODE, ge=1)
@@ -69,49 +53,42 @@ class MLDConfig(Settings):
     paper="Bounoua, Franzese, Michiardi: Multi-modal Latent Diffusion (Entropy 2024)",
     version=1,
 )
-class MLD(Model):
-    """Autoencoders apart; a denoiser told the time of each modality: 0 for those that are given.
+class MLD(DiffusedLatents):
+    """Separate autoencoders, and a denoiser with one time for each modality: 0 if it is given.
 
-    Differences from the authors' code. The variance-preserving diffusion (beta from 0.1 to 20) is
-    in T discrete steps. Their denoiser is a U-shaped multilayer perceptron; here it is ShaLa's, for
-    equal capacity. Each item of a batch draws its own kept subset; theirs draws one a batch.
-    Sampling goes back once; theirs repeats every ten steps ten times (RePaint). Latents are
-    standardised by the whole training split, not by its first batch. Times are uniform, as in their
-    experiments; importance-sampled ones, which their code can draw, are not contained. Incomplete
-    tuples, which their code does not treat, keep the time T and pure noise in place of an absent
-    latent.
+    Differences from the authors' code:
+
+    * The variance-preserving diffusion (beta from 0.1 to 20) has T discrete steps.
+    * The denoiser is ShaLa's, for equal capacity; theirs is a U-shaped multilayer perceptron.
+    * Each tuple draws a kept subset; theirs draws one for the whole batch.
+    * Sampling runs the reverse process once; theirs repeats every ten steps ten times (RePaint).
+    * The whole training split standardises the latents, not its first batch.
+    * Times are uniform, as in their experiments; their importance-sampled times are left out.
+    * Incomplete tuples are supported: an absent latent has the time T and is pure noise.
     """
 
     Config = MLDConfig
-    max_given = None
-    incomplete = True
 
     def __init__(self, spec: DataSpec, config: MLDConfig):
-        super().__init__(spec, config)
-        self.coders = UnimodalCoders(spec, config.network, config.latent_dim, variational=False)
-        self.diffusion = LatentDiffusion(len(spec.modalities), config.latent_dim, config.prior)
-
-    def stages(self) -> list[Stage]:
-        c = self.config
-        training = LatentTraining(self.coders, self.diffusion, 0.0, kept=self.draw_kept)
-        return training.stages(c.optimiser, c.steps, c.batch_size)
+        super().__init__(spec, config, variational=False)
 
     def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
-        """The modalities kept clean in an update, a random subset an item.
+        """Draw the modalities that an update keeps clean, a subset for each tuple.
 
-        None with the probability `joint`, else uniformly one of the 2^M - 2 proper, non-empty
-        subsets, cut to the modalities that are there; none where that would keep them all.
+        With probability `joint` the subset is empty. Otherwise it is one of the 2^M - 2 proper,
+        non-empty subsets, all equally likely, cut to the modalities that are there. It is empty
+        also if it would keep all that are there.
 
         Args:
             n: B.
-            rng: One stream an item.
-            there: `[B, M]` bool; None where all are.
+            rng: Randomness of the subsets.
+            there: `[B, M]` bool, the modalities of each tuple; None is all.
 
         Returns:
             `[B, M]` bool.
         """
         modalities = len(self.spec.modalities)
-        # The digits of a number: uniform up to 23 modalities, the random numbers' 23 bits.
+        # The binary digits of a random number of 23 bits: uniform up to 23 modalities.
         number = 1 + rng.integers(2**modalities - 2, n)
         digits = torch.arange(modalities, device=number.device)
         kept = (number[:, None] >> digits) % 2 == 1
@@ -121,43 +98,10 @@ class MLD(Model):
         kept &= there
         return kept & (there & ~kept).any(1, keepdim=True)
 
-    def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
-        """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
-        diffusion, device = self.diffusion, self.diffusion.mean.device
-        kept = self.coders.given(given, device)
-        if not given:
-            return diffusion.generate(n, rng, diffusion.denoise(kept))
-        latents = self.coders.encode(given)
-        if kept.all():
-            return latents
-        clean = diffusion.standardise(latents)
+    def hold(self, kept: Tensor, clean: Tensor, rng: Rng) -> tuple[Denoiser, Revise]:
+        """Keep given latents clean at time 0."""
 
-        def hold(z: Tensor, t: int) -> Tensor:
+        def replace(z: Tensor, t: int) -> Tensor:
             return torch.where(kept[:, None], clean, z)
 
-        return diffusion.generate(n, rng, diffusion.denoise(kept), hold)
-
-    def encode(self, given: Views, rng: Rng) -> Tensor:
-        """The concatenated latents `[B, M D]`; those of modalities that are not given are samples.
-
-        The concatenation is what this method has for a shared latent.
-        """
-        return self.complete(given, len(next(iter(given.values()))), rng).flatten(1)
-
-    def prior(self, n: int, rng: Rng) -> Tensor:
-        """Samples `[n, M D]` of the diffusion over all latents."""
-        return self.complete({}, n, rng).flatten(1)
-
-    def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means of all modalities at concatenated latents `[n, M D]`."""
-        return self.coders.decode(z.unflatten(1, (-1, self.config.latent_dim)), self.spec.names)
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        z = self.complete(given, len(next(iter(given.values()))), rng.fork("shared"))
-        return self.coders.decode(z, targets)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.coders.reconstruct(views, rng)
+        return self.diffusion.denoise(kept), replace

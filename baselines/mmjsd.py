@@ -24,7 +24,7 @@ _CODE = "MoPoE code, --method jsd, job_polymnist (reproduction/mopoe.md, mmjsd.m
 
 
 class MMJSDConfig(Settings):
-    """Settings, with those of the published PolyMNIST experiment as defaults."""
+    """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network(family="conv")
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
@@ -32,16 +32,16 @@ class MMJSDConfig(Settings):
     mixture: Literal["posteriors", "with-prior"] = setting(
         "posteriors",
         "Whether N(0, I) is a component of the mixture that is decoded in training.",
-        "the paper and its own code; 'with-prior' is what PolyMNIST's figures carry (trap 9)",
+        "the paper and its code; 'with-prior' gave PolyMNIST's published values (trap 9)",
     )
     components: Literal["random", "slices"] = setting(
         "random",
-        "Whose sample an item gets: a random component's, or by its place in the batch.",
+        "Component of an item's sample: random, or by the item's position in the batch.",
         "the paper's mixture; 'slices' is the code's",
     )
     several: Literal["mixture", "geometric"] = setting(
         "mixture",
-        "Given several modalities: their mixture, or their geometric mean with N(0, I).",
+        "Posterior of several given modalities: mixture, or geometric mean with N(0, I).",
         "mmJSD and MoPoE code; 'geometric' is MVTCAE's code",
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
@@ -51,13 +51,13 @@ class MMJSDConfig(Settings):
 
 @register_model("mmjsd", paper="Sutter, Daunhawer, Vogt: mmJSD (NeurIPS 2020)", version=1)
 class MMJSD(SharedLatent):
-    """A mixture of experts, and a dynamic prior: the geometric mean of the experts and N(0, I)."""
+    """A mixture of experts with a dynamic prior: the geometric mean of experts and N(0, I)."""
 
     Config = MMJSDConfig
     incomplete = True
 
     def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the bound of eq. 10, one sample an item, mean over the batch.
+        """Minus the bound of eq. 10, with one sample for each tuple, mean over the batch.
 
         sum_m -lambda_m log p(x_m | z) + beta sum_v pi_v KL(q_v || f), where v goes over the present
         experts and N(0, I), with equal weights pi, and f is their geometric mean.
@@ -75,7 +75,7 @@ class MMJSD(SharedLatent):
         return loss, own_losses(names, density, there) | {"divergence": rate.mean()}
 
     def _component(self, q: Normal, standard: Normal, there: Tensor, rng: Rng) -> Normal:
-        """The posterior `[B, D]` that each item's sample comes from."""
+        """The posterior `[B, D]` from which each tuple's sample is drawn."""
         weights = there
         if self.config.mixture == "with-prior":
             mean, scale = torch.cat([q.mean, standard.mean[None]]), [*q.scale, standard.scale]
@@ -88,7 +88,7 @@ class MMJSD(SharedLatent):
         return pick(q, which)
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
-        """A sample `[B, D]` of the given modalities' mixture, or of their geometric mean."""
+        """A sample `[B, D]` of the mixture, or geometric mean, of the given modalities' experts."""
         if self.config.several == "geometric" and len(given) > 1:
             q = self.experts(given)
             there = torch.ones(q.mean.shape[:2], dtype=torch.bool, device=q.mean.device)
@@ -97,7 +97,7 @@ class MMJSD(SharedLatent):
 
 
 def geometric_mean(q: Normal, there: Tensor) -> Normal:
-    """Of the present experts and N(0, I), equally weighted (eq. 9 of the paper).
+    """The equally weighted geometric mean of the present experts and N(0, I) (eq. 9).
 
     Args:
         q: Experts, batch shape `[M, B, D]`.

@@ -1,4 +1,4 @@
-"""MMVAE (Shi, Siddharth, Paige, Torr, NeurIPS 2019): a mixture of experts, importance-weighted."""
+"""MMVAE (Shi, Siddharth, Paige, Torr, NeurIPS 2019): an importance-weighted mixture of experts."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _PLUS = "MMVAE+ code, whose comparison gave the published row (reproduction/poly
 
 
 class MMVAEConfig(Settings):
-    """Settings; PolyMNIST is not in the paper, so they are those of MMVAE+'s comparison."""
+    """Settings; the paper has no PolyMNIST, so the defaults are those of MMVAE+'s comparison."""
 
     network: Network = Network()
     latent_dim: int = setting(64, "D, size of the latent.", f"{_PLUS}: 32 + 32", ge=1)
     family: Literal["laplace", "normal"] = setting("laplace", "Of posteriors and prior.", _CODE)
     learn_prior: bool = setting(True, "Learn the prior's scale.", f"{_CODE}: --learn-prior")
     importance_samples: int = setting(
-        1, "K, samples of each expert.", "ours: K = 1; the paper's is 30 with dreg", ge=1
+        1, "K, samples of each expert.", "our choice; the paper has 30, with dreg", ge=1
     )
     estimator: Literal["iwae", "stl", "dreg"] = setting(
         "iwae",
-        "Gradient: plain, through the samples alone (Roeder et al. 2017), or doubly "
+        "Gradient: plain, only through the samples (Roeder et al. 2017), or doubly "
         "reparametrised (Tucker et al. 2019).",
-        f"{_CODE}: dreg for K > 1, which is stl as it runs: its hook is on a copy of the samples",
+        f"{_CODE}: dreg for K > 1, which runs as stl, because its hook is on a copy of the samples",
     )
     bound: Literal["looser", "tight"] = setting(
         "looser",
@@ -99,7 +99,7 @@ class MMVAE(SharedLatent):
         return kind(torch.zeros_like(scale), scale, validate_args=False).log_prob(z).sum(-1)
 
     def _prior_scale(self) -> Tensor:
-        """`[D]`, bound as the posteriors' are: a Laplace's sum to D, a Gaussian's are free."""
+        """Scales `[D]` of the prior, of the posteriors' form: those of a Laplace sum to D."""
         laplace = self.config.family == "laplace"
         return softmax_scale(self.prior_raw) if laplace else (0.5 * self.prior_raw).exp()
 

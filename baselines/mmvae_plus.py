@@ -1,7 +1,7 @@
 """MMVAE+ (Palumbo, Daunhawer, Vogt, ICLR 2023).
 
-A mixture of experts over a shared latent, private latents, and learned auxiliary priors that keep
-the private latents out of the cross terms.
+A mixture of experts over a shared latent, and a private latent for each modality. Learned auxiliary
+priors keep the private latents out of the cross-modal terms.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CODE = "MMVAE+ code, 2024 release (reproduction/mmvae-plus.md)"
 
 
 class MMVAEPlusConfig(Settings):
-    """Settings, with those of the published PolyMNIST experiment as defaults."""
+    """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network()
     shared_dim: int = setting(32, "Size of the shared latent z.", _CODE, ge=1)
@@ -56,7 +56,7 @@ class MMVAEPlusConfig(Settings):
 
 @register_model("mmvae+", paper="Palumbo, Daunhawer, Vogt: MMVAE+ (ICLR 2023)", version=1)
 class MMVAEPlus(PrivateLatents):
-    """Shared and private latents; a private latent reaches another modality's decoder never."""
+    """Shared and private latents; a private latent reaches only its modality's decoder."""
 
     Config = MMVAEPlusConfig
 

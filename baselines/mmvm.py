@@ -1,6 +1,6 @@
 """MMVM (Sutter et al., Unity by Diversity, NeurIPS 2024).
 
-One VAE a modality, held together only by their prior: the mixture of all modalities' posteriors.
+One VAE for each modality. Only their prior, the mixture of all modalities' posteriors, links them.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.private import draw_experts
 
 _CODE = "MMVM code (thomassutter/mmvmvae, ModelConfig.py, mv_mixedprior_vae.py)"
-_END = 1e-10  # What the annealed weight would reach; the code's guard against log 0.
+_END = 1e-10  # Last value of the annealed weight; the code's guard against log 0.
 
 
 class MMVMConfig(Settings):
-    """Settings, with the defaults of the published code, whose PolyMNIST is a translated one."""
+    """Settings; the defaults are those of the published code, for a translated PolyMNIST."""
 
     network: Network = Network()
     latent_dim: int = setting(256, "D, size of each modality's latent.", _CODE, ge=1)
     beta: float = setting(1.0, "Factor of the divergences.", _CODE, ge=0)
     divergence: Literal["pairwise", "sampled"] = setting(
         "pairwise",
-        "KL(q_m || h): its upper bound mean_j KL(q_m || q_j) in closed form, or itself by samples.",
+        "KL(q_m || h): its upper bound mean_j KL(q_m || q_j) in closed form, or by samples.",
         f"{_CODE}; the divergence itself is at most log M and hardly binds",
     )
     samples: int = setting(1, "Draws of each posterior.", _CODE, ge=1)
@@ -60,11 +60,11 @@ class MMVMConfig(Settings):
 
 @register_model("mmvm", paper="Sutter et al.: Unity by Diversity (NeurIPS 2024)", version=1)
 class MMVM(Model):
-    """A latent of its own for each modality, and the prior h(z|X) = mean_j q_j(z|x_j) for all.
+    """A latent for each modality, and one prior h(z|X) = mean_j q_j(z|x_j) for all of them.
 
-    That prior needs data. The authors evaluate no joint samples (their code plots decoded draws of
-    N(0, I)), so the model has no prior and no joint samples here. Some given modalities are the
-    prior of those; the authors give one.
+    That prior needs data, and the authors evaluate no joint samples (their code plots decoded draws
+    of N(0, I)). So the model has neither a prior nor joint samples here. Given several modalities,
+    h is the mixture of their posteriors; the authors condition on one modality.
     """
 
     Config = MMVMConfig
@@ -124,7 +124,7 @@ class MMVM(Model):
             present: `[B, M]` bool, the posteriors that make up h.
 
         Returns:
-            `[M, B]`, of no meaning where m is absent.
+            `[M, B]`; the value of an absent modality m means nothing.
         """
         own = Normal(q.mean[:, None], q.scale[:, None], validate_args=False)  # [M, 1, B, D]
         if self.config.divergence == "sampled":
@@ -133,7 +133,7 @@ class MMVM(Model):
         return pairs.where(present.T, 0.0).sum(1) / present.sum(1)
 
     def standard_weight(self, step: int) -> float:
-        """The weight of N(0, I) at an update: falls by the same factor at each, to 1e-10."""
+        """The weight of N(0, I) at an update; it falls geometrically to 1e-10."""
         length = self.config.anneal * self.config.steps
         return max(_END ** (step / length), _END) if length else 0.0
 
@@ -142,11 +142,11 @@ class MMVM(Model):
         return draw_mixture({n: self._posterior(n, x) for n, x in given.items()}, rng)
 
     def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means of all modalities at one latent `[n, D]`; no randomness is left."""
+        """Decoder means of all modalities at one latent `[n, D]`; `rng` is not used."""
         return {name: self._decode(name, z) for name in self.spec.names}
 
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        """Targets at a sample of the mixture; a given one at a sample of its own posterior."""
+        """Targets at a sample of the mixture; a given target at a sample of its posterior."""
         z = self.encode(given, rng.fork("shared"))
         own = {
             n: draw(self._posterior(n, given[n]), rng.fork("own", n))[0]

@@ -25,14 +25,14 @@ _MOST = 10  # Modalities: 1,023 subsets.
 
 
 class MoPoEConfig(Settings):
-    """Settings, with those of the published PolyMNIST experiment as defaults."""
+    """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network(family="conv")
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
     beta: float = setting(2.5, "Factor of the divergence.", _CODE, ge=0)
     components: Literal["random", "slices"] = setting(
         "random",
-        "Whose sample an item gets: a random subset's, or by its place in the batch.",
+        "Subset of an item's sample: random, or by the item's position in the batch.",
         "the paper's mixture, eq. 5; 'slices' is the code's (trap 14)",
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
@@ -58,7 +58,7 @@ class MoPoE(SharedLatent):
         return None
 
     def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the bound of eq. 6, one sample an item, mean over the batch.
+        """Minus the bound of eq. 6, with one sample for each tuple, mean over the batch.
 
         sum_m -lambda_m log p(x_m | z) + beta mean_S KL(q_S || N(0, I)), where S goes over the
         subsets of the present modalities.
@@ -79,7 +79,7 @@ class MoPoE(SharedLatent):
         return loss, own_losses(names, density, there) | {"kl": rate.mean()}
 
     def products(self, q: torch.distributions.Normal, there: Tensor) -> tuple:
-        """Every subset's product, and whether the subset is present.
+        """The product of every subset, and whether all of the subset is present.
 
         Args:
             q: Experts, batch shape `[M, B, D]`.
@@ -91,7 +91,7 @@ class MoPoE(SharedLatent):
         members = subsets(len(there), there.device)[:, None]  # [S, 1, M]
         valid = (there.T | ~members).all(-1)  # [S, B]
         full = members.sum(-1) == there.sum(0)
-        # Products that do not count get the prior as well: without any expert they need it.
+        # Subsets that do not count get the prior too: an empty product has no density.
         return product_of_experts(q, members & there.T, (full | ~valid).float()), valid
 
     def encode(self, given: Views, rng: Rng) -> Tensor:

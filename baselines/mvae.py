@@ -1,4 +1,4 @@
-"""MVAE (Wu and Goodman, NeurIPS 2018): a product of experts, trained on several subsets at once."""
+"""MVAE (Wu and Goodman, NeurIPS 2018): a product of experts, trained on several subsets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CODE = "MoPoE code, --method poe, job_polymnist (reproduction/mvae.md)"
 
 
 class MVAEConfig(Settings):
-    """Settings, with those of the published PolyMNIST experiment as defaults."""
+    """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network(family="conv")
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
@@ -27,16 +27,16 @@ class MVAEConfig(Settings):
     )
     prior_expert: Literal["always", "several"] = setting(
         "always",
-        "Multiply N(0, I) into every product, or only where there are several experts.",
+        "Multiply N(0, I) into every product, or only into those of several experts.",
         "Wu and Goodman 2018 and their code; 'several' is MVTCAE's code (trap 11)",
     )
     random_subsets: int = setting(
-        0, "k, random subsets beside the full set and the single ones.", _CODE, ge=0
+        0, "k, random subsets besides the full set and the single modalities.", _CODE, ge=0
     )
     single_weights: Literal["modality", "one"] = setting(
         "modality",
-        "Weight of the log-likelihood in an ELBO of one modality: the modality's own, or 1.",
-        "ours; 'one' is MoPoE's code, whose look-up is commented out: it tells only where "
+        "Weight of the log-likelihood in an ELBO of one modality: lambda_m, or 1.",
+        "our choice; 'one' is MoPoE's code, whose look-up is commented out. It matters only if "
         "weights are not 1 (reproduction/mvae.md)",
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
@@ -54,8 +54,8 @@ class MVAE(SharedLatent):
     def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the sum of the subsets' ELBOs (section 2.2), mean over the batch.
 
-        The subsets are all present modalities, each of them alone, and k random ones. A modality is
-        encoded once, and decoded once at all the latents of the subsets that have it.
+        The subsets are all present modalities, each single one, and k random ones. A modality is
+        encoded once, and decoded in one call at the latents of all subsets that contain it.
         """
         c, names = self.config, self.spec.names
         q = self.experts(batch.views)  # [M, B, D]
@@ -80,14 +80,14 @@ class MVAE(SharedLatent):
         return loss, own_losses(names, torch.stack(own), there) | {"kl": rates[0].mean()}
 
     def _subsets(self, there: Tensor, rng: Rng) -> Tensor:
-        """`[S, B, M]` bool from `[M, B]`: all that are present, each one alone, random ones."""
+        """`[S, B, M]` bool from `[M, B]`: all present modalities, single ones, random subsets."""
         modalities, batch = there.shape
         single = torch.eye(modalities, dtype=torch.bool, device=there.device)[:, None]
         chosen = rng.uniform(batch, self.config.random_subsets, modalities).transpose(0, 1) < 0.5
         return torch.cat([there.T[None], single & there.T, chosen & there.T])
 
     def _prior_power(self, members: Tensor) -> Tensor:
-        """Whether N(0, I) is a factor, `[S, B]`; always of a product without experts."""
+        """Power of N(0, I) in each product, `[S, B]`; 1 for a product without experts."""
         if self.config.prior_expert == "always":
             return torch.ones(members.shape[:-1], device=members.device)
         return (members.sum(-1) != 1).float()

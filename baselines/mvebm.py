@@ -1,13 +1,13 @@
 """MVEBM (Yuan, Cui, Li, Han, ECCV 2024).
 
 MMVAE+'s generator and mixture of experts, with an energy-based prior on the shared latent:
-p_a(z) = exp(f_a(z)) p_0(z) / Z. No code is public; what the abstracts leave open is our choice
-(reproduction/mvebm.md).
+p_a(z) = exp(f_a(z)) p_0(z) / Z. No code is public. Details that the abstracts do not give are our
+choice (reproduction/mvebm.md).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,18 +23,19 @@ from shalabench.api import (
     register_model,
     setting,
 )
+from shalabench.nets.alternating import AlternatingStage
 from shalabench.nets.backbones import Network
 from shalabench.nets.importance import expert_mean, importance_bound
 from shalabench.nets.langevin import gradient_of, sample_langevin
 from shalabench.nets.precision import widen
 from shalabench.nets.private import PrivateLatents
 
-_CHOICE = "not given in what is public: our choice (reproduction/mvebm.md)"
-_BACKBONE = "as MMVAE+, whose networks it takes (reproduction/mmvae-plus.md, mvebm.md)"
+_CHOICE = "not published: our choice (reproduction/mvebm.md)"
+_BACKBONE = "as MMVAE+, whose networks it uses (reproduction/mmvae-plus.md, mvebm.md)"
 
 
 class MVEBMConfig(Settings):
-    """Settings; the backbone's are MMVAE+'s."""
+    """Settings; those of the networks are MMVAE+'s."""
 
     network: Network = Network()
     shared_dim: int = setting(32, "Size of the shared latent z.", _BACKBONE, ge=1)
@@ -48,10 +49,10 @@ class MVEBMConfig(Settings):
     beta: float = setting(2.5, "Factor of the divergence terms.", _BACKBONE, ge=0)
     energy_width: int = setting(200, "Units of the two layers of f_a.", _CHOICE, ge=1)
     energy_bound: float = setting(
-        20.0, "Largest |f_a|, by a tanh, so that Z is finite; 0 bounds nothing.", _CHOICE, ge=0
+        20.0, "Largest |f_a|, by a tanh, so that Z is finite; 0 sets no bound.", _CHOICE, ge=0
     )
     energy_wait: float = setting(
-        0.0, "Share of the updates before f_a learns; it is 0 till then.", _CHOICE, ge=0, lt=1
+        0.0, "Part of the updates before f_a is trained; until then f_a is 0.", _CHOICE, ge=0, lt=1
     )
     energy_decay: float = setting(
         0.0, "Factor of the mean of f_a squared, at positives and at negatives.", _CHOICE, ge=0
@@ -66,9 +67,9 @@ class MVEBMConfig(Settings):
 
 
 class Energy(nn.Module):
-    """f_a, the negative energy: latents `[..., D]` to `[...]` in nats; 0 everywhere at the start.
+    """The negative energy f_a, from latents `[..., D]` to `[...]` in nats; 0 at the start.
 
-    Always in full precision: Langevin steps follow its gradient.
+    It is computed in full precision, because Langevin steps follow its gradient.
     """
 
     def __init__(self, dim: int, width: int, bound: float):
@@ -89,7 +90,7 @@ class Energy(nn.Module):
 
 @register_model("mvebm", paper="Yuan, Cui, Li, Han: MVEBM (ECCV 2024)", version=1)
 class MVEBM(PrivateLatents):
-    """MMVAE+ with a learned energy on the shared latent, sampled by short-run Langevin dynamics."""
+    """MMVAE+ with an energy-based shared prior, sampled by short-run Langevin dynamics."""
 
     Config = MVEBMConfig
 
@@ -98,20 +99,20 @@ class MVEBM(PrivateLatents):
         self.energy = Energy(config.shared_dim, config.energy_width, config.energy_bound)
 
     def stages(self) -> list[Stage]:
-        return [AlternatingStage(self)]
+        return [EnergyStage(self)]
 
     def evidence(
         self, views: Views, present: Tensor | None, rng: Rng
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The evidence lower bound without log Z, with one draw of every present expert.
+        """The evidence lower bound without log Z, from one draw of every present expert.
 
         mean over m of sum_n lambda_n log p(x_n | z_m, w) + beta [f_a(z_m) + log p_0(z_m)
         + log p(w_m) - log mean_j q_j(z_m) - log q_m(w_m)], with m, n and j over the present
         modalities and w as in MMVAE+; then the mean over the tuples.
 
         Args:
-            views: All modalities, `[B, ...]` each; those of an absent one do not count.
-            present: `[B, M]` bool, or None where all are.
+            views: All modalities, `[B, ...]` each; absent ones do not count.
+            present: `[B, M]` bool; None is all present.
             rng: Noise of every draw.
 
         Returns:
@@ -125,14 +126,14 @@ class MVEBM(PrivateLatents):
     def contrast(
         self, z: Tensor, present: Tensor | None, rng: Rng
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What f_a ascends: E_q f_a - E_{p_a} f_a, the latter by short-run Langevin from p_0.
+        """The objective of f_a: E_q f_a - E_{p_a} f_a, with p_a by short-run Langevin from p_0.
 
-        From it is taken `energy_decay` times E_q f_a^2 + E_{p_a} f_a^2, which keeps f_a small
+        A penalty, `energy_decay` times E_q f_a^2 + E_{p_a} f_a^2, is subtracted. It keeps f_a small
         enough for the chains to follow.
 
         Args:
             z: Draws `[M, 1, B, Dz]` of the experts, the positives.
-            present: `[B, M]` bool, or None where all are.
+            present: `[B, M]` bool; None is all present.
             rng: Randomness of the B chains.
 
         Returns:
@@ -160,56 +161,30 @@ class MVEBM(PrivateLatents):
         return sample_langevin(gradient, start, steps, self.config.step_size, rng.fork("steps"))
 
     def prior(self, n: int, rng: Rng) -> Tensor:
-        """Shared latents `[n, Dz]`: the ends of longer Langevin chains from p_0."""
+        """Shared latents `[n, Dz]`: the last points of longer Langevin chains from p_0."""
         return self._langevin(n, self.config.sample_steps, rng)[0]
 
 
-class AlternatingStage(Stage):
-    """Ascends the evidence with f_a fixed, then f_a's contrast with the rest fixed, in turn.
-
-    Args:
-        model: What is trained.
-    """
-
-    name = "vae"
+class EnergyStage(AlternatingStage):
+    """Raises the evidence with f_a fixed, then the contrast of f_a with the rest fixed, in turn."""
 
     def __init__(self, model: MVEBM):
         c = model.config
-        self.steps, self.batch_size, self._model, self._step = c.steps, c.batch_size, model, 0
-        self._wait = round(c.energy_wait * c.steps)
-        energy = list(model.energy.parameters())
-        held = {id(p) for p in energy}
-        networks = [p for p in model.parameters() if id(p) not in held]
-        self._parts = {
-            "networks": (networks, c.optimiser, c.optimiser.build(networks)),
-            "energy": (energy, c.energy_optimiser, c.energy_optimiser.build(energy)),
+        self._model, self._wait = model, round(c.energy_wait * c.steps)
+        energy = {id(p) for p in model.energy.parameters()}
+        networks = [p for p in model.parameters() if id(p) not in energy]
+        parts = {
+            "networks": (networks, c.optimiser),
+            "energy": (model.energy.parameters(), c.energy_optimiser),
         }
+        super().__init__("vae", parts, steps=c.steps, batch_size=c.batch_size)
 
     def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         present = batch.present
         bound, terms, z = self._model.evidence(batch.views, present, rng.fork("evidence"))
-        self._ascend("networks", bound)
+        self.descend("networks", -bound)
         gain, energies = self._model.contrast(z, present, rng.fork("contrast"))
         if self._step >= self._wait:
-            self._ascend("energy", gain)
+            self.descend("energy", -gain)
         self._step += 1
         return {n: value.detach() for n, value in ({"loss": -bound} | terms | energies).items()}
-
-    def _ascend(self, part: str, value: Tensor) -> None:
-        parameters, settings, optimiser = self._parts[part]
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(self._step, self.steps)
-        optimiser.zero_grad(set_to_none=True)
-        (-value).backward(inputs=parameters)  # the other part gets no gradient
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        held = {name: optimiser.state_dict() for name, (_, _, optimiser) in self._parts.items()}
-        return {"step": self._step, "optimisers": held}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._step = state["step"]
-        for name, (_, _, optimiser) in self._parts.items():
-            optimiser.load_state_dict(state["optimisers"][name])

@@ -1,4 +1,4 @@
-"""MVTCAE (Hwang, Kim, Hong, Lee, NeurIPS 2021): total correlation bounded from both sides."""
+"""MVTCAE (Hwang, Kim, Hong, Lee, NeurIPS 2021): a product of experts and total correlation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ _CODE = "MVTCAE code, main_mmnist.py (reproduction/mvtcae.md)"
 
 
 class MVTCAEConfig(Settings):
-    """Settings, with those of the published PolyMNIST experiment as defaults."""
+    """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network(family="conv")
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
     beta: float = setting(2.5, "Factor of the divergences.", _CODE, ge=0)
     ratio: float = setting(
-        5 / 6, "alpha: the conditional term's part, against the joint rate's.", _CODE, ge=0, le=1
+        5 / 6,
+        "alpha: weight of the conditional term, against the joint rate.",
+        _CODE,
+        ge=0,
+        le=1,
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
@@ -30,12 +34,12 @@ class MVTCAEConfig(Settings):
 
 @register_model("mvtcae", paper="Hwang, Kim, Hong, Lee: MVTCAE (NeurIPS 2021)", version=1)
 class MVTCAE(SharedLatent):
-    """q(z|X) is the product of the experts, without N(0, I); each expert is drawn to it."""
+    """q(z|X) is the product of the experts without N(0, I), and each expert learns to match it."""
 
     Config = MVTCAEConfig
 
     def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the objective of eq. 9 in the code's scale, mean over the batch.
+        """Minus the objective of eq. 9, scaled as in the code, mean over the batch.
 
         (M - a) / M sum_m -lambda_m log p(x_m | z) + beta [a / M sum_m KL(q || q_m)
         + (1 - a) KL(q || N(0, I))], z ~ q.

@@ -1,7 +1,7 @@
 """pixelNeRF (Yu, Ye, Tancik, Kanazawa, CVPR 2021).
 
-A radiance field conditioned on image features that are read where a point is seen in the given
-views; one pass at test, no randomness.
+A radiance field conditioned on image features, which are read where the given views show a point.
+Generation is one pass without randomness.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from shalabench.api import (
 )
 from shalabench.nets.precision import widen
 from shalabench.nets.rays import Rays, composite, gaps, middles, resample, stratify
+from shalabench.nets.viewpoints import why_no_views
 
 _CODE = "pixelNeRF code (sxyu/pixel-nerf; reproduction/pixelnerf.md)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf
 _AVERAGED = 3  # blocks before the mean over the given views
-_WHITE = 0.99  # of a pixel's darkest channel; what is brighter is taken for background
-_POINTS = 1 << 15  # evaluated at a time when views are generated
+_WHITE = 0.99  # a pixel is background if its darkest channel is brighter
+_POINTS = 1 << 15  # points evaluated at a time when views are generated
 
 Maps = tuple[Tensor, Tensor]
-"""What the coarse and the fine field read of given views, `[B, S, 3 width, h, w]` each."""
+"""The feature maps of given views for the coarse and the fine field, `[B, S, 3 width, h, w]`."""
 
 
 class PixelNeRFConfig(Settings):
-    """Settings, with those of the published experiments on cars as defaults."""
+    """Settings; the defaults are those of the published experiments on cars."""
 
     channels: tuple[int, ...] = setting(
         (64, 64, 128, 256),
@@ -58,13 +59,13 @@ class PixelNeRFConfig(Settings):
         5, "Residual blocks of a field; the mean over views is before the fourth.", _CODE, ge=3
     )
     density: Literal["relu", "softplus"] = setting(
-        "relu", "Makes densities positive; softplus of what is 1 less, as EG3D's.", _CODE
+        "relu", "Makes densities positive; softplus is of x - 1, as in EG3D.", _CODE
     )
     density_unit: float = setting(1.0, "What densities are multiplied by.", _CODE, gt=0)
     radius: float = setting(
         math.sqrt(3) / 2,
-        "Of the sphere around the object, in units of the world; rays are sampled within.",
-        "ours: a unit cube fits in; the code has depths 0.8 to 1.8 at a distance of 1.3",
+        "Of the sphere around the object, within which rays are sampled; in world units.",
+        "our choice: a unit cube fits; the code has depths 0.8 to 1.8 at a distance of 1.3",
         gt=0,
     )
     samples: int = setting(64, "Coarse samples a ray.", _CODE, ge=1)
@@ -75,8 +76,8 @@ class PixelNeRFConfig(Settings):
     rays: int = setting(128, "Rays a tuple in an update.", _CODE, ge=1)
     foreground: float = setting(
         0.5,
-        "Part of the rays that go to pixels that are not white; the others go into the sphere.",
-        "ours, in place of the code's rays within the object's bounding box",
+        "Part of the rays through pixels that are not white; the others go into the sphere.",
+        "our choice; the code casts rays within the object's bounding box",
         ge=0,
         le=1,
     )
@@ -86,7 +87,7 @@ class PixelNeRFConfig(Settings):
 
 
 class Pyramid(nn.Module):
-    """Residual convolutions whose scales are all enlarged to the finest one and put together.
+    """Residual convolutions whose scales are enlarged to the finest one and concatenated.
 
     Args:
         inputs: C.
@@ -134,12 +135,12 @@ class _Residual(nn.Module):
 
 
 class FieldNetwork(nn.Module):
-    """Residual layers to which a view's features are added, and a mean over the views.
+    """Residual layers to which the features of each given view are added, averaged over the views.
 
     Args:
-        features: F, added before each of the first three blocks.
+        features: F, size of the features, which are added before each of the first three blocks.
         channels: C, of the colours.
-        config: Width, blocks, and what makes densities.
+        config: Width, blocks, and the form of the densities.
     """
 
     def __init__(self, features: int, channels: int, config: PixelNeRFConfig):
@@ -161,20 +162,20 @@ class FieldNetwork(nn.Module):
             nn.init.zeros_(block[3].bias)
 
     def project(self, features: Tensor) -> Tensor:
-        """What feature maps `[B, S, F, h, w]` add before the first blocks, `[B, S, 3 width, h, w]`.
+        """Linear maps `[B, S, 3 width, h, w]` of features `[B, S, F, h, w]` for the first blocks.
 
-        A linear layer of interpolated features is the interpolation of the layer's maps, of which
-        there are fewer pixels than there are points.
+        A linear layer and interpolation commute. There are fewer pixels than points, so the layer
+        comes first.
         """
         return self.inject(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
     def forward(self, points: Tensor, directions: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-        """Densities `[B, Q]` and colours `[B, Q, C]` in 0..1.
+        """Densities `[B, Q]` and colours `[B, Q, C]` in [0, 1].
 
         Args:
             points: `[B, S, Q, 3]`, in the axes of each of the S given views.
-            directions: `[B, S, Q, 3]`, unit vectors along the rays, in the same.
-            added: `[B, S, Q, 3 width]`, `project`'s, where each given view sees the point.
+            directions: `[B, S, Q, 3]`, unit vectors along the rays, in the same axes.
+            added: `[B, S, Q, 3 width]`, the maps of `project` where each given view shows a point.
         """
         x, added = (
             self.enter(torch.cat([encode(points), directions], -1)),
@@ -206,15 +207,17 @@ def encode(x: Tensor) -> Tensor:
     version=1,
 )
 class PixelNeRF(Model):
-    """A coarse and a fine field, each told what the given views show where they see a point.
+    """A coarse and a fine field, which read features of the given views where these show a point.
 
-    Kept: features by projection, from several scales of a convolutional encoder; coordinates in the
-    given camera's axes, rotated and not moved; features added to residual layers; the mean over the
-    given views; coarse and fine rendering over white, plain squared errors, one pass at test.
+    Kept from the authors' code: features of several scales of a convolutional encoder, read by
+    projection and added to residual layers; coordinates rotated into the given camera's axes, but
+    not moved; the mean over given views; coarse and fine rendering over white; squared errors.
 
-    Differences from the authors' code. The encoder starts from nothing, with group in place of
-    batch normalisation. Rays are sampled within a sphere; those that miss it are white. At test
-    samples lie at the middles of their parts, where the code draws them even then.
+    Differences from the authors' code:
+
+    * The encoder is not pretrained, and has group normalisation in place of batch normalisation.
+    * Rays are sampled within a sphere; rays that miss it are white.
+    * In evaluation samples lie in the middles of their parts; the code draws them at random.
     """
 
     Config = PixelNeRFConfig
@@ -232,14 +235,9 @@ class PixelNeRF(Model):
 
     @classmethod
     def skip(cls, spec: DataSpec, config: PixelNeRFConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "pixelNeRF casts rays: every modality must be an image that has a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "pixelNeRF's views are squares of one size, and these are not."
         if config.given > len(spec.modalities):
             return f"Training is given {config.given} views, and there are fewer."
-        return None
+        return why_no_views(spec, least=1)
 
     def stages(self) -> list[Stage]:
         c = self.config
@@ -250,7 +248,7 @@ class PixelNeRF(Model):
         ]
 
     def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Squared errors of the coarse and the fine colours of some rays of all views."""
+        """Squared errors of the coarse and the fine colours, on some rays of all views."""
         x = torch.stack([batch.views[name] for name in self.spec.names], 1)  # [B, N, C, H, W]
         b, n = x.shape[:2]
         rows = torch.arange(b, device=x.device)[:, None]
@@ -263,7 +261,12 @@ class PixelNeRF(Model):
         return terms["coarse"] + terms["fine"], terms
 
     def _draw_pixels(self, x: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
-        """Views `[B, R]` and pixels `[B, R]` whose rays are cast, of views `[B, N, C, H, W]`."""
+        """Numbers of views `[B, R]` and pixels `[B, R]` of the rays to cast.
+
+        Args:
+            x: All views, `[B, N, C, H, W]`.
+            rng: Randomness of the choice.
+        """
         b, share = len(x), self.config.foreground
         within = (self.rays.far > self.rays.near).flatten().double().expand(b, -1)  # [B, N P]
         dark = (x.amin(2).flatten(1) < _WHITE) * within
@@ -276,7 +279,7 @@ class PixelNeRF(Model):
         return number // area, number % area
 
     def maps(self, images: Tensor) -> Maps:
-        """What both fields read of given views `[B, S, C, H, W]` in 0..1."""
+        """The feature maps of both fields, from given views `[B, S, C, H, W]` in [0, 1]."""
         features = self.encoder(images.flatten(0, 1) * 2 - 1).unflatten(0, images.shape[:2])
         return widen(self.coarse.project(features)), widen(self.fine.project(features))
 
@@ -286,11 +289,11 @@ class PixelNeRF(Model):
         """Coarse and fine colours `[B, R, C]` of rays.
 
         Args:
-            maps: Of the coarse and of the fine field.
+            maps: As `maps` gives them.
             given: `[B, S]` int64, numbers of the given views.
             view: `[B, R]` int64, number of each ray's view.
             pixel: `[B, R]` int64, number of its pixel.
-            rng: DataPaths the samples; None puts them in the middle of their parts.
+            rng: Draws the samples along the rays; None takes the middles of their parts.
         """
         c = self.config
         origin, direction, near, far = self.rays.cast(view, pixel)
@@ -332,8 +335,8 @@ class PixelNeRF(Model):
         """Densities `[B, Q]` and colours `[B, Q, C]` at points of the world.
 
         Args:
-            field: The coarse or the fine one.
-            read: `[B, S, 3 width, h, w]`, its maps.
+            field: The coarse or the fine field.
+            read: `[B, S, 3 width, h, w]`, its feature maps.
             points: `[B, Q, 3]`.
             directions: `[B, Q, 3]`, unit vectors.
             given: `[B, S]` int64, numbers of the given views.
@@ -351,7 +354,7 @@ class PixelNeRF(Model):
 
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
         for name in (*given, *targets):
-            self.spec[name]  # a KeyError that names what is unknown
+            self.spec[name]  # a KeyError names an unknown modality
         images = torch.stack(list(given.values()), 1)  # [B, S, C, H, W]
         numbers = torch.tensor([self.spec.names.index(n) for n in given], device=images.device)
         maps = self.maps(images)
@@ -365,11 +368,11 @@ class PixelNeRF(Model):
         rays = max(1, _POINTS // samples)
         parts = []
         tuples = max(1, rays // len(pixels))
-        for own in zip(*(read.split(tuples) for read in maps), strict=True):
-            size = len(own[0]), -1
-            view = given.new_full((len(own[0]),), number)
+        for some in zip(*(read.split(tuples) for read in maps), strict=True):
+            size = len(some[0]), -1
+            view = given.new_full((len(some[0]),), number)
             pieces = [
-                self.render(own, given.expand(*size), view[:, None].expand_as(p), p, None)[1]
+                self.render(some, given.expand(*size), view[:, None].expand_as(p), p, None)[1]
                 for p in pixels.expand(*size).split(rays, 1)
             ]
             parts.append(self.rays.develop(torch.cat(pieces, 1), view))

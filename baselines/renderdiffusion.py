@@ -1,7 +1,7 @@
 """RenderDiffusion (Anciukevicius et al., CVPR 2023): denoising through a volume.
 
-The denoiser makes three feature planes of a noisy view and renders them at the view's own camera;
-single views with cameras are all that it learns from.
+The denoiser maps a noisy view to three feature planes and renders them by the view's camera. It
+learns from single views with cameras.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancest
 from shalabench.nets.planes import PlaneField
 from shalabench.nets.rays import Rays, composite, cross_cube, stratify
 from shalabench.nets.unet import UNet
+from shalabench.nets.viewpoints import why_no_views
 
 _PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (reproduction/renderdiffusion.md)"
 _PAPER = "the paper (reproduction/renderdiffusion.md)"
 _OPEN = "not given: our choice"
-_OBJECTS = 16  # rendered at a time: the samples of all rays of one take megabytes
-_WHITE = 0.99  # of a view's darkest channel; what is brighter is taken for background
+_OBJECTS = 16  # objects rendered at a time: the samples of one object's rays take megabytes
+_WHITE = 0.99  # a pixel is background if its darkest channel is brighter
 
 
 class RenderDiffusionConfig(Settings):
-    """Settings, with the published ones, or those of a public re-implementation, as defaults."""
+    """Settings; the defaults are from the paper or from a public re-implementation."""
 
     patch: int = setting(
         1,
-        "Side of the squares of pixels that are channels to the U-Net, and cells of the planes.",
+        "Side of the pixel blocks that the U-Net gets as channels, and of a cell of the planes.",
         "our choice",
         ge=1,
     )
@@ -53,8 +54,8 @@ class RenderDiffusionConfig(Settings):
     bottom: int = setting(4, "Largest side of the U-Net's lowest resolution.", _OPEN, ge=2)
     code: bool = setting(
         False,
-        "Give the U-Net also a vector of the whole noisy view, by an encoder of its own.",
-        "ours, for few updates: the U-Net alone carried no colour to the planes within 900",
+        "Give the U-Net a vector of the whole noisy view too, from a separate encoder.",
+        "our choice: without it the planes had no colour after 900 updates",
     )
     network: EncoderNetwork = EncoderNetwork(
         family="conv", activation="silu", initialisation="kaiming"
@@ -64,29 +65,32 @@ class RenderDiffusionConfig(Settings):
     half: float = setting(0.5, "Half the edge of the rendered cube.", "cars fit into it", gt=0)
     samples: int = setting(64, "Samples along a ray.", _OPEN, ge=2)
     rays: int = setting(
-        0, "Rays a view in an update, half of them towards what is not white; 0: all.", _PAPER, ge=0
+        0,
+        "Rays a view in an update, half of them through non-white pixels; 0: all.",
+        _PAPER,
+        ge=0,
     )
     error: Literal["absolute", "squared"] = setting(
         "absolute", "Of a rendered pixel.", f"{_PAPER}: L1, from memory"
     )
     multiview_supervision: bool = setting(
         False,
-        "Add the error at another view: RenderDiffusion++, which is not this row of a table.",
+        "Add the error at a second view: RenderDiffusion++, a different method.",
         f"{_PAPER}: single views only",
     )
     timesteps: int = setting(1000, "T, steps of the forward process.", _PEER, ge=2)
     schedule: Literal["cosine", "linear"] = setting("cosine", "Forward variances.", _PEER)
     clean: float = setting(
         0.0,
-        "Part of the views of an update that stay without noise, as reconstruction gives them.",
-        f"{_PAPER}: every t alike",
+        "Part of an update's views that get no noise, as in reconstruction.",
+        f"{_PAPER}: uniform t",
         ge=0,
         le=1,
     )
     start: float = setting(
         0.0,
-        "t_r / T: how far a given view is noised before it is denoised; 0: one pass, no noise.",
-        f"{_PAPER}: 0 is most faithful",
+        "t_r / T, noise added to a given view before it is denoised; 0: one pass without noise.",
+        f"{_PAPER}: 0 is closest to the given view",
         ge=0,
         le=1,
     )
@@ -107,14 +111,16 @@ class RenderDiffusionConfig(Settings):
 class RenderDiffusion(Model):
     """A denoiser whose every prediction is a rendered volume.
 
-    Kept: the volume inside the denoiser at every step; the error of the rendered x_0 at the noised
-    view's own camera alone, one view of an object an update; a reconstruction is the last step's
-    planes seen from elsewhere.
+    Kept from the paper: the volume inside the denoiser at every step; the error of the rendered x_0
+    only at the camera of the noised view, with one view of an object in an update; reconstruction
+    by rendering the planes of the last step from other cameras.
 
-    The authors published no code. Ours: the denoiser is told the camera, without which it could not
-    place what it sees; the schedule ends in pure noise, and t = 0 is trained too; updates may take
-    some rays of a view instead of all; the planes of several given views are averaged, where the
-    paper takes one view.
+    The authors published no code. Our choices:
+
+    * The denoiser gets the camera, without which it cannot align the planes with the world.
+    * The schedule ends in pure noise, and t = 0 is trained too.
+    * An update may render some rays of a view instead of all.
+    * The planes of several given views are averaged; the paper takes one view.
     """
 
     Config = RenderDiffusionConfig
@@ -151,13 +157,12 @@ class RenderDiffusion(Model):
 
     @classmethod
     def skip(cls, spec: DataSpec, config: RenderDiffusionConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "RenderDiffusion renders views of objects: every modality must have a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "RenderDiffusion's views are squares of one size, and these are not."
-        if height % config.patch:
-            return f"Views of {height} pixels cannot be cut into patches of {config.patch}."
+        reason = why_no_views(spec, least=1)
+        if reason:
+            return reason
+        side = spec.modalities[0].shape[1]
+        if side % config.patch:
+            return f"Views of {side} pixels cannot be cut into patches of {config.patch}."
         return None
 
     def stages(self) -> list[Stage]:
@@ -193,7 +198,7 @@ class RenderDiffusion(Model):
         return loss, terms
 
     def planes(self, z: Tensor, t: Tensor, view: Tensor) -> Tensor:
-        """Planes `[B, 3, P, H, W]` of noisy images `[B, C, H, W]` seen by cameras `view` `[B]`."""
+        """Planes `[B, 3, P, H, W]` from noisy images `[B, C, H, W]` of cameras `view` `[B]`."""
         known = self._poses[view]  # [B, 12]
         if self.code is not None:
             known = torch.cat([known, self.code((z + 1) / 2)], 1)
@@ -201,7 +206,7 @@ class RenderDiffusion(Model):
         return self.unet(patches, t, None, self.look(known)).unflatten(1, (3, -1))
 
     def _error(self, planes: Tensor, image: Tensor, view: Tensor, rng: Rng) -> Tensor:
-        """Mean error of the rendered view, over all of its pixels or some."""
+        """Mean error of the rendered view over all or some of its pixels."""
         pixels = self._pixels(image, rng.fork("pixels"))
         place = rng.fork("place").uniform(*pixels.shape, self.config.samples)
         seen = self._render(planes, view, pixels, place)  # [B, K, C]
@@ -212,7 +217,7 @@ class RenderDiffusion(Model):
     def _pixels(self, image: Tensor, rng: Rng) -> Tensor:
         """Numbers `[B, K]` of the pixels whose rays are cast.
 
-        Half of them are drawn from those that are not white, where there are such.
+        Half of them are drawn from the pixels that are not white, if there are any.
         """
         b, area = len(image), image[0, 0].numel()
         if not self.config.rays:
@@ -234,13 +239,13 @@ class RenderDiffusion(Model):
         return composite(density.unflatten(1, size), colour.unflatten(1, size), length)[0]
 
     def render(self, planes: Tensor, view: Tensor) -> Tensor:
-        """Whole views `[B, C, H, W]` in 0..1 of planes, by cameras `view` `[B]`."""
+        """Whole views `[B, C, H, W]` in [0, 1] of planes by cameras `view` `[B]`."""
         pixels = self.rays.lit[view]
         middle = planes.new_full((*pixels.shape, self.config.samples), 0.5)
         return self.rays.develop(self._render(planes, view, pixels, middle), view)
 
     def sample(self, n: int, rng: Rng) -> Views:
-        """Views of what is denoised from noise at one of the cameras, drawn for each item."""
+        """Views of objects denoised from noise at one camera, drawn for each object."""
 
         def make(rows: slice, rng: Rng) -> Tensor:
             count = rows.stop - rows.start
@@ -252,7 +257,7 @@ class RenderDiffusion(Model):
 
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
         for name in (*given, *targets):
-            self.spec[name]  # a KeyError that names what is unknown
+            self.spec[name]  # a KeyError names an unknown modality
         schedule, start = self._schedule, round(self.config.start * self._schedule.steps)
 
         def make(rows: slice, rng: Rng) -> Tensor:
@@ -268,7 +273,7 @@ class RenderDiffusion(Model):
         return self._views(len(next(iter(given.values()))), targets, rng, make)
 
     def _denoise(self, z: Tensor, view: Tensor, start: int, rng: Rng) -> Tensor:
-        """The planes of the last step of denoising z_start at cameras `view` `[B]`."""
+        """The planes of the last denoising step from z_start at cameras `view` `[B]`."""
         if start == 0:
             return self.planes(z, torch.zeros_like(view), view)
         planes = []
@@ -285,7 +290,7 @@ class RenderDiffusion(Model):
     def _views(
         self, n: int, targets: Sequence[str], rng: Rng, make: Callable[[slice, Rng], Tensor]
     ) -> Views:
-        """The targets of `n` objects, of whose rows `make` gives planes, some at a time."""
+        """The targets of `n` objects, some at a time; `make` gives the planes of a slice."""
         parts: dict[str, list[Tensor]] = {name: [] for name in targets}
         for start in range(0, n, _OBJECTS):
             rows = slice(start, min(start + _OBJECTS, n))

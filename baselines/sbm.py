@@ -1,35 +1,18 @@
 """Score-based multimodal autoencoder, SBM-VAE (Wesego and Rooshenas, TMLR 2024).
 
-Variational autoencoders, one a modality, and one diffusion over their posterior means. What is
-given is put in at every step of the reverse process, noised to that step.
+A variational autoencoder for each modality, and one diffusion over their posterior means. At every
+step of the reverse process the given latents are noised to that step and put in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from shalabench.api import (
-    DataSpec,
-    Model,
-    Optimiser,
-    Rng,
-    Settings,
-    Stage,
-    Views,
-    register_model,
-    setting,
-)
+from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.diffusion import correct
-from shalabench.nets.latents import (
-    LatentDiffusion,
-    LatentDiffusionConfig,
-    LatentTraining,
-    UnimodalCoders,
-)
+from shalabench.nets.diffusion import Denoiser, Revise, correct
+from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
 _CODE = "SBM code (rooshenasgroup/sbmae), extended PolyMNIST"
 
@@ -56,12 +39,12 @@ class SBMPriorConfig(LatentDiffusionConfig):
 
 
 class SBMConfig(Settings):
-    """Settings of both stages, with those of the published PolyMNIST experiment as defaults."""
+    """Settings of both stages; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network()
     latent_dim: int = setting(64, "D, size of each modality's latent.", f"{_CODE}: size_z", ge=1)
     beta: float = setting(
-        0.5, "Factor of the KL divergences.", f"{_CODE}: beside the squared error", ge=0
+        0.5, "Factor of the KL divergences.", f"{_CODE}: there added to the squared error", ge=0
     )
     steps: int = setting(
         47_000, "Updates of the autoencoders.", f"{_CODE}: 200 epochs of 60,000 at 256", ge=1
@@ -76,80 +59,41 @@ class SBMConfig(Settings):
     paper="Wesego, Rooshenas: Score-Based Multimodal Autoencoder (TMLR 2024)",
     version=1,
 )
-class SBM(Model):
-    """Variational autoencoders apart; a joint score model; given latents replaced at every step.
+class SBM(DiffusedLatents):
+    """Separate autoencoders and a joint score model that replaces given latents at every step.
 
-    Differences from the authors' code. The variance-preserving diffusion is in T discrete steps
-    with Ho et al.'s variances; theirs ends at beta = 5, where a fifth of the signal is left. Their
-    score network is a convolutional U-Net on latents folded into 8 x 8 images; here it is ShaLa's,
-    for equal capacity. A given latent is noised with noise; their sampling scripts scale the latent
-    itself in its place. The likelihood is the dataset's, and theirs the squared error, so that beta
-    does not mean quite the same. Incomplete tuples, which they do not treat, keep the time T and
-    pure noise in place of an absent latent. Their further guidance by an energy between pairs of
-    modalities is not contained.
+    Differences from the authors' code:
+
+    * The variance-preserving diffusion has T discrete steps with Ho et al.'s variances; theirs ends
+      at beta = 5, where a fifth of the signal is left.
+    * The denoiser is ShaLa's, for equal capacity; theirs is a convolutional U-Net on latents folded
+      into 8 x 8 images.
+    * A given latent is noised with Gaussian noise; their sampling scripts use the scaled latent.
+    * The likelihood is the dataset's; theirs is the squared error, so beta differs in scale.
+    * Incomplete tuples are supported: an absent latent has the time T and is pure noise.
+    * Their guidance by an energy between pairs of modalities is left out.
     """
 
     Config = SBMConfig
-    max_given = None
-    incomplete = True
 
     def __init__(self, spec: DataSpec, config: SBMConfig):
-        super().__init__(spec, config)
-        self.coders = UnimodalCoders(spec, config.network, config.latent_dim, variational=True)
-        self.diffusion = LatentDiffusion(len(spec.modalities), config.latent_dim, config.prior)
-
-    def stages(self) -> list[Stage]:
-        c = self.config
-        training = LatentTraining(
-            self.coders, self.diffusion, c.beta, scale=self.config.prior.standardise
+        super().__init__(
+            spec, config, variational=True, beta=config.beta, scale=config.prior.standardise
         )
-        return training.stages(c.optimiser, c.steps, c.batch_size)
 
-    def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
-        """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
-        diffusion, prior = self.diffusion, self.config.prior
-        kept = self.coders.given(given, diffusion.mean.device)
-        denoiser = diffusion.denoise(torch.zeros_like(kept))  # all modalities at the same time
-        clean = torch.zeros(n, *diffusion.mean.shape, device=diffusion.mean.device)
-        if given:
-            latents = self.coders.encode(given)
-            if kept.all():
-                return latents
-            clean = diffusion.standardise(latents)
+    def hold(self, kept: Tensor, clean: Tensor, rng: Rng) -> tuple[Denoiser, Revise]:
+        """Replace given latents by noised ones at every step, then correct the others."""
+        schedule, prior = self.diffusion.schedule, self.config.prior
+        denoiser = self.diffusion.denoise(torch.zeros_like(kept))  # all modalities at one time
         noise, langevin = rng.fork("given"), rng.fork("corrector")
 
         def replace(z: Tensor, t: int) -> Tensor:
-            times = torch.full((n,), t, device=z.device)
-            held = diffusion.schedule.diffuse(clean, times, noise.normal(*z.shape))
-            z = torch.where(kept[:, None], held, z)
+            times = torch.full((len(z),), t, device=z.device)
+            noised = schedule.diffuse(clean, times, noise.normal(*z.shape))
+            z = torch.where(kept[:, None], noised, z)
             for _ in range(prior.corrections if t else 0):
-                moved = correct(denoiser, diffusion.schedule, z, t, prior.ratio, langevin)
-                z = torch.where(kept[:, None], held, moved)
+                moved = correct(denoiser, schedule, z, t, prior.ratio, langevin)
+                z = torch.where(kept[:, None], noised, moved)
             return z
 
-        return diffusion.generate(n, rng, denoiser, replace)
-
-    def encode(self, given: Views, rng: Rng) -> Tensor:
-        """The concatenated latents `[B, M D]`: posterior means, and samples where nothing is given.
-
-        The concatenation is what this method has for a shared latent.
-        """
-        return self.complete(given, len(next(iter(given.values()))), rng).flatten(1)
-
-    def prior(self, n: int, rng: Rng) -> Tensor:
-        """Samples `[n, M D]` of the diffusion over all latents."""
-        return self.complete({}, n, rng).flatten(1)
-
-    def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means of all modalities at concatenated latents `[n, M D]`."""
-        return self.coders.decode(z.unflatten(1, (-1, self.config.latent_dim)), self.spec.names)
-
-    def sample(self, n: int, rng: Rng) -> Views:
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
-
-    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
-        z = self.complete(given, len(next(iter(given.values()))), rng.fork("shared"))
-        return self.coders.decode(z, targets)
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        return self.coders.reconstruct(views, rng)
+        return denoiser, replace

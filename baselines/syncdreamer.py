@@ -1,7 +1,7 @@
 """SyncDreamer (Liu, Lin, Zeng, Long, Liu, Komura, Wang, ICLR 2024), in pixels and from scratch.
 
-A diffusion of all views of an object at once. Each view's denoiser knows one given view, and looks
-into a volume that is built from all noisy views at every step.
+A diffusion of all views of an object at once. The denoiser of each view gets one given view, and
+attends to a volume that is built from all noisy views at every step.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ from shalabench.nets.backbones import EncoderNetwork, encoder, initialise
 from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
 from shalabench.nets.precision import widen
 from shalabench.nets.unet import Attend, UNet
+from shalabench.nets.viewpoints import why_no_views
 from shalabench.nets.volumes import SharedVolume, VolumeConfig
 
 _CODE = (
     "SyncDreamer code, configs/syncdreamer.yaml and sync_dreamer.py (reproduction/syncdreamer.md)"
 )
-_SCRATCH = "our choice: the published denoiser is Zero123's, trained elsewhere"
+_SCRATCH = "our choice: the published denoiser is a pretrained Zero123"
 _HARMONICS = 4
-_OBJECTS = 16  # generated at a time: the frusta of all views of one take megabytes
+_OBJECTS = 16  # objects generated at a time: the frusta of one object's views take megabytes
 _NORM = 1e-6
 
 
 class SyncDreamerConfig(Settings):
-    """Settings, with the published ones as defaults where they carry over to pixels."""
+    """Settings; the defaults are the published ones where these apply to pixels."""
 
     network: EncoderNetwork = EncoderNetwork(
         family="conv", activation="silu", initialisation="kaiming"
     )
     patch: int = setting(
-        1, "Side of the squares of pixels that are channels to the networks.", "our choice", ge=1
+        1, "Side of the pixel blocks that the networks get as channels.", "our choice", ge=1
     )
     width: int = setting(
         128, "Channels of the denoiser, a multiple of 8.", _SCRATCH, ge=8, multiple_of=8
@@ -60,27 +61,29 @@ class SyncDreamerConfig(Settings):
     bottom: int = setting(4, "Largest side of the denoiser's lowest resolution.", _SCRATCH, ge=2)
     absolute: bool = setting(
         False,
-        "Tell the denoiser also which view of the rig the target is, as all other methods know.",
-        "the paper tells only the angle to the given view, whose azimuth it does not know",
+        "Give the denoiser the number of the target view in the rig, which other methods have.",
+        "the paper gives only the angle to the given view, whose azimuth is unknown",
     )
     volume: VolumeConfig = VolumeConfig()
     timesteps: int = setting(1000, "T, steps of the forward process.", _CODE, ge=2)
     schedule: Literal["cosine", "linear"] = setting(
-        "cosine", "Forward variances, before the end is made pure noise.", "our choice: for pixels"
+        "cosine",
+        "Forward variances, before the end is made pure noise.",
+        "our choice: for pixels",
     )
     prediction: Literal["velocity", "data"] = setting(
         "velocity",
         "What the denoiser returns.",
-        "ours: the code's, noise, failed on white backgrounds (reproduction/view-synthesis.md)",
+        "our choice: the code's noise prediction failed on white (reproduction/view-synthesis.md)",
     )
     drop: float = setting(
         0.05,
-        "Probability of each of five droppings of the condition.",
-        f"{_CODE}: drop_conditions' slots, of which the released settings use none",
+        "Probability of each of five ways to drop the condition.",
+        f"{_CODE}: drop_conditions, which the released settings do not use",
         ge=0,
         le=0.2,
     )
-    guidance: float = setting(2.0, "Weight of the conditional prediction; 1 for it alone.", _CODE)
+    guidance: float = setting(2.0, "Weight of the conditional prediction; 1 is no guidance.", _CODE)
     sampling_steps: int = setting(50, "Denoiser calls a sample.", f"{_CODE}: 50 to 200", ge=1)
     stochastic: bool = setting(
         True, "Noise anew at each sampling step (DDIM with eta = 1), or none.", f"{_CODE}: eta 1"
@@ -98,12 +101,12 @@ class SyncDreamerConfig(Settings):
 
 
 class _Condition:
-    """What the views of some objects are generated from.
+    """The conditions from which the views of some objects are generated.
 
     Attributes:
-        image: `[B, C, H, W]`, the given view in -1..1, as channels of patches.
-        first: `[B]` int64, number of the given view, which is the first of the rolled ones.
-        kept: `[B, 3]` float, 1 where embedding, image and volume are used, else 0.
+        image: `[B, C, H, W]`, the given view in [-1, 1], with patches as channels.
+        first: `[B]` int64, number of the given view, which comes first in the rolled order.
+        kept: `[B, 3]` float, 1 if the embedding, the image or the volume is used, else 0.
     """
 
     def __init__(self, image: Tensor, first: Tensor, kept: Tensor):
@@ -114,7 +117,7 @@ class _Condition:
 
 
 class _ViewDenoiser(nn.Module):
-    """One noisy view given another and the angle between them: what Zero123 is to the paper."""
+    """Denoises one view given another and the angle between them, as Zero123 in the paper."""
 
     def __init__(self, spec: DataSpec, config: SyncDreamerConfig):
         super().__init__()
@@ -135,7 +138,7 @@ class _ViewDenoiser(nn.Module):
         self.patch, self.absolute = config.patch, config.absolute
 
     def embed(self, image: Tensor) -> Tensor:
-        """Given views in patches to vectors `[B, F]`."""
+        """Vectors `[B, F]` of given views in patches."""
         return self.look((functional.pixel_shuffle(image, self.patch) + 1) / 2)
 
     def forward(
@@ -147,7 +150,7 @@ class _ViewDenoiser(nn.Module):
         known: _Condition,
         attend: Attend | None = None,
     ) -> Tensor:
-        """Predict from noisy views `[B, C, H, W]` that lie `target` `[B]` views from the given."""
+        """Predict from noisy views `[B, C, H, W]`, `target` `[B]` views after the given one."""
         kept = known.kept
         parts = [embedding * kept[:, :1], self._harmonics(target), kept[:, :2]]
         if self.absolute:
@@ -157,7 +160,7 @@ class _ViewDenoiser(nn.Module):
         return self.unet(x, t, image, vector, attend)
 
     def _harmonics(self, number: Tensor) -> Tensor:
-        """Sines and cosines `[B, 8]` of multiples of the angle at which a view lies."""
+        """Sines and cosines `[B, 8]` of multiples of a view's angle."""
         multiples = 1 + torch.arange(_HARMONICS, device=number.device)
         angle = 2 * math.pi / self.views * number[:, None] * multiples
         return torch.cat([angle.sin(), angle.cos()], 1)
@@ -171,16 +174,17 @@ class _ViewDenoiser(nn.Module):
 class SyncDreamer(Model):
     """All views denoised together, synchronised at every step by a volume.
 
-    Kept: one t for all views of an object; the volume from the noisy views, its frusta and the
-    depth-wise attention; one random target view an object in the loss; the first stage frozen in
-    the second; guidance. Views are rolled so that the given one comes first.
+    Kept from the authors' code: one t for all views of an object; the volume, its frusta and the
+    depth-wise attention; one random target view in the loss; a frozen first stage in the second;
+    guidance. Views are rolled so that the given one comes first.
 
-    Differences from the authors' code. Nothing is pretrained: the first stage is trained here in
-    the place of Zero123, in pixels, and a small encoder stands for CLIP's. The denoiser predicts
-    velocities and the schedule ends in pure noise. The given view is one of the rig's, at its
-    elevation. Conditions are dropped in training (the released settings drop none); a dropped
-    condition also drops the rolling, so that what is generated from nothing faces as the data do.
-    One more slot drops embedding and image together, for joint samples.
+    Differences from the authors' code:
+
+    * Nothing is pretrained. The first stage replaces Zero123, in pixels, and a small encoder CLIP.
+    * The denoiser predicts velocities, and the schedule ends in pure noise.
+    * The given view is one of the rig's views, at its elevation.
+    * Training drops conditions; the released settings drop none. Without image and embedding, views
+      are not rolled, so that joint samples have the orientation of the data.
     """
 
     Config = SyncDreamerConfig
@@ -205,13 +209,12 @@ class SyncDreamer(Model):
 
     @classmethod
     def skip(cls, spec: DataSpec, config: SyncDreamerConfig) -> str | None:
-        if any(m.kind != "image" or m.camera is None for m in spec.modalities):
-            return "SyncDreamer generates views of objects: every modality must have a camera."
-        channels, height, width = spec.modalities[0].shape
-        if any(m.shape != (channels, height, width) for m in spec.modalities) or height != width:
-            return "SyncDreamer's views are squares of one size, and these are not."
-        if height % config.patch:
-            return f"Views of {height} pixels cannot be cut into patches of {config.patch}."
+        reason = why_no_views(spec, least=1)
+        if reason:
+            return reason
+        side = spec.modalities[0].shape[1]
+        if side % config.patch:
+            return f"Views of {side} pixels cannot be cut into patches of {config.patch}."
         if not _is_ring(spec):
             return (
                 "SyncDreamer rolls its views, so the cameras must lie on a ring around the z axis "
@@ -268,20 +271,17 @@ class SyncDreamer(Model):
         with torch.no_grad():
             embedding = self.single.embed(known.image)
         output = self.single(x[rows, target], t, target, embedding, known, attend)
-        aim = schedule.target(views, t, noise)[rows, target]
-        return self._error(output, aim)
+        return self._error(output, schedule.target(views, t, noise)[rows, target])
 
     def _error(self, output: Tensor, aim: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = (widen(output) - aim).square().mean()
-        return loss, {}
+        return (widen(output) - aim).square().mean(), {}
 
     def _draw(self, views: Views, rng: Rng) -> tuple[Tensor, _Condition, Tensor, Tensor, Tensor]:
-        """What an update is about.
+        """Draw the conditions, target view, time and noise of an update.
 
         Returns:
-            The views `[B, N, C, H, W]`, rolled; what is known of them; the number of the target
-            view in the rolled order `[B]`; one t for all views of an object `[B]`; the noise
-            `[B, N, C, H, W]`.
+            The rolled views `[B, N, C, H, W]`; the conditions; the target's number in the rolled
+            order `[B]`; one t for all views of an object `[B]`; the noise `[B, N, C, H, W]`.
         """
         x = torch.stack([self._patches(views[name]) for name in self.spec.names], 1)
         b, n = x.shape[:2]
@@ -295,7 +295,7 @@ class SyncDreamer(Model):
         return self._schedule.steps
 
     def _drop(self, image: Tensor, first: Tensor, rng: Rng) -> _Condition:
-        """Drop embedding, image, volume, both of the first two, or all, each with `drop`."""
+        """Drop embedding, image, volume, the first two, or all, each with probability `drop`."""
         slot = (rng.uniform(len(image)) / max(self.config.drop, _NORM)).long().clamp(max=5)
         table = [[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
         kept = image.new_tensor(table)[slot]
@@ -318,7 +318,7 @@ class SyncDreamer(Model):
                 f"{', '.join(given)}. Give one of them."
             )
         for name in (*given, *targets):
-            self.spec[name]  # a KeyError that names what is unknown
+            self.spec[name]  # a KeyError names an unknown modality
         [(name, image)] = given.items()
         first = torch.full((len(image),), self.spec.names.index(name), device=image.device)
         image = self._patches(image)
@@ -329,7 +329,7 @@ class SyncDreamer(Model):
         return next(self.parameters()).device
 
     def _views(self, known: _Condition, targets: Sequence[str], rng: Rng) -> Views:
-        """All views of every object, some objects at a time."""
+        """The targets of every object, some objects at a time."""
         parts = [
             self._generate(
                 known[start : start + _OBJECTS],
@@ -342,7 +342,7 @@ class SyncDreamer(Model):
         return {name: x[:, number] for name, number in numbers.items()}
 
     def _generate(self, known: _Condition, rng: Rng) -> Tensor:
-        """All views `[B, N, C, H, W]` in the data's order."""
+        """All views `[B, N, C, H, W]` in the order of the data."""
         schedule = self._schedule.to(self._device)
         embedding = self.single.embed(known.image)
 
@@ -371,7 +371,7 @@ class SyncDreamer(Model):
         flat, each = x.flatten(0, 1), known[rows]
         output = self.single(flat, times, target, embedding[rows], each, attend)
         if self.config.guidance != 1:
-            # Without its condition a view is one of the rig's, so its number is the data's.
+            # Unconditional views are not rolled, so a view has its number in the data.
             absolute = (target + each.first) % n
             nothing = _Condition(each.image, 0 * each.first, torch.zeros_like(each.kept))
             free = self.single(flat, times, absolute, embedding[rows], nothing)
@@ -387,14 +387,14 @@ def _roll(x: Tensor, first: Tensor) -> Tensor:
 
 
 def _is_ring(spec: DataSpec) -> bool:
-    """Whether each camera is the first, turned about the world's z by its share of a circle."""
+    """Whether camera k is the first one, turned by k / N of a circle about the world's z."""
     start, n = spec.modalities[0].camera, len(spec.modalities)
     for k, modality in enumerate(spec.modalities):
         camera, angle = modality.camera, 2 * math.pi * k / n
         cosine, sine = math.cos(angle), math.sin(angle)
         turned = [(x * cosine - y * sine, x * sine + y * cosine, z) for x, y, z in start.rotation]
-        own = [*sum(camera.rotation, ()), *camera.translation, *camera.focal, *camera.centre]
-        due = [*sum(turned, ()), *start.translation, *start.focal, *start.centre]
-        if not all(math.isclose(a, b, abs_tol=1e-5) for a, b in zip(own, due, strict=True)):
+        actual = [*sum(camera.rotation, ()), *camera.translation, *camera.focal, *camera.centre]
+        expected = [*sum(turned, ()), *start.translation, *start.focal, *start.centre]
+        if not all(math.isclose(a, b, abs_tol=1e-5) for a, b in zip(actual, expected, strict=True)):
             return False
     return True

@@ -1,7 +1,7 @@
-"""The modality classifiers that judge coherence: networks, training, and weights with digests."""
+"""Classifiers of each modality, by which coherence is measured: networks, training, weights."""
 
-from classifiers.accuracy import measure_accuracy
+from classifiers.attributes import measure_answers
 from classifiers.training import train, train_all
 from classifiers.weights import NotShipped, load, save
 
-__all__ = ["NotShipped", "load", "measure_accuracy", "save", "train", "train_all"]
+__all__ = ["NotShipped", "load", "measure_answers", "save", "train", "train_all"]

@@ -1,4 +1,4 @@
-"""What a classifier is asked about a modality: its class, or the attributes that were drawn."""
+"""What a classifier predicts from a view: its class, or the attributes that were drawn."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _BATCH = 1000
 _SMOOTHING = 0.05
 
 
-def judged(spec: DataSpec) -> tuple[Modality, ...]:
-    """The modalities that classifiers are for: all where there are classes, images where there
-    are attributes, else none.
+def classified(spec: DataSpec) -> tuple[Modality, ...]:
+    """The modalities that have classifiers.
+
+    All modalities of data with classes, the images of data with attributes, none of other data.
     """
     if spec.classes:
         return spec.modalities
@@ -22,23 +23,29 @@ def judged(spec: DataSpec) -> tuple[Modality, ...]:
 
 
 def questions(spec: DataSpec) -> dict[str, int]:
-    """Number of possible answers to each question that a classifier's logits answer in turn."""
+    """Number of possible answers to each question, in the order of the classifier's logits."""
     if spec.classes:
         return {"class": spec.classes}
     return {a.name: len(a.values) for a in spec.grammar.attributes}
 
 
 def answers(spec: DataSpec, data: Split) -> Tensor:
-    """The right answers, int64 `[N, questions]`."""
+    """The labels of every question, int64 `[N, Q]`."""
     return data.labels[:, None] if spec.classes else data.facts["attributes"]
 
 
 def loss(spec: DataSpec, logits: Tensor, right: Tensor) -> Tensor:
-    """Mean cross-entropy over questions, of logits `[B, all answers]` and answers `[B, Q]`."""
+    """Mean cross-entropy over the questions.
+
+    Args:
+        spec: What the data consist of.
+        logits: `[B, A]`, the logits of all questions side by side.
+        right: `[B, Q]`, the labels.
+    """
     parts = logits.float().split(list(questions(spec).values()), dim=1)
     terms = [
-        functional.cross_entropy(part, own, label_smoothing=_SMOOTHING)
-        for part, own in zip(parts, right.unbind(1), strict=True)
+        functional.cross_entropy(part, label, label_smoothing=_SMOOTHING)
+        for part, label in zip(parts, right.unbind(1), strict=True)
     ]
     return sum(terms) / len(terms)
 
@@ -47,13 +54,13 @@ def loss(spec: DataSpec, logits: Tensor, right: Tensor) -> Tensor:
 def measure_answers(
     network: nn.Module, modality: Modality, spec: DataSpec, data: Split
 ) -> dict[str, float]:
-    """Part of a split's views that are answered right, by question, in [0, 1].
+    """Accuracy on a split for each question, in [0, 1].
 
     Args:
         network: In eval mode, on the split's device.
         modality: The one it classifies.
         spec: What the data consist of.
-        data: A split with the right answers.
+        data: A labelled split.
     """
     asked, right = questions(spec), answers(spec, data)
     hits = torch.zeros(len(asked), dtype=torch.int64, device=data.device)

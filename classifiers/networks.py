@@ -1,4 +1,4 @@
-"""The classifiers' networks: one family for images, one for texts, and the published one."""
+"""Networks of the classifiers: for images, for texts, and PolyMNIST's published one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TextClassifier(nn.Module):
 
 
 class PublishedClassifier(nn.Module):
-    """PolyMNIST's published classifier, for its own weights (reproduction/metrics.md)."""
+    """PolyMNIST's published classifier, into which its weights fit (reproduction/metrics.md)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training of the modalities' classifiers."""
+"""Training of the classifiers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from classifiers.attributes import answers, judged, loss, measure_answers, questions
+from classifiers.attributes import answers, classified, loss, measure_answers, questions
 from classifiers.networks import build
 from classifiers.weights import SHIPPED, save
 from shalabench.api import (
@@ -34,9 +34,10 @@ class _Plan:
     peak_rate: float
 
 
-# 256,000 views: beyond this the validation accuracy on PolyMNIST stands still.
+# 256,000 views; more do not raise the validation accuracy on PolyMNIST.
 _CLASSES = _Plan(128, 2_000, 1e-2)
-# Small batches teach nine attributes sooner: on birds .942 after 58,000 views, .921 after 64,000.
+# Batches of 32 learn nine attributes from fewer views than batches of 128: on birds they reach
+# .942 after 58,000 views, against .921 after 64,000.
 _ATTRIBUTES = _Plan(32, 8_000, 5e-3)
 
 
@@ -47,24 +48,24 @@ def train_all(
     command: str,
     updates: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Train and store one classifier a modality; behind `bench.py classifiers train`.
+    """Train and store one classifier for each modality, as `shala-bench classifiers train` does.
 
-    Nothing is chosen: the last weights are kept, and validation and test are read once each.
+    The weights of the last update are kept. Validation and test split are read once, at the end.
 
     Args:
-        dataset: Prepared, with classes or with attributes.
+        dataset: A prepared dataset with classes or attributes.
         device: Where to train.
-        out: Folder for the weights; the shipped ones of this dataset where None.
-        command: What the user typed, for the record.
+        out: Folder for the weights; None replaces the shipped weights of this dataset.
+        command: The command line, to be recorded beside the weights.
         updates: As for `train`.
 
     Yields:
-        A modality's entry in weights.json as soon as it is written, with the name of the
-        "modality".
+        The entry of each modality in weights.json once it is written, with the modality's name
+        under "modality".
     """
     spec, folder = dataset.spec, out or SHIPPED / dataset.spec.name
     splits = {name: dataset.split(name).to(device) for name in ("train", "validation", "test")}
-    for modality in judged(spec):
+    for modality in classified(spec):
         network = train(spec, modality, splits["train"], updates=updates)
         test, validation = (
             measure_answers(network, modality, spec, splits[name])
@@ -88,19 +89,19 @@ def train(
 ) -> nn.Module:
     """Train one modality's classifier on the training split.
 
-    A third of the image batches is blurred (3x3 mean) and all are shifted by up to a pixel in 28,
-    since the judged images are decoder means, which are softer than photographs.
+    A third of the image batches is blurred by a 3x3 mean, and all are shifted by up to one pixel
+    in 28. The images to classify later are decoder means, which are softer than the data.
 
     Args:
-        spec: What the data consist of; must have classes or attributes.
+        spec: What the data consist of: modalities, and classes or attributes.
         modality: The one to classify.
         data: The training split, on the training device.
         seed: Of the weights, the order and the augmentation.
-        updates: Number of updates, of 128 views for classes and of 32 for attributes; as many as
-            are known to suffice where None.
+        updates: Number of updates, each of 128 views for classes or 32 for attributes. None takes
+            the default: 2,000 for classes, 8,000 for attributes.
 
     Returns:
-        The network in eval mode, its weights rounded to float16 as they are stored.
+        The network in eval mode, its weights rounded to float16, as `save` stores them.
     """
     plan = _CLASSES if spec.classes else _ATTRIBUTES
     updates = updates or plan.updates
@@ -110,7 +111,7 @@ def train(
             data.device, memory_format=torch.channels_last
         )
         optimiser = torch.optim.AdamW(network.parameters(), lr=plan.peak_rate, weight_decay=0.02)
-        right = answers(spec, data)
+        labels = answers(spec, data)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.peak_rate, updates)
         precision = choose_precision("auto", data.device)
         for step in range(updates):
@@ -120,7 +121,7 @@ def train(
             with arithmetic(precision, data.device):
                 logits = network(_soften(x, modality, step, rng))
             optimiser.zero_grad()
-            loss(spec, logits, right[index]).backward()
+            loss(spec, logits, labels[index]).backward()
             optimiser.step()
             rate.step()
     return network.eval().half().float()

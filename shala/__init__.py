@@ -1,1 +1,1 @@
-"""ShaLa: multimodal shared latent generative modelling (Cui et al., AAAI 2026)."""
+"""ShaLa, the paper's method: multimodal shared latent generative modelling (AAAI 2026)."""

@@ -1,4 +1,4 @@
-"""The architectural inference model (section 3.3): features fused into one posterior."""
+"""The architectural inference model (section 3.3): all features fused into one posterior."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 
 
 class Inference(nn.Module):
-    """Stage 1: h_i = I_i(x_i), h = fuse(h_1..h_M), q(z|X) = N(mu(h), V(h)) (eq. 2), p(x_i|z).
+    """The networks of stage 1: features, the fused posterior, and decoders (eq. 2).
+
+    h_i = I_i(x_i), h = fuse(h_1..h_M), q(z|X) = N(mu(h), V(h)), and p(x_i|z).
 
     Args:
         spec: The data's modalities.
@@ -55,7 +57,7 @@ class Inference(nn.Module):
         return {n: view_of(self.spec[n], self.decoders[n](z)) for n in targets}
 
     def elbo(self, views: Views, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
-        """Minus the evidence lower bound with one posterior sample, mean over the batch.
+        """Minus the evidence lower bound, from one posterior sample, mean over the batch.
 
         Args:
             views: All modalities, `[B, ...]` each.
@@ -63,8 +65,8 @@ class Inference(nn.Module):
             rng: Noise of the posterior sample.
 
         Returns:
-            The scalar to descend, and minus the weighted log-likelihood of each modality and the
-            divergence, in nats.
+            The scalar to descend; and the terms to log in nats: minus the weighted log-likelihood
+            of each modality, and the divergence.
         """
         posterior = self.posterior(self.features(views))
         z = draw(posterior, rng)[0]  # [B, D]

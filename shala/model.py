@@ -1,4 +1,4 @@
-"""ShaLa as a benchmark model: its settings, its two stages, and what it can do."""
+"""ShaLa as a model of the benchmark: settings, two training stages, generation and transfer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is enco
 
 
 class ShaLaConfig(Settings):
-    """Settings of both stages."""
+    """Settings of the inference model and of the diffusion prior."""
 
     network: Network = Network()
     latent_dim: int = setting(
@@ -56,7 +56,7 @@ class ShaLaConfig(Settings):
 
 @register_model("shala", paper="Cui, Chen, Zhang, Klenk: ShaLa (AAAI 2026)", version=1)
 class ShaLa(Model):
-    """Deterministic encoders fused into one posterior, and a diffusion prior over its latent."""
+    """Deterministic features fused into one posterior, and a diffusion prior over its latent."""
 
     Config = ShaLaConfig
     max_given = None
@@ -67,9 +67,7 @@ class ShaLa(Model):
             spec, config.network, config.latent_dim, config.feature_dim, config.fusion_width
         )
         self.prior_net = DiffusionPrior(spec, config.prior, config.latent_dim, config.feature_dim)
-        if (
-            config.prior.condition == "view"
-        ):  # Table 5: condition on x_j, through encoders of its own
+        if config.prior.condition == "view":  # Table 5: condition on x_j by separate encoders
             self.prior_net.encoders = nn.ModuleDict()
             for modality in spec.modalities:
                 trunk = encoder(modality, config.network)
@@ -139,7 +137,7 @@ class ShaLa(Model):
         return self.prior_net.loss(z0, h, which, rng), {}
 
     def _encode_drawn(self, views: Views, which: Tensor) -> Tensor:
-        """Conditions `[B, F]` of the drawn modalities `[B]`; no other view is encoded."""
+        """Conditions `[B, F]` of the drawn modalities `[B]`; only these views are encoded."""
         drawn = {name: views[name][which == m] for m, name in enumerate(self.spec.names)}
         grouped = torch.cat(list(self._conditions(drawn).values()))
         return grouped[which.argsort(stable=True).argsort()]
@@ -150,7 +148,10 @@ class ShaLa(Model):
         return self.inference.features(given)
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
-        """A sample `[B, D]` of q(z|X) given all modalities, else of the conditioned prior."""
+        """A latent sample `[B, D]` given some modalities.
+
+        It is drawn from q(z|X) if all modalities are given, else from the conditional prior.
+        """
         if set(given) == set(self.spec.names):
             return draw(self.inference.posterior(self.inference.features(given)), rng)[0]
         n = len(next(iter(given.values())))
@@ -164,12 +165,12 @@ class ShaLa(Model):
         )
 
     def trace(self, n: int, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
-        """What the latents of `prior` pass through on their way from noise (Figure 4)."""
+        """The latents of `prior` at several times of the reverse process (Figure 4)."""
         start = self.prior_net.noise(n, rng.fork("start"))
         return self.prior_net.trace(start, times, rng.fork("reverse"))
 
     def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means at latents `[n, D]`; no randomness is left."""
+        """Decoder means at latents `[n, D]`; `rng` is not used."""
         return self.inference.decode(z, self.spec.names)
 
     def sample(self, n: int, rng: Rng) -> Views:

@@ -51,12 +51,12 @@ class PriorConfig(Settings):
     )
     condition: Literal["feature", "view"] = setting(
         "feature",
-        "Condition on h_j, or on x_j through an encoder of its own.",
+        "Condition on h_j, or on x_j through a separate encoder.",
         "section 3.4; Table 5",
     )
     adapters: bool = setting(
         False,
-        "Whether each modality's condition passes a linear map of its own, the identity at first.",
+        "Give each modality's condition a linear map, which starts as the identity.",
         f"{_OPEN}; features of different encoders share no coordinates",
     )
     guidance: float = setting(
@@ -75,11 +75,11 @@ class PriorConfig(Settings):
 
 
 SAMPLING = ("guidance", "several", "sampler", "sampling_steps")
-"""Settings that training does not read."""
+"""Settings that matter in sampling only."""
 
 
 class DiffusionPrior(nn.Module):
-    """p(z) and p(z | h_j) by one denoiser, on standardised latents and features.
+    """One denoiser for p(z) and p(z | h_j), on standardised latents and features.
 
     Args:
         spec: The data's modalities.
@@ -93,7 +93,7 @@ class DiffusionPrior(nn.Module):
         self.config, self.names = config, spec.names
         modalities = len(spec.modalities)
         self.denoiser = VectorDenoiser(latent, feature, config.width, config.blocks)
-        # One token a modality tells whose feature it is; the last stands for no condition.
+        # One token for each modality marks its features; the last token means no condition.
         self.tokens = nn.Parameter(torch.randn(modalities + 1, feature))
         self.adapters = (
             nn.Parameter(torch.eye(feature).repeat(modalities, 1, 1)) if config.adapters else None
@@ -105,12 +105,12 @@ class DiffusionPrior(nn.Module):
         self._schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
 
     def fit_scale(self, mean: Tensor, std: Tensor, features: Tensor | None) -> None:
-        """Take the standardisation from the training data.
+        """Set the standardisation by the training data.
 
         Args:
             mean: Posterior means `[N, D]`.
             std: Posterior standard deviations `[N, D]`.
-            features: `[M, N, F]`, or None where the condition is learned in this stage.
+            features: `[M, N, F]`, or None if this stage trains the condition's encoders.
         """
         self.latent_mean.copy_(mean.mean(0))
         self.latent_std.copy_((mean.var(0) + std.square().mean(0)).sqrt())
@@ -119,13 +119,13 @@ class DiffusionPrior(nn.Module):
             self.feature_std.copy_(features.std(1).clamp(min=1e-6))
 
     def loss(self, z0: Tensor, features: Tensor, which: Tensor, rng: Rng) -> Tensor:
-        """Denoising error with random conditions (eq. 7), mean over the batch.
+        """Denoising error under randomly dropped conditions (eq. 7), mean over the batch.
 
         Args:
             z0: Posterior samples `[B, D]`.
             features: h_j `[B, F]` of the drawn modality.
             which: j, `[B]` int64.
-            rng: Noise, times, and which conditions are dropped.
+            rng: Noise, times, and the choice of the dropped conditions.
         """
         condition = self.condition(features, which)
         if self.config.blur:
@@ -137,20 +137,25 @@ class DiffusionPrior(nn.Module):
         return denoising_loss(denoiser, self.schedule, z0, rng).mean()
 
     def condition(self, features: Tensor, which: Tensor) -> Tensor:
-        """Standardised features `[B, F]`, adapted, with the token of their modality `[B]` added."""
+        """Standardised features `[B, F]` through the adapters, plus the token of their modality.
+
+        Args:
+            features: h_j `[B, F]`.
+            which: j, `[B]` int64.
+        """
         scaled = (widen(features) - self.feature_mean[which]) / self.feature_std[which]
         if self.adapters is not None:
             own = functional.one_hot(which, len(self.adapters)).to(scaled.dtype)  # [B, M]
-            placed = own[:, :, None] * scaled[:, None]  # [B, M, F], zeros but for the own modality
+            placed = own[:, :, None] * scaled[:, None]  # [B, M, F], zero for all other modalities
             scaled = placed.flatten(1) @ self.adapters.flatten(0, 1)
         return scaled + self.tokens[which]
 
     def noise(self, n: int, rng: Rng) -> Tensor:
-        """z_T, `[n, D]`."""
+        """Standard noise z_T, `[n, D]`."""
         return rng.normal(n, len(self.latent_mean))
 
     def perturb(self, z0: Tensor, t: int, rng: Rng) -> Tensor:
-        """t steps of the forward process from latents `[B, D]`; standardised z_t."""
+        """Standardised z_t after t steps of the forward process from latents `[B, D]`."""
         z0 = (z0 - self.latent_mean) / self.latent_std
         times = torch.full((len(z0),), t, device=z0.device)
         return self.schedule.diffuse(z0, times, rng.normal(*z0.shape))
@@ -170,15 +175,15 @@ class DiffusionPrior(nn.Module):
 
         Args:
             z: Standardised z_start, `[B, D]`.
-            features: h_j `[B, F]` of the given modalities; empty for unconditional samples.
+            features: h_j `[B, F]` of the given modalities; empty samples p(z).
             rng: Noise of the ancestral sampler, and the choice among several given modalities.
-            start: The t of `z`; T where None.
-            several: What to do with several given modalities; the settings' choice where None.
-            guidance: w; the settings' where None.
-            revise: As the samplers take it; called with standardised z_t at each of the times.
+            start: The t of `z`; None is T.
+            several: How to use several given modalities; None takes the setting.
+            guidance: w; None takes the setting.
+            revise: Called with standardised z_t at each time, as the samplers do.
 
         Returns:
-            Latents `[B, D]` in the scale of the posterior.
+            Latents `[B, D]` on the scale of the posterior.
         """
         denoiser = self._guided(features, len(z), rng, several or self.config.several, guidance)
         if self.config.sampler == "ddim":
@@ -189,7 +194,7 @@ class DiffusionPrior(nn.Module):
         return self._rescale(z)
 
     def trace(self, z: Tensor, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
-        """What the unconditional reverse process passes through on its way.
+        """The latents at several times of the unconditional reverse process.
 
         Args:
             z: z_T, `[B, D]`.
@@ -197,8 +202,8 @@ class DiffusionPrior(nn.Module):
             rng: As `generate` takes it.
 
         Returns:
-            Latents `[B, D]` in the scale of the posterior by t / T, at those times of the sampler
-            that are nearest to the ones asked for.
+            Latents `[B, D]` on the scale of the posterior, by t / T. The sampler does not stop at
+            every time, so each entry is at its time nearest to a wanted one.
         """
         passed: dict[int, Tensor] = {}
 
@@ -212,7 +217,7 @@ class DiffusionPrior(nn.Module):
         return {t / steps: self._rescale(passed[t]) for t in nearest}
 
     def _rescale(self, z: Tensor) -> Tensor:
-        """Standardised latents `[B, D]` in the scale of the posterior."""
+        """Standardised latents `[B, D]` on the scale of the posterior."""
         return z * self.latent_std + self.latent_mean
 
     def _guided(
@@ -240,7 +245,7 @@ class DiffusionPrior(nn.Module):
 
         def guided(z: Tensor, t: Tensor) -> Tensor:
             conditional = sum(denoiser(z, t) for denoiser in bound) / len(bound)
-            # Ho and Salimans 2022, eq. 6; every kind of prediction is affine in the noise.
+            # Ho and Salimans 2022, eq. 6; valid for every prediction, as all are affine in noise.
             return conditional if w == 0 else (1 + w) * conditional - w * free(z, t)
 
         return guided

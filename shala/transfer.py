@@ -1,4 +1,4 @@
-"""Latent style transfer (section 4.4): forget details, regenerate them from a reference."""
+"""Latent style transfer (section 4.4): details are noised away and regenerated."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def transfer_latent(
     rng: Rng,
     guidance: float | None = None,
 ) -> Tensor:
-    """K forward steps from the source, then the reverse process given the reference.
+    """Take K forward steps from the source, then the reverse process given the reference.
 
     Args:
         prior: The trained second stage.
         source: Posterior samples z of the source, `[B, D]`.
-        reference: Features h_j of the reference, `[B, F]` each; one of them is drawn for each item.
+        reference: Features h_j of the reference, `[B, F]` each; one is drawn for each item.
         strength: K / T, in (0, 1].
         rng: Noise of the forward steps and of the sampler.
-        guidance: w of the reverse process; the settings' where None.
+        guidance: w of the reverse process; None takes the setting.
 
     Returns:
         Latents `[B, D]`.

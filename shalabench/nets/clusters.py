@@ -1,4 +1,4 @@
-"""A mixture with learned means as a prior, and the pruning of its components."""
+"""A mixture prior with learned means, and the pruning of its components."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from shalabench.nets.importance import expert_mean
 
 
 class ClusterPrior(nn.Module):
-    """p(z) = sum_c pi_c p(z|c): learned pi and means, scale 1 in every dimension.
+    """The prior p(z) = sum_c pi_c p(z|c) with learned pi and means, and scale 1.
 
     Args:
         clusters: C.
         dim: D, size of the latent.
-        laplace: Whether the components are Laplace, else Normal.
+        laplace: Whether the components are Laplace; else they are Normal.
     """
 
     def __init__(self, clusters: int, dim: int, laplace: bool):
@@ -27,16 +27,16 @@ class ClusterPrior(nn.Module):
         self.kind = Laplace if laplace else Normal
         self.logits = nn.Parameter(torch.zeros(clusters))
         self.means = nn.Parameter(torch.empty(clusters, dim).uniform_(-1, 1))
-        # Which clusters the pruning has kept; pi is that of the logits, renormalised over them.
+        # The clusters that the pruning has kept; pi is renormalised over them.
         self.register_buffer("kept", torch.ones(clusters, dtype=torch.bool))
 
     @property
     def log_pi(self) -> Tensor:
-        """`[C]`; minus infinity where a cluster is pruned."""
+        """Log pi `[C]`; minus infinity for a pruned cluster."""
         return _log_pi(self.logits, self.kept)
 
     def component_log_prob(self, z: Tensor) -> Tensor:
-        """Log p(z|c) of latents `[..., D]` under every cluster, `[..., C]`."""
+        """Log p(z|c) of latents `[..., D]` for every cluster, `[..., C]`."""
         scale = torch.ones_like(self.means)
         return self.kind(self.means, scale, validate_args=False).log_prob(z.unsqueeze(-2)).sum(-1)
 
@@ -49,7 +49,7 @@ class ClusterPrior(nn.Module):
         return (self.log_pi + self.component_log_prob(z)).logsumexp(-1)
 
     def draw(self, n: int, rng: Rng) -> Tensor:
-        """Latents `[n, D]` of the clusters that are kept."""
+        """Draw latents `[n, D]` from the mixture of the kept clusters."""
         gumbel = -torch.log(-torch.log(rng.uniform(n, len(self.logits))))
         cluster = (self.log_pi + gumbel).argmax(-1)  # [n], distributed as pi
         noise = rng.laplace if self.kind is Laplace else rng.normal
@@ -57,21 +57,21 @@ class ClusterPrior(nn.Module):
 
     @torch.no_grad()
     def prune(self, densities: Tensor, beta: float, present: Tensor | None = None) -> Tensor:
-        """Drop clusters one after another and keep the best set that was seen.
+        """Drop clusters one by one, and keep the best of the sets on the way.
 
-        The cluster with the least probability mass goes first: the mass of a tuple goes to the
-        cluster that most of its modalities choose, and is the largest of the q(c|z) averaged over
-        modalities. Best is the least beta H - l, with H the mean entropy of q(c|z) over log C and
-        l the mean of log p(z) over D (CMVAE code, 2024 release, prune_polyMNIST). One cluster
-        alone is never chosen: its entropy is 0 whatever the data.
+        The cluster with the least probability mass is dropped first. The mass of a tuple belongs to
+        the cluster that most of its modalities choose. It is the largest of the q(c|z) averaged
+        over modalities. The best set has the least beta H - l, where H is the mean entropy of
+        q(c|z) over log C, and l the mean of log p(z) over D (CMVAE code, 2024 release,
+        prune_polyMNIST). A single cluster is never chosen, since its entropy is always 0.
 
         Args:
             densities: log p(z|c) at a draw of every expert for every tuple, `[M, N, C]`.
             beta: Factor of the entropy.
-            present: `[N, M]` bool, or None where no modality is missing.
+            present: `[N, M]` bool; None if no modality is missing.
 
         Returns:
-            The objective `[C]` after 0, 1, ... C - 1 clusters were dropped.
+            The objective `[C]` after 0, 1, ... C - 1 clusters are dropped.
         """
         clusters, dim = self.means.shape
         kept, sets, objective = torch.ones_like(self.kept), [], []

@@ -1,9 +1,11 @@
-"""CUB's caption networks: those of MMVAE+'s and CMVAE's code (reproduction/mmvae-plus.md).
+"""CUB's caption networks from MMVAE+'s and CMVAE's code (reproduction/mmvae-plus.md).
 
-A caption is embedded as a picture of one channel, a row a token, and convolved with batch norm. Two
-departures: the published towers of z and w share one embedding, here each tower has its own; and
-the published code decodes each pair of expert and modality by itself, here a batch norm sees the
-draws of all experts together, and what stands in for absent modalities.
+A caption is embedded as an image of one channel with a row for each token, and convolved with batch
+normalisation. Two differences from the published code:
+
+* Its encoders of z and w share one embedding; here each has an embedding.
+* It decodes each pair of expert and modality separately. Here a batch norm gets the draws of all
+  experts together, including placeholders for absent modalities.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from torch import Tensor, nn
 
 from shalabench.api import Modality
 
-_EMBEDDING = 128  # columns of the picture
-_ENLARGED = 8  # times, by the decoder's last three convolutions
+_EMBEDDING = 128  # columns of the image
+_ENLARGED = 8  # factor by which the decoder's last three convolutions enlarge
 
 
 class CaptionEncoder(nn.Module):
@@ -23,14 +25,14 @@ class CaptionEncoder(nn.Module):
     Args:
         modality: A text of 32 tokens, or any multiple of 8.
         width: Multiple of the published channel counts.
-        private: Whether the latent is private; its tower lacks the last two convolutions.
+        private: Whether the latent is private; then the last two convolutions are left out.
     """
 
     def __init__(self, modality: Modality, width: float, private: bool):
         super().__init__()
         a, b, c, d, e = _channels(width)
         rows = _rows(modality)
-        # Of one-hot tokens: a row of the weight for each token, and a bias.
+        # A linear layer on one-hot tokens: a row of the weight for each token, and a bias.
         self.embedding = nn.Linear(len(modality.vocabulary), _EMBEDDING)
         layers = [
             *_normalised(nn.Conv2d(1, a, 4, 2, 1)),  # 16 x 64
@@ -51,13 +53,13 @@ class CaptionEncoder(nn.Module):
 
 
 class CaptionDecoder(nn.Module):
-    """Latents to logits `[N, L, V]`: a stem for each latent, and what enlarges both to a picture.
+    """From latents to logits `[N, L, V]`: a stem for each latent, then shared convolutions.
 
     Args:
         modality: A text of 32 tokens, or any multiple of 8.
         inputs: Size of the private and the shared latent together.
         width: Multiple of the published channel counts.
-        private: Size of the private latent, which comes first; 0 is none, and no stem.
+        private: Size of the private latent, which comes first; 0 if there is none.
     """
 
     def __init__(self, modality: Modality, inputs: int, width: float, private: int):
@@ -100,7 +102,7 @@ def _channels(width: float) -> list[int]:
 
 
 def _rows(modality: Modality) -> int:
-    """Rows of the picture after its halvings: 4 of 32."""
+    """Rows of the image after the encoder's halvings: 4 of 32."""
     rows, rest = divmod(modality.shape[0], _ENLARGED)
     if rest or not rows:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Denoising diffusion on vectors or images: schedules, training pairs, pure samplers."""
+"""Denoising diffusion on vectors or images: schedules, training pairs and samplers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Prediction = Literal["noise", "velocity", "data"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """`(z_t [B, ...], t [B] int64 in 1..T) -> prediction [B, ...]`."""
 Revise = Callable[[Tensor, int], Tensor]
-"""`(z_t [B, ...], t) -> z_t [B, ...]`, called before each prediction, and last at t = 0."""
+"""`(z_t [B, ...], t) -> z_t [B, ...]`, called before each prediction and at t = 0."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Schedule:
         return _at(self.signal, t, z0) * noise - _at(self.sigma, t, z0) * z0
 
     def split(self, z_t: Tensor, t: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The estimates (z_0, eps) that a denoiser's output at z_t stands for."""
+        """The estimates (z_0, eps) that follow from a denoiser's output at z_t."""
         signal, sigma = _at(self.signal, t, z_t), _at(self.sigma, t, z_t)
         if self.prediction == "noise":
             return (z_t - sigma * output) / signal, output
@@ -70,7 +70,7 @@ class Schedule:
 def make_schedule(
     kind: Literal["cosine", "linear"], steps: int, prediction: Prediction
 ) -> Schedule:
-    """A named schedule.
+    """Make a schedule by its name.
 
     Args:
         kind: "cosine" (Nichol and Dhariwal 2021, eq. 17) or "linear" in the variances, 1e-4 to 0.02
@@ -93,9 +93,9 @@ def make_schedule(
 def end_in_noise(schedule: Schedule) -> Schedule:
     """The same schedule with nothing of the data left at t = T (Lin et al. 2024, algorithm 1).
 
-    The signal is shifted to 0 at T and stretched so that t = 1 keeps its own; what is left of a
-    white background at T would otherwise be missing where sampling starts. A noise prediction at T
-    says nothing of the data, so the schedule's prediction must be another.
+    The signal is shifted to 0 at T, and stretched so that its value at t = 1 stays. Otherwise
+    z_T has a rest of a white background in training, but not at the start of sampling. A noise
+    prediction at T has no information on the data, so it is not allowed.
 
     Raises:
         ValueError: The schedule's denoiser predicts noise.
@@ -135,8 +135,8 @@ def sample_ddim(
         schedule: The forward process.
         z: z_start, `[B, ...]`.
         steps: Number of denoiser calls, evenly spaced in t.
-        start: The t of `z`; T where None.
-        revise: Changes z at each of the times, such as to hold parts of it.
+        start: The t of `z`; None is T.
+        revise: Changes z at each time, for example to keep parts of it.
 
     Returns:
         z_0, `[B, ...]`.
@@ -160,7 +160,7 @@ def sample_ancestral(
     start: int | None = None,
     revise: Revise | None = None,
 ) -> Tensor:
-    """The reverse process of DDPM, a denoiser call a step (Ho et al. 2020, algorithm 2).
+    """The reverse process of DDPM, with one denoiser call a step (Ho et al. 2020, algorithm 2).
 
     The variance of a step from t to s is that of q(z_s | z_t, z_0).
 
@@ -169,9 +169,9 @@ def sample_ancestral(
         schedule: The forward process.
         z: z_start, `[B, ...]`.
         rng: Noise of the steps.
-        steps: Number of denoiser calls, evenly spaced in t; one for every t where None.
-        start: The t of `z`; T where None.
-        revise: Changes z at each of the times, such as to hold parts of it.
+        steps: Number of denoiser calls, evenly spaced in t; None makes one for every t.
+        start: The t of `z`; None is T.
+        revise: Changes z at each time, for example to keep parts of it.
 
     Returns:
         z_0, `[B, ...]`.
@@ -203,9 +203,9 @@ def correct(
 ) -> Tensor:
     """One step of Langevin dynamics at a fixed t (Song et al. 2021, algorithm 5).
 
-    The step size is 2 alpha_t (ratio |noise| / |score|)^2 with the norms that noise has: |score| is
-    |noise| / sigma_t. Measured norms would make a sample depend on its batch, or, each item's own,
-    the step on the state, which is biased.
+    The step size is 2 alpha_t (ratio |noise| / |score|)^2 with the expected norms, by which |score|
+    is |noise| / sigma_t. Norms measured over a batch would make a sample depend on its batch. Norms
+    of each item would make the step depend on the state, which is biased.
 
     Args:
         denoiser: Prediction of the kind that the schedule names.
@@ -230,7 +230,7 @@ def _at(curve: Tensor, t: Tensor, like: Tensor) -> Tensor:
 
 
 class VectorDenoiser(nn.Module):
-    """Residual multilayer perceptron over vectors, modulated by time and condition.
+    """A residual multilayer perceptron on vectors, modulated by time and condition.
 
     Args:
         dim: D, size of the vectors.

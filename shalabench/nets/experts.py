@@ -1,4 +1,4 @@
-"""Unimodal posteriors combined into joint ones: products and mixtures, vectorised over subsets."""
+"""Products and mixtures of unimodal posteriors, vectorised over subsets of modalities."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def subsets(modalities: int, device: torch.device | None = None) -> Tensor:
 
 
 def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -> Normal:
-    """Normalised products of powers of Gaussians and of N(0, I), several at once.
+    """Normalised products of powers of Gaussians and of N(0, I), for several subsets at once.
 
-    The density is proportional to prod_m q_m^a_m N(0, I)^b (Wu and Goodman 2018, section 2; with
-    powers that sum to 1 the geometric mean of Sutter et al. 2020, section 3.2).
+    The density is proportional to prod_m q_m^a_m N(0, I)^b (Wu and Goodman 2018, section 2). With
+    powers that sum to 1 it is the geometric mean of Sutter et al. 2020, section 3.2.
 
     Args:
         experts: Batch shape `[M, B, D]`.
-        powers: a, `[S, M]` or, an item each, `[S, B, M]`; 0 leaves an expert out.
+        powers: a, `[S, M]`, or `[S, B, M]` if items differ; 0 leaves an expert out.
         prior: b, a number, `[S]` or `[S, B]`.
 
     Returns:
@@ -54,14 +54,14 @@ def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -
 
 
 def product_of_all(experts: Normal, prior: float) -> Normal:
-    """The product `[B, D]` of all the experts `[M, B, D]`, with that power of N(0, I)."""
+    """The product `[B, D]` of all experts `[M, B, D]` and of N(0, I) to the power `prior`."""
     powers = torch.ones(1, len(experts.mean))
     product = product_of_experts(experts, powers, prior)
     return Normal(product.mean[0], product.scale[0], validate_args=False)
 
 
 def mixture_log_prob(experts: Posterior, z: Tensor, present: Tensor | None = None) -> Tensor:
-    """Log-density of the equally weighted mixture of M experts, in nats (Shi et al. 2019, eq. 2).
+    """Log-density of the equally weighted mixture of M experts in nats (Shi et al. 2019, eq. 2).
 
     Args:
         experts: The unimodal posteriors stacked, batch shape `[M, B, D]`.
@@ -85,7 +85,7 @@ def draw_mixture(experts: dict[str, Posterior], rng: Rng) -> Tensor:
 
     Args:
         experts: By modality.
-        rng: Which expert, and each one's noise.
+        rng: Choice of the expert, and noise of each expert.
     """
     draws = torch.stack([draw(q, rng.fork(name))[0] for name, q in experts.items()])  # [M, B, D]
     items = draws.shape[1]
@@ -106,9 +106,12 @@ def choose_components(weights: Tensor, rng: Rng) -> Tensor:
 
 
 def sliced_components(count: int, items: int, device: torch.device | None = None) -> Tensor:
-    """A component for each item by its place: equal slices, the rest to the last; `[B]` int64.
+    """A component for each item by its position, in equal slices with the rest in the last.
 
-    So the code of mmJSD and MoPoE divides a batch (reproduction/pitfalls.md, trap 14).
+    The code of mmJSD and MoPoE divides a batch this way (reproduction/pitfalls.md, trap 14).
+
+    Returns:
+        `[B]` int64.
     """
     slice_ = items // count
     if not slice_:
@@ -117,6 +120,6 @@ def sliced_components(count: int, items: int, device: torch.device | None = None
 
 
 def pick(components: Normal, which: Tensor) -> Normal:
-    """One component an item: batch shape `[S, B, D]` and `[B]` to `[B, D]`."""
+    """Select a component for each item: batch shape `[S, B, D]` and `[B]` to `[B, D]`."""
     items = torch.arange(len(which), device=which.device)
     return Normal(components.mean[which, items], components.scale[which, items], False)

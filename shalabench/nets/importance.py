@@ -1,6 +1,6 @@
 """Importance-weighted bounds over the experts of a mixture, and their gradients.
 
-Where tuples miss modalities, `present` `[B, M]` says whose experts count; None is all of them.
+If tuples miss modalities, `present` `[B, M]` marks the experts that count; None is all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shalabench.nets.posteriors import Posterior
 def importance_bound(log_w: Tensor, present: Tensor | None = None) -> Tensor:
     """The bound from log weights `[M, K, B]` in nats, a scalar (Burda et al. 2016, eq. 8).
 
-    The looser of Shi et al. 2019: the mean over experts is taken outside of the logarithm.
+    This is the looser bound of Shi et al. 2019: the mean over experts is outside of the logarithm.
     """
     return expert_mean(log_w.logsumexp(1) - math.log(log_w.shape[1]), present)
 
@@ -24,19 +24,19 @@ def importance_bound(log_w: Tensor, present: Tensor | None = None) -> Tensor:
 def doubly_reparametrised(
     log_w: Tensor, draws: tuple[Tensor, ...], present: Tensor | None = None
 ) -> Tensor:
-    """The doubly reparametrised surrogate (Tucker et al. 2019): only its gradient counts.
+    """The doubly reparametrised surrogate (Tucker et al. 2019), of which only the gradient counts.
 
-    MMVAE's paper has it for K > 1 and the mixture, where it is biased for the shared latent: the
-    weights are normalised over the draws of one expert, the density is that of all. It has the
-    plain gradient's expectation for K = 1, and for beta = 1 on the private latents.
+    MMVAE's paper uses it for K > 1 with the mixture. There it is biased for the shared latent,
+    because weights are normalised over the draws of one expert and the density is that of all. For
+    K = 1, and for private latents with beta = 1, it has the expectation of the plain gradient.
 
     Args:
         log_w: Log weights `[M, K, B]` whose posteriors are detached.
-        draws: The samples `[M, K, B, D]` in them, on whose way to the encoders weights are squared.
+        draws: The samples `[M, K, B, D]` in them; their gradients are weighted a second time.
         present: `[B, M]` bool, or None.
 
     Returns:
-        A scalar to ascend.
+        A scalar to maximise.
     """
     weights = log_w.detach().softmax(1)  # [M, K, B]
     for sample in draws:
@@ -46,7 +46,7 @@ def doubly_reparametrised(
 
 
 def expert_mean(x: Tensor, present: Tensor | None = None) -> Tensor:
-    """Mean of `[M, ..., B]` over each tuple's present experts, then over the rest; a scalar."""
+    """Mean of `[M, ..., B]` over each tuple's present experts, then over the other axes."""
     if present is None:
         return x.mean()
     there = present.T.reshape(len(x), *(1,) * (x.dim() - 2), -1)  # [M, 1.., B]
@@ -54,5 +54,5 @@ def expert_mean(x: Tensor, present: Tensor | None = None) -> Tensor:
 
 
 def detached(q: Posterior) -> Posterior:
-    """The posterior, cut off from the encoder."""
+    """The posterior without gradients to the encoder."""
     return type(q)(q.mean.detach(), q.scale.detach(), validate_args=False)

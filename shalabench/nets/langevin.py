@@ -1,4 +1,4 @@
-"""Langevin dynamics on vectors: a pure sampler, and the gradient that it climbs."""
+"""Langevin dynamics on vectors: a sampler, and the gradient of a log-density."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Gradient = Callable[[Tensor], Tensor]
 def sample_langevin(
     gradient: Gradient, z: Tensor, steps: int, size: float, rng: Rng
 ) -> tuple[Tensor, Tensor]:
-    """Unadjusted Langevin dynamics: z <- z + s^2 / 2 gradient(z) + s noise, a number of times.
+    """Unadjusted Langevin dynamics: repeat z <- z + s^2 / 2 gradient(z) + s noise.
 
     Args:
-        gradient: Of the log-density that is sampled.
+        gradient: Gradient of the log-density to sample.
         z: Starting points `[B, D]`.
         steps: Number of steps, at least one.
         size: s, the standard deviation of a step's noise.
@@ -37,8 +37,8 @@ def sample_langevin(
 def gradient_of(log_density: Callable[[Tensor], Tensor]) -> Gradient:
     """The gradient of a log-density that maps points `[B, D]` to `[B]`.
 
-    It works where gradients are off, leaves no gradient with any parameter, and keeps full
-    precision under autocast, which would reach into the backward pass.
+    It works under `no_grad` and `inference_mode`, and adds no gradient to any parameter. It turns
+    autocast off, which would lower the precision of the backward pass.
     """
 
     def gradient(z: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Two-stage methods: an autoencoder a modality, then one diffusion over all their latents."""
+"""Two-stage methods: an autoencoder for each modality, then one diffusion over all latents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from shalabench.api import (
     Batch,
     DataSpec,
     GradientStage,
+    Model,
     Optimiser,
     Rng,
     Settings,
@@ -36,19 +38,19 @@ from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.precision import widen
 
 _OPEN = "our choice, as for ShaLa"
-_TIME = 32  # Sines and cosines that stand for one modality's time.
-_SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings, of either method
+_TIME = 32  # Sines and cosines of one modality's time.
+_SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings unused in training
 _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
 
 
 class UnimodalCoders(nn.Module):
-    """An encoder and a decoder for each modality, which share nothing.
+    """A separate encoder and decoder for each modality.
 
     Args:
         spec: The data's modalities.
         network: Family of the networks.
         dim: D, size of each latent.
-        variational: Whether the encoders give Gaussian posteriors or points.
+        variational: Whether the encoders give Gaussian posteriors; else they give points.
     """
 
     def __init__(self, spec: DataSpec, network: Network, dim: int, *, variational: bool):
@@ -65,7 +67,7 @@ class UnimodalCoders(nn.Module):
     def loss(self, batch: Batch, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum over modalities of -log p(x_m | z_m) + beta KL(q(z_m | x_m) || N(0, I)).
 
-        Each modality's term is the mean over the tuples that have it. Points have no divergence.
+        The term of a modality is the mean over the tuples that have it. Points have no divergence.
 
         Args:
             batch: Tuples, complete or not.
@@ -73,7 +75,7 @@ class UnimodalCoders(nn.Module):
             rng: Noise of the posterior samples.
 
         Returns:
-            The scalar to descend, and its parts, in nats.
+            The scalar to descend and its parts, in nats.
         """
         there, terms, total = batch.present, {}, 0.0
         for column, m in enumerate(self.spec.modalities):
@@ -89,7 +91,7 @@ class UnimodalCoders(nn.Module):
         return total, terms
 
     def encode(self, views: Views) -> Tensor:
-        """Latents `[B, M, D]` (posterior means), 0 for modalities that are not among the views."""
+        """Latents `[B, M, D]` (posterior means), 0 for modalities without a view."""
         n = len(next(iter(views.values())))
         device = next(self.parameters()).device
         found = {self.spec[name].name: self._point(name, x) for name, x in views.items()}
@@ -101,7 +103,7 @@ class UnimodalCoders(nn.Module):
         return code.mean if self.variational else widen(code)
 
     def given(self, views: Iterable[str], device: torch.device) -> Tensor:
-        """Which modalities are among the views, `[M]` bool."""
+        """Whether each modality is among the views, `[M]` bool."""
         return torch.tensor([name in set(views) for name in self.spec.names], device=device)
 
     def decode(self, z: Tensor, targets: Iterable[str]) -> Views:
@@ -114,7 +116,7 @@ class UnimodalCoders(nn.Module):
         return made
 
     def reconstruct(self, views: Views, rng: Rng) -> Views:
-        """Decoder means at a posterior sample, or at the points."""
+        """Decoder means at posterior samples, or at the encoders' points."""
         made = {}
         for name, x in views.items():
             code = self.encoders[self.spec[name].name](x)
@@ -124,7 +126,7 @@ class UnimodalCoders(nn.Module):
 
     @torch.no_grad()
     def encode_split(self, data: Split) -> tuple[Tensor, Tensor | None]:
-        """Latents `[N, M, D]` of a whole split and, where tuples are incomplete, `[N, M]` bool."""
+        """Latents `[N, M, D]` of a split, and `[N, M]` bool if tuples are incomplete."""
         was_training = self.training
         self.eval()
         batches = list(data.batches(_ENCODING_BATCH))
@@ -135,7 +137,7 @@ class UnimodalCoders(nn.Module):
 
 
 class LatentDiffusionConfig(Settings):
-    """Settings of the second stage; a method states its own where its authors do."""
+    """Settings of the second stage, which methods override by their authors' values."""
 
     steps: int = setting(100_000, "Updates.", _OPEN, ge=1)
     batch_size: int = setting(512, "Latents an update.", _OPEN, ge=1)
@@ -157,7 +159,7 @@ class LatentDiffusionConfig(Settings):
 
 
 class LatentDiffusion(nn.Module):
-    """One diffusion over the latents `[B, M, D]` of M modalities, each with a time of its own.
+    """One diffusion over the latents `[B, M, D]` of M modalities, with a time for each modality.
 
     Args:
         modalities: M.
@@ -183,36 +185,36 @@ class LatentDiffusion(nn.Module):
         return self._schedule
 
     def fit_scale(self, latents: Tensor, there: Tensor | None = None) -> None:
-        """Take the standardisation from latents `[N, M, D]` of which `[N, M]` are there."""
+        """Set the standardisation by latents `[N, M, D]`, of which `[N, M]` are there."""
         weights = torch.ones_like(latents[..., :1]) if there is None else there[..., None].float()
         count = weights.sum(0).clamp(min=1)  # [M, 1]
         mean = (weights * latents).sum(0) / count
         variance = (weights * (latents - mean) ** 2).sum(0) / count
         self.mean.copy_(mean)
-        # A latent that never moves is left alone: dividing by its spread would magnify rounding.
+        # A constant latent is not scaled: dividing by its spread would magnify rounding errors.
         self.std.copy_(variance.sqrt().where(variance > 1e-12, 1.0))
 
     def standardise(self, z: Tensor) -> Tensor:
-        """Latents of the autoencoders as the diffusion sees them."""
+        """The autoencoders' latents on the scale of the diffusion."""
         return (widen(z) - self.mean) / self.std
 
     def predict(self, z: Tensor, times: Tensor) -> Tensor:
-        """The denoiser at z `[B, M, D]` with a time `[B, M]` for each modality."""
+        """The denoiser's prediction at z `[B, M, D]` with a time `[B, M]` for each modality."""
         each = embed_times(times)
-        # The denoiser's own time is the latest one: that of whatever is being generated.
+        # The denoiser's main time is the latest: the time of the modalities being generated.
         return widen(self.denoiser(z.flatten(1), times.amax(1), each)).view_as(z)
 
     def loss(self, z0: Tensor, kept: Tensor, rng: Rng, there: Tensor | None = None) -> Tensor:
-        """Denoising error where some modalities are kept clean, mean over the batch.
+        """Denoising error with some modalities kept clean, mean over the batch.
 
-        The time is 0 for kept modalities, T for those that are not there, and the same uniform one
-        in 1 .. T for the others, on whose dimensions the squared error is averaged.
+        The time is 0 for kept modalities and T for absent ones. The others share one uniform time
+        in 1 .. T; the squared error is averaged over their dimensions.
 
         Args:
             z0: Latents of the autoencoders, `[B, M, D]`.
-            kept: `[B, M]` bool, never all of an item's modalities that are there.
+            kept: `[B, M]` bool, never all modalities that an item has.
             rng: Times and noise.
-            there: `[B, M]` bool; None where all are.
+            there: `[B, M]` bool, the modalities of each item; None is all.
         """
         clean, noise = self.standardise(z0), rng.normal(*z0.shape)
         t = 1 + rng.integers(self.schedule.steps, len(z0))
@@ -220,14 +222,14 @@ class LatentDiffusion(nn.Module):
         scored = ~kept
         if there is not None:
             times, scored = times.where(there, self.schedule.steps), scored & there
-            clean = clean.where(there[..., None], 0.0)  # nothing of an absent one but noise
+            clean = clean.where(there[..., None], 0.0)  # an absent modality is pure noise
         z_t = _each(self.schedule.diffuse, clean, times, noise)
         target = _each(self.schedule.target, clean, times, noise)
         error = (self.predict(z_t, times) - target).square().mean(-1)  # [B, M]
         return ((error * scored).sum(1) / scored.sum(1).clamp(min=1)).mean()
 
     def denoise(self, kept: Tensor) -> Denoiser:
-        """The denoiser with the times of kept modalities `[M]` at 0."""
+        """The denoiser with time 0 for the kept modalities `[M]`."""
         return lambda z, t: self.predict(z, t[:, None].where(~kept, 0))
 
     def generate(
@@ -238,8 +240,8 @@ class LatentDiffusion(nn.Module):
         Args:
             n: Number of items.
             rng: Start and noise of the steps.
-            denoiser: Prediction at (z `[n, M, D]`, t `[n]`).
-            revise: Holds what is given, on standardised latents.
+            denoiser: Prediction at z `[n, M, D]` and t `[n]`.
+            revise: Keeps given latents, on the standardised scale.
 
         Returns:
             Latents of the autoencoders, `[n, M, D]`.
@@ -255,41 +257,76 @@ class LatentDiffusion(nn.Module):
         return z * self.std + self.mean
 
 
-class LatentTraining:
-    """The two stages: autoencoders, then the diffusion on the latents of the training split.
+class DiffusedLatents(Model):
+    """An autoencoder a modality and one diffusion over all their latents, trained in two stages.
+
+    A method derives from it and gives `hold`. Its settings have at least `network`,
+    `latent_dim`, `steps`, `batch_size` and `optimiser` of the autoencoders, and `prior`, a
+    `LatentDiffusionConfig`. The shared latent of such a method is the concatenation of all latents.
 
     Args:
-        coders: The autoencoders.
-        diffusion: The second stage.
+        variational: Whether the encoders give Gaussian posteriors; else they give points.
         beta: Factor of the autoencoders' divergences.
-        kept: Draws the modalities kept clean, from the number of items, the randomness and which
-            modalities are there (`[B, M]` or None); None keeps none.
-        scale: Whether the diffusion sees standardised latents.
+        scale: Whether latents are standardised for the diffusion.
     """
+
+    max_given = None
+    incomplete = True
 
     def __init__(
         self,
-        coders: UnimodalCoders,
-        diffusion: LatentDiffusion,
-        beta: float,
+        spec: DataSpec,
+        config: Settings,
         *,
-        kept: Callable[[int, Rng, Tensor | None], Tensor] | None = None,
+        variational: bool,
+        beta: float = 0.0,
         scale: bool = True,
     ):
-        self.coders, self.diffusion, self.beta = coders, diffusion, beta
-        self.kept, self.scale = kept, scale
+        super().__init__(spec, config)
+        self.coders = UnimodalCoders(
+            spec, config.network, config.latent_dim, variational=variational
+        )
+        self.diffusion = LatentDiffusion(len(spec.modalities), config.latent_dim, config.prior)
+        self._beta, self._scale = beta, scale
 
-    def stages(self, optimiser: Optimiser, steps: int, batch_size: int) -> list[Stage]:
-        """Both stages; the arguments are the first one's."""
-        prior = self.diffusion.config
+    @abstractmethod
+    def hold(self, kept: Tensor, clean: Tensor, rng: Rng) -> tuple[Denoiser, Revise]:
+        """The denoiser and the revision by which the reverse process keeps given latents.
+
+        Args:
+            kept: `[M]` bool, the given modalities.
+            clean: `[n, M, D]`, their standardised latents; 0 if none are given.
+            rng: Randomness of the revision.
+        """
+
+    def complete(self, given: Views, n: int, rng: Rng) -> Tensor:
+        """Latents `[n, M, D]` of all modalities: those given, and samples of the others."""
+        diffusion = self.diffusion
+        kept = self.coders.given(given, diffusion.mean.device)
+        clean = diffusion.mean.new_zeros(n, *diffusion.mean.shape)
+        if given:
+            latents = self.coders.encode(given)
+            if kept.all():
+                return latents
+            clean = diffusion.standardise(latents)
+        denoiser, revise = self.hold(kept, clean, rng)
+        return diffusion.generate(n, rng, denoiser, revise)
+
+    def draw_kept(self, n: int, rng: Rng, there: Tensor | None = None) -> Tensor:
+        """The modalities of each tuple that an update keeps clean, `[n, M]` bool: none here."""
+        shape, device = (n, len(self.spec.modalities)), self.diffusion.mean.device
+        return torch.zeros(shape, dtype=torch.bool, device=device)
+
+    def stages(self) -> list[Stage]:
+        c, prior = self.config, self.config.prior
         return [
             GradientStage(
                 "autoencoders",
-                lambda batch, rng, step: self.coders.loss(batch, self.beta, rng),
+                lambda batch, rng, step: self.coders.loss(batch, self._beta, rng),
                 self.coders,
-                optimiser,
-                steps=steps,
-                batch_size=batch_size,
+                c.optimiser,
+                steps=c.steps,
+                batch_size=c.batch_size,
                 ignores=("prior",),
             ),
             GradientStage(
@@ -308,7 +345,7 @@ class LatentTraining:
 
     def _begin(self, data: Split) -> None:
         self._latents, self._there = self.coders.encode_split(data)
-        if self.scale:
+        if self._scale:
             self.diffusion.fit_scale(self._latents, self._there)
 
     def _finish(self, data: Split) -> None:
@@ -317,10 +354,30 @@ class LatentTraining:
     def _prior_loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         z0 = self._latents[batch.index]
         there = None if self._there is None else self._there[batch.index]
-        kept = torch.zeros(z0.shape[:2], dtype=torch.bool, device=z0.device)
-        if self.kept is not None:
-            kept = self.kept(len(z0), rng.fork("kept"), there)
+        kept = self.draw_kept(len(z0), rng.fork("kept"), there)
         return self.diffusion.loss(z0, kept, rng.fork("noise"), there), {}
+
+    def encode(self, given: Views, rng: Rng) -> Tensor:
+        """The concatenated latents `[B, M D]`, with samples for modalities that are not given."""
+        return self.complete(given, len(next(iter(given.values()))), rng).flatten(1)
+
+    def prior(self, n: int, rng: Rng) -> Tensor:
+        """Samples `[n, M D]` of the diffusion over all latents."""
+        return self.complete({}, n, rng).flatten(1)
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means of all modalities at concatenated latents `[n, M D]`."""
+        return self.coders.decode(z.unflatten(1, (-1, self.config.latent_dim)), self.spec.names)
+
+    def sample(self, n: int, rng: Rng) -> Views:
+        return self.decode(self.prior(n, rng.fork("shared")), rng)
+
+    def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
+        z = self.complete(given, len(next(iter(given.values()))), rng.fork("shared"))
+        return self.coders.decode(z, targets)
+
+    def reconstruct(self, views: Views, rng: Rng) -> Views:
+        return self.coders.reconstruct(views, rng)
 
 
 def embed_times(times: Tensor) -> Tensor:
@@ -329,7 +386,7 @@ def embed_times(times: Tensor) -> Tensor:
 
 
 def _each(process, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
-    """A method of the schedule on latents `[B, M, D]` with times `[B, M]`."""
+    """Apply a method of the schedule to latents `[B, M, D]` with times `[B, M]`."""
     return process(clean.flatten(0, 1), times.flatten(), noise.flatten(0, 1)).view_as(clean)
 
 
@@ -338,5 +395,5 @@ def _weights(there: Tensor | None, column: int) -> Tensor | None:
 
 
 def _mean(x: Tensor, there: Tensor | None) -> Tensor:
-    """Mean of `[B]` over the items that are there; 0 where none is."""
+    """Mean of `[B]` over the items that are there; 0 if there are none."""
     return x.mean() if there is None else x.where(there, 0.0).sum() / there.sum().clamp(min=1)

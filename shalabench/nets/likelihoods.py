@@ -16,7 +16,7 @@ def log_likelihood(modality: Modality, output: Tensor, target: Tensor) -> Tensor
     """Log-density of views under decoder outputs, in nats, without the modality's weight.
 
     Args:
-        modality: Names the likelihood and its scale.
+        modality: Gives the likelihood and its scale.
         output: Decoder output `[..., B, C, H, W]` for images, logits `[..., B, L, V]` for text.
         target: Views `[B, C, H, W]` in [0, 1], or token ids `[B, L]`.
 
@@ -25,7 +25,7 @@ def log_likelihood(modality: Modality, output: Tensor, target: Tensor) -> Tensor
     """
     output = widen(output)
     if modality.likelihood == "laplace":
-        # One kernel each way: as separate steps these took a third of an update on a CPU.
+        # One kernel forward and one backward; separate steps took a third of an update on a CPU.
         error = functional.l1_loss(output, target.expand_as(output), reduction="none")
         constant = math.log(2 * modality.scale) * math.prod(modality.shape)
         return -_total(modality, error) / modality.scale - constant
@@ -61,10 +61,10 @@ def _total(modality: Modality, values: Tensor) -> Tensor:
 
 
 def view_of(modality: Modality, output: Tensor) -> Tensor:
-    """The mean of the likelihood as a view, or a text's most likely tokens.
+    """The view of a decoder output: the mean of the likelihood, or the most likely tokens.
 
     Args:
-        modality: Names the likelihood.
+        modality: Gives the likelihood.
         output: Decoder output, as for `log_likelihood`.
 
     Returns:
@@ -73,13 +73,13 @@ def view_of(modality: Modality, output: Tensor) -> Tensor:
     if modality.likelihood == "bernoulli":
         return torch.sigmoid(output)
     if modality.likelihood == "categorical-published":
-        return output.argmin(-1)  # the least of the logits has the most probability
+        return output.argmin(-1)  # the least logit has the largest probability
     return output.argmax(-1) if modality.likelihood == "categorical" else output
 
 
 def _published_odds(output: Tensor) -> Tensor:
-    """Minus log-softmax, which mmJSD's and MoPoE's code hands over as probabilities (trap 23).
+    """Minus log-softmax, which mmJSD's and MoPoE's code uses as probabilities (trap 23).
 
-    A certain token would have the odds 0, whose logarithm is not finite.
+    It is clamped, because a token of probability 1 would have the odds 0 and an infinite logarithm.
     """
     return (-output.log_softmax(-1)).clamp(min=torch.finfo(output.dtype).eps)

@@ -1,4 +1,4 @@
-"""Networks of MNIST-SVHN-Text as in mmJSD's code (reproduction/mnist-svhn-text.md), any size."""
+"""Networks of MNIST-SVHN-Text from mmJSD's code (reproduction/mnist-svhn-text.md), at any size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Activation = Callable[[], nn.Module]
 
 
 def mst_encoder(modality: Modality, width: float, activation: Activation) -> nn.Module:
-    """Network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F.
+    """A network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F.
 
     Args:
-        modality: Grey images get the linear network of MNIST, coloured ones SVHN's convolutions.
+        modality: Grey images get MNIST's linear network, coloured images SVHN's convolutions.
         width: Multiple of the published numbers of units and channels of images.
-        activation: Between the layers.
+        activation: Activation between the layers.
     """
     if modality.kind == "text":
         return LetterEncoder(modality, activation)
@@ -29,7 +29,7 @@ def mst_encoder(modality: Modality, width: float, activation: Activation) -> nn.
 
 
 def mst_decoder(modality: Modality, inputs: int, width: float, activation: Activation) -> nn.Module:
-    """Network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`."""
+    """A network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`."""
     if modality.kind == "text":
         return LetterDecoder(modality, inputs, activation)
     kind = LinearDecoder if modality.shape[0] == 1 else ColourDecoder
@@ -71,7 +71,7 @@ class LinearDecoder(nn.Module):
 
 
 class ColourEncoder(nn.Module):
-    """Three convolutions that halve the side and one over what is left (SVHN: 32, 16, 8, 4, 1)."""
+    """Three convolutions that halve the side, and one over the rest (SVHN: 32, 16, 8, 4, 1)."""
 
     def __init__(self, modality: Modality, width: float, activation: Activation):
         super().__init__()
@@ -94,7 +94,7 @@ class ColourEncoder(nn.Module):
 
 
 class ColourDecoder(nn.Module):
-    """The mirror, without output activation (SVHN)."""
+    """The mirrored encoder, without output activation (SVHN)."""
 
     def __init__(self, modality: Modality, inputs: int, width: float, activation: Activation):
         super().__init__()
@@ -134,7 +134,7 @@ class LetterEncoder(nn.Module):
     def __init__(self, modality: Modality, activation: Activation):
         super().__init__()
         self.features = _TEXT_WIDTH
-        # A kernel of one on one-hot letters: a row of the weight for each letter, and a bias.
+        # A linear layer on one-hot letters: a row of the weight for each letter, and a bias.
         self.letters = nn.Linear(len(modality.vocabulary), _TEXT_WIDTH)
         self.layers = nn.Sequential(
             activation(),
@@ -151,7 +151,7 @@ class LetterEncoder(nn.Module):
 
 
 class LetterDecoder(nn.Module):
-    """Latents to logits `[N, L, V]`, the mirror."""
+    """From latents to logits `[N, L, V]`: the mirrored encoder."""
 
     def __init__(self, modality: Modality, inputs: int, activation: Activation):
         super().__init__()

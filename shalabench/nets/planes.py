@@ -1,4 +1,4 @@
-"""Three feature planes as a volume, as EG3D and RenderDiffusion read it."""
+"""Volumes of three feature planes, as in EG3D and RenderDiffusion."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch.nn import functional
 from shalabench.nets.backbones import Network, initialise
 from shalabench.nets.precision import widen
 
-_AXES = ((0, 1), (0, 2), (1, 2))  # EG3D's code reads ZX twice, and YZ never
-_THIN, _DENSE = -3.0, 20.0  # densities start near 1 a unit, and reach 100 within reach of a weight
+_AXES = ((0, 1), (0, 2), (1, 2))  # EG3D's code reads ZX twice and never YZ
+_THIN, _DENSE = -3.0, 20.0  # densities start near 1 a unit and can easily reach 100
 
 
 def read_planes(planes: Tensor, place: Tensor) -> Tensor:
-    """Features `[B, Q, P]` at points: the mean of what three planes hold, read bilinearly.
+    """Features `[B, Q, P]` at points: the mean of three planes, interpolated bilinearly.
 
     Args:
-        planes: `[B, 3, P, H, W]`: of x and y, of x and z, of y and z.
-        place: `[B, Q, 3]` points, -1..1 within the planes.
+        planes: `[B, 3, P, H, W]`, the planes of x and y, x and z, y and z.
+        place: `[B, Q, 3]` points; the planes span [-1, 1].
     """
     grid = torch.stack([place[..., axes] for axes in _AXES], 1).flatten(0, 1)  # [3 B, Q, 2]
     maps = widen(planes).flatten(0, 1)
@@ -27,12 +27,12 @@ def read_planes(planes: Tensor, place: Tensor) -> Tensor:
 
 
 def to_colour(raw: Tensor) -> Tensor:
-    """Colours in 0..1 of real numbers, with 0 and 1 within reach (EG3D code)."""
+    """Colours from real numbers by a sigmoid that can reach 0 and 1 (EG3D code)."""
     return torch.sigmoid(raw) * 1.002 - 0.001
 
 
 class PlaneField(nn.Module):
-    """Density and colour of points by three planes and a small network.
+    """Density and colour at points, from three planes and a small network.
 
     Args:
         width: P, channels of a plane.
@@ -47,11 +47,11 @@ class PlaneField(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(width, hidden), nn.Softplus(), nn.Linear(hidden, 1 + channels)
         )
-        # Keeps the variance: by torch's own start a feature moves a colour by some hundredths.
+        # Keeps the variance: with torch's default a feature changes a colour by a few hundredths.
         initialise(self, Network(initialisation="kaiming"))
 
     def forward(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Densities `[B, Q]` and colours `[B, Q, C]` in 0..1.
+        """Densities `[B, Q]` and colours `[B, Q, C]` in [0, 1].
 
         Args:
             planes: `[B, 3, P, H, W]`, as `read_planes` takes them.

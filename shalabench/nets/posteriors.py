@@ -1,4 +1,4 @@
-"""Unimodal posteriors: heads that turn features into distributions, and reparametrised draws."""
+"""Unimodal posteriors: heads from features to distributions, and reparametrised samples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from shalabench.api import Rng
 from shalabench.nets.precision import widen
 
 Posterior = Normal | Laplace
-_FLOOR = 1e-6  # Keeps a scale positive where its raw value underflows (the published code's guard).
+_FLOOR = 1e-6  # Keeps a scale positive if its softmax underflows (the published code's guard).
 
 
 class NormalHead(nn.Module):
-    """Features `[B, F]` to a Gaussian of mean and log-variance `[B, D]`."""
+    """Maps features `[B, F]` to a Gaussian with mean and log-variance `[B, D]`."""
 
     def __init__(self, features: int, dim: int):
         super().__init__()
@@ -26,10 +26,9 @@ class NormalHead(nn.Module):
 
 
 class LaplaceHead(nn.Module):
-    """Features `[B, F]` to a Laplace of mean and scale `[B, D]`.
+    """Maps features `[B, F]` to a Laplace distribution with mean and scale `[B, D]`.
 
-    The scales of a posterior are a softmax over its dimensions, times their number: they sum to D
-    (Shi et al. 2019, code).
+    The scales are D times a softmax over the dimensions, so they sum to D (Shi et al. 2019, code).
     """
 
     def __init__(self, features: int, dim: int):
@@ -47,11 +46,11 @@ def softmax_scale(raw: Tensor) -> Tensor:
 
 
 def draw(posterior: Posterior, rng: Rng, samples: int = 1) -> Tensor:
-    """Reparametrised samples.
+    """Draw reparametrised samples.
 
     Args:
         posterior: Batch shape `[B, D]`.
-        rng: One stream an item.
+        rng: Noise of the samples.
         samples: K, the number of samples for each item.
 
     Returns:

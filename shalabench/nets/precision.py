@@ -1,4 +1,4 @@
-"""Densities and divergences are never computed in half precision."""
+"""Precision of densities and divergences, which are never computed in half precision."""
 
 from __future__ import annotations
 
@@ -7,5 +7,8 @@ from torch import Tensor
 
 
 def widen(x: Tensor) -> Tensor:
-    """Float32, or float64 where `x` is: sums over thousands of pixels lose digits in bfloat16."""
+    """Float32 values of `x`, or float64 if it is float64.
+
+    Sums over thousands of pixels lose digits in bfloat16.
+    """
     return x if x.dtype == torch.float64 else x.float()

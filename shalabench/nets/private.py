@@ -1,7 +1,7 @@
 """VAEs with shared and private latents: every expert's draw is decoded for every modality.
 
-The private latent of the expert reaches its own modality's decoder only; every other decoder gets
-a draw of an auxiliary prior (Palumbo et al. 2023, eq. 8).
+An expert's private latent reaches only its modality's decoder. Every other decoder gets a draw of
+an auxiliary prior (Palumbo et al. 2023, eq. 8).
 """
 
 from __future__ import annotations
@@ -28,21 +28,17 @@ from shalabench.nets.posteriors import LaplaceHead, NormalHead, Posterior, draw,
 
 Family = Literal["laplace", "normal"]
 Noise = Callable[..., Tensor]
-"""`rng.normal` or `rng.laplace`: a shape, items first, to standard noise."""
+"""`rng.normal` or `rng.laplace`: from a shape with items first to standard noise."""
 LogDensity = Callable[[Tensor], Tensor]
-"""Latents `[..., D]` to log-densities `[...]` in nats."""
+"""From latents `[..., D]` to log-densities `[...]` in nats."""
 
 
 class PrivateLatents(Model):
-    """Encoders of a shared latent z and of private latents w_m, and a decoder of both, a modality.
+    """Encoders of a shared latent z and private latents w_m, and a decoder of both, by modality.
 
-    A method derives from it, gives `prior` and `stages`, and has with them every ability of a VAE.
-    Its settings have at least `network`, `shared_dim` (Dz), `private_dim` (Dw), `family` and
-    `auxiliary_start`.
-
-    Args:
-        spec: The data's modalities.
-        config: An instance of the class's `Config`.
+    A method derives from it and gives `prior` and `stages`. Then it can sample, translate and
+    reconstruct. Its settings have at least `network`, `shared_dim` (Dz), `private_dim` (Dw),
+    `family` and `auxiliary_start`.
     """
 
     max_given = None
@@ -61,7 +57,7 @@ class PrivateLatents(Model):
                 towers[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
             size = config.private_dim + config.shared_dim
             self.decoders[m.name] = decoder(m, size, config.network, private=config.private_dim)
-        # r_n: zero mean and a learned scale; the methods need it learned (trap 6).
+        # r_n has mean 0 and a scale, which must be learned (trap 6).
         shape = len(spec.modalities), config.private_dim
         self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
         initialise(self, config.network)
@@ -75,8 +71,8 @@ class PrivateLatents(Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the bound of MMVAE+ under a shared prior, and the terms to log.
 
-        The settings' `importance_samples`, `beta` and `estimator` choose it. The published code
-        sums over the batch; Adam's update is the same but for its epsilon.
+        The settings `importance_samples`, `beta` and `estimator` define it. The published code sums
+        over the batch, which changes Adam's update only through its epsilon.
         """
         c, present = self.config, batch.present
         log_w, terms, draws = self.log_weights(
@@ -110,14 +106,14 @@ class PrivateLatents(Model):
         auxiliary prior r_n for every other n; n and j go over the present modalities.
 
         Args:
-            views: All modalities, `[B, ...]` each; those of an absent one do not count.
+            views: All modalities, `[B, ...]` each; absent ones do not count.
             rng: Noise of every draw.
             prior: log p(z).
             samples: K, samples of each expert.
             beta: Factor of the divergence terms.
-            present: `[B, M]` bool, or None where all are; the weights of absent experts are finite
-                and mean nothing.
-            detach: Whether densities are cut off from the encoders, but through the draws.
+            present: `[B, M]` bool; None is all present. The weights of absent experts are finite
+                but mean nothing.
+            detach: Whether densities have gradients to the encoders only through the draws.
 
         Returns:
             `[M, K, B]` in nats, the terms to log, and the draws (z `[M, K, B, Dz]`,
@@ -144,7 +140,7 @@ class PrivateLatents(Model):
     def _weigh(
         self, densities: list[Tensor], present: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Log-likelihoods with their weights: summed over targets `[M, K, B]`, own means."""
+        """Weighted log-likelihoods: sums over targets `[M, K, B]`, and means by modality."""
         total, own = 0.0, []
         for n, (modality, density) in enumerate(zip(self.spec.modalities, densities, strict=True)):
             if present is None:
@@ -159,12 +155,12 @@ class PrivateLatents(Model):
 
     @property
     def scales(self) -> Tensor:
-        """`[M, Dw]`, of the auxiliary priors."""
+        """Scales `[M, Dw]` of the auxiliary priors."""
         laplace = self.config.family == "laplace"
         return softmax_scale(self.auxiliary) if laplace else (0.5 * self.auxiliary).exp()
 
     def posteriors(self, views: Views) -> tuple[Posterior, Posterior]:
-        """Those of the shared and of the private latents, batch shapes `[M, B, D]`."""
+        """Posteriors of the shared and of the private latents, batch shapes `[M, B, D]`."""
         z, w = (
             stack_posteriors([towers[name](views[name]) for name in self.spec.names])
             for towers in (self.shared, self.private)
@@ -172,11 +168,11 @@ class PrivateLatents(Model):
         return z, w
 
     def noise(self, rng: Rng) -> Noise:
-        """Standard noise of the family."""
+        """The source of standard noise of the family."""
         return rng.laplace if self.config.family == "laplace" else rng.normal
 
     def standard_log_prob(self, x: Tensor) -> Tensor:
-        """Of the fixed prior, `[..., D]` to `[...]`: scale 1 (for "normal" too; trap 8)."""
+        """Log-density `[...]` of the fixed prior at `[..., D]`; its scale is 1 (trap 8)."""
         kind = Laplace if self.config.family == "laplace" else Normal
         prior = kind(torch.zeros_like(x), torch.ones_like(x), validate_args=False)
         return prior.log_prob(x).sum(-1)
@@ -199,7 +195,7 @@ class PrivateLatents(Model):
         Args:
             z: Shared latents.
             targets: Names of the modalities to decode.
-            given: Views `[B, ...]` of those whose private latent is encoded; others' is drawn.
+            given: Views `[B, ...]` whose private latents are encoded; the others are drawn.
             rng: Noise of the private latents.
         """
         made = {}
@@ -213,7 +209,7 @@ class PrivateLatents(Model):
         return made
 
     def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means at shared latents `[n, Dz]`, private latents from their prior."""
+        """Decoder means at shared latents `[n, Dz]`, with private latents from their prior."""
         return self.decode_given(z, self.spec.names, {}, rng)
 
     def sample(self, n: int, rng: Rng) -> Views:
@@ -254,9 +250,9 @@ def cross_log_likelihoods(
         decoders: By modality, from private and shared latent together `[N, Dw + Dz]`.
         views: All modalities, `[B, ...]` each.
         latents: The experts' draws z `[M, K, B, Dz]` and w `[M, K, B, Dw]`.
-        scales: `[M, Dw]`, of the zero-mean auxiliary prior r_n that stands in for w in decoder n
-            where the draw is another expert's.
-        noise: Standard noise of that prior's family; a fresh draw for every ordered pair.
+        scales: `[M, Dw]` of the zero-mean auxiliary priors r_n. Decoder n gets a draw of r_n in
+            place of w if the expert is another modality's.
+        noise: Standard noise of that prior's family, drawn anew for every ordered pair.
 
     Returns:
         For each target in the order of `spec`, `[M, K, B]` in nats.
@@ -274,6 +270,6 @@ def cross_log_likelihoods(
 
 
 def _expert_noise(noise: Noise, modalities: int, samples: int, batch: int, dim: int) -> Tensor:
-    """`[M, K, B, D]`, drawn with the items first."""
+    """Noise `[M, K, B, D]`, drawn with the items first."""
     drawn = noise(batch, modalities * samples * dim).view(batch, modalities, samples, dim)
     return drawn.permute(1, 2, 0, 3)

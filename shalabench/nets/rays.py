@@ -1,4 +1,4 @@
-"""Rays of cameras, samples along them, and what they show over white: volume rendering."""
+"""Volume rendering over white: rays of cameras, samples along them, and their colours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from shalabench.api import Camera
+from shalabench.api import Camera, Rng
 
 
 def cross_sphere(origin: Tensor, direction: Tensor, radius: float) -> tuple[Tensor, Tensor]:
@@ -39,23 +39,23 @@ def cross_cube(origin: Tensor, direction: Tensor, half: float) -> tuple[Tensor, 
 
 
 class Rays(nn.Module):
-    """Rays through the pixels' centres of square views, and their part within a body.
+    """Rays through the pixel centres of square views, and their part within a body.
 
-    Nothing is outside the body around the origin, a sphere or a cube, so rays that miss it are
-    white and need no sample. `lit` holds for each view the pixels whose rays meet it. All views
-    have as many: where one has fewer, pixels that miss it fill up, which render to white.
+    The body is a sphere or a cube around the origin. Nothing is outside it, so rays that miss it
+    are white and need no samples. `lit` has the pixels of each view whose rays meet the body. It is
+    padded to the same number for all views by pixels that miss the body, which render to white.
 
     Args:
-        cameras: Of the N views.
+        cameras: The cameras of the N views.
         side: H = W.
-        size: Of the body, in units of the world: the radius or half the edge.
-        cross: Where rays enter and leave the body: `cross_sphere` or `cross_cube`.
+        size: Radius, or half the edge, of the body in units of the world.
+        cross: The form of the body: `cross_sphere` or `cross_cube`.
 
     Attributes:
-        origin: `[N, 3]` where each camera is.
-        direction: `[N, P, 3]` unit vectors, P = H W, row by row.
-        near: `[N, P]` distance along the ray at which it enters the body.
-        far: `[N, P]` the same where it leaves; equal to `near` where it misses.
+        origin: `[N, 3]`, position of each camera.
+        direction: `[N, P, 3]`, unit vectors, P = H W, row by row.
+        near: `[N, P]`, distance along the ray to the point where it enters the body.
+        far: `[N, P]`, distance to the point where it leaves; equal to `near` if it misses.
         lit: `[N, K]` int64, numbers of pixels.
     """
 
@@ -97,22 +97,22 @@ class Rays(nn.Module):
         )
 
     def turn(self, vectors: Tensor, view: Tensor) -> Tensor:
-        """Vectors `[..., Q, 3]` of the world in the axes of cameras `view` `[...]`."""
+        """Rotate vectors `[..., Q, 3]` of the world into the axes of cameras `view` `[...]`."""
         return vectors @ self.rotation[view].transpose(-1, -2)
 
     def project(self, points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Where cameras `view` `[...]` see points `[..., Q, 3]` of the world.
+        """Project points `[..., Q, 3]` of the world into the images of cameras `view` `[...]`.
 
         Returns:
-            `[..., Q, 2]` in widths of the image from its upper left corner, x first, and `[..., Q]`
-            depths along the camera's axis.
+            Positions `[..., Q, 2]` in image widths from the upper left corner, x first, and depths
+            `[..., Q]` along the camera's axis.
         """
         x, y, depth = (self.turn(points, view) + self.translation[view][..., None, :]).unbind(-1)
         focal, centre = self.focal[view][..., None, :], self.centre[view][..., None, :]
         return torch.stack([x, y], -1) / depth[..., None] * focal + centre, depth
 
     def develop(self, colours: Tensor, view: Tensor) -> Tensor:
-        """Whole views `[B, C, H, W]`, white but for the colours `[B, K, C]` of `lit` pixels."""
+        """Whole views `[B, C, H, W]`, white except for the colours `[B, K, C]` of `lit` pixels."""
         white = colours.new_ones(len(colours), self.side**2, colours.shape[-1])
         index = self.lit[view][..., None].expand_as(colours)
         return white.scatter(1, index, colours).transpose(1, 2).unflatten(2, (self.side, -1))
@@ -122,27 +122,27 @@ def stratify(near: Tensor, far: Tensor, place: Tensor) -> Tensor:
     """Depths `[..., S]`, one in each of S equal parts from near to far `[...]`.
 
     Args:
-        near: Where the first part begins.
-        far: Where the last one ends.
-        place: `[..., S]` in 0..1, where in its part each depth lies; 0.5 for its middle.
+        near: The start of the first part.
+        far: The end of the last part.
+        place: `[..., S]` in [0, 1], the position of each depth in its part; 0.5 is the middle.
     """
     part = torch.arange(place.shape[-1], device=place.device) + place
     return near[..., None] + (far - near)[..., None] * part / place.shape[-1]
 
 
 def middles(count: int, like: Tensor) -> Tensor:
-    """The middles `[count]` of equal parts of 0..1, for `resample` where nothing is drawn."""
+    """The middles `[count]` of equal parts of [0, 1], for `resample` without random draws."""
     return ((torch.arange(count, device=like.device) + 0.5) / count).to(like)
 
 
 def resample(near: Tensor, far: Tensor, weight: Tensor, place: Tensor) -> Tensor:
-    """Depths `[..., K]` where `stratify`'s parts weigh most (NeRF, section 5.2).
+    """Depths `[..., K]` distributed by the weights of `stratify`'s parts (NeRF, section 5.2).
 
     Args:
-        near: `[...]` where the first of the S equal parts begins.
-        far: `[...]` where the last one ends.
-        weight: `[..., S]`, of each part; a small constant is added, so that none is left out.
-        place: `[..., K]` in 0..1, where to invert the piecewise linear distribution function.
+        near: `[...]`, the start of the first of the S equal parts.
+        far: `[...]`, the end of the last part.
+        weight: `[..., S]` of the parts; a small constant is added, so that no part is left out.
+        place: `[..., K]` in [0, 1], at which the piecewise linear distribution is inverted.
     """
     density = weight + 1e-5
     whole = (density / density.sum(-1, keepdim=True)).cumsum(-1)
@@ -156,18 +156,18 @@ def resample(near: Tensor, far: Tensor, weight: Tensor, place: Tensor) -> Tensor
 def gaps(depth: Tensor, far: Tensor) -> Tensor:
     """Lengths `[..., S]` from each sorted depth `[..., S]` to the next, and from the last to far.
 
-    The part before the first depth counts for nothing (NeRF, equation 3).
+    The part before the first depth is left out (NeRF, equation 3).
     """
     return torch.cat([depth, far[..., None]], -1).diff(dim=-1)
 
 
 def composite(density: Tensor, colour: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """What rays show over white, by NeRF's quadrature (equation 3; Max 1995).
+    """Colours of rays over white, by NeRF's quadrature (equation 3; Max 1995).
 
     Args:
         density: `[..., S]`, from near to far, per unit of the world.
         colour: `[..., S, C]`.
-        length: `[..., S]`, of the part of the ray that each sample stands for.
+        length: `[..., S]`, length of each sample's part of the ray.
 
     Returns:
         Colours `[..., C]`, and the weight `[..., S]` of each sample in them.
@@ -176,3 +176,48 @@ def composite(density: Tensor, colour: Tensor, length: Tensor) -> tuple[Tensor, 
     before = thickness.cumsum(-1) - thickness
     weight = torch.exp(-before) * -torch.expm1(-thickness)
     return (weight[..., None] * colour).sum(-2) + 1 - weight.sum(-1, keepdim=True), weight
+
+
+def render_twice(
+    look: Callable[[Tensor], tuple[Tensor, Tensor]],
+    solid: Callable[[Tensor], Tensor],
+    near: Tensor,
+    far: Tensor,
+    even: int,
+    more: int,
+    rng: Rng | None,
+) -> Tensor:
+    """Colours `[..., C]` from evenly spaced samples and further ones distributed by their weights.
+
+    As in EG3D's code, a segment between two samples has the mean of their raw densities and
+    colours (Max 1995, the midpoint rule).
+
+    Args:
+        look: From depths `[..., S]` to raw densities `[..., S]` and colours `[..., S, C]`.
+        solid: From raw densities to positive ones, per unit of the world.
+        near: `[...]`, the start of the first of the even parts.
+        far: `[...]`, the end of the last part.
+        even: Number of parts, each with one sample.
+        more: Number of further samples.
+        rng: Draws the position of samples in their parts; None takes the middles.
+    """
+
+    def place(what: str, middle: Tensor) -> Tensor:
+        size = *near.shape, len(middle)
+        return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
+
+    depth = stratify(near, far, place("even", near.new_full((even,), 0.5)))
+    density, colour = look(depth)
+    if more:
+        with torch.no_grad():  # the weight of a part is that of its sample
+            length = ((far - near) / even)[..., None]
+            weight = composite(solid(density), colour, length)[1]
+            further = resample(near, far, weight, place("more", middles(more, near)))
+        depth, order = torch.cat([depth, further], -1).sort(-1)
+        also = look(further)
+        density = torch.cat([density, also[0]], -1).gather(-1, order)
+        colour = torch.cat([colour, also[1]], -2)
+        colour = colour.gather(-2, order[..., None].expand_as(colour))
+    density = (density[..., 1:] + density[..., :-1]) / 2
+    colour = (colour[..., 1:, :] + colour[..., :-1, :]) / 2
+    return composite(solid(density), colour, depth.diff(dim=-1))[0]

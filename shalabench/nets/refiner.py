@@ -1,6 +1,7 @@
-"""Diffusion decoders: one for each image modality, given what a model's own decoder makes of it.
+"""Diffusion decoders for image modalities, conditioned on the output of a model's decoder.
 
-DiffuseVAE (Pandey et al. 2022), formulation 1: the coarse image is concatenated to the noisy one.
+As in DiffuseVAE (Pandey et al. 2022), formulation 1, the coarse image is concatenated to the noisy
+one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _OPEN = "our choice"
 class RefinerConfig(Settings):
     """Settings of the diffusion decoders and of their training.
 
-    The networks are DiffuseVAE's for CIFAR-10 without its attention and dropout, on any size; those
-    for CelebA-64 have attention, a dropout of .1 and one level more.
+    The networks are DiffuseVAE's for CIFAR-10, at any size, without attention and dropout. Its
+    networks for CelebA-64 have attention, a dropout of 0.1 and one more level.
     """
 
     steps: int = setting(200_000, "Updates.", f"{_OPEN}; DiffuseVAE counts epochs", ge=1)
@@ -44,12 +45,7 @@ class RefinerConfig(Settings):
 
 
 class Refiners(nn.Module):
-    """p(x_m | coarse x_m) of every image modality.
-
-    Args:
-        spec: The data's modalities.
-        config: Settings.
-    """
+    """Diffusion models p(x_m | coarse x_m) of every image modality."""
 
     def __init__(self, spec: DataSpec, config: RefinerConfig):
         super().__init__()
@@ -69,9 +65,9 @@ class Refiners(nn.Module):
 
         Args:
             views: Images `[B, C, H, W]` in [0, 1]; other modalities are not read.
-            coarse: What the model's decoders make of the same tuples, unclamped.
+            coarse: The decoders' reconstructions of the same tuples, unclamped.
             rng: Noise and times.
-            present: `[B, M]` bool, or None where no modality is missing.
+            present: `[B, M]` bool; None if no modality is missing.
 
         Returns:
             The scalar to descend, and each modality's mean error over its present images.
@@ -89,11 +85,11 @@ class Refiners(nn.Module):
         return sum(terms.values()), terms
 
     def refine(self, coarse: Views, rng: Rng) -> Views:
-        """Images in the place of the model's own; what is no image stays as it is.
+        """Replace the images of a model by refined ones; other modalities stay as they are.
 
         Args:
             coarse: Decoder means `[B, ...]` of any modalities.
-            rng: The images' starting noise.
+            rng: Initial noise of the images.
         """
         return {name: self._refined(name, x, rng.fork(name)) for name, x in coarse.items()}
 
@@ -105,8 +101,8 @@ class Refiners(nn.Module):
         denoiser = self._given(name, coarse)
 
         def clipped(x: Tensor, t: Tensor) -> Tensor:
-            # Near t = T an estimate from the noise is far off; unclipped, toy images left [0, 1]
-            # by a factor of 25.
+            # Near t = T the estimate from the noise is inaccurate: without clipping, toy images
+            # exceeded [0, 1] by a factor of 25.
             return schedule.split(x, t, widen(denoiser(x, t)))[0].clamp(-1, 1)
 
         schedule_of_data = replace(schedule, prediction="data")

@@ -1,4 +1,4 @@
-"""A VAE with one latent for all modalities: everything but its objective and its posterior."""
+"""VAEs with one latent for all modalities, without their objective and joint posterior."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from shalabench.nets.posteriors import LaplaceHead, NormalHead, Posterior
 
 
 class SharedLatent(Model):
-    """One encoder and one decoder a modality, and N(0, I) over the latent they share.
+    """An encoder and a decoder for each modality, and N(0, I) as prior of the shared latent.
 
-    A method derives from it, gives `loss` and `encode`, and has with them every ability of a VAE.
-    Its settings have at least `network`, `latent_dim`, `steps`, `batch_size` and `optimiser`.
-
-    Args:
-        spec: The data's modalities.
-        config: An instance of the class's `Config`.
+    A method derives from it and gives `loss` and `encode`. Then it can sample, translate and
+    reconstruct. Its settings have at least `network`, `latent_dim`, `steps`, `batch_size` and
+    `optimiser`.
     """
 
     max_given = None
@@ -49,7 +46,7 @@ class SharedLatent(Model):
 
     @abstractmethod
     def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to descend, mean over the batch, and the terms to log."""
+        """The scalar to descend, a mean over the batch, and the terms to log."""
 
     @abstractmethod
     def encode(self, given: Views, rng: Rng) -> Tensor:
@@ -63,16 +60,16 @@ class SharedLatent(Model):
         """lambda_m log p(x_m | z) in nats, `[..., B]`.
 
         Args:
-            name: Of the modality.
-            view: `[B, ...]`.
-            z: Latents `[..., B, D]`, all decoded in one call.
+            name: Name of modality m.
+            view: x_m, `[B, ...]`.
+            z: Latents `[..., B, D]`, which are decoded in one call.
         """
         modality = self.spec[name]
         output = decode_many(self.decoders[name], z)
         return modality.weight * log_likelihood(modality, output, view)
 
     def log_likelihoods(self, views: Views, z: Tensor) -> Tensor:
-        """Those of all modalities at latents `[..., B, D]`: `[M, ..., B]` in nats."""
+        """lambda_m log p(x_m | z) of all modalities at latents `[..., B, D]`: `[M, ..., B]`."""
         return torch.stack([self.log_likelihood(n, views[n], z) for n in self.spec.names])
 
     def prior(self, n: int, rng: Rng) -> Tensor:
@@ -80,7 +77,7 @@ class SharedLatent(Model):
         return rng.normal(n, self.config.latent_dim)
 
     def decode(self, z: Tensor, rng: Rng) -> Views:
-        """Decoder means of all modalities at latents `[n, D]`; no randomness is left."""
+        """Decoder means of all modalities at latents `[n, D]`; `rng` is not used."""
         return self._views(z, self.spec.names)
 
     def sample(self, n: int, rng: Rng) -> Views:
@@ -97,10 +94,10 @@ class SharedLatent(Model):
 
 
 def own_losses(names: Sequence[str], log_likelihoods: Tensor, there: Tensor) -> dict[str, Tensor]:
-    """Minus the mean log-likelihood of each modality over the tuples that have it, to be logged.
+    """The terms to log: minus the mean log-likelihood of each modality over tuples that have it.
 
     Args:
-        names: Of the M modalities.
+        names: Names of the M modalities.
         log_likelihoods: `[M, B]`.
         there: `[M, B]` bool.
     """
@@ -110,7 +107,7 @@ def own_losses(names: Sequence[str], log_likelihoods: Tensor, there: Tensor) -> 
 
 
 def presence(batch: Batch, modalities: int) -> Tensor:
-    """`[M, B]` bool, which views of each tuple there are."""
+    """Whether each view of each tuple is there, `[M, B]` bool."""
     if batch.present is not None:
         return batch.present.T
     return torch.ones(modalities, len(batch), dtype=torch.bool, device=batch.index.device)

@@ -1,7 +1,6 @@
-"""StyleGAN2's generator and discriminator of images (Karras et al. 2020), in few lines.
+"""StyleGAN2's generator and discriminator of images (Karras et al. 2020), without noise inputs.
 
-Weights are drawn from N(0, 1) and scaled when used, so that one learning rate suits all layers. No
-noise is added within the generator.
+Weights are drawn from N(0, 1) and scaled when used, so that one learning rate suits all layers.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class ScaledLinear(nn.Module):
     Args:
         inputs: Features in.
         outputs: Features out.
-        bias: Of every output at the start.
+        bias: Initial bias of every output.
         rate: Learning rate as a multiple of the optimiser's.
     """
 
@@ -46,7 +45,7 @@ class ScaledLinear(nn.Module):
 
 
 class ScaledConv(nn.Module):
-    """A convolution whose weights are scaled when used; sides are kept."""
+    """A convolution that keeps the side, and whose weights are scaled when used."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int):
         super().__init__()
@@ -60,17 +59,17 @@ class ScaledConv(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose weights a style scales (equations 1 and 3 there).
+    """A convolution whose weights are scaled by a style (equations 1 and 3 of the paper).
 
-    Scaling inputs by the style, and outputs by the norms of the scaled weights, is the same as
-    scaling the weights of each item, and needs no convolution an item.
+    Scaling inputs by the style and outputs by the norms of the scaled weights gives the same result
+    as scaling the weights of each item, and needs one convolution for the whole batch.
 
     Args:
         inputs: Channels in.
         outputs: Channels out.
         kernel: Side of the kernel.
         style: Size of w.
-        demodulate: Whether outputs are scaled to unit variance.
+        demodulate: Scale outputs to unit variance.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, style: int, demodulate: bool = True):
@@ -93,7 +92,7 @@ class ModulatedConv(nn.Module):
 
 
 class Mapping(nn.Module):
-    """From normal z `[B, D]` to w `[B, D]`, learning at a hundredth of the rate."""
+    """Maps normal z `[B, D]` to w `[B, D]`; it learns at a hundredth of the rate."""
 
     def __init__(self, size: int, layers: int):
         super().__init__()
@@ -107,7 +106,7 @@ class Mapping(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Images from styles, from 4 x 4 on, each resolution adding to the enlarged one before.
+    """Images from styles: from 4 x 4 pixels on, each resolution adds to the enlarged image.
 
     Args:
         style: Size of w.
@@ -124,7 +123,7 @@ class Synthesis(nn.Module):
         )
 
     def forward(self, styles: Tensor) -> Tensor:
-        """Images `[B, outputs, H, W]` of one style a resolution, `[B, L, D]`."""
+        """Images `[B, outputs, H, W]` from styles `[B, L, D]`, one for each resolution."""
         x = self.start.expand(len(styles), -1, -1, -1)
         image = None
         for block, w in zip(self.blocks, styles.unbind(1), strict=True):
@@ -133,9 +132,9 @@ class Synthesis(nn.Module):
 
 
 class StyleBlock(nn.Module):
-    """Two modulated convolutions at twice the side, and what they add to the image.
+    """Two modulated convolutions at twice the side, and their addition to the image.
 
-    The first block of a generator, to which no image is given, keeps the side.
+    The first block of a generator gets no image and keeps the side.
     """
 
     def __init__(self, inputs: int, width: int, outputs: int, style: int):
@@ -145,7 +144,7 @@ class StyleBlock(nn.Module):
         self.leave = ModulatedConv(width, outputs, 1, style, demodulate=False)
 
     def forward(self, x: Tensor, image: Tensor | None, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and image at the new side, of those at the old one and w `[B, D]`."""
+        """Features and image at the new side, from those at the old side and w `[B, D]`."""
         if image is not None:
             x, image = enlarge(x), enlarge(image)
         x = rectify(self.second(rectify(self.first(x, w)), w))
@@ -154,11 +153,11 @@ class StyleBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """How real images look, with a label, by projection (Miyato and Koyama 2018).
+    """A conditional discriminator by projection of the label (Miyato and Koyama 2018).
 
     Args:
         channels: Of the images.
-        widths: Channels from the images' side down to 4 pixels, each side half the one before.
+        widths: Channels at each resolution, from the images' side down to 4 pixels by halves.
         label: Size of the label.
     """
 
@@ -177,12 +176,18 @@ class Discriminator(nn.Module):
         x = rectify(self.enter(image))
         for block in self.blocks:
             x = block(x)
-        # How much the batch varies, which shows a generator that makes always the same.
+        # The spread over the batch reveals a generator whose images are all alike.
         spread = (widen(x).var(0, correction=0) + 1e-8).sqrt().mean()
         x = torch.cat([x, spread.to(x.dtype).expand(len(x), 1, *x.shape[2:])], 1)
         x = self.leave(rectify(self.flat(rectify(self.mix(x)).flatten(1))))
         known = self.label[1](rectify(self.label[0](label)))
         return (widen(x) * widen(known)).sum(1) / math.sqrt(x.shape[1])
+
+
+def channels_by_side(side: int, base: int, most: int) -> list[int]:
+    """Channels at 4, 8, ... `side` pixels: `base` over the pixels, at most `most`."""
+    sides = [2**k for k in range(2, int(math.log2(side)) + 1)]
+    return [max(1, min(base // s, most)) for s in sides]
 
 
 class _Shrink(nn.Module):
@@ -200,3 +205,8 @@ class _Shrink(nn.Module):
 def enlarge(x: Tensor) -> Tensor:
     """Images of twice the side, bilinear."""
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def logistic(logits: Tensor) -> Tensor:
+    """The non-saturating logistic loss, mean of log(1 + exp(-logits)), which raises logits."""
+    return functional.softplus(-widen(logits)).mean()

@@ -1,4 +1,4 @@
-"""A small U-Net that denoises images, given other images of the same size or a vector."""
+"""A small U-Net that denoises images, conditioned on other images or on a vector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from shalabench.nets.diffusion import embed_time
 
 Attend = Callable[[int, Tensor], Tensor]
-"""`(level, features [B, F, h, w]) -> features`, after each level on the way up; 0 is finest."""
+"""`(level, features [B, F, h, w]) -> features`, called after each upward level; 0 is finest."""
 
 
 class UNet(nn.Module):
@@ -21,12 +21,12 @@ class UNet(nn.Module):
 
     Args:
         channels: C, of the noisy image.
-        condition: C', of the image that it is given; 0 for none.
+        condition: C', channels of a conditioning image; 0 for none.
         side: H = W, at least 2.
         width: Channels at full resolution, doubled below; a multiple of 8.
         blocks: Residual blocks a resolution and direction.
-        outputs: Channels of the prediction; C where None.
-        vector: Size of a vector that it is given besides; 0 for none.
+        outputs: Channels of the prediction; None is C.
+        vector: Size of a conditioning vector; 0 for none.
         bottom: Largest side of the lowest resolution.
 
     Attributes:
@@ -83,8 +83,8 @@ class UNet(nn.Module):
         Args:
             x: x_t, `[B, C, H, W]`.
             t: `[B]`.
-            condition: An image `[B, C', H, W]`, or None where C' is 0.
-            vector: `[B, V]`, or None where there is none.
+            condition: An image `[B, C', H, W]`; None if C' is 0.
+            vector: `[B, V]`; None if there is none.
             attend: Changes the upward features of each resolution.
 
         Returns:
@@ -109,7 +109,7 @@ class UNet(nn.Module):
 
 
 class TimedBlock(nn.Module):
-    """Normalisation, activation, convolution, twice, on `[B, C, H, W]`; time is added between."""
+    """Twice normalisation, activation, convolution on `[B, C, H, W]`; time is added between."""
 
     def __init__(self, inputs: int, outputs: int, context: int):
         super().__init__()

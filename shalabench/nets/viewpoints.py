@@ -1,4 +1,4 @@
-"""Views of an object by several cameras: what a table says of them, angles, and what is seen."""
+"""Views of an object by several cameras: checks, angles, visibility, and notes for tables."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from torch import Tensor
 
 from shalabench.api import Camera, DataSpec, Model, Views
 
-_ALIGNED = "aligned views"  # of a method that says nothing of its supervision
+_ALIGNED = "aligned views"  # supervision of a method that states none
 _ROUNDING = 2.0**-10  # of depths in float16
 
 
-def why_no_views(spec: DataSpec) -> str | None:
-    """Why data are no views of one object by several cameras, as a sentence, or None."""
+def why_no_views(spec: DataSpec, least: int = 2) -> str | None:
+    """Why data are not square views of one object by cameras, as a sentence, or None.
+
+    Args:
+        spec: The data's modalities.
+        least: How many views there must be, 1 or 2.
+    """
     flat = [m.name for m in spec.modalities if m.kind != "image" or m.camera is None]
     if flat:
         return f"The dataset '{spec.name}' has no cameras for {', '.join(flat[:3])}."
-    if len(spec.modalities) < 2:
+    if len(spec.modalities) < least:
         return f"The dataset '{spec.name}' has one view only."
     shapes = sorted({m.shape for m in spec.modalities})
     if len(shapes) > 1 or shapes[0][1] != shapes[0][2]:
@@ -27,7 +32,7 @@ def why_no_views(spec: DataSpec) -> str | None:
 
 
 def describe_row(model: Model, spec: DataSpec, protocol: str) -> dict[str, str]:
-    """What tables print of a method on such data besides its figures."""
+    """Facts about a method on such data that tables show beside its scores."""
     return {
         "resolution": f"{spec.modalities[0].shape[1]} px",
         "supervision": model.supervision or _ALIGNED,
@@ -47,22 +52,34 @@ def angle(a: Camera, b: Camera) -> float:
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
 
-def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Tensor:
-    """Which pixels of a view show a point that another view sees too.
+def camera_vector(camera: Camera) -> list[float]:
+    """A camera as 25 numbers: 4 x 4 from the camera to the world, then 3 x 3 intrinsics."""
+    pose = [
+        [*column, place]
+        for column, place in zip(zip(*camera.rotation, strict=True), camera.position, strict=True)
+    ]
+    (fx, fy), (cx, cy) = camera.focal, camera.centre
+    intrinsics = [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
+    return [x for row in (*pose, [0.0, 0.0, 0.0, 1.0], *intrinsics) for x in row]
 
-    A pixel's surface point is found with its depth and projected into the other view. It is seen
-    there unless it lies outside of that picture, or behind what the four pixels around it show by
-    more than half a pixel's width at its distance (with that slack the visible share of cars is the
-    same at 32 and at 128 pixels). Where the four show nothing at all, nothing hides it.
+
+def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Tensor:
+    """Which pixels of a view show a surface point that another view shows too.
+
+    The surface point of a pixel follows from its depth, and is projected into the other view. It is
+    visible there if it lies within the image and is not hidden. It is hidden if it lies behind the
+    farthest of the four pixels around it by more than half a pixel's width at its distance. With
+    this slack the visible part of cars is the same at 32 and at 128 pixels. If the four pixels show
+    no surface, the point is not hidden.
 
     Args:
-        depth: `[B, R, R]` along the camera's axis, 0 where there is no surface.
-        camera: Of that view.
+        depth: `[B, R, R]` along the camera's axis; 0 means no surface.
+        camera: The camera of that view.
         other: `[B, R, R]`, depth in the other view.
         given: The other view's camera.
 
     Returns:
-        `[B, R, R]` bool; False where there is no surface.
+        `[B, R, R]` bool; False for pixels without a surface.
     """
     side = depth.shape[-1]
     z = depth.double()
@@ -84,7 +101,7 @@ def seen_from(depth: Tensor, camera: Camera, other: Tensor, given: Camera) -> Te
 
 
 def _farthest(depth: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    """The largest depth `[B, R, R]` of the four pixels around each place."""
+    """The largest depth `[B, R, R]` of the four pixels around each point."""
     side = depth.shape[-1]
     item = torch.arange(len(depth), device=depth.device)[:, None, None]
     columns = [(column.floor().long() + k).clamp(0, side - 1) for k in (0, 1)]

@@ -1,7 +1,7 @@
-"""A volume shared by all noised views of an object, and how a view's denoiser looks into it.
+"""SyncDreamer's volume, which all noisy views of an object share (Liu et al. 2024, section 3.3).
 
-SyncDreamer's (Liu et al. 2024, section 3.3): the noisy views are unprojected into a grid of voxels,
-resampled along each target view's rays, and read by depth-wise attention.
+The noisy views are unprojected into a grid of voxels. It is resampled along each target view's
+rays and read by depth-wise attention.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class VolumeConfig(Settings):
     side: int = setting(32, "Voxels along an edge, even.", _CODE, ge=4, multiple_of=2)
     half: float = setting(0.5, "Half the volume's edge, in units of the world.", _CODE, gt=0)
     reach: float = setting(
-        3**0.5 / 2, "Depths before and behind the origin that a frustum spans.", _CODE, gt=0
+        3**0.5 / 2, "Depth before and behind the origin that a frustum spans.", _CODE, gt=0
     )
     depths: int = setting(48, "Samples along a target's ray.", _CODE, ge=2)
     view_width: int = setting(
@@ -41,7 +41,7 @@ class VolumeConfig(Settings):
 
 
 def project(cameras: Sequence[Camera], points: Tensor) -> Tensor:
-    """Where points `[..., 3]` of the world are seen; `[N, ..., 3]`: x, y in widths, and depth."""
+    """Project points `[..., 3]` of the world: `[N, ..., 3]`, x and y in image widths, and depth."""
     rotation = points.new_tensor([camera.rotation for camera in cameras])  # [N, 3, 3]
     shift = points.new_tensor([camera.translation for camera in cameras])  # [N, 3]
     focal = points.new_tensor([camera.focal for camera in cameras])  # [N, 2]
@@ -76,10 +76,10 @@ def frustum(camera: Camera, side: int, depths: Tensor) -> Tensor:
 
 
 class SharedVolume(nn.Module):
-    """Noisy views to a volume, and the volume to what each scale of a U-Net attends to.
+    """Builds a volume from noisy views, and frustum features of it for each scale of a U-Net.
 
     Args:
-        cameras: Of the N views, in the order in which they are given.
+        cameras: Cameras of the N views, in the order of the views.
         channels: C, of the views.
         side: H = W, of the views.
         levels: Channels and side of the U-Net's upward features, finest first (`UNet.levels`).
@@ -139,15 +139,15 @@ class SharedVolume(nn.Module):
         return self.solid(unproject(h.unflatten(0, (-1, n)), self._seen))
 
     def attend(self, volume: Tensor, t: Tensor, target: Tensor) -> Attend:
-        """What a U-Net that denoises views `target` `[B]` is to do with its upward features.
+        """The attention of a U-Net that denoises views `target` `[B]` to the volume.
 
         Args:
-            volume: `[B, width, V, V, V]`, one for each of those views; zeros: no volume.
+            volume: `[B, width, V, V, V]`, one for each target view; zeros mean no volume.
             t: `[B]`.
             target: `[B]` int64.
 
         Returns:
-            What `UNet.forward` takes.
+            The function that `UNet.forward` takes as `attend`.
         """
         grid = self._behind[target]  # [B, D, H, W, 3]
         along = functional.grid_sample(widen(volume), grid, align_corners=False)
@@ -161,14 +161,14 @@ class SharedVolume(nn.Module):
 
 
 def unproject(features: Tensor, seen: Tensor) -> Tensor:
-    """Carry the views' features to the points that they show.
+    """Sample the features of views at the voxels' projections.
 
     Args:
         features: `[B, N, F, H, W]`.
-        seen: `[N, V, V, V, 2]`, where each voxel is seen in each view, from -1 to 1 across it.
+        seen: `[N, V, V, V, 2]`, the position of each voxel in each view, in [-1, 1].
 
     Returns:
-        `[B, N F, V, V, V]`, views concatenated; zero where a view does not show a voxel.
+        `[B, N F, V, V, V]`, views concatenated; zero if a voxel is outside a view.
     """
     b, n, _, _, _ = features.shape
     grid = seen.flatten(2, 3).repeat(b, 1, 1, 1, 1).flatten(0, 1)  # [B N, V, V V, 2]
@@ -177,7 +177,7 @@ def unproject(features: Tensor, seen: Tensor) -> Tensor:
 
 
 class _Solid(nn.Module):
-    """A residual convolution of volumes, in which nothing is added to nothing."""
+    """A residual convolution of volumes without biases, so that zeros stay zeros."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
@@ -195,7 +195,7 @@ class _SolidNet(nn.Module):
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
-        # One voxel at a time: half of an update's time went into 27 taps of N F channels.
+        # A kernel of one voxel: 27 taps of N F channels took half of an update's time.
         self.enter = nn.Conv3d(inputs, width, 1)
         self.fine = _Solid(width, width)
         self.shrink = _Solid(width, 2 * width, 2)
@@ -229,12 +229,12 @@ class _FrustumNet(nn.Module):
 
 
 class DepthAttention(nn.Module):
-    """A pixel attends to the samples along its own ray; features without any change nothing.
+    """Attention of a pixel to the samples along its ray; zero frustum features add nothing.
 
     Args:
         channels: C, of the image features, a multiple of 8 and of the heads.
         inputs: F, of the frustum, a multiple of 8.
-        heads: Of the attention.
+        heads: Number of attention heads.
     """
 
     def __init__(self, channels: int, inputs: int, heads: int):
@@ -248,7 +248,7 @@ class DepthAttention(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, h: Tensor, along: Tensor) -> Tensor:
-        """Image features `[B, C, h, w]` after a look along the rays `[B, F, D, h, w]`."""
+        """Image features `[B, C, h, w]` after attention along the rays `[B, F, D, h, w]`."""
         along = functional.silu(self.norm(along))
         query = self.query(h).unflatten(1, (self.heads, -1))[:, :, :, None]  # [B, n, K, 1, h, w]
         key, value = (net(along).unflatten(1, (self.heads, -1)) for net in (self.key, self.value))

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from baselines.eg3d import EG3D, AdversarialStage, descend, describe, logistic, misfit
+from baselines.eg3d import EG3D, AdversarialStage
 from shalabench.api import Camera, DataSpec, Modality, Rng
-from shalabench.nets.stylegan import ModulatedConv, Synthesis
+from shalabench.nets.inversion import descend, misfit
+from shalabench.nets.stylegan import ModulatedConv, Synthesis, logistic
+from shalabench.nets.viewpoints import camera_vector
 
 pytestmark = pytest.mark.float64
 
@@ -67,10 +69,10 @@ def test_r1_equals_half_the_squared_slope_by_differences():
                 moved.view(-1)[at] += sign * step
                 pair = (moved, raw) if x is image else (image, moved)
                 with torch.no_grad():
-                    sides.append(model.judge(*pair, view).sum().item())
+                    sides.append(model.realness(*pair, view).sum().item())
             total += ((sides[0] - sides[1]) / (2 * step)) ** 2
     image.requires_grad_(), raw.requires_grad_()
-    slopes = torch.autograd.grad(model.judge(image, raw, view).sum(), [image, raw])
+    slopes = torch.autograd.grad(model.realness(image, raw, view).sum(), [image, raw])
     seventh = sum(s.reshape(-1)[::7].square().sum() for s in slopes).item()
     assert seventh == pytest.approx(total, rel=1e-5)
     whole = sum(s.square().sum() for s in slopes).item()
@@ -99,8 +101,8 @@ def test_a_step_of_each_player_follows_its_loss_alone():
     batch = SimpleNamespace(views={n: x[:, k] for k, n in enumerate(NAMES)})
     batch = type("Batch", (), {"views": batch.views, "__len__": lambda self: 3})()
     lines = {"generator": [], "discriminator": []}
-    inner = stage._descend
-    stage._descend = lambda part, loss: (lines[part].append(loss.item()), inner(part, loss))
+    inner = stage.descend
+    stage.descend = lambda part, loss: (lines[part].append(loss.item()), inner(part, loss))
     for _ in range(2):
         terms = stage.update(batch, Rng(2))
         due = terms["generator"]
@@ -120,7 +122,7 @@ def test_a_step_of_each_player_follows_its_loss_alone():
     assert sum(sizes.values()) == len(names)
 
 
-def test_the_real_view_is_one_of_the_tuple_s_and_told_with_its_camera():
+def test_the_real_view_is_one_of_the_tuple_s_with_its_camera():
     stage = AdversarialStage(build())
     x = torch.arange(64 * N).view(64, N, 1, 1, 1).expand(-1, -1, 3, SIDE, SIDE).double()
     views = {n: x[:, k] for k, n in enumerate(NAMES)}
@@ -200,8 +202,8 @@ def test_rendered_features_equal_max_s_midpoint_rule_ray_by_ray():
         torch.testing.assert_close(made[k], total + light)
 
 
-def test_a_camera_is_told_as_its_pose_in_the_world_and_its_intrinsics():
-    label = torch.tensor(describe(RING[1]))
+def test_a_camera_vector_is_its_pose_in_the_world_and_its_intrinsics():
+    label = torch.tensor(camera_vector(RING[1]))
     pose, lens = label[:16].view(4, 4), label[16:].view(3, 3)
     ahead = pose @ torch.tensor([0.0, 0.0, 1.5, 1.0])
     torch.testing.assert_close(ahead, torch.tensor([0.0, 0.0, 0.0, 1.0]))  # it looks at the middle
@@ -268,8 +270,8 @@ def test_the_mean_and_covariance_of_w_are_measured():
 @pytest.mark.parametrize(
     ("shape", "cameras", "said"),
     [
-        ((3, 16, 16), [None] * N, "must be an image with a camera"),
-        ((3, 16, 8), RING, "squares of one size"),
+        ((3, 16, 16), [None] * N, "no cameras"),
+        ((3, 16, 8), RING, "not squares"),
         ((3, 12, 12), RING, "powers of two"),
         ((5, 16, 16), RING, "do not fit into 4 features"),
     ],

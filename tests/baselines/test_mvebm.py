@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Laplace, Normal
 
-from baselines.mvebm import MVEBM, AlternatingStage
+from baselines.mvebm import MVEBM, EnergyStage
 from shalabench.api import Optimiser, Rng
 from shalabench.nets.likelihoods import log_likelihood
 from shalabench.nets.posteriors import softmax_scale
@@ -173,15 +173,15 @@ def test_an_absent_view_does_not_count(spec, network, views):
 def test_each_update_moves_its_own_part_only(spec, network, views):
     """The generator's update sees f_a fixed, and f_a's sees the generator fixed."""
     model = build(spec, network, optimiser=Optimiser(lr=0.1), energy_optimiser=Optimiser(lr=0.1))
-    stage = AlternatingStage(model)
+    stage = EnergyStage(model)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     bound, _, z = model.evidence(views, None, Rng(7))
-    stage._ascend("networks", bound)
+    stage.descend("networks", -bound)
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     assert not any(n.startswith("energy.") for n in moved)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    stage._ascend("energy", model.contrast(z, None, Rng(8))[0])
+    stage.descend("energy", -model.contrast(z, None, Rng(8))[0])
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     assert all(n.startswith("energy.") for n in moved)
@@ -190,19 +190,19 @@ def test_each_update_moves_its_own_part_only(spec, network, views):
 def test_an_update_is_the_two_ascents_in_turn(spec, network, views):
     model, other = build(spec, network), build(spec, network)
     other.load_state_dict(model.state_dict())
-    terms = AlternatingStage(model).update(FakeBatch(views, MASK), Rng(3))
-    stage = AlternatingStage(other)
+    terms = EnergyStage(model).update(FakeBatch(views, MASK), Rng(3))
+    stage = EnergyStage(other)
     bound, _, z = other.evidence(views, MASK, Rng(3).fork("evidence"))
-    stage._ascend("networks", bound)
-    stage._ascend("energy", other.contrast(z, MASK, Rng(3).fork("contrast"))[0])
+    stage.descend("networks", -bound)
+    stage.descend("energy", -other.contrast(z, MASK, Rng(3).fork("contrast"))[0])
     torch.testing.assert_close(terms["loss"], -bound.detach())
     for name, value in other.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-def test_the_energy_waits_as_long_as_it_is_told_to(spec, network, views):
+def test_the_energy_waits_for_its_share_of_the_updates(spec, network, views):
     model = MVEBM(spec, MVEBM.Config(network=network, steps=4, energy_wait=0.5)).double()
-    stage, moved = AlternatingStage(model), []
+    stage, moved = EnergyStage(model), []
     for step in range(4):
         before = model.energy.leave.weight.clone()
         terms = stage.update(FakeBatch(views), Rng(step))

@@ -68,8 +68,8 @@ def test_every_kind_of_modality_is_learnt_and_stored(toy, tmp_path):
         assert own.accuracy == stated["accuracy"]
         assert own.digest == hashlib.sha256((tmp_path / f"{name}.npz").read_bytes()).hexdigest()
         assert "a command" in own.source
-        measured = classifiers.measure_accuracy(own.network, toy.spec[name], toy.split("test"))
-        assert measured == pytest.approx(stated["accuracy"], abs=1e-4)
+        measured = measure_answers(own.network, toy.spec[name], toy.spec, toy.split("test"))
+        assert measured["class"] == pytest.approx(stated["accuracy"], abs=1e-4)
 
 
 def test_training_twice_gives_the_same_weights(toy):
@@ -98,18 +98,18 @@ def test_a_dataset_without_shipped_classifiers_says_what_to_run(toy):
 
 def test_classifiers_for_other_modalities_name_both(toy, archive):
     spec = replace(toy.spec, modalities=(Modality("m0", "image", (3, 8, 8)),))
-    with pytest.raises(DataError, match=r"for bar, stripe, word, and none for m0 of 'toy'"):
+    with pytest.raises(DataError, match=r"bar, stripe, word\b.*\bm0 of 'toy'"):
         classifiers.load(spec, "cpu", archive)
 
 
 def test_classifiers_for_another_dataset_name_both(toy, archive):
-    with pytest.raises(DataError, match=r"'bar' of 'toy', and the data are 'other'"):
+    with pytest.raises(DataError, match=r"'bar' of 'toy'.*'other'"):
         classifiers.load(replace(toy.spec, name="other"), "cpu", archive)
 
 
 def test_classifiers_for_another_shape_are_refused(toy, archive):
     modalities = (Modality("bar", "image", (1, 28, 28)),)
-    with pytest.raises(DataError, match="is for another network or modality"):
+    with pytest.raises(DataError, match=r"bar\.npz"):
         classifiers.load(replace(toy.spec, modalities=modalities), "cpu", archive)
 
 
@@ -118,7 +118,7 @@ def test_changed_weights_are_refused_by_their_digest(toy, archive):
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(str(file)) + " has the SHA-256"):
+    with pytest.raises(DataError, match=re.escape(str(file))):
         classifiers.load(toy.spec, "cpu", archive)
 
 
@@ -128,25 +128,25 @@ def test_pickled_weights_are_refused_even_with_a_right_digest(toy, archive):
     entries = json.loads(index.read_text())
     entries["bar"]["digest"] = hashlib.sha256(file.read_bytes()).hexdigest()
     index.write_text(json.dumps(entries))
-    with pytest.raises(DataError, match="does not load"):
+    with pytest.raises(DataError, match=r"bar\.npz"):
         classifiers.load(toy.spec, "cpu", archive)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [("{", "is damaged"), ("[]", "is damaged"), ('{"bar": {"digest": ""}}', "does not state the")],
+    ("content", "named"),
+    [("{", "weights.json"), ("[]", "weights.json"), ('{"bar": {"digest": ""}}', "of 'bar'")],
 )
-def test_a_damaged_index_is_told(toy, archive, content, said):
+def test_a_damaged_index_is_named(toy, archive, content, named):
     (archive / "weights.json").write_text(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=named):
         classifiers.load(toy.spec, "cpu", archive)
 
 
-def test_an_unwritable_folder_is_told(toy, tmp_path):
+def test_an_unwritable_folder_is_named(toy, tmp_path):
     (tmp_path / "file").write_text("in the way")
     modality = toy.spec.modalities[0]
     network = classifiers.train(toy.spec, modality, toy.split("train"), updates=1)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "file"))):
         classifiers.save(network, modality, tmp_path / "file", FACTS)
 
 
@@ -172,17 +172,17 @@ def test_the_published_classifiers_are_measured_where_a_split_is_given(published
     assert classifiers.load(PUBLISHED, "cpu", published, split)["m0"].accuracy == 0.9
 
 
-def test_an_archive_without_the_modality_or_of_another_kind_is_told(published, tmp_path):
+def test_an_archive_without_the_modality_or_of_another_kind_is_named(published, tmp_path):
     more = replace(
         PUBLISHED, modalities=(*PUBLISHED.modalities, Modality("m7", "image", (3, 9, 9)))
     )
-    with pytest.raises(DataError, match=r"for m0, m1, and none for m7 of 'polymnist'"):
+    with pytest.raises(DataError, match=r"m0, m1\b.*\bm7 of 'polymnist'"):
         classifiers.load(more, "cpu", published)
     (tmp_path / "text.zip").write_text("no zip file")
-    with pytest.raises(DataError, match="does not open"):
+    with pytest.raises(DataError, match=r"text\.zip"):
         classifiers.load(PUBLISHED, "cpu", tmp_path / "text.zip")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="has classifiers for nothing"):
+    with pytest.raises(DataError, match="empty"):
         classifiers.load(PUBLISHED, "cpu", tmp_path / "empty")
 
 
@@ -190,7 +190,7 @@ def test_a_published_file_that_would_run_code_is_refused(tmp_path):
     for name in PUBLISHED.names:
         file = tmp_path / f"pretrained_img_to_digit_clf_{name}"
         file.write_bytes(pickle.dumps(Modality("m0", "image", (1,)), protocol=2))
-    with pytest.raises(DataError, match="does not load"):
+    with pytest.raises(DataError, match="pretrained_img_to_digit_clf_m0"):
         classifiers.load(PUBLISHED, "cpu", tmp_path)
 
 
@@ -213,7 +213,7 @@ def birds(tmp_path_factory):
     return dataset
 
 
-def test_attributes_are_judged_in_images_alone_by_weights_that_are_shipped(birds):
+def test_attributes_are_classified_in_images_only_by_shipped_weights(birds):
     found = classifiers.load(birds.spec, "cpu")
     assert list(found) == ["image"]
     parts = measure_answers(

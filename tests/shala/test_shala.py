@@ -185,7 +185,7 @@ def test_a_full_transfer_forgets_the_source(spec, sampler):
 
 @pytest.mark.parametrize("strength", [0.0, 1.5])
 def test_a_transfer_of_impossible_strength_is_told(spec, strength):
-    with pytest.raises(ValueError, match="must be in"):
+    with pytest.raises(ValueError, match="strength"):
         transfer_latent(guided_prior(spec), torch.zeros(1, D), {}, strength, Rng(1))
 
 
