@@ -149,7 +149,7 @@ def _conv_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[int]
     """Sides and channels after each strided convolution.
 
     Three of them, as published for 28 x 28; up to 64 x 64 four, as MMVAE's network for CUB has; and
-    one more for each doubling beyond, so that no linear layer sees more than 4 x 4 paths.
+    one more for each doubling beyond, so that no linear layer sees more than 4 x 4 positions.
     """
     halvings = max(3, math.ceil(math.log2(modality.shape[-1] / _SMALL)) + 3)
     counts = [min(32 * 2**k, 256) for k in range(halvings)]

@@ -196,11 +196,11 @@ class _Sight:
         titles: Iterable[str],
         read: Sequence[Sequence[int | None]],
         how: str,
-        paths: Sequence[np.ndarray],
+        positions: Sequence[np.ndarray],
     ) -> list[Cloud]:
         """A row of panels, of which the posterior is coloured by its tuples' classes."""
         row = []
-        for title, seen, where in zip(titles, read, paths, strict=True):
+        for title, seen, where in zip(titles, read, positions, strict=True):
             agreeing = 100 * sum(label is not None for label in seen) / self.n
             told = f"{agreeing:.0f} % agree" if self.judges else ""
             points, last = list(map(tuple, where.tolist())), title == "posterior"

@@ -1,4 +1,4 @@
-"""Drawings of birds: plumage of five colours, four builds, three sizes, four paths.
+"""Drawings of birds: plumage of five colours, four builds, three sizes, four backgrounds.
 
 A bird is drawn in coordinates of its own: the body's middle is the origin, it looks to the right,
 and one unit is about the length of its trunk.
@@ -354,7 +354,7 @@ def _contrast(colour: np.ndarray) -> np.ndarray:
     )
 
 
-# The paths.
+# The backgrounds.
 
 
 def _rows() -> np.ndarray:

@@ -1,7 +1,7 @@
 """What each point of a car is made of, by its place: paint, windows, lamps, lines, rims.
 
-DataPaths are in metres (`shapes`). A style enters as colours and choices only; where windows, arches,
-doors and lamps lie is the shape's.
+Positions are in metres (`shapes`). A style enters as colours and choices only; where windows,
+arches, doors and lamps lie is the shape's.
 """
 
 from __future__ import annotations

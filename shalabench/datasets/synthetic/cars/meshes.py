@@ -16,7 +16,7 @@ from shalabench.datasets.synthetic.cars.shapes import Shape
 from shalabench.datasets.synthetic.render.raster import Mesh
 
 BODY, CABIN, WHEEL, MIRROR, RAIL, INSIDE, SEAT, BED = range(8)
-SHELL = (BODY, CABIN)  # lets through in paths
+SHELL = (BODY, CABIN)  # lets through in some positions
 HIDDEN = (INSIDE, SEAT, BED)  # seen only through the shell
 
 
