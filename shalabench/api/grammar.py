@@ -118,12 +118,7 @@ class Grammar:
         return (piece["only"],) if piece["only"] else values
 
     def _expand(
-        self,
-        rule: str,
-        truth: Mapping[str, str],
-        rng: Draws,
-        words: list[str],
-        named: list[str],
+        self, rule: str, truth: Mapping[str, str], rng: Draws, words: list[str], named: list[str]
     ) -> None:
         options = [text for text in dict(self.rules)[rule] if _holds(text, truth)]
         for piece in _PIECE.finditer(options[int(rng.integers(len(options)))]):

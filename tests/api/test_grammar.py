@@ -75,7 +75,7 @@ def test_phrases_are_found_in_what_is_no_sentence():
     assert TINY.spot("a bird with an orange bill an orange bill") == {"bill": "orange"}
 
 
-def test_a_contradiction_is_told_from_silence():
+def test_a_contradiction_is_reported_from_silence():
     assert TINY.spot("a grey bill and an orange bill") == {"bill": None}
     assert TINY.spot("a bird") == {}
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
 from shalabench.api import DataError
 
 
-def unpack_tar(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive into a folder that appears only once it is whole.
 
     Args:
-        archive: A tar file, compressed or not.
-        folder: Where its content goes; nothing happens where it is there already.
+        archive: A zip file, or a tar file, compressed or not.
+        folder: Where its content goes; nothing happens where it exists.
 
     Raises:
         DataError: The archive is damaged, or has a path or a link that leads out of the folder, or
@@ -26,15 +27,19 @@ def unpack_tar(archive: Path, folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with tarfile.open(archive) as content:
-            content.extractall(unfinished, filter="data")
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as content:  # drops "..", and reads checksums
+                content.extractall(unfinished)
+        else:
+            with tarfile.open(archive) as content:
+                content.extractall(unfinished, filter="data")
         unfinished.rename(folder)
     except tarfile.FilterError as error:
         raise DataError(
             f"{archive} is not unpacked: {error}. An archive whose paths stay within its folder "
             "was expected; delete the file and fetch it from its publisher."
         ) from error
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{archive} does not unpack ({error}). Free some room if the disk is full; else delete "
             "the file and run again."

@@ -10,16 +10,16 @@ from PIL import Image
 from shalabench.api import DataError
 
 
-def read_picture(file: Path) -> np.ndarray:
-    """Read a picture as uint8 `[H, W, 3]`.
+def read_picture(file: Path, mode: str = "RGB") -> np.ndarray:
+    """Read a picture as uint8 `[H, W, C]`, or `[H, W]` where the mode is "L".
 
     Raises:
         DataError: It does not open.
     """
     try:
         with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow tells damage by any of them
+            return np.asarray(picture.convert(mode))
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them on damage
         raise DataError(
             f"The picture {file} does not open ({error}). Delete it and fetch it again."
         ) from error

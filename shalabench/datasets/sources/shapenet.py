@@ -198,10 +198,7 @@ def _fit(file: Path, focal: float, centre: tuple[float, float]) -> None:
 
 
 def _find_nmr(base: Path) -> Source | None:
-    folder = next(
-        (f for f in (base / "NMR_Dataset" / _CARS, base / _CARS) if f.is_dir()),
-        None,
-    )
+    folder = next((f for f in (base / "NMR_Dataset" / _CARS, base / _CARS) if f.is_dir()), None)
     if folder is None:
         return None
     cars = {}

@@ -43,10 +43,7 @@ class Frame:
         return self.unit * k * (k - 1) / np.maximum(np.sqrt(a * a + b * b), np.float32(1e-3))
 
     def limb(
-        self,
-        start: tuple[Field, Field],
-        end: tuple[Field, Field],
-        radii: tuple[Field, Field],
+        self, start: tuple[Field, Field], end: tuple[Field, Field], radii: tuple[Field, Field]
     ) -> Field:
         """Distance to a stroke whose half width goes from the first radius to the second."""
         dx, dy = end[0] - start[0], end[1] - start[1]
