@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from shalabench.api import Camera
 from shalabench.datasets.synthetic.cars import meshes
-from shalabench.datasets.synthetic.cars.materials import Layout, Place, lay_out, paint, tint
+from shalabench.datasets.synthetic.cars.materials import Layout, Place, lay_out
 from shalabench.datasets.synthetic.cars.meshes import Car, build
+from shalabench.datasets.synthetic.cars.paints import paint, tint
 from shalabench.datasets.synthetic.cars.shapes import Shape
 from shalabench.datasets.synthetic.cars.styles import Style
 from shalabench.datasets.synthetic.render.raster import Hits, rasterise, shoot
