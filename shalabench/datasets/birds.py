@@ -20,72 +20,34 @@ from shalabench.datasets.sources.files import SPLITS, Arrays, cache_file, digest
 from shalabench.datasets.synthetic.birds import ATTRIBUTES, SIDE, draw
 
 LENGTH = 32  # tokens a caption, as CUB's
-GRAMMAR = Grammar(
-    attributes=ATTRIBUTES,
-    rules=(
-        (
-            "caption",
-            (
-                "a <bird> with <parts> .",
-                "a <bird> with <parts> , <place> .",
-                "a <bird> <place> , with <parts> .",
-                "this is a <bird> , <view> , with <parts> .",
-                "this <bird> has <parts> .",
-                "this <bird> has <parts> and is <place> .",
-                "this <coat> is <size> and <build> , with <parts> .",
-                "the <bird> <place> is <view> and has <parts> .",
-                "a <bird> <view> , <place> .",
-                "a <bird> <place> . <claims> .",
-                "<claims> .",
-                "<claims> , and the <bird> is <view> .",
-            ),
-        ),
-        ("bird", ("<size> <build> <coat>", "<size> <coat>", "<build> <coat>", "<coat>")),
-        ("coat", ("[body] bird", "bird")),
-        ("size", ("[size]",)),
-        ("build", ("[shape]",)),
-        (
-            "parts",
-            (
-                "<part>",
-                "<part> and <part>",
-                "<part> , <part> and <part>",
-                "<part> , <part> , <part> and <part>",
-            ),
-        ),
-        ("part", ("a <crown>", "<wing>", "a <breast>", "a <bill>")),
-        ("crown", ("[crown] crown", "[crown] cap")),
-        ("wing", ("[wing] wings",)),
-        ("breast", ("[breast] breast", "[breast] chest")),
-        ("bill", ("[bill] bill", "[bill] beak")),
-        ("claims", ("<claim> and <claim>", "<claim> , <claim> and <claim>")),
-        (
-            "claim",
-            (
-                "its body is [body]",
-                "its crown is [crown]",
-                "its wings are [wing]",
-                "its breast is [breast]",
-                "its bill is [bill]",
-            ),
-        ),
-        (
-            "place",
-            (
-                "in the [background:sky]",
-                "flying in the [background:sky]",
-                "on a [background:branch]",
-                "perched on a [background:branch]",
-                "in the [background:grass]",
-                "standing in the [background:grass]",
-                "on the [background:water]",
-                "resting on the [background:water]",
-            ),
-        ),
-        ("view", ("facing [facing]", "looking to the [facing]")),
-    ),
-    longest=LENGTH - 1,  # and the end
-)
+_RULES = """
+caption = a <bird> with <parts> . | a <bird> with <parts> , <place> .
+    | a <bird> <place> , with <parts> . | this is a <bird> , <view> , with <parts> .
+    | this <bird> has <parts> . | this <bird> has <parts> and is <place> .
+    | this <coat> is <size> and <build> , with <parts> .
+    | the <bird> <place> is <view> and has <parts> . | a <bird> <view> , <place> .
+    | a <bird> <place> . <claims> . | <claims> . | <claims> , and the <bird> is <view> .
+bird = <size> <build> <coat> | <size> <coat> | <build> <coat> | <coat>
+coat = [body] bird | bird
+size = [size]
+build = [shape]
+parts = <part> | <part> and <part> | <part> , <part> and <part>
+    | <part> , <part> , <part> and <part>
+part = a <crown> | <wing> | a <breast> | a <bill>
+crown = [crown] crown | [crown] cap
+wing = [wing] wings
+breast = [breast] breast | [breast] chest
+bill = [bill] bill | [bill] beak
+claims = <claim> and <claim> | <claim> , <claim> and <claim>
+claim = its body is [body] | its crown is [crown] | its wings are [wing] | its breast is [breast]
+    | its bill is [bill]
+place = in the [background:sky] | flying in the [background:sky] | on a [background:branch]
+    | perched on a [background:branch] | in the [background:grass]
+    | standing in the [background:grass] | on the [background:water]
+    | resting on the [background:water]
+view = facing [facing] | looking to the [facing]
+"""
+GRAMMAR = Grammar.from_text(ATTRIBUTES, _RULES, longest=LENGTH - 1)  # <eos> follows
 VOCABULARY = (PAD, END, *GRAMMAR.words)
 MODALITIES, FACTS = ("image", "caption"), ("attributes", "named")
 

@@ -31,7 +31,13 @@ from shalabench.datasets.sources.captions import (
 )
 from shalabench.datasets.sources.composing import cut_validation
 from shalabench.datasets.sources.download import Remote, download
-from shalabench.datasets.sources.files import digest_of, read_cached, stamp, write_cached
+from shalabench.datasets.sources.files import (
+    digest_of,
+    read_cached,
+    read_lines,
+    stamp,
+    write_cached,
+)
 from shalabench.datasets.sources.pictures import read_picture
 
 SIDE = 64
@@ -180,7 +186,7 @@ class CUB(Dataset):
         file = texts / "testclasses.txt"
         if self.config.split == "photos" or (self.config.split == "auto" and not file.is_file()):
             return set(), False
-        unseen = set(_lines(file))
+        unseen = set(read_lines(file))
         if self.config.split == "auto" and all(p.species in unseen for p in photos):
             return set(), False  # a part of CUB that has no training species
         return unseen, True
@@ -248,7 +254,7 @@ def _read_lists(folder: Path) -> list[_Photo]:
 def _table(file: Path, columns: int) -> dict[int, list[str]]:
     """Ids and the columns after them."""
     rows = {}
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         first, *rest = line.split()
         if not first.isdigit() or len(rest) != columns:
             raise DataError(
@@ -257,14 +263,6 @@ def _table(file: Path, columns: int) -> dict[int, list[str]]:
             )
         rows[int(first)] = rest
     return rows
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error}). Restore it from the archive.") from error
-    return [line for line in text.splitlines() if line.strip()]
 
 
 # The photos: read once, and from then on from the cache.

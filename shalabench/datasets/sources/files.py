@@ -46,6 +46,19 @@ def stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def read_lines(file: Path, remedy: str = "Restore it from the archive.") -> list[str]:
+    """The lines of a text in UTF-8 that are not blank.
+
+    Raises:
+        DataError: It cannot be read; the message ends with the remedy.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read ({error}). {remedy}") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
 def write_cached(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file of the cache whole or not at all.
 

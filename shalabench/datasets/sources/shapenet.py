@@ -7,13 +7,13 @@ import math
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from shalabench.api import Camera, DataError, from_nmr, from_pose, from_srn
+from shalabench.datasets.sources.files import read_lines
 from shalabench.datasets.sources.pickles import read_arrays
 from shalabench.datasets.sources.rig import ring
 
@@ -33,11 +33,11 @@ _PARTS = 0.8, 0.1  # of the cars for training and validation, where the layout h
 
 @dataclass(frozen=True)
 class View:
-    """A picture and where it was taken from.
+    """A picture and its camera.
 
     Attributes:
         picture: Its file.
-        camera: Where it was taken from.
+        camera: The camera that took it.
         mask: File of the car's silhouette, or None.
     """
 
@@ -48,11 +48,11 @@ class View:
 
 @dataclass(frozen=True)
 class Source:
-    """A layout that was found.
+    """Renderings in one of the layouts.
 
     Attributes:
         layout: Its name in `LAYOUTS`.
-        folder: Where it lies.
+        folder: The folder of the renderings.
         cars: Folder of each car, by split.
     """
 
@@ -92,7 +92,7 @@ def find(root: Path) -> Source:
 
 
 def _check_splits(source: Source) -> None:
-    """Complain of a split without a car, and of a car that a test would meet again."""
+    """Raise a DataError on a split without cars, and on a car that is listed twice."""
     for split, cars in source.cars.items():
         if not cars:
             raise DataError(f"{source.folder} lists no car for {split}. Unpack the archive again.")
@@ -104,24 +104,12 @@ def _check_splits(source: Source) -> None:
         )
 
 
-def choose(views: list[View], cameras: Iterable[Camera]) -> list[tuple[View, float]]:
-    """For each camera the view from the nearest direction, and how many degrees it is off."""
-    places = np.array([_direction(view.camera) for view in views])  # [K, 3]
-    chosen = []
-    for camera in cameras:
-        off = np.linalg.norm(places - _direction(camera), axis=1)
-        nearest = int(off.argmin())
-        angle = 2 * math.degrees(math.asin(min(1.0, off[nearest] / 2)))
-        chosen.append((views[nearest], angle))
-    return chosen
-
-
 def _direction(camera: Camera) -> np.ndarray:
-    place = np.array(camera.position)
-    return place / np.linalg.norm(place)
+    position = np.array(camera.position)
+    return position / np.linalg.norm(position)
 
 
-# SRN: views from random places (training) or along a spiral (the others).
+# SRN: views from random positions (training) or along a spiral (the others).
 
 
 def _find_srn(base: Path) -> Source | None:
@@ -185,7 +173,7 @@ def _srn_intrinsics(file: Path) -> tuple[float, tuple[float, float], float]:
 
 
 def _fit(file: Path, focal: float, centre: tuple[float, float]) -> None:
-    """Complain of intrinsics, in widths of the image, that do not fit it."""
+    """Raise a DataError on intrinsics, in widths of the image, that do not fit it."""
     if not 0.2 < focal < 20 or any(abs(c - 0.5) > 0.1 for c in centre):
         raise DataError(
             f"{file}: the intrinsics do not fit the image: a focal length of {focal:.3g} widths, "
@@ -203,14 +191,8 @@ def _find_nmr(base: Path) -> Source | None:
         return None
     cars = {}
     for split, word in _SPLITS.items():
-        file = folder / f"softras_{word}.lst"
-        try:
-            names = file.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{file} cannot be read ({error}). Unpack NMR_Dataset again."
-            ) from error
-        cars[split] = [folder / name for name in names]
+        lines = read_lines(folder / f"softras_{word}.lst", "Unpack NMR_Dataset again.")
+        cars[split] = [folder / name for line in lines for name in line.split()]
     return Source("nmr", folder, cars)
 
 
@@ -227,9 +209,8 @@ def _nmr_views(folder: Path, car: Path) -> list[View]:
         if not picture.is_file():
             raise DataError(f"The view {picture} is missing; a car has {_NMR_VIEWS}.")
         try:
-            if f"world_mat_{i}" in matrices:
-                world = matrices[f"world_mat_{i}"]
-            else:
+            world = matrices.get(f"world_mat_{i}")
+            if world is None:
                 world = np.linalg.inv(_whole(matrices[f"world_mat_inv_{i}"]))
             camera = from_nmr(world, matrices[f"camera_mat_{i}"])
         except KeyError as error:
@@ -287,13 +268,10 @@ def _cut(cars: list[Path]) -> dict[str, list[Path]]:
 
 
 def _sync_views(folder: Path, car: Path) -> list[View]:
-    cameras = _sync_cameras(folder)
-    views = []
-    for i, camera in enumerate(cameras):
-        picture = car / f"{i:03}.png"
-        if not picture.is_file():
-            raise DataError(f"The view {picture} is missing; a car has {len(cameras)}.")
-        views.append(View(picture, camera))
+    views = [View(car / f"{i:03}.png", camera) for i, camera in enumerate(_sync_cameras(folder))]
+    for view in views:
+        if not view.picture.is_file():
+            raise DataError(f"The view {view.picture} is missing; a car has {len(views)}.")
     return views
 
 
@@ -307,7 +285,6 @@ def _sync_cameras(folder: Path) -> tuple[Camera, ...]:
         return ring()
     try:
         k, _, _, _, poses = read_arrays(file)
-        k = np.asarray(k, float)
         # K is for an image of 256 pixels, whatever the pictures' size.
         cameras = tuple(from_pose(pose, k, 256.0) for pose in poses)
     except (TypeError, ValueError) as error:
@@ -319,10 +296,18 @@ def _sync_cameras(folder: Path) -> tuple[Camera, ...]:
 
 
 def read_car(source: Source, car: Path) -> list[tuple[View, float]]:
-    """The views nearest to the sixteen cameras of the rig, each with its angle in degrees."""
+    """For each of the rig's sixteen cameras the nearest view, and how many degrees it is off."""
     if not car.is_dir():
-        raise DataError(f"The car {car} is listed and is not there. Unpack the archive again.")
-    return choose(source.views(car), ring())
+        raise DataError(f"The car {car} is listed and is missing. Unpack the archive again.")
+    views = source.views(car)
+    directions = np.array([_direction(view.camera) for view in views])  # [K, 3]
+    chosen = []
+    for camera in ring():
+        off = np.linalg.norm(directions - _direction(camera), axis=1)
+        nearest = int(off.argmin())
+        angle = 2 * math.degrees(math.asin(min(1.0, off[nearest] / 2)))
+        chosen.append((views[nearest], angle))
+    return chosen
 
 
 def _folders(folder: Path, inner: str) -> list[Path]:

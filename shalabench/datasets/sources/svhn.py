@@ -22,6 +22,7 @@ _CHECKSUMS = {
     "test": "md5:eb5a983be6a315427106f1b164d9cef3",
 }
 _AGAIN = "Delete it and fetch it again."
+_EXPECTED = "X [32, 32, 3, N] and y [N, 1]"
 
 
 def read_part(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -67,42 +68,41 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         content = loadmat(file, variable_names=("X", "y"))
-    except (
-        OSError,
-        EOFError,
-        IndexError,
-        ValueError,
-        TypeError,
-        MatReadError,
-        zlib.error,
-    ) as error:
+        pixels, labels = content["X"], content["y"].ravel()
+    except KeyError as error:
         raise DataError(
-            f"{file} does not read as a MATLAB file with X [32, 32, 3, N] and y [N, 1] ({error}): "
-            f"it is cut short or damaged. {_AGAIN}"
+            f"{file} lacks {error}; {_EXPECTED} were expected: it is cut short, or holds something "
+            f"other than SVHN's cropped digits. {_AGAIN}"
         ) from error
     except NotImplementedError as error:  # version 7.3, which is HDF5
         raise DataError(
             f"{file} is of MATLAB's version 7.3, and version 5 was expected. Save it with "
             "scipy.io.savemat, or fetch the published file."
         ) from error
-    if absent := [name for name in ("X", "y") if name not in content]:
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        zlib.error,
+        MatReadError,
+    ) as error:
         raise DataError(
-            f"{file} lacks {' and '.join(absent)}; X [32, 32, 3, N] and y [N, 1] were expected: it "
-            f"is cut short, or no file of SVHN's cropped digits. {_AGAIN}"
-        )
-    pixels, labels = content["X"], content["y"].ravel()
+            f"{file} does not read as a MATLAB file with {_EXPECTED} ({error}): it is cut short or "
+            f"damaged. {_AGAIN}"
+        ) from error
     if pixels.shape != (SIDE, SIDE, 3, len(labels)) or pixels.dtype != np.uint8:
         raise DataError(
             f"{file} has X of the shape {pixels.shape} ({pixels.dtype}) and {len(labels):,} labels;"
             f" (32, 32, 3, {len(labels)}) of uint8 was expected. {_AGAIN}"
         )
-    if strange := sorted(set(labels.tolist()) - set(range(1, 11))):
+    if unknown := sorted(set(labels.tolist()) - set(range(1, 11))):
         raise DataError(
-            f"{file} has labels {', '.join(map(str, strange))}; 1 to 10 were expected, where 10 is "
+            f"{file} has labels {', '.join(map(str, unknown))}; 1 to 10 were expected, where 10 is "
             f"the digit 0. {_AGAIN}"
         )
-    images = np.ascontiguousarray(pixels.transpose(3, 2, 0, 1))
-    return images, labels.astype(np.int64) % 10
+    return np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)), labels.astype(np.int64) % 10
 
 
 def _name(part: str) -> str:

@@ -61,10 +61,6 @@ class Place:
         """Over the ground."""
         return self.point[:, 2]
 
-    def only(self, rows: Tensor) -> Place:
-        """The chosen points."""
-        return Place(self.shape, self.piece[rows], self.point[rows], self.normal[rows])
-
     def axle(self) -> tuple[Tensor, Tensor]:
         """(distance from, x beyond) the nearer axle's middle, in the plane of x and z."""
         front, rear = self.shape.axles
