@@ -32,6 +32,7 @@ from shalabench.datasets.sources.captions import (
 from shalabench.datasets.sources.composing import cut_validation
 from shalabench.datasets.sources.download import Remote, download
 from shalabench.datasets.sources.files import (
+    as_data_error,
     digest_of,
     read_cached,
     read_lines,
@@ -239,12 +240,9 @@ def _read_lists(folder: Path) -> list[_Photo]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"{folder / 'images.txt'}: '{name}' leads out of the folder.")
         official = "train" if flags[number] == ["1"] else "test"
-        try:
+        problem = f"{folder / 'bounding_boxes.txt'}: the box of photo {number} is no four numbers"
+        with as_data_error(problem, "Restore the file from the archive."):
             box = tuple(float(value) for value in boxes[number])
-        except ValueError as error:
-            raise DataError(
-                f"{folder / 'bounding_boxes.txt'}: {error} (photo {number})."
-            ) from error
         photos.append(_Photo(number, name, Path(name).parts[0], official, box))
     if not photos:
         raise DataError(f"{folder / 'images.txt'} lists no photo. Restore it from the archive.")

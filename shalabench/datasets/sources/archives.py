@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 
-from shalabench.api import DataError
+from shalabench.datasets.sources.files import as_data_error
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -26,23 +25,15 @@ def unpack(archive: Path, folder: Path) -> None:
         return
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
+    remedy = "Free some room if the disk is full; else delete the file and fetch it again."
     try:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as content:  # drops "..", and reads checksums
-                content.extractall(unfinished)
-        else:
-            with tarfile.open(archive) as content:
-                content.extractall(unfinished, filter="data")
-        unfinished.rename(folder)
-    except tarfile.FilterError as error:
-        raise DataError(
-            f"{archive} is not unpacked: {error}. An archive whose paths stay within its folder "
-            "was expected; delete the file and fetch it from its publisher."
-        ) from error
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{archive} does not unpack ({error}). Free some room if the disk is full; else delete "
-            "the file and run again."
-        ) from error
+        with as_data_error(f"{archive} does not unpack", remedy):
+            if archive.suffix == ".zip":
+                with zipfile.ZipFile(archive) as content:  # drops ".." and checks the content
+                    content.extractall(unfinished)
+            else:
+                with tarfile.open(archive) as content:
+                    content.extractall(unfinished, filter="data")
+            unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shalabench.api import END, PAD, DataError, Modality
+from shalabench.datasets.sources.files import as_data_error
 
 UNKNOWN = "<unk>"
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
@@ -47,10 +48,8 @@ def read_captions(file: Path, count: int) -> list[list[str]]:
             empty or has a character that no caption has; file and line are named.
     """
     again = "Restore it from the archive of captions."
-    try:
+    with as_data_error(f"The captions {file} cannot be read", again):
         content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"The captions {file} cannot be read ({error}). {again}") from error
     try:
         lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:

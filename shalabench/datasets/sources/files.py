@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import tarfile
 import zipfile
-from collections.abc import Callable, Collection, Iterable
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -18,6 +22,10 @@ from shalabench.api.files import write_atomic
 SPLITS = ("train", "validation", "test")
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
+    *(pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def digest_of(arrays: Iterable[np.ndarray]) -> str:
@@ -46,16 +54,28 @@ def stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+@contextmanager
+def as_data_error(problem: str, remedy: str) -> Iterator[None]:
+    """Turn the errors of damaged files into one kind, whatever library reads them.
+
+    Raises:
+        DataError: "PROBLEM (REASON). REMEDY"
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{problem} ({reason}). {remedy}") from error
+
+
 def read_lines(file: Path, remedy: str = "Restore it from the archive.") -> list[str]:
     """The lines of a text in UTF-8 that are not blank.
 
     Raises:
         DataError: It cannot be read; the message ends with the remedy.
     """
-    try:
+    with as_data_error(f"{file} cannot be read", remedy):
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error}). {remedy}") from error
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -85,12 +105,8 @@ def read_cached(path: Path, read: Callable[[Path], T]) -> T:
     Raises:
         DataError: The content is damaged.
     """
-    try:
+    with as_data_error(f"The prepared data in {path} are damaged", f"Delete {path} and run again."):
         return read(path)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"The prepared data in {path} are damaged ({error}). Delete {path} and run again."
-        ) from error
 
 
 def cache_file(dataset: Dataset, cache: Path, exclude: Collection[str] = ()) -> Path:

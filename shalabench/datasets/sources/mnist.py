@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.download import Remote, download
+from shalabench.datasets.sources.files import as_data_error
 
 _AGAIN = "Delete it and fetch it again."
 _FOLDER = "mnist"
@@ -133,10 +133,6 @@ def read_idx(file: Path, axes: int, checksum: str = "") -> np.ndarray:
 
 
 def _unpack(file: Path) -> bytes:
-    try:
+    with as_data_error(f"{file} does not unpack: it is cut short or damaged", _AGAIN):
         raw = file.read_bytes()
         return gzip.decompress(raw) if file.suffix == ".gz" else raw
-    except (EOFError, OSError, zlib.error) as error:  # OSError: also a gzip header of another kind
-        raise DataError(
-            f"{file} does not unpack ({error}): it is cut short or damaged. {_AGAIN}"
-        ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shalabench.api import DataError
+from shalabench.datasets.sources.files import as_data_error
 
 
 def read_picture(file: Path, mode: str = "RGB") -> np.ndarray:
@@ -16,10 +16,8 @@ def read_picture(file: Path, mode: str = "RGB") -> np.ndarray:
     Raises:
         DataError: It does not open.
     """
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert(mode))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them on damage
-        raise DataError(
-            f"The picture {file} does not open ({error}). Delete it and fetch it again."
-        ) from error
+    with (
+        as_data_error(f"The picture {file} does not open", "Delete it and fetch it again."),
+        Image.open(file) as picture,
+    ):
+        return np.asarray(picture.convert(mode))

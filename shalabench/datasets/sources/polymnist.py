@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 
 from shalabench.api import DataError
-from shalabench.datasets.sources.files import Arrays
+from shalabench.datasets.sources.files import Arrays, as_data_error
 from shalabench.datasets.sources.pictures import read_picture
 
 SIDE = 28
@@ -42,11 +41,8 @@ def read_tensors(folder: Path, modalities: int) -> Arrays:
 
 
 def _read_tensor(file: Path, is_label: bool) -> np.ndarray:
-    try:
+    with as_data_error(f"{file} does not load", "Fetch the archive again."):
         tensor = torch.load(file, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{file} does not load ({reason}). Fetch the archive again.") from error
     if not isinstance(tensor, torch.Tensor):
         raise DataError(f"{file} holds no tensor. Fetch the archive again.")
     if is_label:

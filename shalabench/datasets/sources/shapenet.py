@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shalabench.api import Camera, DataError, from_nmr, from_pose, from_srn
-from shalabench.datasets.sources.files import read_lines
+from shalabench.datasets.sources.files import as_data_error, read_lines
 from shalabench.datasets.sources.pickles import read_arrays
 from shalabench.datasets.sources.rig import ring
 
@@ -28,6 +26,7 @@ _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _BASES = ("", "shapenet-cars", "shapenet_cars", "srn_cars", "srn_cars/srn_cars", "NMR_Dataset")
 _CARS = "02958343"  # ShapeNet's synset
 _NMR_VIEWS = 24
+_AGAIN = "Fetch it again."
 _PARTS = 0.8, 0.1  # of the cars for training and validation, where the layout has no lists
 
 
@@ -137,10 +136,8 @@ def _srn_views(folder: Path, car: Path) -> list[View]:
     views = []
     for picture in pictures:
         file = poses[picture.stem]
-        try:
+        with as_data_error(f"{file} is no pose of 4 x 4 numbers", _AGAIN):
             camera = from_srn(np.loadtxt(file), focal, centre, width)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file} is no pose of 4 x 4 numbers: {error}.") from error
         views.append(View(picture, camera))
     return views
 
@@ -154,15 +151,11 @@ def _same(pictures: set[str], poses: set[str], car: Path) -> None:
 
 def _srn_intrinsics(file: Path) -> tuple[float, tuple[float, float], float]:
     """Focal length, centre and width; the first line and the last are read."""
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line]
+    problem = f"{file} holds no focal length and centre in the first line, height and width in the "
+    with as_data_error(f"{problem}last", _AGAIN):
+        lines = [line.split() for line in read_lines(file, _AGAIN)]
         focal, cx, cy = (float(x) for x in lines[0][:3])
         height, width = (float(x) for x in lines[-1])
-    except (OSError, UnicodeDecodeError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{file} holds no intrinsics (first line: focal length and centre; last: height and "
-            f"width): {error}."
-        ) from error
     if not height == width > 0:
         raise DataError(
             f"{file}: the intrinsics are for an image of {width:g} x {height:g} pixels, and the "
@@ -199,24 +192,20 @@ def _find_nmr(base: Path) -> Source | None:
 def _nmr_views(folder: Path, car: Path) -> list[View]:
     file = car / "cameras.npz"
     views = []
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            matrices = {key: arrays[key] for key in arrays}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be read as arrays ({error}). Fetch it again.") from error
+    with (
+        as_data_error(f"{file} cannot be read as arrays", _AGAIN),
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        matrices = dict(arrays)
     for i in range(_NMR_VIEWS):
         picture, mask = car / "image" / f"{i:04}.png", car / "mask" / f"{i:04}.png"
         if not picture.is_file():
             raise DataError(f"The view {picture} is missing; a car has {_NMR_VIEWS}.")
-        try:
+        with as_data_error(f"{file} lacks matrices of a camera for {picture.name}", _AGAIN):
             world = matrices.get(f"world_mat_{i}")
             if world is None:
                 world = np.linalg.inv(_whole(matrices[f"world_mat_inv_{i}"]))
             camera = from_nmr(world, matrices[f"camera_mat_{i}"])
-        except KeyError as error:
-            raise DataError(f"{file} has no {error}, and {picture.name} needs it.") from error
-        except ValueError as error:
-            raise DataError(f"{file}, view {i}: {error}.") from error
         _fit(file, camera.focal[0], camera.centre)
         views.append(View(picture, camera, mask if mask.is_file() else None))
     return views
@@ -251,13 +240,9 @@ def _find_sync(base: Path) -> Source | None:
 def _read_split(file: Path, folder: Path) -> dict[str, list[Path]] | None:
     if not file.is_file():
         return None
-    try:
+    with as_data_error(f"{file} does not list the cars of {', '.join(_SPLITS)}", "Correct it."):
         listed = json.loads(file.read_text(encoding="utf-8"))
         return {split: [folder / uid for uid in listed[split]] for split in _SPLITS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} does not list the cars of {', '.join(_SPLITS)}: {error!r}."
-        ) from error
 
 
 def _cut(cars: list[Path]) -> dict[str, list[Path]]:
@@ -283,12 +268,10 @@ def _sync_cameras(folder: Path) -> tuple[Camera, ...]:
     )
     if file is None:
         return ring()
-    try:
+    with as_data_error(f"{file} holds no K and poses of sixteen cameras", _AGAIN):
         k, _, _, _, poses = read_arrays(file)
         # K is for an image of 256 pixels, whatever the pictures' size.
         cameras = tuple(from_pose(pose, k, 256.0) for pose in poses)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{file} holds no K and poses of sixteen cameras: {error}.") from error
     if len(cameras) != len(ring()):
         raise DataError(f"{file} holds {len(cameras)} cameras, and 16 are needed.")
     _fit(file, cameras[0].focal[0], cameras[0].centre)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy.io.matlab import MatReadError
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.download import Remote, download
+from shalabench.datasets.sources.files import as_data_error
 
 SIDE = 32
 SIZES = {"train": 73_257, "test": 26_032}  # of the published files
@@ -66,32 +66,18 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: The file is cut short, damaged or of another kind.
     """
-    try:
-        content = loadmat(file, variable_names=("X", "y"))
+    problem = f"{file} does not read as a MATLAB file with {_EXPECTED}: it is cut short or damaged"
+    with as_data_error(problem, _AGAIN):
+        try:
+            content = loadmat(file, variable_names=("X", "y"))
+        except MatReadError as error:
+            raise OSError(str(error)) from error
+        except NotImplementedError as error:  # version 7.3, which is HDF5
+            raise DataError(
+                f"{file} is of MATLAB's version 7.3, and version 5 was expected. Save it with "
+                "scipy.io.savemat, or fetch the published file."
+            ) from error
         pixels, labels = content["X"], content["y"].ravel()
-    except KeyError as error:
-        raise DataError(
-            f"{file} lacks {error}; {_EXPECTED} were expected: it is cut short, or holds something "
-            f"other than SVHN's cropped digits. {_AGAIN}"
-        ) from error
-    except NotImplementedError as error:  # version 7.3, which is HDF5
-        raise DataError(
-            f"{file} is of MATLAB's version 7.3, and version 5 was expected. Save it with "
-            "scipy.io.savemat, or fetch the published file."
-        ) from error
-    except (
-        OSError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        zlib.error,
-        MatReadError,
-    ) as error:
-        raise DataError(
-            f"{file} does not read as a MATLAB file with {_EXPECTED} ({error}): it is cut short or "
-            f"damaged. {_AGAIN}"
-        ) from error
     if pixels.shape != (SIDE, SIDE, 3, len(labels)) or pixels.dtype != np.uint8:
         raise DataError(
             f"{file} has X of the shape {pixels.shape} ({pixels.dtype}) and {len(labels):,} labels;"
