@@ -130,7 +130,7 @@ def design(config: Cars.Config, split: str) -> Plan:
     styles = [draw_style(np.random.default_rng([seed, stream, 1, i])) for i in range(n)]
     if split != "test":
         return Plan(shapes, styles)
-    # One round through all tuples in random order: nobody is their own reference.
+    # One round through all tuples in random order: no tuple is its own reference.
     order = np.random.default_rng([seed, stream, 2]).permutation(n)
     reference = np.empty(n, np.int64)
     reference[order] = np.roll(order, -1)

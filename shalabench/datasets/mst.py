@@ -80,9 +80,9 @@ class Mst(Dataset):
             svhn.fetch(root)
         if absent := mnist.lacking(root) + svhn.lacking(root):
             raise DataError(
-                f"MST was not found: the data root {root} lacks {', '.join(absent)}. Run `python "
-                "bench.py prepare mst` to download it, or set SHALA_DATA or --data-root to where "
-                "it is."
+                f"MST is missing: the data root {root} lacks {', '.join(absent)}. Run `python "
+                "bench.py prepare mst` to download it, or set SHALA_DATA or --data-root to its "
+                "folder."
             )
         train, test = (
             {"mnist": mnist.read_part(root, part), "svhn": svhn.read_part(root, part)}
@@ -113,7 +113,7 @@ def _deviation(train: Images, test: Images) -> str:
     if sizes == svhn.SIZES:
         return ""
     counts = ", ".join(f"{n:,} of {svhn.SIZES[p]:,} {p} images" for p, n in sizes.items())
-    return f"not the published SVHN files, but {counts}: no score is a published-MST result"
+    return f"not the published SVHN files, but {counts}: no figure is an MST result"
 
 
 def _hold_out(train: Images, part: float) -> tuple[Images, Images]:

@@ -271,7 +271,7 @@ def _missing(root: Path, config: PolyMNIST.Config) -> str:
     }
     wanted = absent.values() if config.source == "auto" else [absent[config.source]]
     return (
-        f"PolyMNIST was not found: the data root {root} has {', '.join(wanted)}. Run `python "
+        f"PolyMNIST is missing: the data root {root} has {', '.join(wanted)}. Run `python "
         "bench.py prepare polymnist` to download it, or set SHALA_DATA or --data-root to its "
         "folder. MNIST's four idx files in mnist/ and the pictures in polymnist_backgrounds/ "
         "suffice."

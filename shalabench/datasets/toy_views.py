@@ -59,13 +59,13 @@ class ToyViews(Dataset):
 
 def _make(n: int, rng: np.random.Generator) -> np.ndarray:
     """Views uint8 `[n, 4, 3, 16, 16]`; the farther ball is drawn first."""
-    place = rng.uniform(-0.25, 0.25, (n, 2, 3))
+    centre = rng.uniform(-0.25, 0.25, (n, 2, 3))
     colour = rng.uniform(0, 0.8, (n, 2, 3))
     line = (np.arange(_SIDE) + 0.5) / _SIDE
     x = np.ones((n, _VIEWS, 3, _SIDE, _SIDE))
     for i in range(n):
         for k, camera in enumerate(_RING):
-            seen = [camera.project(tuple(p)) for p in place[i]]
+            seen = [camera.project(tuple(p)) for p in centre[i]]
             for ball in sorted((0, 1), key=lambda b: -seen[b][2]):
                 u, v, depth = seen[ball]
                 far = np.hypot(line[None] - u, line[:, None] - v)

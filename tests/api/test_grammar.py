@@ -1,4 +1,4 @@
-"""A grammar's captions name what they were told, and are read back exactly."""
+"""A grammar's captions name what was given, and are read back exactly."""
 
 from __future__ import annotations
 

@@ -62,10 +62,10 @@ def test_other_digits_are_other_data_in_whatever_order_they_are_named(paths):
 
 
 @pytest.mark.parametrize(
-    ("digits", "told"), [("[0,12]", "less than or equal to 9"), ("[4]", "two")]
+    ("digits", "message"), [("[0,12]", "less than or equal to 9"), ("[4]", "two")]
 )
-def test_impossible_digits_are_reported_before_any_work(digits, told):
-    with pytest.raises(ConfigErrors, match=told):
+def test_impossible_digits_are_reported_before_any_work(digits, message):
+    with pytest.raises(ConfigErrors, match=message):
         resolve("shala", "polymnist", "quick", [f"data.digits={digits}"])
 
 

@@ -235,7 +235,7 @@ def _plumage(canvas: np.ndarray, bird: _Bird, rng: np.random.Generator) -> None:
 
 
 def _feathers(canvas: np.ndarray, colour: np.ndarray, shape: Field, down: Field) -> None:
-    """Paint plumage: a faint dark rim tells it from what is behind, and its colour is uneven."""
+    """Paint plumage: a faint dark rim sets it off from the background, and its colour is uneven."""
     paint(canvas, colour * 0.42, coverage(shape - 0.35))
     textured = colour * (1 + np.float32(0.16) * down)[:, None]
     paint(canvas, textured, coverage(shape + 0.45, 1.3))

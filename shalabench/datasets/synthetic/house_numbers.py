@@ -9,7 +9,7 @@ from torch.nn import functional
 from shalabench.datasets.sources.digits import draw_digits
 
 SIDE = 32
-_CANDIDATES = 12  # colours of the ink drawn until one is told from the wall
+_CANDIDATES = 12  # colours drawn for the ink; the first that contrasts with the wall is used
 _CONTRAST = 0.22  # least difference in brightness between ink and wall
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _NEIGHBOUR = 0.6  # probability of one on each side
@@ -87,7 +87,7 @@ def _walls(photographs: list[np.ndarray], n: int, rng: np.random.Generator) -> n
 
 
 def _inks(photographs: list[np.ndarray], walls: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colours of spots of photographs that are told from the walls' `[N, 3]`: `[N, 3]`."""
+    """Colours of spots of photographs, `[N, 3]`, that contrast with the walls' colours `[N, 3]`."""
     n = len(walls)
     spots = np.stack(
         [_pieces(photographs, n, rng)[:, :, :4, :4].mean((2, 3)) for _ in range(_CANDIDATES)], 1

@@ -55,13 +55,13 @@ class Frame:
 
     def polygon(self, *corners: tuple[Field, Field]) -> Field:
         """Distance to a convex polygon, its corners clockwise as seen."""
-        found = None
+        distance = None
         for (ax, ay), (bx, by) in zip(corners, (*corners[1:], corners[0]), strict=True):
             dx, dy = bx - ax, by - ay
             length = np.maximum(np.sqrt(np.float32(1) * (dx * dx + dy * dy)), np.float32(1e-6))
             side = ((self.x - ax) * dy - (self.y - ay) * dx) / length
-            found = side if found is None else np.maximum(found, side)
-        return self.unit * found
+            distance = side if distance is None else np.maximum(distance, side)
+        return self.unit * distance
 
     def below(self, at: tuple[Field, Field], slope: Field = 0.0) -> Field:
         """Distance to the half plane under a line through a point."""

@@ -31,35 +31,35 @@ Edge = Tensor | float
 
 
 @dataclass(frozen=True)
-class Place:
+class Points:
     """Points of a car, one a row.
 
     Attributes:
         shape: The car's.
         piece: `[P]` int64, which piece of the mesh.
-        point: `[P, 3]` float32, metres.
+        position: `[P, 3]` float32, metres.
         normal: `[P, 3]` float32, outwards.
     """
 
     shape: Shape
     piece: Tensor
-    point: Tensor
+    position: Tensor
     normal: Tensor
 
     @property
     def x(self) -> Tensor:
         """Along the car, the nose ahead."""
-        return self.point[:, 0]
+        return self.position[:, 0]
 
     @property
     def y(self) -> Tensor:
         """To the left."""
-        return self.point[:, 1]
+        return self.position[:, 1]
 
     @property
     def z(self) -> Tensor:
         """Over the ground."""
-        return self.point[:, 2]
+        return self.position[:, 2]
 
     def axle(self) -> tuple[Tensor, Tensor]:
         """(distance from, x beyond) the nearer axle's middle, in the plane of x and z."""
@@ -95,32 +95,32 @@ class Layout:
     slats: Tensor
 
 
-def lay_out(place: Place) -> Layout:
+def lay_out(at: Points) -> Layout:
     """Decide what lies where."""
-    shape, body, cabin = place.shape, place.piece == BODY, place.piece == CABIN
-    glass = cabin & _windows(place)
-    distance, _ = place.axle()
-    deep = place.y.abs() > 0.5 * shape.width - 0.75 * shape.wheel
-    hole = body & deep & (distance < shape.arch * shape.wheel) & (place.z < 2.6 * shape.wheel)
+    shape, body, cabin = at.shape, at.piece == BODY, at.piece == CABIN
+    glass = cabin & _windows(at)
+    distance, _ = at.axle()
+    deep = at.y.abs() > 0.5 * shape.width - 0.75 * shape.wheel
+    hole = body & deep & (distance < shape.arch * shape.wheel) & (at.z < 2.6 * shape.wheel)
     if shape.bed:
         rear, front, w = shape.bed
-        within = (place.x > rear) & (place.x < front) & (place.y.abs() < w)
-        hole = hole | (body & within & (place.normal[:, 2] > 0.4) & (place.z > shape.deck - 0.2))
-    white, red = body & _headlamps(place), body & _tail_lamps(place)
-    plate = body & _plates(place) & ~white
-    slats = body & _grille(place) & ~plate & ~white
-    chrome = body & _handles(place)
-    trim = slats | plate | (body & _lower_trim(place)) | (cabin & _black(place) & ~glass)
-    part = torch.full_like(place.piece, PAINT)
+        within = (at.x > rear) & (at.x < front) & (at.y.abs() < w)
+        hole = hole | (body & within & (at.normal[:, 2] > 0.4) & (at.z > shape.deck - 0.2))
+    white, red = body & _headlamps(at), body & _tail_lamps(at)
+    plate = body & _plates(at) & ~white
+    slats = body & _grille(at) & ~plate & ~white
+    chrome = body & _handles(at)
+    trim = slats | plate | (body & _lower_trim(at)) | (cabin & _black(at) & ~glass)
+    part = torch.full_like(at.piece, PAINT)
     part[trim] = TRIM
     part[white | red] = LAMP
     part[glass] = GLAZED
     for piece, own in ((WHEEL, TYRE), (RAIL, TRIM), (BED, CARGO)):
-        part[place.piece == piece] = own
-    part[(place.piece == INSIDE) | (place.piece == SEAT)] = TRIM
-    part[(place.piece == WHEEL) & (distance < meshes.rim_radius(shape) + 0.008)] = RIM
-    part[(place.piece == MIRROR) & (place.normal[:, 0] < -0.75)] = TRIM
-    line = torch.where(body | cabin, _seams(place), 0.0)
+        part[at.piece == piece] = own
+    part[(at.piece == INSIDE) | (at.piece == SEAT)] = TRIM
+    part[(at.piece == WHEEL) & (distance < meshes.rim_radius(shape) + 0.008)] = RIM
+    part[(at.piece == MIRROR) & (at.normal[:, 0] < -0.75)] = TRIM
+    line = torch.where(body | cabin, _seams(at), 0.0)
     line = torch.where(glass | white | red | plate | slats, 0.0, line)
     return Layout(glass, hole, part, line, white, red, plate, chrome, slats)
 
@@ -128,22 +128,22 @@ def lay_out(place: Place) -> Layout:
 # Windows.
 
 
-def rise(place: Place) -> Tensor:
+def rise(at: Points) -> Tensor:
     """Height within the cabin, 0 at the belt and 1 at the roof's edge."""
-    base = meshes.belt_height(place.shape, place.x)
-    return (place.z - base) / (meshes.roof_height(place.shape, place.x) - base)
+    base = meshes.belt_height(at.shape, at.x)
+    return (at.z - base) / (meshes.roof_height(at.shape, at.x) - base)
 
 
-def _facet(place: Place) -> tuple[Tensor, Tensor]:
+def _facet(at: Points) -> tuple[Tensor, Tensor]:
     """(front or rear, side) of the cabin, by the normal."""
-    side = place.normal[:, 1].abs() > 0.62 * place.normal.norm(dim=1)
-    return ~side & (place.normal[:, 0].abs() > 0.12), side
+    side = at.normal[:, 1].abs() > 0.62 * at.normal.norm(dim=1)
+    return ~side & (at.normal[:, 0].abs() > 0.12), side
 
 
-def _windows(place: Place) -> Tensor:
+def _windows(at: Points) -> Tensor:
     """Side windows between pillars, a windscreen and a rear window, all with round corners."""
-    shape, up = place.shape, rise(place)
-    ends, side = _facet(place)
+    shape, up = at.shape, rise(at)
+    ends, side = _facet(at)
     tall = shape.height - shape.cowl
     low, high = 0.13 if shape.kind != "bus" else 0.10, 1 - 0.16 / tall
     front, rear = meshes.cabin_span(shape, up)
@@ -154,19 +154,19 @@ def _windows(place: Place) -> Tensor:
     for first, last in _lanes(shape):
         a = (front - pillar - 0.06).clamp_max(first)
         b = (rear + pillar + 0.03).clamp_min(last)
-        sides |= _rounded(place.x, b, a, v, low * tall, high * tall, 0.055)
+        sides |= _rounded(at.x, b, a, v, low * tall, high * tall, 0.055)
     half = width - 0.10
     head_low = low if shape.kind != "bus" else 0.02
     ahead = (
         ends
-        & (place.normal[:, 0] > 0)
-        & _rounded(place.y, -half, half, v, head_low * tall, high * tall + 0.03, 0.08)
+        & (at.normal[:, 0] > 0)
+        & _rounded(at.y, -half, half, v, head_low * tall, high * tall + 0.03, 0.08)
     )
     low_rear = 0.16 if shape.kind not in ("suv", "van", "wagon", "hatchback") else 0.12
     behind = (
         ends
-        & (place.normal[:, 0] < 0)
-        & _rounded(place.y, -half + 0.04, half - 0.04, v, low_rear * tall, high * tall, 0.08)
+        & (at.normal[:, 0] < 0)
+        & _rounded(at.y, -half + 0.04, half - 0.04, v, low_rear * tall, high * tall, 0.08)
     )
     return (side & sides) | ahead | behind
 
@@ -200,45 +200,45 @@ def _rounded(
     return torch.maximum(outside, torch.maximum(dx, dy) - radius) < 0
 
 
-def _black(place: Place) -> Tensor:
+def _black(at: Points) -> Tensor:
     """Frames: pillars between the side windows, and a rim round the glass."""
-    shape, up = place.shape, rise(place)
-    _, side = _facet(place)
+    shape, up = at.shape, rise(at)
+    _, side = _facet(at)
     tall = shape.height - shape.cowl
     front, rear = meshes.cabin_span(shape, up)
-    between = (place.x < front - 0.20) & (place.x > rear + 0.17)
+    between = (at.x < front - 0.20) & (at.x > rear + 0.17)
     if shape.kind == "van":
-        between = between & (place.x > shape.doors[1] - 0.02)
+        between = between & (at.x > shape.doors[1] - 0.02)
     return side & between & (up > 0.10) & (up < 1 - 0.135 / tall)
 
 
 # Lamps, grille, plates, trim, lines.
 
 
-def body_rise(place: Place) -> Tensor:
+def body_rise(at: Points) -> Tensor:
     """Height in the front or rear face, 0 at the clearance and 1 at its upper edge."""
-    shape = place.shape
-    ahead = place.x > 0
-    high = torch.where(ahead, shape.nose, shape.deck).to(place.x)
-    return (place.z - shape.clearance) / (high - shape.clearance)
+    shape = at.shape
+    ahead = at.x > 0
+    high = torch.where(ahead, shape.nose, shape.deck).to(at.x)
+    return (at.z - shape.clearance) / (high - shape.clearance)
 
 
-def _headlamps(place: Place) -> Tensor:
-    shape, y = place.shape, place.y.abs() / (place.shape.width / 2)
-    up, tall = body_rise(place), place.shape.nose - place.shape.clearance
-    near = (place.x > shape.length / 2 - 0.42) & (place.normal[:, 0] > -0.05)
+def _headlamps(at: Points) -> Tensor:
+    shape, y = at.shape, at.y.abs() / (at.shape.width / 2)
+    up, tall = body_rise(at), at.shape.nose - at.shape.clearance
+    near = (at.x > shape.length / 2 - 0.42) & (at.normal[:, 0] > -0.05)
     v = (up - shape.lamp - 0.10) * tall
     slant = 0.10 * (y - 0.8)
     half = 0.068 if shape.kind in ("suv", "pickup", "van", "bus") else 0.052
     lamp = _rounded(y, 0.60, 1.02, v - slant, -half, half, 0.05)
-    fog = torch.hypot((y - 0.76) * shape.width / 2, place.z - shape.clearance - 0.20) < 0.042
+    fog = torch.hypot((y - 0.76) * shape.width / 2, at.z - shape.clearance - 0.20) < 0.042
     return near & (lamp | (fog & (shape.kind not in ("van", "bus"))))
 
 
-def _tail_lamps(place: Place) -> Tensor:
-    shape, y = place.shape, place.y.abs() / (place.shape.width / 2)
-    near = (place.x < -shape.length / 2 + 0.30) & (place.normal[:, 0] < 0.05)
-    up = body_rise(place)
+def _tail_lamps(at: Points) -> Tensor:
+    shape, y = at.shape, at.y.abs() / (at.shape.width / 2)
+    near = (at.x < -shape.length / 2 + 0.30) & (at.normal[:, 0] < 0.05)
+    up = body_rise(at)
     if shape.kind in ("suv", "wagon", "hatchback", "van", "pickup"):
         low, high, inner = 0.62, 0.92, 0.83
     elif shape.kind == "bus":
@@ -248,68 +248,68 @@ def _tail_lamps(place: Place) -> Tensor:
     return near & (up > low) & (up < high) & (y > inner)
 
 
-def _plates(place: Place) -> Tensor:
-    shape = place.shape
-    ends = place.normal[:, 0].abs() > 0.6
+def _plates(at: Points) -> Tensor:
+    shape = at.shape
+    ends = at.normal[:, 0].abs() > 0.6
     low = shape.clearance + 0.13
     high_rear = shape.clearance + (shape.deck - shape.clearance) * 0.55
-    z = torch.where(place.x > 0, place.z - low - 0.06, place.z - high_rear)
-    return ends & (place.y.abs() < 0.25) & (z.abs() < 0.055)
+    z = torch.where(at.x > 0, at.z - low - 0.06, at.z - high_rear)
+    return ends & (at.y.abs() < 0.25) & (z.abs() < 0.055)
 
 
-def _grille(place: Place) -> Tensor:
-    shape, up = place.shape, body_rise(place)
-    near = (place.x > shape.length / 2 - 0.40) & (place.normal[:, 0] > 0.35)
-    half = place.x.new_tensor(shape.grille * shape.width / 2)
-    upper = _rounded(place.y, -half, half, up, 0.58, 0.86, 0.06)
-    lower = _rounded(place.y, -1.25 * half, 1.25 * half, up, 0.10, 0.40, 0.06)
+def _grille(at: Points) -> Tensor:
+    shape, up = at.shape, body_rise(at)
+    near = (at.x > shape.length / 2 - 0.40) & (at.normal[:, 0] > 0.35)
+    half = at.x.new_tensor(shape.grille * shape.width / 2)
+    upper = _rounded(at.y, -half, half, up, 0.58, 0.86, 0.06)
+    lower = _rounded(at.y, -1.25 * half, 1.25 * half, up, 0.10, 0.40, 0.06)
     return near & (upper | lower)
 
 
-def _lower_trim(place: Place) -> Tensor:
+def _lower_trim(at: Points) -> Tensor:
     """The underside and the sill; the taller cars have cladding round the arches too."""
-    shape = place.shape
-    sill = place.z < shape.clearance + 0.075
-    distance, _ = place.axle()
+    shape = at.shape
+    sill = at.z < shape.clearance + 0.075
+    distance, _ = at.axle()
     if shape.kind in ("suv", "pickup"):
-        clad = place.z < shape.clearance + 0.15
+        clad = at.z < shape.clearance + 0.15
         return clad | (
-            (distance < (shape.arch + 0.16) * shape.wheel) & (place.normal[:, 1].abs() > 0.3)
+            (distance < (shape.arch + 0.16) * shape.wheel) & (at.normal[:, 1].abs() > 0.3)
         )
-    return sill | (place.normal[:, 2] < -0.7)
+    return sill | (at.normal[:, 2] < -0.7)
 
 
-def _handles(place: Place) -> Tensor:
-    shape = place.shape
+def _handles(at: Points) -> Tensor:
+    shape = at.shape
     if shape.kind == "bus":
-        return torch.zeros_like(place.x, dtype=torch.bool)
-    z = place.z - (shape.cowl - 0.17)
-    near = torch.zeros_like(place.x, dtype=torch.bool)
+        return torch.zeros_like(at.x, dtype=torch.bool)
+    z = at.z - (shape.cowl - 0.17)
+    near = torch.zeros_like(at.x, dtype=torch.bool)
     for edge in shape.doors[1:]:
-        near |= _rounded(place.x, edge + 0.06, edge + 0.26, z, -0.022, 0.022, 0.02)
-    return near & (place.normal[:, 1].abs() > 0.6)
+        near |= _rounded(at.x, edge + 0.06, edge + 0.26, z, -0.022, 0.022, 0.02)
+    return near & (at.normal[:, 1].abs() > 0.6)
 
 
-def _seams(place: Place) -> Tensor:
+def _seams(at: Points) -> Tensor:
     """Gaps round doors, bonnet and boot, as darkness in [0, 1]."""
-    shape, half = place.shape, 0.5 * 0.016
-    side = place.normal[:, 1].abs() > 0.55
+    shape, half = at.shape, 0.5 * 0.016
+    side = at.normal[:, 1].abs() > 0.55
     sill = shape.clearance + 0.13
-    edges = torch.stack([(place.x - edge).abs() for edge in shape.doors]).amin(0)
-    within = (place.x < shape.doors[0] + half) & (place.x > shape.doors[-1] - half)
-    lines = torch.minimum(edges, torch.where(within, (place.z - sill).abs(), edges.new_tensor(9.0)))
-    lines = torch.where(side & (place.z > sill - half), lines, 9.0)
-    above = place.normal[:, 2] > 0.6
-    above = above & (place.piece == BODY)
+    edges = torch.stack([(at.x - edge).abs() for edge in shape.doors]).amin(0)
+    within = (at.x < shape.doors[0] + half) & (at.x > shape.doors[-1] - half)
+    lines = torch.minimum(edges, torch.where(within, (at.z - sill).abs(), edges.new_tensor(9.0)))
+    lines = torch.where(side & (at.z > sill - half), lines, 9.0)
+    above = at.normal[:, 2] > 0.6
+    above = above & (at.piece == BODY)
     if shape.kind != "bus":
-        ahead = place.x > shape.along(shape.screen) - 0.05
-        bonnet = (place.y.abs() - 0.40 * shape.width).abs()
+        ahead = at.x > shape.along(shape.screen) - 0.05
+        bonnet = (at.y.abs() - 0.40 * shape.width).abs()
         lines = torch.where(above & ahead, torch.minimum(lines, bonnet), lines)
     if shape.kind in ("sedan", "coupe"):
-        behind = place.x < shape.along(shape.back) + 0.05
-        boot = (place.y.abs() - 0.38 * shape.width).abs()
+        behind = at.x < shape.along(shape.back) + 0.05
+        boot = (at.y.abs() - 0.38 * shape.width).abs()
         lines = torch.where(above & behind, torch.minimum(lines, boot), lines)
-    gate = (place.y.abs() - 0.41 * shape.width).abs()
-    end = (place.normal[:, 0] < -0.6) & (place.z > shape.clearance + 0.35)
-    lines = torch.where(end & (place.piece == BODY), torch.minimum(lines, gate), lines)
+    gate = (at.y.abs() - 0.41 * shape.width).abs()
+    end = (at.normal[:, 0] < -0.6) & (at.z > shape.clearance + 0.35)
+    lines = torch.where(end & (at.piece == BODY), torch.minimum(lines, gate), lines)
     return 1 - smooth_step(half, 1.8 * half, lines)
