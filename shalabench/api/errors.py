@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """A mistake that the user can mend; the command line shows the message without a traceback."""
+    """A mistake that the user can correct; the command line shows its message only."""
 
     exit_code = 2
 

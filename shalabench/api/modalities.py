@@ -39,7 +39,7 @@ class Modality:
     camera: Camera | None = None
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Token ids of a text as people read it, up to its end.
+        """The words of a text, up to its end.
 
         Words are parted by blanks; where every token is one character, nothing parts them.
         """

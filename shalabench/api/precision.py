@@ -8,7 +8,7 @@ import torch
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
-    """The precision `asked`; "auto" is bf16 on devices that compute in it natively, else float32."""
+    """The precision `asked`; "auto" is bf16 where the device computes in it, else float32."""
     if asked != "auto":
         return asked
     if device.type == "cuda":

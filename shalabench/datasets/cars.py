@@ -98,7 +98,7 @@ class Cars(Dataset):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn in a split.
+    """The cars of a split.
 
     Attributes:
         shapes: One a tuple.
@@ -111,7 +111,7 @@ class Plan:
     reference: np.ndarray | None = None
 
     def finishes(self, i: int) -> list[Style]:
-        """The styles in which tuple `i` is drawn, its own first."""
+        """The styles of tuple `i`: its own, then that of its reference."""
         other = [] if self.reference is None else [self.styles[self.reference[i]]]
         return [self.styles[i], *other]
 
@@ -138,7 +138,7 @@ def design(config: Cars.Config, split: str) -> Plan:
 
 
 def draw_car(shape: Shape, styles: list[Style], views: int, side: int) -> Arrays:
-    """A shape in one style or two, and what is known of its pictures, as the facts of `Cars`."""
+    """Pictures of a shape in one style or two, with the facts of `Cars`."""
     scene = stage(shape, ring(views), side)
     drawn = {
         "pictures": scene.draw(styles[0]).numpy(),
@@ -152,7 +152,7 @@ def draw_car(shape: Shape, styles: list[Style], views: int, side: int) -> Arrays
 
 
 def _draw_all(plan: Plan, views: int, side: int) -> Iterator[Arrays]:
-    """All cars of a plan in order, by as many processes as torch may use threads."""
+    """All cars of a plan in order, drawn by one process for each thread of torch."""
     n = len(plan.shapes)
     work = plan.shapes, map(plan.finishes, range(n)), repeat(views), repeat(side)
     workers = min(torch.get_num_threads(), n * views * side**2 // _FEW)

@@ -89,7 +89,7 @@ class CUB(Dataset):
     """
 
     class Config(DataSettings):
-        """What is read, and how it is split and cropped."""
+        """Captions used, split, crop and vocabulary."""
 
         captions: int = setting(
             _CAPTIONS, "Captions of each photo that make tuples.", f"{_MMVAE}: all", ge=1, le=10
@@ -164,7 +164,7 @@ class CUB(Dataset):
         )
 
     def _part(self, photos: list[_Photo], texts: Path) -> tuple[dict[str, list[_Photo]], str]:
-        """The photos of each split, and by which rule; validation is cut from training by photo."""
+        """The photos of each split, and the rule; validation is cut from the training photos."""
         unseen, lists = self._unseen(photos, texts)
         test = [p for p in photos if (p.species in unseen if lists else p.official == "test")]
         training = [p for p in photos if p not in set(test)]
@@ -183,7 +183,7 @@ class CUB(Dataset):
         return parts, "test photos of other species" if lists else "CUB's own split by photo"
 
     def _unseen(self, photos: list[_Photo], texts: Path) -> tuple[set[str], bool]:
-        """Reed's test species, and whether the split goes by them."""
+        """Reed's test species, and whether they decide the split."""
         file = texts / "testclasses.txt"
         if self.config.split == "photos" or (self.config.split == "auto" and not file.is_file()):
             return set(), False
@@ -214,7 +214,7 @@ def _missing(root: Path) -> str:
 
 
 def _fetch(root: Path) -> None:
-    """Fetch the photos, and unpack what archives lie there; the captions have no plain address."""
+    """Fetch the photos; unpack the archive of captions where the user has saved it."""
     folder = root / "cub"
     if not (folder / _PHOTOS).exists():
         unpack(download(_ARCHIVE, root), folder / _PHOTOS)
@@ -240,7 +240,7 @@ def _read_lists(folder: Path) -> list[_Photo]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"{folder / 'images.txt'}: '{name}' leads out of the folder.")
         official = "train" if flags[number] == ["1"] else "test"
-        problem = f"{folder / 'bounding_boxes.txt'}: the box of photo {number} is no four numbers"
+        problem = f"{folder / 'bounding_boxes.txt'}: the box of photo {number} is not four numbers"
         with as_data_error(problem, "Restore the file from the archive."):
             box = tuple(float(value) for value in boxes[number])
         photos.append(_Photo(number, name, Path(name).parts[0], official, box))
@@ -263,7 +263,7 @@ def _table(file: Path, columns: int) -> dict[int, list[str]]:
     return rows
 
 
-# The photos: read once, and from then on from the cache.
+# The photos: resized once, then read from the cache.
 
 
 def _cached(cache: Path, folder: Path, photos: list[_Photo], crop: str) -> np.ndarray:

@@ -117,7 +117,7 @@ def _deviation(train: Images, test: Images) -> str:
 
 
 def _hold_out(train: Images, part: float) -> tuple[Images, Images]:
-    """Split the images of each kind and class into those kept and those held out."""
+    """Split the images of each class into those kept and those held out."""
     kept, held = {}, {}
     for number, (name, (images, labels)) in enumerate(train.items()):
         rng = np.random.default_rng([_FIXED, 0, number])
@@ -150,7 +150,7 @@ def _tuples(images: Images, repeats: int, words: tuple[str, ...], seed: list[int
 
 
 def _first_of_each(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Numbers of the first images of each class, as many of each kind."""
+    """Numbers of the first images of each class, equally many of MNIST and SVHN."""
     first: dict[str, list[np.ndarray]] = {name: [] for name in labels}
     for c in range(10):
         members = {name: np.flatnonzero(own == c) for name, own in labels.items()}

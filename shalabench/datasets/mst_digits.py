@@ -1,4 +1,4 @@
-"""mst-digits: MNIST-SVHN-Text's recipe on what installed libraries carry; no download."""
+"""mst-digits: MNIST-SVHN-Text's recipe on pictures from installed libraries; no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PolyDigits: PolyMNIST's recipe on pictures that installed libraries carry; no download."""
+"""PolyDigits: PolyMNIST's recipe on pictures from installed libraries; no download."""
 
 from __future__ import annotations
 

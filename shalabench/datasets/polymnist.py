@@ -95,7 +95,7 @@ class PolyMNIST(Dataset):
     """
 
     class Config(DigitSettings):
-        """Which modalities, from where."""
+        """Modalities, their source, and the validation cut."""
 
         modalities: int = setting(5, "Number of modalities.", "published: 5; 10 exist", ge=1, le=10)
         validation: int = setting(
@@ -192,7 +192,7 @@ def _load(folder: Path, names: list[str]) -> dict[str, Arrays]:
 
 
 def _state(files: Iterable[Path]) -> str:
-    """Digest of the names, sizes and times of files too large or too many to be read for it."""
+    """Digest of the names, sizes and times of files; their content would take long to read."""
     facts = sorted((*file.parts[-3:], *stamp(file)) for file in files)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -254,7 +254,7 @@ def _find_picture(root: Path, number: int) -> Path | None:
 
 
 def _lacking(root: Path, modalities: int) -> list[str]:
-    """What generation needs and does not find under the data root."""
+    """What generation needs and the data root lacks."""
     idx = mnist.lacking(root)
     absent = [f"{m:02d}" for m in range(modalities) if not _find_picture(root, m)]
     pictures = [f"polymnist_backgrounds/{{{','.join(absent)}}}*.jpg"] if absent else []

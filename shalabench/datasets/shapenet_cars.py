@@ -139,7 +139,7 @@ def _key(dataset: ShapeNetCars, source: Source, chosen: dict[str, Chosen]) -> st
 
 
 def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture on white, uint8 `[3, R, R]`, and how much of each pixel is car, `[R, R]`."""
+    """A picture on white, uint8 `[3, R, R]`, and the covered part of each pixel, `[R, R]`."""
     pixels = read_picture(view.picture, "RGBA")
     if pixels.shape[0] != pixels.shape[1]:
         raise DataError(

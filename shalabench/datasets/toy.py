@@ -1,4 +1,4 @@
-"""A dataset made from a seed in no time: two images and a text that share a class. For tests."""
+"""A dataset made from a seed in a second: two images and a text that share a class. For tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Four views of two balls, made from a seed in no time. For tests of methods that need cameras."""
+"""Four views of two balls, made from a seed in a second. For tests of methods that need cameras."""
 
 from __future__ import annotations
 

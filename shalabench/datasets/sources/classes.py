@@ -14,7 +14,7 @@ _ALL = tuple(range(10))
 
 
 def _ordered(digits: tuple[int, ...]) -> tuple[int, ...]:
-    """Each once and ascending; none where all ten are named, which is the same."""
+    """Each digit once, ascending; an empty tuple for all ten."""
     chosen = tuple(sorted(set(digits)))
     if len(chosen) == 1:
         raise ValueError("name two digits or more: one digit has no other class beside it")
@@ -35,7 +35,7 @@ class DigitSettings(DataSettings):
 
 
 def keep_digits(split: Split, digits: tuple[int, ...]) -> Split:
-    """The tuples of these digits, labelled as before; the split itself where none is named."""
+    """The tuples of these digits with their labels; all tuples where `digits` is empty."""
     if not digits:
         return split
     kept = torch.isin(split.labels, torch.tensor(digits))
@@ -43,12 +43,12 @@ def keep_digits(split: Split, digits: tuple[int, ...]) -> Split:
 
 
 def fingerprint_digits(whole: str, digits: tuple[int, ...]) -> str:
-    """The fingerprint of what is kept of data with the fingerprint `whole`."""
+    """The fingerprint of the tuples kept, where `whole` is that of all."""
     part = f"{whole} digits {list(digits)}"
     return hashlib.sha256(part.encode()).hexdigest() if digits else whole
 
 
 def describe_digits(source: str, digits: tuple[int, ...]) -> str:
-    """Words, if any, with the digits where they are not all."""
+    """A description with the digits added, where not all are kept."""
     only = f"of the digits only {', '.join(map(str, digits))}" if digits else ""
     return "; ".join(filter(None, (source, only)))

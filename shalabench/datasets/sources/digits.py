@@ -1,4 +1,4 @@
-"""scikit-learn's digits enlarged and jittered, and photographs of installed libraries."""
+"""scikit-learn's digits, enlarged and jittered, and photographs from installed libraries."""
 
 from __future__ import annotations
 

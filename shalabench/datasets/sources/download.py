@@ -1,4 +1,4 @@
-"""Downloads that resume where they were cut off and are checked before they count."""
+"""Downloads that resume after an interruption and are verified by checksum."""
 
 from __future__ import annotations
 

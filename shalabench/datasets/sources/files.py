@@ -1,4 +1,4 @@
-"""Content digests, and data that are made once and read from the cache from then on."""
+"""Content digests, errors of damaged files, and the cache of generated data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def digest_of(arrays: Iterable[np.ndarray]) -> str:
 
 
 def digest_with(content: str, **settings: object) -> str:
-    """A content digest combined with the settings that decide a likelihood and no array."""
+    """A content digest combined with settings that change a likelihood but no array."""
     return hashlib.sha256(f"{content} {sorted(settings.items())}".encode()).hexdigest()
 
 
@@ -49,14 +49,14 @@ def git_digest(file: Path) -> str:
 
 
 def stamp(file: Path) -> tuple[int, int]:
-    """Size and time of a file: what identifies one that is too large to be read for it."""
+    """Size and time of a file, which identify it without reading it."""
     status = file.stat()
     return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
 def as_data_error(problem: str, remedy: str) -> Iterator[None]:
-    """Turn the errors of damaged files into one kind, whatever library reads them.
+    """Turn the errors that libraries raise on damaged files into a `DataError`.
 
     Raises:
         DataError: "PROBLEM (REASON). REMEDY"
@@ -100,7 +100,7 @@ def write_cached(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def read_cached(path: Path, read: Callable[[Path], T]) -> T:
-    """What `read` makes of a file or folder of the cache.
+    """Read a file or folder of the cache.
 
     Raises:
         DataError: The content is damaged.

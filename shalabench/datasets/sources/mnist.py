@@ -72,7 +72,7 @@ def lacking(root: Path) -> list[str]:
 
 
 def fetch(root: Path) -> None:
-    """Download what is lacking.
+    """Download the files that are missing.
 
     Raises:
         DataError: No mirror can be reached, or one sends something else.

@@ -1,4 +1,4 @@
-"""Pickles of arrays and plain values, read so that nothing else can come out of them."""
+"""A safe reader of pickles: it admits arrays and plain values only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Reader(pickle.Unpickler):
 
 
 def read_arrays(file: Path) -> Any:
-    """What a pickle of arrays, numbers, texts, lists and dicts holds.
+    """Read a pickle of arrays, numbers, texts, lists and dicts.
 
     Raises:
         DataError: It holds anything else, or is damaged.

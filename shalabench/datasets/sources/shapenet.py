@@ -261,7 +261,7 @@ def _sync_views(folder: Path, car: Path) -> list[View]:
 
 
 def _sync_cameras(folder: Path) -> tuple[Camera, ...]:
-    """The rig's, unless a file beside the pictures says otherwise."""
+    """The cameras in the file beside the pictures, or the rig's where there is none."""
     file = next(
         (f for f in (folder / "camera-16.pkl", folder / "meta_info/camera-16.pkl") if f.is_file()),
         None,
@@ -270,7 +270,7 @@ def _sync_cameras(folder: Path) -> tuple[Camera, ...]:
         return ring()
     with as_data_error(f"{file} holds no K and poses of sixteen cameras", _AGAIN):
         k, _, _, _, poses = read_arrays(file)
-        # K is for an image of 256 pixels, whatever the pictures' size.
+        # K is for an image of 256 pixels; the pictures may have another size.
         cameras = tuple(from_pose(pose, k, 256.0) for pose in poses)
     if len(cameras) != len(ring()):
         raise DataError(f"{file} holds {len(cameras)} cameras, and 16 are needed.")

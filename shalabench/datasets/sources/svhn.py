@@ -44,7 +44,7 @@ def lacking(root: Path) -> list[str]:
 
 
 def fetch(root: Path) -> None:
-    """Download what is lacking.
+    """Download the files that are missing.
 
     Raises:
         DataError: The server cannot be reached, or sends something else.

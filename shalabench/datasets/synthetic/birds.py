@@ -1,4 +1,4 @@
-"""Drawings of birds: plumage of five colours, four builds, three sizes, four backgrounds.
+"""Drawings of birds: colours of five parts, four builds, three sizes, four backgrounds.
 
 A bird is drawn in coordinates of its own: the body's middle is the origin, it looks to the right,
 and one unit is about the length of its trunk.
@@ -78,7 +78,7 @@ _UNIT = (19.0, 25.5, 34.0)  # pixels of a small, a medium and a large bird's uni
 
 @dataclass(frozen=True)
 class _Bird:
-    """The birds of some pictures: one number or colour a picture, and where they stand."""
+    """The birds of some pictures: numbers and colours, one a picture."""
 
     frame: Frame
     build: dict[str, list[Field]]
@@ -130,7 +130,7 @@ def _draw(values: np.ndarray, background: str, rng: np.random.Generator) -> np.n
 
 
 def _pose(values: dict[str, np.ndarray], background: str, rng: np.random.Generator) -> _Bird:
-    """Where each bird is, and how it holds itself, so that all of it is in the picture."""
+    """Position and posture of each bird, such that the picture holds all of it."""
     n, kind = len(values["body"]), values["shape"]
     build = {
         name: [field(np.take(part, kind)) for part in np.array(rows).T.reshape(-1, len(BUILDS))]

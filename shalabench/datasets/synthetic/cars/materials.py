@@ -96,7 +96,7 @@ class Layout:
 
 
 def lay_out(at: Points) -> Layout:
-    """Decide what lies where."""
+    """Decide what each point shows."""
     shape, body, cabin = at.shape, at.piece == BODY, at.piece == CABIN
     glass = cabin & _windows(at)
     distance, _ = at.axle()

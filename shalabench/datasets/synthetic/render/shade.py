@@ -22,7 +22,7 @@ def smooth_step(low: float, high: float, x: Tensor) -> Tensor:
 
 
 def blend(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """Colours `[P, 3]`, the second as far as `share` `[P]` says."""
+    """Colours `[P, 3]` between two; `share` `[P]` is that of the second."""
     return first + (second - first) * share[:, None]
 
 
