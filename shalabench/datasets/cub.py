@@ -22,7 +22,6 @@ from shalabench.api import (
     register_dataset,
     setting,
 )
-from shalabench.datasets.sources.archives import unpack
 from shalabench.datasets.sources.captions import (
     describe_pair,
     encode,
@@ -39,7 +38,7 @@ from shalabench.datasets.sources.files import (
     stamp,
     write_cached,
 )
-from shalabench.datasets.sources.pictures import read_picture
+from shalabench.datasets.sources.readers import read_picture, unpack
 
 SIDE = 64
 LENGTH = 32  # tokens a caption, with its end

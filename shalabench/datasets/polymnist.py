@@ -19,7 +19,6 @@ import torch
 
 from shalabench.api import DataError, DataPaths, Dataset, Split, register_dataset, setting
 from shalabench.datasets.sources import mnist
-from shalabench.datasets.sources.archives import unpack
 from shalabench.datasets.sources.classes import (
     DigitSettings,
     describe_digits,
@@ -36,8 +35,8 @@ from shalabench.datasets.sources.files import (
     stamp,
     write_cached,
 )
-from shalabench.datasets.sources.pictures import read_picture
 from shalabench.datasets.sources.polymnist import PARTS, SIDE, names_of, read_folders, read_tensors
+from shalabench.datasets.sources.readers import read_picture, unpack
 
 _PUBLISHED = 5  # modalities of the published set; pictures for five more exist
 _FOLDERS = ("PolyMNIST", "MMNIST", "PolyMNIST/MMNIST", "PolyMNIST/PolyMNIST")

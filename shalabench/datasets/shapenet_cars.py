@@ -23,7 +23,7 @@ from shalabench.api import (
     setting,
 )
 from shalabench.datasets.sources.files import Arrays, generate_once, stamp
-from shalabench.datasets.sources.pictures import read_picture
+from shalabench.datasets.sources.readers import read_picture
 from shalabench.datasets.sources.rig import describe_views, ring
 from shalabench.datasets.sources.shapenet import Source, View, find, read_car
 

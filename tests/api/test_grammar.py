@@ -85,3 +85,10 @@ def test_a_caption_that_cannot_be_short_enough_is_refused():
     truth = {"bill": "grey", "wing": "grey", "place": "sky"}
     with pytest.raises(ValueError, match="no caption of 3 words"):
         short.write(truth, np.random.default_rng(0))
+
+
+def test_rules_are_read_from_text():
+    colour = Attribute("crown", ("red", "blue"))
+    read = Grammar.from_text((colour,), "whole = a <part> . | <part>\n    | it\npart = [crown]", 5)
+    rules = (("whole", ("a <part> .", "<part>", "it")), ("part", ("[crown]",)))
+    assert read == Grammar((colour,), rules, 5)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from shalabench.api import END, PAD, DataError, DataPaths
 from shalabench.datasets.cub import CUB
-from shalabench.datasets.sources.archives import unpack
 from shalabench.datasets.sources.captions import UNKNOWN, encode, learn_vocabulary, read_captions
+from shalabench.datasets.sources.readers import unpack
 
 SPECIES = ("001.Auk", "002.Booby")
 

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from bench import main
-from shalabench.api import ConfigErrors, DataPaths
+from shalabench.api import ConfigErrors, DataError, DataPaths
 from shalabench.config.settings import resolve
 from shalabench.datasets.polydigits import PolyDigits
 
@@ -59,6 +59,16 @@ def test_other_digits_are_other_data_in_whatever_order_they_are_named(paths):
     prints = [prepared(paths, digits=d).spec.fingerprint for d in ((0, 1), (1, 0, 1), (0, 2))]
     assert prints[0] == prints[1]
     assert len({BEFORE, *prints}) == 3
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5])
+def test_a_damaged_cache_is_named(tmp_path, kept):
+    prepared(DataPaths(tmp_path, tmp_path))
+    (file,) = tmp_path.glob("*.npz")
+    raw = file.read_bytes()
+    file.write_bytes(raw[: int(kept * len(raw)) if kept < 1 else kept])
+    with pytest.raises(DataError, match=file.name):
+        prepared(DataPaths(tmp_path, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from shalabench.api import DataError, DataPaths
 from shalabench.datasets import polymnist
 from shalabench.datasets.polymnist import PolyMNIST
 from shalabench.datasets.sources import mnist
-from shalabench.datasets.sources.archives import unpack
-from shalabench.datasets.sources.pictures import read_picture
+from shalabench.datasets.sources.readers import read_picture, unpack
 
 MODALITIES = 2
 REAL = Path(os.environ.get("SHALA_DATA", "absent"))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from shalabench.api import Camera, DataError, DataPaths
 from shalabench.datasets.shapenet_cars import ShapeNetCars
-from shalabench.datasets.sources.pickles import read_arrays
+from shalabench.datasets.sources.readers import read_arrays
 from shalabench.datasets.sources.rig import ring
 
 CAR = "02958343"

@@ -10,7 +10,7 @@ import torch
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.files import Arrays, as_data_error
-from shalabench.datasets.sources.pictures import read_picture
+from shalabench.datasets.sources.readers import read_picture
 
 SIDE = 28
 PARTS = ("train", "test")

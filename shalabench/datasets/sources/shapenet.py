@@ -12,7 +12,7 @@ import numpy as np
 
 from shalabench.api import Camera, DataError, from_nmr, from_pose, from_srn
 from shalabench.datasets.sources.files import as_data_error, read_lines
-from shalabench.datasets.sources.pickles import read_arrays
+from shalabench.datasets.sources.readers import read_arrays
 from shalabench.datasets.sources.rig import ring
 
 LAYOUTS = {
