@@ -293,7 +293,7 @@ class PixelNeRF(Model):
             given: `[B, S]` int64, numbers of the given views.
             view: `[B, R]` int64, number of each ray's view.
             pixel: `[B, R]` int64, number of its pixel.
-            rng: Draws the samples along the rays; None takes the middles of their parts.
+            rng: Jitters the samples; None puts each in the middle of its bin.
         """
         c = self.config
         origin, direction, near, far = self.rays.cast(view, pixel)

@@ -1,4 +1,4 @@
-"""Where a view was taken from: one convention, and the conversions of others into it.
+"""Cameras in one convention; `conventions` converts others into it.
 
 OpenCV's: x right, y down, z into the scene; rotation and translation take the world to the camera;
 intrinsics are in units of the image's width, so that they hold at every resolution. The world's z
@@ -64,8 +64,4 @@ class Camera:
 
 
 def _cross(a: Vector, b: Vector) -> Vector:
-    return (
-        a[1] * b[2] - a[2] * b[1],
-        a[2] * b[0] - a[0] * b[2],
-        a[0] * b[1] - a[1] * b[0],
-    )
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])

@@ -1,4 +1,4 @@
-"""Cameras as other projects write them down, converted into `Camera`. Free of torch.
+"""Camera conventions of other projects, converted into `Camera`. Free of torch.
 
 Each function takes arrays or nested sequences. Images have square pixels' worth of coordinates from
 the upper left corner; an image of W pixels reaches from 0 to W.
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-3  # of a rotation's orthogonality; files hold few digits
 
 
 def from_pose(pose: ArrayLike, intrinsics: ArrayLike, width: float) -> Camera:
-    """OpenCV's own: SyncDreamer's K and poses.
+    """OpenCV's convention: SyncDreamer's K and poses.
 
     Args:
         pose: `[3, 4]` or `[4, 4]`, world to camera, x right, y down, z ahead.
@@ -25,7 +25,7 @@ def from_pose(pose: ArrayLike, intrinsics: ArrayLike, width: float) -> Camera:
         width: Of the image, in pixels.
 
     Raises:
-        ValueError: A shape is wrong, a number is not finite, or a rotation is none.
+        ValueError: A shape is wrong, a number is not finite, or a rotation is invalid.
     """
     matrix, k = _matrix(pose, "pose"), _array(intrinsics, (3, 3), "intrinsics")
     if abs(k[0, 1]) > _TOLERANCE * abs(k[0, 0]):
@@ -40,7 +40,7 @@ def from_srn(pose: ArrayLike, focal: float, centre: tuple[float, float], width: 
         pose: `[4, 4]`, or its 16 numbers row by row.
         focal: In pixels of an image `width` wide, as `centre`.
         centre: Principal point (x, y).
-        width: The width that the file of intrinsics states, whatever the pictures have.
+        width: The width in the file of intrinsics; the pictures may have another.
 
     Raises:
         ValueError: As `from_pose`.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ SplitName = Literal["train", "validation", "test"]
 
 
 class DataSettings(Settings):
-    """What every dataset can be asked for; a dataset's own `Config` derives from it."""
+    """Settings that every dataset has; the `Config` of a dataset derives from it."""
 
     missing: float = setting(
         0.0,
@@ -35,12 +35,11 @@ class DataSettings(Settings):
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Where data lie.
+    """The two folders of data.
 
     Attributes:
-        data: The user's data root (`SHALA_DATA`, `--data-root`); only ever read, except by `prepare
-            --download`.
-        cache: Where generated data are kept between runs (`SHALA_CACHE`).
+        data: Published data (`SHALA_DATA`, `--data-root`). Only downloads write to it.
+        cache: Data generated from a seed or from `data` (`SHALA_CACHE`, `--cache-dir`).
     """
 
     data: Path
@@ -90,8 +89,8 @@ class Split:
         labels: `[N]` int64, or None where the data have no label. Models never see them.
         present: `[N, M]` bool, which views of each tuple there are; None where all are.
         rows: By modality, `[N]` int64 in 0..R - 1: which row of its tensor each tuple shows, for
-            data that pair one image several times. A modality that is not here has a row a tuple.
-            Tuples that share a row are not independent: standard errors count rows.
+            data that pair one image several times. Other modalities have one row a tuple. Tuples
+            that share a row are not independent: standard errors count rows.
         facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
             "attributes": int64 `[N, A]`, numbers of the values of `DataSpec.grammar`'s attributes;
             "named": bool `[N, A]`, which of them the caption names.
@@ -123,9 +122,9 @@ class Split:
         return self._each(tensors, lambda x: x[:n])
 
     def distinct(self) -> Tensor:
-        """Ascending numbers `[n]` of the tuples that show anything that the one before does not.
+        """Ascending numbers `[n]` of the tuples that differ from the one before in any shared row.
 
-        Of images that many tuples in a row show, so each is met once.
+        Where consecutive tuples share an image, this lists each image once.
         """
         fresh = torch.ones(len(self), dtype=torch.bool, device=self.device)
         if self.rows:
@@ -161,9 +160,9 @@ def _convert(x: Tensor) -> Tensor:
 class Dataset(ABC):
     """Aligned views of the same thing, in three splits.
 
-    A subclass is one file in `data/`, decorated with `register_dataset`. Validation is cut from the
-    training
-    data by a fixed seed; the test split chooses nothing.
+    A subclass is one file, decorated with `register_dataset`; its `prepare` ends with
+    `set_splits`. Validation is cut from the training data by a fixed seed. The test split chooses
+    nothing.
 
     Args:
         config: An instance of the class's `Config`.
@@ -188,11 +187,22 @@ class Dataset(ABC):
             DataError: Sources are missing or damaged; the message names the file and the next step.
         """
 
+    def set_splits(self, splits: dict[SplitName, Split], **facts: Any) -> None:
+        """Keep the splits and describe them.
+
+        Args:
+            splits: "train", "validation" and "test", on the CPU.
+            **facts: The fields of `DataSpec` but for name, version and sizes.
+        """
+        sizes = {name: len(split) for name, split in splits.items()}
+        self._splits = splits
+        self._spec = DataSpec(name=self.name, version=self.version, sizes=sizes, **facts)
+
     @property
-    @abstractmethod
     def spec(self) -> DataSpec:
         """What the data consist of; known once prepared."""
+        return self._spec
 
-    @abstractmethod
     def split(self, name: SplitName) -> Split:
         """One split, on the CPU; known once prepared."""
+        return self._splits[name]

@@ -1,4 +1,4 @@
-"""Errors that a user can act on, and the nearest-name search behind their messages."""
+"""Errors that a user can act on, and the search for the nearest name in their messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """A mistake in input or surroundings, told in sentences; the command line prints it bare."""
+    """A mistake that the user can correct; the command line shows its message only."""
 
     exit_code = 2
 
@@ -18,7 +18,7 @@ class DataError(BenchError):
 
 
 class ConfigErrors(BenchError):
-    """Several configuration mistakes, found before any work and told together."""
+    """Several configuration mistakes, collected and reported together before any work."""
 
     def __init__(self, messages: Iterable[str]):
         self.messages = list(messages)
@@ -26,7 +26,7 @@ class ConfigErrors(BenchError):
 
 
 class Diverged(BenchError):
-    """A loss term was not finite, or far beyond what it had been.
+    """A loss term was not finite, or far above its earlier values.
 
     Args:
         stage: Name of the stage.
@@ -48,19 +48,19 @@ class Diverged(BenchError):
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """Say that `name` is no known `kind`, with the nearest allowed name and the whole list.
+    """A message that `name` is no known `kind`, with the nearest allowed name and the whole list.
 
     Args:
         kind: What was looked for, as a noun ("model", "preset", "setting").
         name: The name that was given.
-        allowed: Every name that would have been right.
+        allowed: All valid names.
 
     Returns:
         One message of two or three sentences.
     """
     allowed = sorted(allowed)
-    spoken = re.sub(r"[-_ ]?plus\b", "+", name)  # "mmvae-plus" means mmvae+, and not mmvae
-    near = difflib.get_close_matches(spoken, allowed, n=1, cutoff=0.4)
+    plain = re.sub(r"[-_ ]?plus\b", "+", name)  # "mmvae-plus" means mmvae+, and not mmvae
+    near = difflib.get_close_matches(plain, allowed, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = f" Known: {', '.join(allowed)}." if allowed else f" No {kind} is known here."
     return f"Unknown {kind} '{name}'.{hint}{listing}"

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whenever the process ends."""
+"""Atomic writes: a file holds either its old or its new content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions that say exactly what was drawn: one grammar writes them, and reads them again."""
+"""A grammar that writes captions of known attributes, and reads the attributes back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Protocol
 
 _PIECE = re.compile(r"<(?P<rule>[a-z]+)>|\[(?P<slot>[a-z]+)(?::(?P<only>[a-z-]+))?\]|(?P<word>\S+)")
-_TRIES = 1000  # a caption that fits is found within a handful
+_TRIES = 1000  # a handful suffices for a caption that fits
 
 
 class Draws(Protocol):
-    """What a grammar needs of a random generator; numpy's has it."""
+    """The part of numpy's random generator that a grammar needs."""
 
     def integers(self, high: int) -> int:
         """A whole number from 0 to `high` - 1."""
@@ -22,7 +22,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class Attribute:
-    """One thing that can be told of a picture.
+    """One thing that a caption can name.
 
     Attributes:
         name: Such as "crown".
@@ -51,21 +51,31 @@ class Grammar:
     rules: tuple[tuple[str, tuple[str, ...]], ...]
     longest: int
 
+    @classmethod
+    def from_text(cls, attributes: tuple[Attribute, ...], text: str, longest: int) -> Grammar:
+        """A grammar whose rules are written as `name = alternative | alternative`.
+
+        A rule begins a line; indented lines go on with it.
+        """
+        rules = (rule.partition(" = ") for rule in re.split(r"\n(?=\S)", text.strip()))
+        read = ((name, [a.split() for a in options.split("|")]) for name, _, options in rules)
+        return cls(attributes, tuple((n, tuple(map(" ".join, o))) for n, o in read), longest)
+
     @cached_property
     def words(self) -> tuple[str, ...]:
         """Every word that a caption can have, sorted."""
-        found = {"a", "an"}
+        words = {"a", "an"}
         for _, alternatives in self.rules:
             for piece in (p for text in alternatives for p in _PIECE.finditer(text)):
-                found |= set(self._values(piece)) if piece["slot"] else {piece["word"] or "a"}
-        return tuple(sorted(found))
+                words |= set(self._values(piece)) if piece["slot"] else {piece["word"] or "a"}
+        return tuple(sorted(words))
 
     def write(self, truth: Mapping[str, str], rng: Draws) -> tuple[str, tuple[str, ...]]:
         """Write a caption of something.
 
         Args:
             truth: Value of every attribute.
-            rng: Chooses the form and what is left unsaid.
+            rng: Chooses the sentence and which attributes it names.
 
         Returns:
             The caption, words with blanks between, and the names of the attributes that it names.
@@ -79,7 +89,7 @@ class Grammar:
         raise ValueError(f"The grammar has no caption of {self.longest} words for {dict(truth)}.")
 
     def parse(self, text: str) -> dict[str, str] | None:
-        """What a caption names, or None where it is no sentence of the grammar.
+        """The attributes that a caption names, or None where the grammar cannot write it.
 
         Args:
             text: Words with blanks between.
@@ -94,7 +104,7 @@ class Grammar:
         return dict(said) if len({a for a, _ in said}) == len(said) else None
 
     def spot(self, text: str) -> dict[str, str | None]:
-        """What the phrases of a text name, whether or not it is a whole sentence of the grammar.
+        """The attributes that phrases of a text name, even if the grammar cannot write all of it.
 
         A word that only one attribute has as a value is such a phrase; other values count within an
         alternative that names one attribute, its leading article aside.
@@ -105,25 +115,20 @@ class Grammar:
         Returns:
             Value by attribute; None where the text contradicts itself.
         """
-        found: dict[str, str | None] = {}
+        named: dict[str, str | None] = {}
         plain = _plain(text.split())
         for attribute, phrase in self._phrases:
             for value in phrase.findall(plain):
-                said = found.setdefault(attribute, value)
-                found[attribute] = value if said == value else None
-        return found
+                before = named.setdefault(attribute, value)
+                named[attribute] = value if before == value else None
+        return named
 
     def _values(self, piece: re.Match[str]) -> tuple[str, ...]:
         values = {a.name: a.values for a in self.attributes}[piece["slot"]]
         return (piece["only"],) if piece["only"] else values
 
     def _expand(
-        self,
-        rule: str,
-        truth: Mapping[str, str],
-        rng: Draws,
-        words: list[str],
-        named: list[str],
+        self, rule: str, truth: Mapping[str, str], rng: Draws, words: list[str], named: list[str]
     ) -> None:
         options = [text for text in dict(self.rules)[rule] if _holds(text, truth)]
         for piece in _PIECE.finditer(options[int(rng.integers(len(options)))]):
@@ -191,7 +196,7 @@ def _plain(words: Sequence[str]) -> str:
 
 
 def _with_articles(words: Sequence[str]) -> list[str]:
-    """The words with "a" and "an" as what follows them asks."""
+    """The words with "a" or "an" as the next word requires."""
     following = [*words, ""][1:]
     return [
         ("an" if after[:1] in tuple("aeiou") else "a") if word in ("a", "an") else word

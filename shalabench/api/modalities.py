@@ -39,7 +39,7 @@ class Modality:
     camera: Camera | None = None
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Token ids of a text as people read it, up to its end.
+        """The words of a text, up to its end.
 
         Words are parted by blanks; where every token is one character, nothing parts them.
         """
@@ -60,14 +60,14 @@ class DataSpec:
         classes: Number of label classes, or 0 where the data have no label.
         sizes: Number of tuples of "train", "validation" and "test".
         fingerprint: SHA-256 over the content of all splits.
-        source: Which of the possible sources was used, for people ("generated from MNIST ...").
+        source: Which source was used, in words ("generated from MNIST ...").
         proxy_for: The published dataset that this one stands in for; its published values are shown
             beside, under its name; empty where there is none.
-        deviation: In what the data differ from the published ones of that name, in words, so that
-            nobody takes a figure for one of theirs; empty where they do not.
+        deviation: How the data differ from the published ones of that name, in words, so that no
+            score is mistaken for a published one; empty where they do not.
         missing: Probability that a view of a training tuple is absent.
-        distinct: Number of distinct things behind the tuples of each split, where one thing is in
-            several of them: the effective sample size. Empty where each tuple is its own.
+        distinct: Effective sample size of each split, where several tuples share one thing (a
+            photo); empty where all tuples are independent.
         grammar: Of the captions, where they name attributes that `Split.facts` records.
     """
 

@@ -18,10 +18,8 @@ from shalabench.api.stage import Stage
 class Model(nn.Module):
     """A generative model of several modalities.
 
-    A subclass is one file in `baselines/`, decorated with `register_model`. It takes from the
-    dataset only its
-    `DataSpec`, trains through its stages, and shows what it can do by the abilities below that it
-    has.
+    A subclass is one file, decorated with `register_model`. It reads only the `DataSpec` of a
+    dataset, trains in stages, and implements the abilities below that it has.
 
     Args:
         spec: The data's modalities.
@@ -29,10 +27,9 @@ class Model(nn.Module):
 
     Attributes:
         incomplete: Whether it trains on tuples of which some views are absent (`Batch.present`).
-        reduced: What of the published method is missing or smaller here whatever the settings, as a
-            phrase that tables print below; empty where nothing is.
-        supervision: What it learns from where that differs between the rows of a table ("single
-            views with cameras"); empty: aligned tuples.
+        reduced: What of the published method is missing or smaller here under all settings, as a
+            phrase for the notes of tables; empty where nothing is.
+        supervision: What it learns from, if not aligned tuples ("single views with cameras").
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -135,19 +132,19 @@ class Latent(Protocol):
 
 @runtime_checkable
 class Trace(Protocol):
-    """Makes its shared latent from noise in small steps that can be looked at."""
+    """Makes its shared latent from noise in small steps that can be read out."""
 
     def trace(self, n: int, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
-        """What the samples that `Latent.prior` gives by the same `rng` pass through.
+        """The states on the way to the samples that `Latent.prior` gives for the same `rng`.
 
         Args:
             n: How many.
-            times: Parts t / T of the way that is still ahead, in [0, 1]: 1 is noise, 0 the sample.
+            times: Times t / T in [0, 1]: 1 is noise, 0 the sample.
             rng: Randomness; item i of it makes latent i.
 
         Returns:
-            Latents `[n, D]` in the scale of the posterior by t / T, at those times of the sampler
-            that are nearest to the ones asked for.
+            Latents `[n, D]` in the scale of the posterior, by the sampler's time t / T that is
+            nearest to each of `times`.
         """
         ...
 
@@ -162,11 +159,11 @@ class Transfer(Protocol):
         Args:
             source: All modalities of the tuples whose structure is kept, `[B, ...]` each.
             reference: Modalities of the tuples that give the style, `[B, ...]` each.
-            strength: How far to go, in (0, 1]: the part of the diffusion that is undone and redone.
+            strength: The part of the diffusion that is undone and redone, in (0, 1].
             rng: Randomness; item i of it serves tuple i.
 
-        A method whose diffusion is guided takes the scale too, as a keyword `guidance`, None for
-        its own.
+        A method with a guided diffusion also takes the keyword `guidance`: the scale, or None for
+        the one of its settings.
         """
         ...
 
@@ -179,4 +176,4 @@ ABILITIES: dict[str, type] = {
     "trace": Trace,
     "transfer": Transfer,
 }
-"""Every ability by the word under which `bench.py list` shows it."""
+"""Every ability by its name in `bench.py list`."""

@@ -8,7 +8,7 @@ import torch
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
-    """What is asked for; for "auto" bf16 where the device itself computes in it, else float32."""
+    """The precision `asked`; "auto" is bf16 where the device computes in it, else float32."""
     if asked != "auto":
         return asked
     if device.type == "cuda":
@@ -19,6 +19,6 @@ def choose_precision(asked: str, device: torch.device) -> str:
 
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which updates compute: autocast for "bf16", as it is for "float32"."""
+    """The context of updates: autocast for "bf16", none for "float32"."""
     cast = precision == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16) if cast else nullcontext()

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, and on nothing else.
+"""Random numbers that depend on their purpose alone.
 
 Every draw is a hash of (seed, number of the call, item, element). So a sample is the same in a
 batch of one and in a batch of a thousand, on the CPU and on the GPU, in a fresh and in a resumed
@@ -17,7 +17,7 @@ from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_LISTED = 100_000  # subsets; of more, some are drawn without listing all
+_LISTED = 100_000  # subsets; larger numbers of them are sampled without listing all
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
@@ -44,7 +44,7 @@ class Rng:
         self._calls = 0
 
     def fork(self, *names: object) -> Rng:
-        """An independent stream for the same items, the same whatever was drawn before."""
+        """An independent stream for the same items, which does not depend on earlier draws."""
         return Rng(derive_seed(self.seed, *names), first=self.first, device=self.device)
 
     def uniform(self, *shape: int) -> Tensor:
@@ -80,12 +80,12 @@ class Rng:
 
 
 def fixed_choice(n: int, wanted: int, *names: object) -> Tensor:
-    """Ascending numbers below `n`: all where `wanted` is 0, else as many, the same in every run.
+    """A random choice of numbers below `n`, ascending, the same in every run.
 
     Args:
-        n: Of how many.
-        wanted: How many; all where there are no more.
-        names: What they are for.
+        n: Size of the range.
+        wanted: How many to choose; 0 or `n` and more give all.
+        names: The purpose, which decides the choice.
     """
     if not wanted or wanted >= n:
         return torch.arange(n)
@@ -96,13 +96,13 @@ def fixed_choice(n: int, wanted: int, *names: object) -> Tensor:
 def choose_subsets(
     names: Sequence[str], size: int, most: int, *purpose: object
 ) -> list[tuple[str, ...]]:
-    """Subsets of some names, at most so many, the same in every run.
+    """Subsets of some names, the same in every run.
 
     Args:
-        names: Of what.
+        names: The whole set.
         size: Names in each subset.
-        most: How many subsets.
-        purpose: What they are for.
+        most: The largest number of subsets.
+        purpose: Decides the choice.
     """
     total = math.comb(len(names), size)
     if total <= _LISTED:

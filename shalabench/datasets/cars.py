@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,32 +12,26 @@ from typing import Literal
 import numpy as np
 import torch
 
-from shalabench.api import (
-    DataPaths,
-    Dataset,
-    DataSettings,
-    DataSpec,
-    Split,
-    register_dataset,
-    setting,
-)
-from shalabench.datasets.sources.files import digest_of, write_whole
+from shalabench.api import DataPaths, Dataset, DataSettings, Split, register_dataset, setting
+from shalabench.datasets.sources.files import SPLITS, Arrays, cache_file, generate_once
 from shalabench.datasets.sources.rig import describe_views, ring
 from shalabench.datasets.synthetic.cars.drawing import stage
 from shalabench.datasets.synthetic.cars.shapes import KINDS, Shape, draw_shape
 from shalabench.datasets.synthetic.cars.styles import Style, draw_style
 
-SPLITS = ("train", "validation", "test")
 _FEW = 1 << 22  # pixels that one process draws faster than others start
 
 
 @register_dataset("cars", version=1)
 class Cars(Dataset):
-    """One of eight kinds of cars before SyncDreamer's sixteen cameras, on white ground.
+    """Drawn cars of eight kinds before SyncDreamer's sixteen cameras, on white ground.
+
+    352 cars by default, drawn in two minutes at 32 pixels; no download. Modalities: "v00" to
+    "v15", images `[3, R, R]` in [0, 1], each with its camera. Classes: the eight kinds.
 
     Shape and style come from independent streams of random numbers, so any style can be drawn on
-    any shape. Splits share neither. Facts of each tuple: "alpha" uint8 `[N, V, R, R]`, how much of
-    a pixel is car (a shadow is none); "parts" uint8 `[N, V, R, R]`, numbers in
+    any shape. Splits share neither. Facts of each tuple: "alpha" uint8 `[N, V, R, R]`, the covered
+    part of a pixel (without the shadow); "parts" uint8 `[N, V, R, R]`, numbers in
     `synthetic.cars.materials.PARTS`; "depth" float16 `[N, V, R, R]` along the camera's axis, 0
     where `parts` is. On the test split also "style_reference" int64 `[N]`, another test tuple, and
     "restyled" uint8 `[N, V, 3, R, R]`, this shape in that tuple's style.
@@ -64,50 +57,27 @@ class Cars(Dataset):
         seed: int = setting(0, "Seed of shapes and styles.", "our choice", ge=0)
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
-        settings = self.config.model_dump_json(exclude={"missing"})
-        key = hashlib.sha256(f"{self.version}{settings}".encode()).hexdigest()
-        file = paths.cache / f"cars-{key[:16]}.npz"
-        if not file.exists():
-            arrays = self._generate()
-            write_whole(file, lambda partial: np.savez(partial, **arrays))
-        with np.load(file, allow_pickle=False) as arrays:
-            self._splits = {name: self._read(name, arrays) for name in SPLITS}
-            self._fingerprint = str(arrays["fingerprint"])
-
-    @property
-    def spec(self) -> DataSpec:
-        held = f", {self.config.held_out} in the test split only" if self.config.held_out else ""
-        return DataSpec(
-            name=self.name,
-            version=self.version,
-            modalities=describe_views(ring(self.config.views), self.config.resolution),
+        c = self.config
+        file = cache_file(self, paths.cache, exclude={"missing"})
+        arrays, fingerprint = generate_once(file, self._generate)
+        modalities = describe_views(ring(c.views), c.resolution)
+        splits = {}
+        for name, facts in arrays.items():
+            pictures = dict(zip((m.name for m in modalities), facts.pop("pictures"), strict=True))
+            splits[name] = Split(pictures, facts.pop("labels"), facts=facts)
+        held = f", {c.held_out} in the test split only" if c.held_out else ""
+        self.set_splits(
+            splits,
+            modalities=modalities,
             classes=len(KINDS),
-            sizes={name: len(split) for name, split in self._splits.items()},
-            fingerprint=self._fingerprint,
-            source=f"cars drawn from a seed, {self.config.views} exact views{held}",
+            fingerprint=fingerprint,
+            source=f"cars drawn from a seed, {c.views} exact views{held}",
         )
 
-    def split(self, name: str) -> Split:
-        return self._splits[name]
+    def _generate(self) -> dict[str, Arrays]:
+        return {split: self._draw(design(self.config, split)) for split in SPLITS}
 
-    def _read(self, split: str, arrays: np.lib.npyio.NpzFile) -> Split:
-        own = {
-            key.removeprefix(f"{split}_"): torch.from_numpy(arrays[key])
-            for key in arrays
-            if key.startswith(f"{split}_")
-        }
-        pictures, labels = own.pop("pictures"), own.pop("labels")  # [V, N, 3, R, R]
-        return Split({f"v{i:02}": x for i, x in enumerate(pictures)}, labels, facts=own)
-
-    def _generate(self) -> dict[str, np.ndarray]:
-        arrays: dict[str, np.ndarray] = {}
-        for split in SPLITS:
-            made = self._draw(design(self.config, split))
-            arrays |= {f"{split}_{name}": array for name, array in made.items()}
-        fingerprint = digest_of(arrays[name] for name in sorted(arrays))
-        return arrays | {"fingerprint": np.array(fingerprint)}
-
-    def _draw(self, plan: Plan) -> dict[str, np.ndarray]:
+    def _draw(self, plan: Plan) -> Arrays:
         n, v, side = len(plan.shapes), self.config.views, self.config.resolution
         made = {
             "pictures": np.empty((v, n, 3, side, side), np.uint8),
@@ -128,7 +98,7 @@ class Cars(Dataset):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn in a split.
+    """The cars of a split.
 
     Attributes:
         shapes: One a tuple.
@@ -141,7 +111,7 @@ class Plan:
     reference: np.ndarray | None = None
 
     def finishes(self, i: int) -> list[Style]:
-        """The styles in which tuple `i` is drawn, its own first."""
+        """The styles of tuple `i`: its own, then that of its reference."""
         other = [] if self.reference is None else [self.styles[self.reference[i]]]
         return [self.styles[i], *other]
 
@@ -160,15 +130,15 @@ def design(config: Cars.Config, split: str) -> Plan:
     styles = [draw_style(np.random.default_rng([seed, stream, 1, i])) for i in range(n)]
     if split != "test":
         return Plan(shapes, styles)
-    # One round through all tuples in random order: nobody is their own reference.
+    # One round through all tuples in random order: no tuple is its own reference.
     order = np.random.default_rng([seed, stream, 2]).permutation(n)
     reference = np.empty(n, np.int64)
     reference[order] = np.roll(order, -1)
     return Plan(shapes, styles, reference)
 
 
-def draw_car(shape: Shape, styles: list[Style], views: int, side: int) -> dict[str, np.ndarray]:
-    """A shape in one style or two, and what is known of its pictures, as the facts of `Cars`."""
+def draw_car(shape: Shape, styles: list[Style], views: int, side: int) -> Arrays:
+    """Pictures of a shape in one style or two, with the facts of `Cars`."""
     scene = stage(shape, ring(views), side)
     drawn = {
         "pictures": scene.draw(styles[0]).numpy(),
@@ -181,8 +151,8 @@ def draw_car(shape: Shape, styles: list[Style], views: int, side: int) -> dict[s
     return drawn
 
 
-def _draw_all(plan: Plan, views: int, side: int) -> Iterator[dict[str, np.ndarray]]:
-    """All cars of a plan in order, by as many processes as torch may use threads."""
+def _draw_all(plan: Plan, views: int, side: int) -> Iterator[Arrays]:
+    """All cars of a plan in order, drawn by one process for each thread of torch."""
     n = len(plan.shapes)
     work = plan.shapes, map(plan.finishes, range(n)), repeat(views), repeat(side)
     workers = min(torch.get_num_threads(), n * views * side**2 // _FEW)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,10 @@ from shalabench.api import (
     DataPaths,
     Dataset,
     DataSettings,
-    DataSpec,
     Split,
     register_dataset,
     setting,
 )
-from shalabench.datasets.sources.archives import unpack_tar
 from shalabench.datasets.sources.captions import (
     describe_pair,
     encode,
@@ -33,8 +30,15 @@ from shalabench.datasets.sources.captions import (
 )
 from shalabench.datasets.sources.composing import cut_validation
 from shalabench.datasets.sources.download import Remote, download
-from shalabench.datasets.sources.files import digest_of, write_whole
-from shalabench.datasets.sources.pictures import read_picture
+from shalabench.datasets.sources.files import (
+    as_data_error,
+    digest_of,
+    read_cached,
+    read_lines,
+    stamp,
+    write_cached,
+)
+from shalabench.datasets.sources.readers import read_picture, unpack
 
 SIDE = 64
 LENGTH = 32  # tokens a caption, with its end
@@ -72,15 +76,19 @@ class _Photo:
 
 @register_dataset("cub", version=1, paper="Wah et al. 2011; Reed, Akata, Lee, Schiele (CVPR 2016)")
 class CUB(Dataset):
-    """A photo of 64 x 64 pixels and one of its captions, of 32 tokens.
+    """A photo of a bird and one of its ten captions.
 
-    A tuple is a photo and one of its captions, so that a photo is in as many tuples as it has
-    captions in use; the photos behind a split's tuples are its effective sample size
-    (`DataSpec.distinct`), and all captions of a photo are in one split.
+    11,788 photos of 200 species; with all captions 117,880 tuples. Modalities: "image"
+    `[3, 64, 64]` in [0, 1]; "caption", 32 tokens. No classes. `prepare` downloads the photos
+    (1.1 GB); the captions must be saved by hand. Resizing the photos takes minutes, once.
+
+    A tuple is a photo and one of its captions, so a photo is in as many tuples as it has captions
+    in use. The number of photos is the effective sample size (`DataSpec.distinct`), and all
+    captions of a photo are in one split.
     """
 
     class Config(DataSettings):
-        """What is read, and how it is split and cropped."""
+        """Captions used, split, crop and vocabulary."""
 
         captions: int = setting(
             _CAPTIONS, "Captions of each photo that make tuples.", f"{_MMVAE}: all", ge=1, le=10
@@ -112,64 +120,51 @@ class CUB(Dataset):
         seed: int = setting(0, "Seed of the validation cut.", "our choice", ge=0)
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
-        found = _find(paths.data)
-        if found is None and download:
+        folders = _find(paths.data)
+        if folders is None and download:
             _fetch(paths.data)
-            found = _find(paths.data)
-        if found is None:
+            folders = _find(paths.data)
+        if folders is None:
             raise DataError(_missing(paths.data))
-        photos, texts = found
+        photos, texts = folders
         listed = _read_lists(photos)
-        parts = self._part(listed, texts.parent)
-        words = {p.number: read_captions(_caption_file(texts, p), _CAPTIONS) for p in listed}
+        parts, rule = self._part(listed, texts.parent)
+        words = {
+            p.number: read_captions((texts / p.name).with_suffix(".txt"), _CAPTIONS) for p in listed
+        }
         used = self.config.captions
-        self._vocabulary = learn_vocabulary(
+        vocabulary = learn_vocabulary(
             (caption for p in parts["train"] for caption in words[p.number][:used]),
             self.config.occurrences,
         )
         pixels = _cached(paths.cache, photos, listed, self.config.crop)
-        place = {p.number: i for i, p in enumerate(listed)}
-        self._splits = {}
+        row = {p.number: i for i, p in enumerate(listed)}
+        splits = {}
         for name, own in parts.items():
             captions = [caption for p in own for caption in words[p.number][:used]]
-            self._splits[name] = Split(
+            splits[name] = Split(
                 {
-                    "image": torch.from_numpy(pixels[[place[p.number] for p in own]]),
-                    "caption": torch.from_numpy(encode(captions, self._vocabulary, LENGTH)),
+                    "image": torch.from_numpy(pixels[[row[p.number] for p in own]]),
+                    "caption": torch.from_numpy(encode(captions, vocabulary, LENGTH)),
                 },
                 rows={"image": torch.arange(len(own)).repeat_interleave(used)},
             )
-        self._distinct = {name: len(own) for name, own in parts.items()}
-        self._departs = f"{len(listed):,} of the {_ALL:,} photos" if len(listed) < _ALL else ""
         species = len({p.species for p in listed})
-        self._source = (
-            f"{len(listed):,} photos of {species} species, {self._rule}; {used} captions a photo, "
-            f"each a tuple, so the effective sample is {self._distinct['test']:,} test photos; "
-            f"{len(self._vocabulary):,} tokens"
-        )
-        self._fingerprint = _digest(self._splits, self._vocabulary)
-
-    @property
-    def spec(self) -> DataSpec:
-        return DataSpec(
-            name=self.name,
-            version=self.version,
-            modalities=describe_pair(SIDE, LENGTH, self._vocabulary),
+        self.set_splits(
+            splits,
+            modalities=describe_pair(SIDE, LENGTH, vocabulary),
             classes=0,
-            sizes={name: len(split) for name, split in self._splits.items()},
-            fingerprint=self._fingerprint,
-            source=self._source,
-            deviation=self._departs,
-            distinct=self._distinct,
+            fingerprint=_digest(splits, vocabulary),
+            source=f"{len(listed):,} photos of {species} species, {rule}; {used} captions a "
+            f"photo, each a tuple, so the effective sample is {len(parts['test']):,} test photos; "
+            f"{len(vocabulary):,} tokens",
+            deviation=f"{len(listed):,} of the {_ALL:,} photos" if len(listed) < _ALL else "",
+            distinct={name: len(own) for name, own in parts.items()},
         )
 
-    def split(self, name: str) -> Split:
-        return self._splits[name]
-
-    def _part(self, photos: list[_Photo], texts: Path) -> dict[str, list[_Photo]]:
-        """The photos of each split; validation is cut from training, photo by photo."""
+    def _part(self, photos: list[_Photo], texts: Path) -> tuple[dict[str, list[_Photo]], str]:
+        """The photos of each split, and the rule; validation is cut from the training photos."""
         unseen, lists = self._unseen(photos, texts)
-        self._rule = "test photos of other species" if lists else "CUB's own split by photo"
         test = [p for p in photos if (p.species in unseen if lists else p.official == "test")]
         training = [p for p in photos if p not in set(test)]
         if len(training) < 2 or not test:
@@ -179,18 +174,19 @@ class CUB(Dataset):
             )
         held = max(1, round(self.config.validation * len(training)))
         kept, cut = cut_validation(len(training), held, self.config.seed)
-        return {
+        parts = {
             "train": [training[i] for i in kept],
             "validation": [training[i] for i in cut],
             "test": test,
         }
+        return parts, "test photos of other species" if lists else "CUB's own split by photo"
 
     def _unseen(self, photos: list[_Photo], texts: Path) -> tuple[set[str], bool]:
-        """Reed's test species, and whether the split goes by them."""
+        """Reed's test species, and whether they decide the split."""
         file = texts / "testclasses.txt"
         if self.config.split == "photos" or (self.config.split == "auto" and not file.is_file()):
             return set(), False
-        unseen = set(_lines(file))
+        unseen = set(read_lines(file))
         if self.config.split == "auto" and all(p.species in unseen for p in photos):
             return set(), False  # a part of CUB that has no training species
         return unseen, True
@@ -217,13 +213,13 @@ def _missing(root: Path) -> str:
 
 
 def _fetch(root: Path) -> None:
-    """Fetch the photos, and unpack what archives lie there; the captions have no plain address."""
+    """Fetch the photos; unpack the archive of captions where the user has saved it."""
     folder = root / "cub"
     if not (folder / _PHOTOS).exists():
-        unpack_tar(download(_ARCHIVE, root), folder / _PHOTOS)
+        unpack(download(_ARCHIVE, root), folder / _PHOTOS)
     captions = folder / "cvpr2016_cub.tar.gz"
     if captions.is_file():
-        unpack_tar(captions, folder / "cvpr2016_cub")
+        unpack(captions, folder / "cvpr2016_cub")
 
 
 # The published lists: one photo a line, its id first.
@@ -243,12 +239,9 @@ def _read_lists(folder: Path) -> list[_Photo]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"{folder / 'images.txt'}: '{name}' leads out of the folder.")
         official = "train" if flags[number] == ["1"] else "test"
-        try:
+        problem = f"{folder / 'bounding_boxes.txt'}: the box of photo {number} is not four numbers"
+        with as_data_error(problem, "Restore the file from the archive."):
             box = tuple(float(value) for value in boxes[number])
-        except ValueError as error:
-            raise DataError(
-                f"{folder / 'bounding_boxes.txt'}: {error} (photo {number})."
-            ) from error
         photos.append(_Photo(number, name, Path(name).parts[0], official, box))
     if not photos:
         raise DataError(f"{folder / 'images.txt'} lists no photo. Restore it from the archive.")
@@ -258,35 +251,22 @@ def _read_lists(folder: Path) -> list[_Photo]:
 def _table(file: Path, columns: int) -> dict[int, list[str]]:
     """Ids and the columns after them."""
     rows = {}
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         first, *rest = line.split()
         if not first.isdigit() or len(rest) != columns:
             raise DataError(
-                f"{file}, line {number}: '{line}' was found; a photo's id and {columns} more "
-                "columns were expected. Restore the file from the archive."
+                f"{file}, line {number}: '{line}' is not a photo's id and {columns} more columns. "
+                "Restore the file from the archive."
             )
         rows[int(first)] = rest
     return rows
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error}). Restore it from the archive.") from error
-    return [line for line in text.splitlines() if line.strip()]
+# The photos: resized once, then read from the cache.
 
 
-def _caption_file(texts: Path, photo: _Photo) -> Path:
-    return (texts / photo.name).with_suffix(".txt")
-
-
-# The photos: read once, and from then on from the cache.
-
-
-def _cached(cache: Path, folder: Path, photos: Iterable[_Photo], crop: str) -> np.ndarray:
+def _cached(cache: Path, folder: Path, photos: list[_Photo], crop: str) -> np.ndarray:
     """uint8 `[N, 3, 64, 64]`, mapped from a file."""
-    photos = list(photos)
     facts = []
     for photo in photos:
         file = folder / "images" / photo.name
@@ -294,22 +274,13 @@ def _cached(cache: Path, folder: Path, photos: Iterable[_Photo], crop: str) -> n
             raise DataError(
                 f"The photo {file} is missing, and images.txt names it. Unpack the archive again."
             )
-        status = file.stat()
-        facts.append((photo.name, photo.box, status.st_size, status.st_mtime_ns))
+        facts.append((photo.name, photo.box, *stamp(file)))
     key = hashlib.sha256(json.dumps([CUB.version, crop, facts]).encode()).hexdigest()
     file = cache / f"cub-{key[:16]}.npy"
     if not file.exists():
         pixels = np.stack([_read(folder / "images" / p.name, p.box, crop) for p in photos])
-        write_whole(file, partial(_save, pixels))
-    try:
-        return np.load(file, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is damaged ({error}). Delete it and run again.") from error
-
-
-def _save(pixels: np.ndarray, file: Path) -> None:
-    with file.open("wb") as out:
-        np.save(out, pixels)
+        write_cached(file, partial(np.save, arr=pixels))
+    return read_cached(file, partial(np.load, mmap_mode="r"))
 
 
 def _read(file: Path, box: tuple[float, float, float, float], crop: str) -> np.ndarray:

@@ -7,11 +7,9 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from shalabench.api import (
@@ -20,21 +18,25 @@ from shalabench.api import (
     DataPaths,
     Dataset,
     DataSettings,
-    DataSpec,
     Split,
     register_dataset,
     setting,
 )
-from shalabench.datasets.sources.files import digest_of, write_whole
+from shalabench.datasets.sources.files import Arrays, generate_once, stamp
+from shalabench.datasets.sources.readers import read_picture
 from shalabench.datasets.sources.rig import describe_views, ring
 from shalabench.datasets.sources.shapenet import Source, View, find, read_car
 
 _EXACT = 0.1  # degrees
 
 
+Chosen = Sequence[Sequence[tuple[View, float]]]
+"""The views of each car, and how many degrees each is off."""
+
+
 @dataclass(frozen=True)
 class Shown:
-    """How well a view's pictures keep to its camera.
+    """How far the pictures of a view are from its camera.
 
     Attributes:
         view: Name of the modality.
@@ -46,18 +48,22 @@ class Shown:
 
     @property
     def exact(self) -> bool:
-        """Whether every picture was taken from there."""
+        """Whether all pictures were taken from the camera's direction."""
         return self.worst < _EXACT
 
 
 @register_dataset("shapenet-cars", version=1)
 class ShapeNetCars(Dataset):
-    """Renderings by SRN, NMR (DVR) or SyncDreamer, whichever layout lies in the data root.
+    """ShapeNet's cars, sixteen views of each, from renderings that the user has.
 
-    Of each car the pictures that come nearest to SyncDreamer's sixteen cameras; those layouts that
-    have no such pictures give approximate views, which `shown` and `spec.source` name. v00 looks
-    from the x axis of the data's own world (z up). Fact of each tuple: "alpha" uint8
-    `[N, 16, R, R]`, how much of a pixel is car.
+    The data root must hold the renderings of SRN, of NMR (DVR) or of SyncDreamer; there is no
+    download. Sizes are those of the layout. Modalities: "v00" to "v15", images `[3, R, R]` in
+    [0, 1] on white, each with its camera. No classes. Reading takes minutes, once.
+
+    The views of a car are the pictures nearest to SyncDreamer's sixteen cameras. Layouts without
+    such pictures give approximate views, which `shown` and `spec.source` list. v00 looks along the
+    x axis of the data's world (z up). Fact of each tuple: "alpha" uint8 `[N, 16, R, R]`, the part
+    of a pixel that is car.
     """
 
     class Config(DataSettings):
@@ -73,53 +79,34 @@ class ShapeNetCars(Dataset):
         source = find(paths.data)
         chosen = {s: [read_car(source, car) for car in cars] for s, cars in source.cars.items()}
         worst = np.array([[off for _, off in car] for own in chosen.values() for car in own]).max(0)
-        self._cameras = _as_taken(chosen["train"])
-        self._modalities = describe_views(self._cameras, self.config.resolution)
-        names = [modality.name for modality in self._modalities]
+        modalities = describe_views(_as_taken(chosen["train"]), self.config.resolution)
+        names = [modality.name for modality in modalities]
         self.shown = tuple(Shown(*pair) for pair in zip(names, worst.tolist(), strict=True))
         file = paths.cache / f"shapenet-cars-{_key(self, source, chosen)}.npz"
-        if not file.exists():
-            arrays = self._read(chosen)
-            write_whole(file, lambda partial: np.savez(partial, **arrays))
-        with np.load(file, allow_pickle=False) as arrays:
-            self._splits = {
+        arrays, fingerprint = generate_once(file, lambda: self._read(chosen))
+        self.set_splits(
+            {
                 split: Split(
-                    dict(zip(names, torch.from_numpy(arrays[f"{split}_pictures"]), strict=True)),
-                    facts={"alpha": torch.from_numpy(arrays[f"{split}_alpha"])},
+                    dict(zip(names, own["pictures"], strict=True)), facts={"alpha": own["alpha"]}
                 )
-                for split in chosen
-            }
-            self._fingerprint = str(arrays["fingerprint"])
-        self._source = f"ShapeNet cars, {source.layout} renderings; {_tell(self.shown)}"
-
-    @property
-    def spec(self) -> DataSpec:
-        return DataSpec(
-            name=self.name,
-            version=self.version,
-            modalities=self._modalities,
+                for split, own in arrays.items()
+            },
+            modalities=modalities,
             classes=0,
-            sizes={name: len(split) for name, split in self._splits.items()},
-            fingerprint=self._fingerprint,
-            source=self._source,
+            fingerprint=fingerprint,
+            source=f"ShapeNet cars, {source.layout} renderings; {_describe(self.shown)}",
         )
 
-    def split(self, name: str) -> Split:
-        return self._splits[name]
-
-    def _read(self, chosen: dict[str, list[list[tuple[View, float]]]]) -> dict[str, np.ndarray]:
-        arrays, side = {}, self.config.resolution
+    def _read(self, chosen: dict[str, Chosen]) -> dict[str, Arrays]:
+        made, side = {}, self.config.resolution
         for split, cars in chosen.items():
             pictures = np.empty((len(cars[0]), len(cars), 3, side, side), np.uint8)
             alpha = np.empty((len(cars), len(cars[0]), side, side), np.uint8)
             for n, car in enumerate(cars):
                 for v, (view, _) in enumerate(car):
                     pictures[v, n], alpha[n, v] = _read_view(view, side)
-            arrays |= {f"{split}_pictures": pictures, f"{split}_alpha": alpha}
-        return arrays | {"fingerprint": np.array(digest_of(arrays[k] for k in sorted(arrays)))}
-
-
-Chosen = Sequence[Sequence[tuple[View, float]]]
+            made[split] = {"pictures": pictures, "alpha": alpha}
+        return made
 
 
 def _as_taken(cars: Chosen) -> tuple[Camera, ...]:
@@ -130,7 +117,7 @@ def _as_taken(cars: Chosen) -> tuple[Camera, ...]:
     return tuple(Camera(camera.rotation, (0.0, 0.0, distance), (focal, focal)) for camera in ring())
 
 
-def _tell(shown: Sequence[Shown]) -> str:
+def _describe(shown: Sequence[Shown]) -> str:
     """Which views are exact, in words."""
     approximate = [own for own in shown if not own.exact]
     if not approximate:
@@ -146,16 +133,14 @@ def _key(dataset: ShapeNetCars, source: Source, chosen: dict[str, Chosen]) -> st
     for split, cars in chosen.items():
         for view in (view for car in cars for view, _ in car):
             for file in filter(None, (view.picture, view.mask)):
-                status = file.stat()
-                name = str(file.relative_to(source.folder))
-                facts.append((split, name, status.st_size, status.st_mtime_ns))
-    told = [dataset.version, dataset.config.resolution, source.layout, facts]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+                facts.append((split, str(file.relative_to(source.folder)), *stamp(file)))
+    identity = [dataset.version, dataset.config.resolution, source.layout, facts]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture on white, uint8 `[3, R, R]`, and how much of each pixel is car, `[R, R]`."""
-    pixels = _open(view.picture, "RGBA")
+    """A picture on white, uint8 `[3, R, R]`, and the covered part of each pixel, `[R, R]`."""
+    pixels = read_picture(view.picture, "RGBA")
     if pixels.shape[0] != pixels.shape[1]:
         raise DataError(
             f"{view.picture} is {pixels.shape[1]} x {pixels.shape[0]} pixels, and its camera is "
@@ -163,7 +148,7 @@ def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
         )
     colour, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3]
     if view.mask is not None:
-        alpha = _open(view.mask, "L")
+        alpha = read_picture(view.mask, "L")
         if alpha.shape != pixels.shape[:2]:
             raise DataError(f"{view.mask} and {view.picture} differ in size.")
     if (alpha == 255).all():  # composed already
@@ -178,11 +163,3 @@ def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
     ]
     done = (np.stack([np.asarray(layer) for layer in small]) + 0.5).clip(0, 255).astype(np.uint8)
     return done[:3], done[3]
-
-
-def _open(file: Path, mode: str) -> np.ndarray:
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert(mode))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow tells damage by any of them
-        raise DataError(f"The picture {file} does not open ({error}). Fetch it again.") from error

@@ -1,4 +1,4 @@
-"""A dataset made from a seed in no time: two images and a text that share a class. For tests."""
+"""A dataset made from a seed in a second: two images and a text that share a class. For tests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from shalabench.api import (
     DataPaths,
     Dataset,
     DataSettings,
-    DataSpec,
     Modality,
     Split,
     register_dataset,
     setting,
 )
-from shalabench.datasets.sources.files import digest_of
+from shalabench.datasets.sources.files import SPLITS, digest_of
 
 _LETTERS = tuple(" abcdefg")
 _WORDS = ("abba", "cafe", "bead", "deed")
@@ -23,7 +22,12 @@ _WORDS = ("abba", "cafe", "bead", "deed")
 
 @register_dataset("toy", version=1)
 class Toy(Dataset):
-    """A colour bar (3x8x8), a stripe (1x8x8) and a word of four letters, each telling the class."""
+    """A colour bar, a stripe and a word that share one of four classes, for tests.
+
+    384 tuples by default, made from a seed in a second; no download. Modalities: "bar"
+    `[3, 8, 8]` and "stripe" `[1, 8, 8]`, images in [0, 1]; "word", four letters. Each of them
+    shows the class.
+    """
 
     class Config(DataSettings):
         """Sizes and seed."""
@@ -34,43 +38,31 @@ class Toy(Dataset):
         seed: int = setting(0, "Seed of everything.", "our choice")
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
-        arrays = {}
-        for number, name in enumerate(("train", "validation", "test")):
+        made = {}
+        for number, name in enumerate(SPLITS):
             rng = np.random.default_rng([self.config.seed, number])
-            arrays[name] = _make(getattr(self.config, name), rng)
-        self._fingerprint = digest_of(a for part in arrays.values() for a in part.values())
-        self._splits = {
-            name: Split(
-                {m: torch.from_numpy(part[m]) for m in ("bar", "stripe", "word")},
-                torch.from_numpy(part["labels"]),
-            )
-            for name, part in arrays.items()
-        }
-
-    @property
-    def spec(self) -> DataSpec:
-        return DataSpec(
-            name=self.name,
-            version=self.version,
+            made[name] = _make(getattr(self.config, name), rng)
+        splits = {}
+        for name, arrays in made.items():
+            tensors = {m: torch.from_numpy(array) for m, array in arrays.items()}
+            splits[name] = Split(tensors, tensors.pop("labels"))
+        self.set_splits(
+            splits,
             modalities=(
                 Modality("bar", "image", (3, 8, 8), "laplace", 0.75),
                 Modality("stripe", "image", (1, 8, 8), "laplace", 0.75),
                 Modality("word", "text", (4,), "categorical", vocabulary=_LETTERS),
             ),
             classes=len(_WORDS),
-            sizes={name: len(split) for name, split in self._splits.items()},
-            fingerprint=self._fingerprint,
+            fingerprint=digest_of(a for arrays in made.values() for a in arrays.values()),
             source="made from a seed",
         )
-
-    def split(self, name: str) -> Split:
-        return self._splits[name]
 
 
 def _make(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     labels = rng.integers(len(_WORDS), size=n)
     column = np.arange(8)
-    lit = (column // 2)[None] == labels[:, None]  # [N, 8]: a bar of two columns tells the class
+    lit = (column // 2)[None] == labels[:, None]  # [N, 8]: the class chooses two of the columns
     colour = rng.uniform(0.5, 1.0, (n, 3))
     bar = colour[:, :, None, None] * lit[:, None, None, :] * np.ones((1, 1, 8, 1))
     row = (column[None] < 2 * labels[:, None] + 1)[:, None, :, None]  # 1, 3, 5 or 7 lit rows

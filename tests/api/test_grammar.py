@@ -1,4 +1,4 @@
-"""A grammar's captions name what they were told, and are read back exactly."""
+"""A grammar's captions name what was given, and are read back exactly."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_phrases_are_found_in_what_is_no_sentence():
     assert TINY.spot("a bird with an orange bill an orange bill") == {"bill": "orange"}
 
 
-def test_a_contradiction_is_told_from_silence():
+def test_a_contradiction_is_reported_from_silence():
     assert TINY.spot("a grey bill and an orange bill") == {"bill": None}
     assert TINY.spot("a bird") == {}
 
@@ -85,3 +85,10 @@ def test_a_caption_that_cannot_be_short_enough_is_refused():
     truth = {"bill": "grey", "wing": "grey", "place": "sky"}
     with pytest.raises(ValueError, match="no caption of 3 words"):
         short.write(truth, np.random.default_rng(0))
+
+
+def test_rules_are_read_from_text():
+    colour = Attribute("crown", ("red", "blue"))
+    read = Grammar.from_text((colour,), "whole = a <part> . | <part>\n    | it\npart = [crown]", 5)
+    rules = (("whole", ("a <part> .", "<part>", "it")), ("part", ("[crown]",)))
+    assert read == Grammar((colour,), rules, 5)

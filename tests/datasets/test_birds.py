@@ -1,4 +1,4 @@
-"""Drawn birds: the same everywhere, as told, and named exactly."""
+"""Drawn birds: the same on every machine, as the attributes say, and named exactly."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_captions_name_exactly_what_is_recorded(made):
         text = " ".join(words[: words.index("<eos>")])
         expected = {
             a.name: a.values[v]
-            for a, v, told in zip(ATTRIBUTES, values, named, strict=True)
-            if told
+            for a, v, is_named in zip(ATTRIBUTES, values, named, strict=True)
+            if is_named
         }
         assert GRAMMAR.parse(text) == expected, text
         assert set(words[words.index("<eos>") + 1 :]) <= {"<pad>"}

@@ -13,7 +13,7 @@ from shalabench.api.registry import broken, entries
 from shalabench.config.settings import resolve_data
 
 NAMES = sorted(entries("dataset"))
-PLACES = DataPaths(
+PATHS = DataPaths(
     Path(os.environ.get("SHALA_DATA", "shala-data")),
     Path(os.environ.get("SHALA_CACHE", Path.home() / ".cache" / "shala-bench")),
 )
@@ -25,7 +25,7 @@ def dataset(request):
     few = FEW if request.param in ("birds", "cars") else ()
     made = entries("dataset")[request.param].cls(resolve_data(request.param, few))
     try:
-        made.prepare(PLACES)
+        made.prepare(PATHS)
     except DataError as error:
         pytest.skip(str(error))
     return made
@@ -68,5 +68,5 @@ def test_batches_are_views(dataset):
 
 def test_preparing_again_gives_the_same(dataset):
     again = type(dataset)(dataset.config)
-    again.prepare(PLACES)
+    again.prepare(PATHS)
     assert again.spec == dataset.spec

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from bench import main
-from shalabench.api import ConfigErrors, DataPaths
+from shalabench.api import ConfigErrors, DataError, DataPaths
 from shalabench.config.settings import resolve
 from shalabench.datasets.polydigits import PolyDigits
 
@@ -61,11 +61,21 @@ def test_other_digits_are_other_data_in_whatever_order_they_are_named(paths):
     assert len({BEFORE, *prints}) == 3
 
 
+@pytest.mark.parametrize("kept", [0, 100, 0.5])
+def test_a_damaged_cache_is_named(tmp_path, kept):
+    prepared(DataPaths(tmp_path, tmp_path))
+    (file,) = tmp_path.glob("*.npz")
+    raw = file.read_bytes()
+    file.write_bytes(raw[: int(kept * len(raw)) if kept < 1 else kept])
+    with pytest.raises(DataError, match=file.name):
+        prepared(DataPaths(tmp_path, tmp_path))
+
+
 @pytest.mark.parametrize(
-    ("digits", "told"), [("[0,12]", "less than or equal to 9"), ("[4]", "two")]
+    ("digits", "message"), [("[0,12]", "less than or equal to 9"), ("[4]", "two")]
 )
-def test_impossible_digits_are_told_before_any_work(digits, told):
-    with pytest.raises(ConfigErrors, match=told):
+def test_impossible_digits_are_reported_before_any_work(digits, message):
+    with pytest.raises(ConfigErrors, match=message):
         resolve("shala", "polymnist", "quick", [f"data.digits={digits}"])
 
 

@@ -1,4 +1,4 @@
-"""MNIST-SVHN-Text and its twin: pairs, texts, damaged files, and every method on them."""
+"""MNIST-SVHN-Text and its proxy: pairs, texts, damaged files, and every method on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shalabench.datasets.mst import Mst
 from shalabench.datasets.mst_digits import MstDigits
 from shalabench.datasets.sources import mnist, svhn
 from shalabench.datasets.sources.digits import part_digits
-from shalabench.datasets.sources.words import ALPHABET, DIGITS, write_words
+from shalabench.datasets.sources.mst import ALPHABET, DIGITS, write_words
 from shalabench.execute.incomplete import Incomplete
 
 
@@ -144,33 +144,32 @@ def test_images_are_read_upright_with_their_colours(tmp_path):
     assert np.argwhere(images).tolist() == [[1, 0, 1, 2]]
 
 
-def test_a_part_of_svhn_is_told_in_the_data_s_description(root):
-    source, departs = prepared(root).spec.source, prepared(root).spec.deviation
-    assert departs in source
-    assert "240 of 73,257 train images" in departs
-    assert "no figure is an MST result" in departs
+def test_a_part_of_svhn_is_reported_in_the_data_s_description(root):
+    spec = prepared(root).spec
+    assert spec.deviation in spec.source
+    assert "240 of 73,257 train images" in spec.deviation
 
 
 @pytest.mark.parametrize("kept", [0, 40, 130, 300, 0.5, 0.99])
-def test_a_mat_file_cut_short_is_told_with_what_was_expected(root, kept):
+def test_a_mat_file_cut_short_is_reported_with_what_was_expected(root, kept):
     file = root / "svhn" / "train_32x32.mat"
     raw = file.read_bytes()
     file.write_bytes(raw[: int(kept * len(raw)) if kept < 1 else kept])
-    with pytest.raises(DataError, match=r"train_32x32\.mat .*X \[32, 32, 3, N\].*cut short"):
+    with pytest.raises(DataError, match=r"train_32x32\.mat .*X \[32, 32, 3, N\]"):
         prepared(root)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "named"),
     [
-        ({"X": np.zeros((32, 32, 3, 4), np.uint8)}, "lacks y"),
+        ({"X": np.zeros((32, 32, 3, 4), np.uint8)}, r"x\.mat.* y\b"),
         ({"X": np.zeros((4, 3, 32, 32), np.uint8), "y": np.ones((4, 1))}, r"\(32, 32, 3, 4\)"),
         ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.array([[0], [11]])}, "labels 0, 11"),
     ],
 )
-def test_a_mat_file_of_another_kind_is_told(tmp_path, content, told):
+def test_a_mat_file_of_another_kind_is_reported(tmp_path, content, named):
     savemat(tmp_path / "x.mat", content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=named):
         svhn.read_mat(tmp_path / "x.mat")
 
 
@@ -179,10 +178,10 @@ def test_missing_files_are_named_with_the_next_step(tmp_path):
         prepared(tmp_path)
 
 
-def test_a_digit_without_images_is_told(root):
+def test_a_digit_without_images_is_reported(root):
     file = root / "svhn" / "test_32x32.mat"
     savemat(file, {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.array([[10], [1]], np.uint8)})
-    with pytest.raises(DataError, match="no image of the digit 2 in svhn"):
+    with pytest.raises(DataError, match="digit 2 in svhn"):
         prepared(root)
 
 
@@ -190,7 +189,7 @@ def test_what_is_downloaded_has_its_published_address_and_checksum(tmp_path, mon
     asked = []
     monkeypatch.setattr(mnist, "fetch", lambda root: None)
     monkeypatch.setattr(svhn, "download", lambda remote, folder: asked.append(remote))
-    with pytest.raises(DataError, match="was not found"):
+    with pytest.raises(DataError, match="SHALA_DATA"):
         Mst(Mst.Config()).prepare(DataPaths(tmp_path, tmp_path), download=True)
     assert [remote.name for remote in asked] == ["svhn/train_32x32.mat", "svhn/test_32x32.mat"]
     for remote in asked:
@@ -198,15 +197,15 @@ def test_what_is_downloaded_has_its_published_address_and_checksum(tmp_path, mon
         assert remote.checksum.startswith("md5:")
 
 
-def test_an_unknown_character_is_told_with_its_position():
+def test_an_unknown_character_is_reported_with_its_position():
     words = ("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun")
     with pytest.raises(DataError, match=r"'ü' at position 2 of 'fünf'.*digit 5"):
         write_words(np.arange(10), words, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("word", ["", "eightyfive"])
-def test_a_word_that_does_not_fit_is_told(word):
-    with pytest.raises(DataError, match=r"for the digit 0; 1 to 7 letters"):
+def test_a_word_that_does_not_fit_is_reported(word):
+    with pytest.raises(DataError, match=r"digit 0.*1 to 7"):
         write_words(np.arange(1), (word,), np.random.default_rng(0))
 
 
@@ -221,30 +220,30 @@ def test_every_start_that_the_published_code_draws_occurs_evenly():
     assert len(ALPHABET) == 71
 
 
-def test_the_twin_shares_no_source_digit_between_splits():
+def test_the_proxy_shares_no_source_digit_between_splits():
     parts = part_digits(1797, seed=0)
     assert sum(map(len, parts.values())) == 1797
     assert len(set.union(*(set(p.tolist()) for p in parts.values()))) == 1797
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twin")
+def proxy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("proxy")
     dataset = MstDigits(MstDigits.Config(train=300, validation=20, test=40))
     dataset.prepare(DataPaths(folder, folder))
     return dataset
 
 
-def test_the_twin_has_mst_s_modalities_and_its_texts_name_the_label(root, twin):
-    assert twin.spec.modalities == prepared(root).spec.modalities
-    split = twin.split("train")
+def test_the_proxy_has_mst_s_modalities_and_its_texts_name_the_label(root, proxy):
+    assert proxy.spec.modalities == prepared(root).spec.modalities
+    split = proxy.split("train")
     assert [t.strip() for t in texts(split)] == [DIGITS[c] for c in split.labels]
-    assert twin.spec.proxy_for == "mst"
+    assert proxy.spec.proxy_for == "mst"
 
 
-def test_the_twin_s_house_numbers_can_be_told_from_their_walls(twin):
+def test_the_proxy_s_house_numbers_can_be_reported_from_their_walls(proxy):
     """Ink and wall differ in brightness by .22 before blur and noise."""
-    x = twin.split("train").tensors["svhn"].double() / 255
+    x = proxy.split("train").tensors["svhn"].double() / 255
     grey = (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1)[:, 8:24, 8:24]
     spread = grey.flatten(1).quantile(0.95, 1) - grey.flatten(1).quantile(0.05, 1)
     assert (spread > 0.15).double().mean() > 0.97
@@ -272,20 +271,20 @@ def test_the_head_of_a_split_with_shared_rows_has_its_first_tuples(root):
 
 
 @pytest.mark.parametrize("name", sorted(entries("model")))
-def test_every_method_runs_on_the_twin_or_says_why_not(name, twin):
+def test_every_method_runs_on_the_proxy_or_says_why_not(name, proxy):
     cls = find("model", name).cls
     config = resolve(name, "mst-digits", "smoke", ()).model
-    if reason := cls.skip(twin.spec, config):
+    if reason := cls.skip(proxy.spec, config):
         pytest.skip(reason)
     torch.manual_seed(0)
-    model, data = cls(twin.spec, config), twin.split("train")
+    model, data = cls(proxy.spec, config), proxy.split("train")
     for stage in model.stages():
         stage.begin(data)
         terms = stage.update(data.batch(torch.arange(8)), Rng(0))
         assert all(torch.isfinite(value) for value in terms.values())
         stage.finish(data)
     model.eval()
-    given = views(twin.split("test").head(3))
+    given = views(proxy.split("test").head(3))
     with torch.no_grad():
         made = model.sample(3, Rng(1)) if isinstance(model, Joint) else {}
         if isinstance(model, Translate):

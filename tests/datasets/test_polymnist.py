@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from shalabench.api import DataError, DataPaths
 from shalabench.datasets import polymnist
 from shalabench.datasets.polymnist import PolyMNIST
 from shalabench.datasets.sources import mnist
-from shalabench.datasets.sources.pictures import read_picture
+from shalabench.datasets.sources.readers import read_picture, unpack
 
 MODALITIES = 2
 REAL = Path(os.environ.get("SHALA_DATA", "absent"))
@@ -104,11 +105,11 @@ def test_generation_that_was_cut_off_is_done_again(root):
     assert prepared(root).spec.fingerprint == whole.spec.fingerprint
 
 
-def test_a_damaged_cache_is_told(root):
+def test_a_damaged_cache_is_reported(root):
     prepared(root)
     (folder,) = (root / "cache").iterdir()
     (folder / "train-m0.npy").write_bytes(b"")
-    with pytest.raises(DataError, match="Delete that folder"):
+    with pytest.raises(DataError, match=re.escape(str(folder))):
         prepared(root)
 
 
@@ -154,13 +155,13 @@ def test_other_pictures_than_the_published_are_named_in_the_source(root):
 def test_other_digits_than_mnists_are_refused(root):
     file = root / "mnist" / "t10k-labels-idx1-ubyte.gz"
     file.write_bytes(gzip.compress(idx(np.zeros(40, np.uint8))))
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz unpacks to .*md5"):
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz .*md5"):
         prepared(root)
 
 
-def test_a_picture_smaller_than_a_digit_is_told(root):
+def test_a_picture_smaller_than_a_digit_is_reported(root):
     Image.new("RGB", (20, 50)).save(root / "polymnist_backgrounds" / "01x.jpg")
-    with pytest.raises(DataError, match=r"01x\.jpg is smaller"):
+    with pytest.raises(DataError, match=r"01x\.jpg"):
         prepared(root)
 
 
@@ -184,17 +185,17 @@ def test_published_folders_are_paired_by_file_name(tmp_path):
     assert torch.equal(test.tensors["m0"][:, 0, 0, 0].long() % 10, test.labels)
 
 
-def test_a_file_that_only_one_modality_has_is_told(tmp_path):
+def test_a_file_that_only_one_modality_has_is_reported(tmp_path):
     write_folders(tmp_path / "PolyMNIST")
     os.remove(tmp_path / "PolyMNIST" / "train" / "m1" / "3.3.png")
-    with pytest.raises(DataError, match=r"3\.3\.png is in only one"):
+    with pytest.raises(DataError, match=r"3\.3\.png"):
         prepared(tmp_path)
 
 
-def test_a_tile_that_does_not_open_is_told(tmp_path):
+def test_a_tile_that_does_not_open_is_reported(tmp_path):
     write_folders(tmp_path / "PolyMNIST")
     (tmp_path / "PolyMNIST" / "test" / "m1" / "3.3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"3\.3\.png does not open"):
+    with pytest.raises(DataError, match=r"3\.3\.png"):
         prepared(tmp_path)
 
 
@@ -216,11 +217,11 @@ def test_published_tensors_are_read_as_bytes_or_fractions(tmp_path):
     assert "tensors" in one.spec.source
 
 
-def test_a_damaged_tensor_is_told(tmp_path):
+def test_a_damaged_tensor_is_reported(tmp_path):
     write_tensors(tmp_path / "PolyMNIST", torch.uint8)
     file = tmp_path / "PolyMNIST" / "test" / "m1.pt"
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(DataError, match=r"m1\.pt does not load"):
+    with pytest.raises(DataError, match=r"m1\.pt"):
         prepared(tmp_path)
 
 
@@ -235,17 +236,17 @@ def test_a_damaged_tensor_is_told(tmp_path):
         (Path("object"), "does not load"),  # a pickle of more than tensors
     ],
 )
-def test_a_tensor_of_another_kind_is_told(tmp_path, content, message):
+def test_a_tensor_of_another_kind_is_reported(tmp_path, content, message):
     write_tensors(tmp_path / "PolyMNIST", torch.uint8)
     torch.save(content, tmp_path / "PolyMNIST" / "test" / "m1.pt")
     with pytest.raises(DataError, match=message):
         prepared(tmp_path)
 
 
-def test_a_missing_tensor_is_told(tmp_path):
+def test_a_missing_tensor_is_reported(tmp_path):
     write_tensors(tmp_path / "PolyMNIST", torch.uint8)
     os.remove(tmp_path / "PolyMNIST" / "test" / "labels.pt")
-    with pytest.raises(DataError, match=r"labels\.pt is missing"):
+    with pytest.raises(DataError, match=r"labels\.pt"):
         prepared(tmp_path)
 
 
@@ -258,14 +259,14 @@ def test_missing_data_say_where_they_were_looked_for_and_what_to_do(tmp_path):
 
 def test_only_what_is_missing_is_named(root):
     os.remove(root / "mnist" / "train-labels-idx1-ubyte.gz")
-    with pytest.raises(DataError, match=r"\(missing: mnist/train-labels-idx1-ubyte\.gz\)"):
+    with pytest.raises(DataError, match=r"[^,] mnist/train-labels-idx1-ubyte\.gz[^,]"):
         prepared(root)
 
 
-def test_a_picture_that_does_not_open_is_told(tmp_path):
+def test_a_picture_that_does_not_open_is_reported(tmp_path):
     file = tmp_path / "00.png"
     file.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="does not open"):
+    with pytest.raises(DataError, match=r"00\.png"):
         read_picture(file)
 
 
@@ -279,7 +280,7 @@ def fetched(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(polymnist, "download", note)
     monkeypatch.setattr(mnist, "download", note)
-    monkeypatch.setattr(polymnist, "_unpack", lambda archive, folder: None)
+    monkeypatch.setattr(polymnist, "unpack", lambda archive, folder: None)
     return names
 
 
@@ -294,7 +295,7 @@ def fetched(monkeypatch) -> list[str]:
 )
 def test_what_is_downloaded_serves_the_settings(tmp_path, monkeypatch, settings, first, count):
     names = fetched(monkeypatch)
-    with pytest.raises(DataError, match="was not found"):
+    with pytest.raises(DataError, match="SHALA_DATA"):
         PolyMNIST(PolyMNIST.Config(**settings)).prepare(
             DataPaths(tmp_path, tmp_path), download=True
         )
@@ -318,11 +319,11 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
             out.write(file, file.relative_to(tmp_path / "made"))
     whole = archive.read_bytes()
     archive.write_bytes(whole[:3000] + b"damage" + whole[3006:])
-    with pytest.raises(DataError, match=r"PolyMNIST\.zip does not unpack"):
-        polymnist._unpack(archive, tmp_path / "PolyMNIST")
+    with pytest.raises(DataError, match=r"PolyMNIST\.zip"):
+        unpack(archive, tmp_path / "PolyMNIST")
     assert not (tmp_path / "PolyMNIST").exists()
     archive.write_bytes(whole)
-    polymnist._unpack(archive, tmp_path / "PolyMNIST")
+    unpack(archive, tmp_path / "PolyMNIST")
     assert "tensors" in prepared(tmp_path).spec.source
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from shalabench.api import Camera, DataError, DataPaths
 from shalabench.datasets.shapenet_cars import ShapeNetCars
-from shalabench.datasets.sources.pickles import read_arrays
+from shalabench.datasets.sources.readers import read_arrays
 from shalabench.datasets.sources.rig import ring
 
 CAR = "02958343"
@@ -122,10 +122,10 @@ def test_cameras_keep_the_distance_and_focal_length_of_the_renderings(tmp_path):
 
 def test_no_layout_lists_the_layouts_with_example_paths(tmp_path):
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         read(tmp_path)
     for example in ("cars_train/<id>/", f"NMR_Dataset/{CAR}/<id>/", "target/<uid>/"):
-        assert example in str(told.value)
+        assert example in str(caught.value)
 
 
 def ruin(layout: str, file: str, content: str | None):

@@ -25,7 +25,7 @@ def test_a_run_leaves_weights_records_and_pictures(tmp_path, archive):
     folder = RunFolder(outcome.folder)
     evaluators = {r["evaluator"] for r in folder.results()}
     assert evaluators == {"coherence", "latents", "quality", "samples"}
-    assert (outcome.folder / "pictures" / "samples-joint.png").exists()
+    assert (outcome.folder / "pictures" / "samples-joint.webp").exists()
     assert folder.trained["provenance"]["seconds"] > 0
     assert folder.trained["provenance"]["cpu_seconds"] > 0
     assert folder.run["origins"]["model.steps"][0] == "preset smoke"

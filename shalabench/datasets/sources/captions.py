@@ -1,4 +1,4 @@
-"""Captions as tokens, and what a pair of a photo and a caption consists of."""
+"""Captions as tokens, and the modalities of a photo with its caption."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from shalabench.api import END, PAD, DataError, Modality
+from shalabench.datasets.sources.files import as_data_error
 
 UNKNOWN = "<unk>"
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
-# The published captions hold this where a file was once read in another encoding.
+# Some published captions contain it: they were once read in a wrong encoding.
 _LOST = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -23,10 +24,9 @@ def describe_pair(
 ) -> tuple[Modality, ...]:
     """An image and its caption, as MMVAE+'s code models CUB (reproduction/mmvae-plus.md).
 
-    The image's Laplace has the scale .01; its log-likelihood counts 32 / (3 * 64 * 64) by default,
-    the caption's 5, which MMVAE's code has as 1. Every token of a caption is scored, padding too,
-    as in MMVAE+'s code; MMVAE's leaves out token 0, which is called padding and its own
-    vocabulary the unknown word.
+    The image's Laplace has the scale .01. The log-likelihoods have the weights 32 / (3 * 64 * 64)
+    (image, by default) and 5 (caption; 1 in MMVAE's code). Every token of a caption is scored,
+    also padding, as in MMVAE+'s code; MMVAE's code leaves out token 0.
     """
     image = Modality("image", "image", (3, side, side), "laplace", scale=0.01, weight=image_weight)
     words = tuple(vocabulary)
@@ -47,10 +47,8 @@ def read_captions(file: Path, count: int) -> list[list[str]]:
             empty or has a character that no caption has; file and line are named.
     """
     again = "Restore it from the archive of captions."
-    try:
+    with as_data_error(f"The captions {file} cannot be read", again):
         content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"The captions {file} cannot be read ({error}). {again}") from error
     try:
         lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:

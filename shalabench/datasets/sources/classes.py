@@ -1,4 +1,4 @@
-"""Some digits only: which tuples are kept, and how the data then differ in name and fingerprint."""
+"""Some digits only: the tuples kept, and the description and fingerprint of these data."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _ALL = tuple(range(10))
 
 
 def _ordered(digits: tuple[int, ...]) -> tuple[int, ...]:
-    """Each once and ascending; none where all ten are named, which is the same."""
-    found = tuple(sorted(set(digits)))
-    if len(found) == 1:
-        raise ValueError("name two digits or more, for one alone tells no class from another")
-    return () if found == _ALL else found
+    """Each digit once, ascending; an empty tuple for all ten."""
+    chosen = tuple(sorted(set(digits)))
+    if len(chosen) == 1:
+        raise ValueError("name two digits or more: one digit has no other class beside it")
+    return () if chosen == _ALL else chosen
 
 
 class DigitSettings(DataSettings):
-    """What data of handwritten digits can be asked for."""
+    """Settings of datasets of handwritten digits."""
 
     digits: Annotated[tuple[Annotated[int, Field(ge=0, le=9)], ...], AfterValidator(_ordered)] = (
         setting((), "Digits that are kept in all splits; all where empty.", "Figure 4 has 0 and 1")
@@ -30,12 +30,12 @@ class DigitSettings(DataSettings):
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Records and caches from before this setting are those of all digits, and stay so.
+        # Older records and caches have no such setting: they hold all digits.
         return {key: x for key, x in dump(self).items() if key != "digits" or self.digits}
 
 
 def keep_digits(split: Split, digits: tuple[int, ...]) -> Split:
-    """The tuples of these digits, labelled as before; the split itself where none is named."""
+    """The tuples of these digits with their labels; all tuples where `digits` is empty."""
     if not digits:
         return split
     kept = torch.isin(split.labels, torch.tensor(digits))
@@ -43,12 +43,12 @@ def keep_digits(split: Split, digits: tuple[int, ...]) -> Split:
 
 
 def fingerprint_digits(whole: str, digits: tuple[int, ...]) -> str:
-    """The fingerprint of what is kept of data with the fingerprint `whole`."""
-    told = f"{whole} digits {list(digits)}"
-    return hashlib.sha256(told.encode()).hexdigest() if digits else whole
+    """The fingerprint of the tuples kept, where `whole` is that of all."""
+    part = f"{whole} digits {list(digits)}"
+    return hashlib.sha256(part.encode()).hexdigest() if digits else whole
 
 
 def describe_digits(source: str, digits: tuple[int, ...]) -> str:
-    """Words, if any, with the digits where they are not all."""
+    """A description with the digits added, where not all are kept."""
     only = f"of the digits only {', '.join(map(str, digits))}" if digits else ""
     return "; ".join(filter(None, (source, only)))

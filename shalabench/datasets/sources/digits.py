@@ -1,4 +1,4 @@
-"""scikit-learn's digits enlarged and jittered, and photographs of installed libraries."""
+"""scikit-learn's digits, enlarged and jittered, and photographs from installed libraries."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from shalabench.datasets.sources.composing import pair
+
 SIDE = 28
-_PHOTOGRAPHS = ("flower", "coffee", "astronaut", "hubble_deep_field", "retina")
+_PHOTOGRAPHS = ("coffee", "astronaut", "hubble_deep_field", "retina")
 _TEST_DIGITS = 360  # of the 1,797; a fifth, as in scikit-learn's own examples
 _VALIDATION_DIGITS = 144  # a tenth of the rest
 
@@ -24,27 +26,41 @@ def part_digits(count: int, seed: int) -> dict[str, np.ndarray]:
     """Numbers of the source digits of "test", "validation" and "train", which share none."""
     order = np.random.default_rng([seed, 0]).permutation(count)
     test, validation = _TEST_DIGITS, _TEST_DIGITS + _VALIDATION_DIGITS
-    return {
-        "test": order[:test],
-        "validation": order[test:validation],
-        "train": order[validation:],
-    }
+    return {"test": order[:test], "validation": order[test:validation], "train": order[validation:]}
 
 
 def read_photographs() -> list[np.ndarray]:
-    """Five photographs that installed libraries carry, uint8 `[H, W, 3]`."""
+    """Five photographs from scikit-learn and scikit-image, uint8 `[H, W, 3]`."""
     import skimage.data
     from sklearn.datasets import load_sample_image
 
-    return [load_sample_image("flower.jpg")] + [
-        getattr(skimage.data, n)() for n in _PHOTOGRAPHS[1:]
-    ]
+    return [load_sample_image("flower.jpg"), *(getattr(skimage.data, n)() for n in _PHOTOGRAPHS)]
 
 
-def draw_evenly(
+def pair_evenly(
+    part: np.ndarray, labels: np.ndarray, size: int, modalities: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Choose the source digits of tuples that share a class in all modalities.
+
+    Args:
+        part: Numbers of the source digits of a split.
+        labels: Of all source digits.
+        size: N, the number of tuples; their classes are as even as possible.
+        modalities: M, how many digits make a tuple.
+        rng: Chooses.
+
+    Returns:
+        M index arrays `[N]` into the source digits, and the tuples' labels `[N]`.
+    """
+    pools = [_draw_evenly(part, labels[part], size, rng) for _ in range(modalities)]
+    chosen, own = pair([labels[pool] for pool in pools], rng)
+    return [pool[rows] for pool, rows in zip(pools, chosen, strict=True)], own
+
+
+def _draw_evenly(
     part: np.ndarray, labels: np.ndarray, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`size` source digits, the classes as even as can be, each digit used equally often."""
+    """Draw `size` source digits: classes even, and each digit of a class used equally often."""
     classes = np.unique(labels)
     counts = np.full(len(classes), size // len(classes))
     counts[: size % len(classes)] += 1
@@ -66,10 +82,10 @@ def write_digits(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle, shear = rng.uniform(-0.26, 0.26, n), rng.uniform(-0.25, 0.25, n)
     size, shift = rng.uniform(0.9, 1.12, (2, n)), rng.uniform(-2, 2, (2, n))
     size = size * 22 / SIDE  # 22 pixels high: MNIST's are 20
-    return (place_digits(digits, SIDE, angle, shear, size, shift) * 255).astype(np.uint8)
+    return (draw_digits(digits, SIDE, angle, shear, size, shift) * 255).astype(np.uint8)
 
 
-def place_digits(
+def draw_digits(
     digits: np.ndarray,
     side: int,
     angle: np.ndarray,

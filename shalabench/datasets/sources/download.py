@@ -1,4 +1,4 @@
-"""Downloads that resume where they were cut off and are checked before they count."""
+"""Downloads that resume after an interruption and are verified by checksum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shalabench.api import DataError
-from shalabench.datasets.sources.files import git_digest, settle
+from shalabench.api.files import settle
+from shalabench.datasets.sources.files import git_digest
 
 _CHUNK = 1 << 20
 _ROUNDS = 3  # over the mirrors, with a pause between
@@ -23,10 +24,10 @@ _QUIET = 5.0  # seconds between two lines of progress
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to be had from the network.
+    """A file on the network.
 
     Attributes:
-        urls: Where it is, the first one preferred.
+        urls: Its mirrors, the first one preferred.
         name: Its path below the folder it is saved in.
         checksum: "md5:...", "sha256:..." or "git:..." (the id of the file in a git repository);
             empty where none is known.
@@ -84,10 +85,10 @@ def _fetch_from_any(remote: Remote, file: Path, partial: Path) -> None:
                 reasons[url] = str(error)
         if not urls:
             break
-    told = ", ".join(f"{url} ({reason})" for url, reason in reasons.items())
+    failures = ", ".join(f"{url} ({reason})" for url, reason in reasons.items())
     resume = f" to go on from {partial.name}" if partial.exists() else ""
     raise DataError(
-        f"{file.name} could not be fetched from {told}. Run the command again{resume}, or save "
+        f"{file.name} could not be fetched from {failures}. Run the command again{resume}, or save "
         f"the file as {file} by hand."
     )
 
@@ -109,18 +110,18 @@ def _fetch(url: str, partial: Path) -> None:
         done = done if resumed else 0
         total = done + int(response.headers.get("Content-Length") or 0)
         with partial.open("ab" if resumed else "wb") as out:
-            said = time.monotonic()
+            reported = time.monotonic()
             while chunk := response.read(_CHUNK):
                 out.write(chunk)
                 done += len(chunk)
-                if time.monotonic() - said > _QUIET:
-                    said = time.monotonic()
-                    _say(partial.stem, done, total)
+                if time.monotonic() - reported > _QUIET:
+                    reported = time.monotonic()
+                    _report(partial.stem, done, total)
     if done < total:
         raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
 
 
-def _say(name: str, done: int, total: int) -> None:
+def _report(name: str, done: int, total: int) -> None:
     of = f" of {total / 1e6:,.0f}" if total >= done else ""
     print(f"{name}: {done / 1e6:,.0f}{of} MB", file=sys.stderr, flush=True)
 
@@ -130,14 +131,14 @@ def _check(remote: Remote, partial: Path) -> None:
         return
     kind, expected = remote.checksum.split(":")
     if kind == "git":
-        found = git_digest(partial)
+        digest = git_digest(partial)
     else:
         with partial.open("rb") as content:
-            found = hashlib.file_digest(content, kind).hexdigest()
-    if found != expected:
+            digest = hashlib.file_digest(content, kind).hexdigest()
+    if digest != expected:
         partial.unlink()
         raise DataError(
-            f"What was fetched as {remote.name} has the {kind} digest {found}, and "
-            f"{expected} was expected. It was dropped; run the command again, or save the file as "
+            f"The download of {remote.name} has the {kind} digest {digest}, and {expected} was "
+            "expected. It was deleted; run the command again, or save the file as "
             f"{partial.with_suffix('')} by hand."
         )

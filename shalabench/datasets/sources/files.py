@@ -1,15 +1,31 @@
-"""Whole files: content digests, and writing that leaves either the old file or the new one."""
+"""Content digests, errors of damaged files, and the cache of generated data."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable
+import pickle
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from shalabench.api import DataError
+from shalabench.api import DataError, Dataset
+from shalabench.api.files import write_atomic
+
+SPLITS = ("train", "validation", "test")
+Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
+    *(pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def digest_of(arrays: Iterable[np.ndarray]) -> str:
@@ -21,13 +37,8 @@ def digest_of(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def modelled(content: str, **settings: object) -> str:
-    """A content digest that also tells how the data are modelled: runs of two ways differ by it.
-
-    Args:
-        content: Digest of the arrays.
-        settings: Of the dataset, those that decide a likelihood and no array.
-    """
+def digest_with(content: str, **settings: object) -> str:
+    """A content digest combined with settings that change a likelihood but no array."""
     return hashlib.sha256(f"{content} {sorted(settings.items())}".encode()).hexdigest()
 
 
@@ -37,28 +48,108 @@ def git_digest(file: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def write_whole(file: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file beside `file`, then put it in its place in one step.
+def stamp(file: Path) -> tuple[int, int]:
+    """Size and time of a file, which identify it without reading it."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def as_data_error(problem: str, remedy: str) -> Iterator[None]:
+    """Turn the errors that libraries raise on damaged files into a `DataError`.
+
+    Raises:
+        DataError: "PROBLEM (REASON). REMEDY"
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{problem} ({reason}). {remedy}") from error
+
+
+def read_lines(file: Path, remedy: str = "Restore it from the archive.") -> list[str]:
+    """The lines of a text in UTF-8 that are not blank.
+
+    Raises:
+        DataError: It cannot be read; the message ends with the remedy.
+    """
+    with as_data_error(f"{file} cannot be read", remedy):
+        text = file.read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def write_cached(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file of the cache whole or not at all.
 
     Raises:
         DataError: The folder cannot be written.
     """
-    partial = file.with_name(f".{os.getpid()}-{file.name}")
+
+    def fill(partial: Path) -> None:
+        with partial.open("wb") as out:
+            write(out)
+
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        settle(partial, file)
+        write_atomic(file, fill)
     except OSError as error:
         raise DataError(
             f"{file} cannot be written ({error}). Free some room, or choose another folder with "
             "--cache-dir or SHALA_CACHE."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def settle(partial: Path, file: Path) -> None:
-    """Move a finished file to its name once the disk holds all of it."""
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, file)
+def read_cached(path: Path, read: Callable[[Path], T]) -> T:
+    """Read a file or folder of the cache.
+
+    Raises:
+        DataError: The content is damaged.
+    """
+    with as_data_error(f"The prepared data in {path} are damaged", f"Delete {path} and run again."):
+        return read(path)
+
+
+def cache_file(dataset: Dataset, cache: Path, exclude: Collection[str] = ()) -> Path:
+    """The file of a generated dataset, named after its version and settings.
+
+    Args:
+        dataset: Whose data it holds.
+        cache: The folder of generated data.
+        exclude: Settings that do not change the arrays.
+    """
+    settings = dataset.config.model_dump_json(exclude=set(exclude))
+    key = hashlib.sha256(f"{dataset.version}{settings}".encode()).hexdigest()
+    return cache / f"{dataset.name}-{key[:16]}.npz"
+
+
+def generate_once(
+    file: Path, make: Callable[[], dict[str, Arrays]]
+) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """Generate the arrays of all splits on the first call; read them from `file` afterwards.
+
+    Args:
+        file: An .npz file of the cache.
+        make: Returns the arrays by split and name.
+
+    Returns:
+        Tensors by split and name, and the digest of their content.
+
+    Raises:
+        DataError: The file is damaged or cannot be written.
+    """
+    if not file.exists():
+        made = {f"{split}_{n}": a for split, own in make().items() for n, a in own.items()}
+        fingerprint = np.array(digest_of(made[name] for name in sorted(made)))
+        write_cached(file, lambda out: np.savez(out, **made, fingerprint=fingerprint))
+        del made
+    return read_cached(file, _read_splits)
+
+
+def _read_splits(file: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
+    splits: dict[str, dict[str, Tensor]] = {split: {} for split in SPLITS}
+    with np.load(file, allow_pickle=False) as content:
+        for key in content:
+            split, _, name = key.partition("_")
+            if name:
+                splits[split][name] = torch.from_numpy(content[key])
+        return splits, str(content["fingerprint"])

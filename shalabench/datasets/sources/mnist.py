@@ -1,15 +1,25 @@
-"""MNIST: its four idx files, where they are had, and what they must hold."""
+"""MNIST: its four idx files, plain or gzipped, their mirrors and checksums.
+
+The reader is our own: torchvision's takes unpacked files only, checks no digest, and reports damage
+by an assertion that does not name the file.
+"""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import math
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from shalabench.api import DataError
 from shalabench.datasets.sources.download import Remote, download
-from shalabench.datasets.sources.idx import find_idx, read_idx
+from shalabench.datasets.sources.files import as_data_error
 
+_AGAIN = "Delete it and fetch it again."
 _FOLDER = "mnist"
 _PREFIXES = {"train": "train", "test": "t10k"}
 _MIRRORS = (
@@ -62,7 +72,7 @@ def lacking(root: Path) -> list[str]:
 
 
 def fetch(root: Path) -> None:
-    """Download what is lacking.
+    """Download the files that are missing.
 
     Raises:
         DataError: No mirror can be reached, or one sends something else.
@@ -75,3 +85,54 @@ def fetch(root: Path) -> None:
 
 def _read(root: Path, stem: str, axes: int) -> np.ndarray:
     return read_idx(find_idx(root / _FOLDER, stem), axes, CHECKSUMS[stem].content)
+
+
+def find_idx(folder: Path, stem: str) -> Path | None:
+    """The file `stem` or `stem.gz` in a folder, or None."""
+    candidates = (folder / stem, folder / f"{stem}.gz")
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def read_idx(file: Path, axes: int, checksum: str = "") -> np.ndarray:
+    """Read one idx file of unsigned bytes.
+
+    Args:
+        file: Plain, or gzipped where its name ends in ".gz".
+        axes: 3 for images `[N, H, W]`, 1 for labels `[N]`.
+        checksum: MD5 of the unpacked content, since the gzip wrappers of mirrors differ; empty
+            where none is known.
+
+    Returns:
+        uint8 array of the shape that the file's header states.
+
+    Raises:
+        DataError: The file is damaged, cut short, of another kind or of other content.
+    """
+    content = _unpack(file)
+    magic = bytes([0, 0, 8, axes])  # 8: unsigned bytes
+    if content[:4] != magic:
+        raise DataError(
+            f"{file} is no idx file of bytes with {axes} axes: it starts with "
+            f"{content[:4].hex() or 'nothing'}, and {magic.hex()} was expected. {_AGAIN}"
+        )
+    header = 4 + 4 * axes
+    if len(content) < header:
+        raise DataError(f"{file} is cut short within its header. {_AGAIN}")
+    shape = struct.unpack_from(f">{axes}I", content, 4)
+    if len(content) - header != math.prod(shape):
+        raise DataError(
+            f"{file} holds {len(content) - header:,} values and its header states "
+            f"{math.prod(shape):,}: it is cut short or damaged. {_AGAIN}"
+        )
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if checksum and digest != checksum:
+        raise DataError(
+            f"The content of {file} has the md5 {digest}, and {checksum} was expected. {_AGAIN}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _unpack(file: Path) -> bytes:
+    with as_data_error(f"{file} does not unpack: it is cut short or damaged", _AGAIN):
+        raw = file.read_bytes()
+        return gzip.decompress(raw) if file.suffix == ".gz" else raw

@@ -22,9 +22,9 @@ def ring(views: int = 16) -> tuple[Camera, ...]:
 def describe_views(cameras: Sequence[Camera], side: int) -> tuple[Modality, ...]:
     """Image modalities v00, v01, ..., one a camera.
 
-    Their likelihood is ours (the paper gives none): Gaussian, whose error PSNR measures, of about
-    the scale of the errors that are reached. With the Laplace of scale .75 of the other images no
-    method had found a car's hue after 2,400 updates.
+    The likelihood is our choice (the paper gives none): Gaussian, because PSNR measures squared
+    errors, with a scale near the errors reached. With the other images' Laplace of scale .75 no
+    method had learnt a car's hue after 2,400 updates.
     """
     return tuple(
         Modality(f"v{i:02}", "image", (3, side, side), "normal", scale=0.05, camera=camera)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from shalabench.api import Camera, DataError, from_nmr, from_pose, from_srn
-from shalabench.datasets.sources.pickles import read_arrays
+from shalabench.datasets.sources.files import as_data_error, read_lines
+from shalabench.datasets.sources.readers import read_arrays
 from shalabench.datasets.sources.rig import ring
 
 LAYOUTS = {
@@ -28,16 +26,17 @@ _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _BASES = ("", "shapenet-cars", "shapenet_cars", "srn_cars", "srn_cars/srn_cars", "NMR_Dataset")
 _CARS = "02958343"  # ShapeNet's synset
 _NMR_VIEWS = 24
+_AGAIN = "Fetch it again."
 _PARTS = 0.8, 0.1  # of the cars for training and validation, where the layout has no lists
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture and where it was taken from.
+    """A picture and its camera.
 
     Attributes:
         picture: Its file.
-        camera: Where it was taken from.
+        camera: The camera that took it.
         mask: File of the car's silhouette, or None.
     """
 
@@ -48,11 +47,11 @@ class View:
 
 @dataclass(frozen=True)
 class Source:
-    """A layout that was found.
+    """Renderings in one of the layouts.
 
     Attributes:
         layout: Its name in `LAYOUTS`.
-        folder: Where it lies.
+        folder: The folder of the renderings.
         cars: Folder of each car, by split.
     """
 
@@ -92,7 +91,7 @@ def find(root: Path) -> Source:
 
 
 def _check_splits(source: Source) -> None:
-    """Complain of a split without a car, and of a car that a test would meet again."""
+    """Raise a DataError on a split without cars, and on a car that is listed twice."""
     for split, cars in source.cars.items():
         if not cars:
             raise DataError(f"{source.folder} lists no car for {split}. Unpack the archive again.")
@@ -104,24 +103,12 @@ def _check_splits(source: Source) -> None:
         )
 
 
-def choose(views: list[View], cameras: Iterable[Camera]) -> list[tuple[View, float]]:
-    """For each camera the view from the nearest direction, and how many degrees it is off."""
-    places = np.array([_direction(view.camera) for view in views])  # [K, 3]
-    chosen = []
-    for camera in cameras:
-        off = np.linalg.norm(places - _direction(camera), axis=1)
-        nearest = int(off.argmin())
-        angle = 2 * math.degrees(math.asin(min(1.0, off[nearest] / 2)))
-        chosen.append((views[nearest], angle))
-    return chosen
-
-
 def _direction(camera: Camera) -> np.ndarray:
-    place = np.array(camera.position)
-    return place / np.linalg.norm(place)
+    position = np.array(camera.position)
+    return position / np.linalg.norm(position)
 
 
-# SRN: views from random places (training) or along a spiral (the others).
+# SRN: views from random positions (training) or along a spiral (the others).
 
 
 def _find_srn(base: Path) -> Source | None:
@@ -149,10 +136,8 @@ def _srn_views(folder: Path, car: Path) -> list[View]:
     views = []
     for picture in pictures:
         file = poses[picture.stem]
-        try:
+        with as_data_error(f"{file} is no pose of 4 x 4 numbers", _AGAIN):
             camera = from_srn(np.loadtxt(file), focal, centre, width)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file} is no pose of 4 x 4 numbers: {error}.") from error
         views.append(View(picture, camera))
     return views
 
@@ -166,15 +151,11 @@ def _same(pictures: set[str], poses: set[str], car: Path) -> None:
 
 def _srn_intrinsics(file: Path) -> tuple[float, tuple[float, float], float]:
     """Focal length, centre and width; the first line and the last are read."""
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line]
+    problem = f"{file} holds no focal length and centre in the first line, height and width in the "
+    with as_data_error(f"{problem}last", _AGAIN):
+        lines = [line.split() for line in read_lines(file, _AGAIN)]
         focal, cx, cy = (float(x) for x in lines[0][:3])
         height, width = (float(x) for x in lines[-1])
-    except (OSError, UnicodeDecodeError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{file} holds no intrinsics (first line: focal length and centre; last: height and "
-            f"width): {error}."
-        ) from error
     if not height == width > 0:
         raise DataError(
             f"{file}: the intrinsics are for an image of {width:g} x {height:g} pixels, and the "
@@ -185,7 +166,7 @@ def _srn_intrinsics(file: Path) -> tuple[float, tuple[float, float], float]:
 
 
 def _fit(file: Path, focal: float, centre: tuple[float, float]) -> None:
-    """Complain of intrinsics, in widths of the image, that do not fit it."""
+    """Raise a DataError on intrinsics, in widths of the image, that do not fit it."""
     if not 0.2 < focal < 20 or any(abs(c - 0.5) > 0.1 for c in centre):
         raise DataError(
             f"{file}: the intrinsics do not fit the image: a focal length of {focal:.3g} widths, "
@@ -198,47 +179,33 @@ def _fit(file: Path, focal: float, centre: tuple[float, float]) -> None:
 
 
 def _find_nmr(base: Path) -> Source | None:
-    folder = next(
-        (f for f in (base / "NMR_Dataset" / _CARS, base / _CARS) if f.is_dir()),
-        None,
-    )
+    folder = next((f for f in (base / "NMR_Dataset" / _CARS, base / _CARS) if f.is_dir()), None)
     if folder is None:
         return None
     cars = {}
     for split, word in _SPLITS.items():
-        file = folder / f"softras_{word}.lst"
-        try:
-            names = file.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{file} cannot be read ({error}). Unpack NMR_Dataset again."
-            ) from error
-        cars[split] = [folder / name for name in names]
+        lines = read_lines(folder / f"softras_{word}.lst", "Unpack NMR_Dataset again.")
+        cars[split] = [folder / name for line in lines for name in line.split()]
     return Source("nmr", folder, cars)
 
 
 def _nmr_views(folder: Path, car: Path) -> list[View]:
     file = car / "cameras.npz"
     views = []
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            matrices = {key: arrays[key] for key in arrays}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be read as arrays ({error}). Fetch it again.") from error
+    with (
+        as_data_error(f"{file} cannot be read as arrays", _AGAIN),
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        matrices = dict(arrays)
     for i in range(_NMR_VIEWS):
         picture, mask = car / "image" / f"{i:04}.png", car / "mask" / f"{i:04}.png"
         if not picture.is_file():
             raise DataError(f"The view {picture} is missing; a car has {_NMR_VIEWS}.")
-        try:
-            if f"world_mat_{i}" in matrices:
-                world = matrices[f"world_mat_{i}"]
-            else:
+        with as_data_error(f"{file} lacks matrices of a camera for {picture.name}", _AGAIN):
+            world = matrices.get(f"world_mat_{i}")
+            if world is None:
                 world = np.linalg.inv(_whole(matrices[f"world_mat_inv_{i}"]))
             camera = from_nmr(world, matrices[f"camera_mat_{i}"])
-        except KeyError as error:
-            raise DataError(f"{file} has no {error}, and {picture.name} needs it.") from error
-        except ValueError as error:
-            raise DataError(f"{file}, view {i}: {error}.") from error
         _fit(file, camera.focal[0], camera.centre)
         views.append(View(picture, camera, mask if mask.is_file() else None))
     return views
@@ -273,13 +240,9 @@ def _find_sync(base: Path) -> Source | None:
 def _read_split(file: Path, folder: Path) -> dict[str, list[Path]] | None:
     if not file.is_file():
         return None
-    try:
+    with as_data_error(f"{file} does not list the cars of {', '.join(_SPLITS)}", "Correct it."):
         listed = json.loads(file.read_text(encoding="utf-8"))
         return {split: [folder / uid for uid in listed[split]] for split in _SPLITS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} does not list the cars of {', '.join(_SPLITS)}: {error!r}."
-        ) from error
 
 
 def _cut(cars: list[Path]) -> dict[str, list[Path]]:
@@ -290,31 +253,25 @@ def _cut(cars: list[Path]) -> dict[str, list[Path]]:
 
 
 def _sync_views(folder: Path, car: Path) -> list[View]:
-    cameras = _sync_cameras(folder)
-    views = []
-    for i, camera in enumerate(cameras):
-        picture = car / f"{i:03}.png"
-        if not picture.is_file():
-            raise DataError(f"The view {picture} is missing; a car has {len(cameras)}.")
-        views.append(View(picture, camera))
+    views = [View(car / f"{i:03}.png", camera) for i, camera in enumerate(_sync_cameras(folder))]
+    for view in views:
+        if not view.picture.is_file():
+            raise DataError(f"The view {view.picture} is missing; a car has {len(views)}.")
     return views
 
 
 def _sync_cameras(folder: Path) -> tuple[Camera, ...]:
-    """The rig's, unless a file beside the pictures says otherwise."""
+    """The cameras in the file beside the pictures, or the rig's where there is none."""
     file = next(
         (f for f in (folder / "camera-16.pkl", folder / "meta_info/camera-16.pkl") if f.is_file()),
         None,
     )
     if file is None:
         return ring()
-    try:
+    with as_data_error(f"{file} holds no K and poses of sixteen cameras", _AGAIN):
         k, _, _, _, poses = read_arrays(file)
-        k = np.asarray(k, float)
-        # K is for an image of 256 pixels, whatever the pictures' size.
+        # K is for an image of 256 pixels; the pictures may have another size.
         cameras = tuple(from_pose(pose, k, 256.0) for pose in poses)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{file} holds no K and poses of sixteen cameras: {error}.") from error
     if len(cameras) != len(ring()):
         raise DataError(f"{file} holds {len(cameras)} cameras, and 16 are needed.")
     _fit(file, cameras[0].focal[0], cameras[0].centre)
@@ -322,10 +279,18 @@ def _sync_cameras(folder: Path) -> tuple[Camera, ...]:
 
 
 def read_car(source: Source, car: Path) -> list[tuple[View, float]]:
-    """The views nearest to the sixteen cameras of the rig, each with its angle in degrees."""
+    """For each of the rig's sixteen cameras the nearest view, and how many degrees it is off."""
     if not car.is_dir():
-        raise DataError(f"The car {car} is listed and is not there. Unpack the archive again.")
-    return choose(source.views(car), ring())
+        raise DataError(f"The car {car} is listed and is missing. Unpack the archive again.")
+    views = source.views(car)
+    directions = np.array([_direction(view.camera) for view in views])  # [K, 3]
+    chosen = []
+    for camera in ring():
+        off = np.linalg.norm(directions - _direction(camera), axis=1)
+        nearest = int(off.argmin())
+        angle = 2 * math.degrees(math.asin(min(1.0, off[nearest] / 2)))
+        chosen.append((views[nearest], angle))
+    return chosen
 
 
 def _folders(folder: Path, inner: str) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy.io.matlab import MatReadError
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.download import Remote, download
+from shalabench.datasets.sources.files import as_data_error
 
 SIDE = 32
 SIZES = {"train": 73_257, "test": 26_032}  # of the published files
@@ -22,6 +22,7 @@ _CHECKSUMS = {
     "test": "md5:eb5a983be6a315427106f1b164d9cef3",
 }
 _AGAIN = "Delete it and fetch it again."
+_EXPECTED = "X [32, 32, 3, N] and y [N, 1]"
 
 
 def read_part(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +44,7 @@ def lacking(root: Path) -> list[str]:
 
 
 def fetch(root: Path) -> None:
-    """Download what is lacking.
+    """Download the files that are missing.
 
     Raises:
         DataError: The server cannot be reached, or sends something else.
@@ -65,44 +66,29 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: The file is cut short, damaged or of another kind.
     """
-    try:
-        content = loadmat(file, variable_names=("X", "y"))
-    except (
-        OSError,
-        EOFError,
-        IndexError,
-        ValueError,
-        TypeError,
-        MatReadError,
-        zlib.error,
-    ) as error:
-        raise DataError(
-            f"{file} does not read as a MATLAB file with X [32, 32, 3, N] and y [N, 1] ({error}): "
-            f"it is cut short or damaged. {_AGAIN}"
-        ) from error
-    except NotImplementedError as error:  # version 7.3, which is HDF5
-        raise DataError(
-            f"{file} is of MATLAB's version 7.3, and version 5 was expected. Save it with "
-            "scipy.io.savemat, or fetch the published file."
-        ) from error
-    if absent := [name for name in ("X", "y") if name not in content]:
-        raise DataError(
-            f"{file} lacks {' and '.join(absent)}; X [32, 32, 3, N] and y [N, 1] were expected: it "
-            f"is cut short, or no file of SVHN's cropped digits. {_AGAIN}"
-        )
-    pixels, labels = content["X"], content["y"].ravel()
+    problem = f"{file} does not read as a MATLAB file with {_EXPECTED}: it is cut short or damaged"
+    with as_data_error(problem, _AGAIN):
+        try:
+            content = loadmat(file, variable_names=("X", "y"))
+        except MatReadError as error:
+            raise OSError(str(error)) from error
+        except NotImplementedError as error:  # version 7.3, which is HDF5
+            raise DataError(
+                f"{file} is of MATLAB's version 7.3, and version 5 was expected. Save it with "
+                "scipy.io.savemat, or fetch the published file."
+            ) from error
+        pixels, labels = content["X"], content["y"].ravel()
     if pixels.shape != (SIDE, SIDE, 3, len(labels)) or pixels.dtype != np.uint8:
         raise DataError(
             f"{file} has X of the shape {pixels.shape} ({pixels.dtype}) and {len(labels):,} labels;"
             f" (32, 32, 3, {len(labels)}) of uint8 was expected. {_AGAIN}"
         )
-    if strange := sorted(set(labels.tolist()) - set(range(1, 11))):
+    if unknown := sorted(set(labels.tolist()) - set(range(1, 11))):
         raise DataError(
-            f"{file} has labels {', '.join(map(str, strange))}; 1 to 10 were expected, where 10 is "
+            f"{file} has labels {', '.join(map(str, unknown))}; 1 to 10 were expected, where 10 is "
             f"the digit 0. {_AGAIN}"
         )
-    images = np.ascontiguousarray(pixels.transpose(3, 2, 0, 1))
-    return images, labels.astype(np.int64) % 10
+    return np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)), labels.astype(np.int64) % 10
 
 
 def _name(part: str) -> str:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from shalabench.datasets.sources.digits import place_digits
+from shalabench.datasets.sources.digits import draw_digits
 
 SIDE = 32
-_CANDIDATES = 12  # colours of the ink drawn until one is told from the wall
+_CANDIDATES = 12  # colours drawn for the ink; the first that contrasts with the wall is used
 _CONTRAST = 0.22  # least difference in brightness between ink and wall
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _NEIGHBOUR = 0.6  # probability of one on each side
@@ -66,12 +66,12 @@ def _number(digits: np.ndarray, neighbours: np.ndarray, rng: np.random.Generator
     angle, shear = rng.uniform(-0.15, 0.15, n), rng.uniform(-0.15, 0.15, n)
     size, shift = rng.uniform(0.7, 0.92, (2, n)), rng.uniform(-2, 2, (2, n))
     size[0] *= rng.uniform(0.8, 1.0, n)  # narrower than high
-    ink = place_digits(digits, SIDE, angle, shear, size, shift)
+    ink = draw_digits(digits, SIDE, angle, shear, size, shift)
     for side in (-1, 1):
         away = side * rng.uniform(0.6, 0.8, n) * SIDE * size[0] / 0.8
         beside = shift + np.stack([away * np.cos(angle), -away * np.sin(angle)])
         chosen = neighbours[rng.integers(len(neighbours), size=n)]
-        drawn = place_digits(chosen, SIDE, angle, shear, size, beside)
+        drawn = draw_digits(chosen, SIDE, angle, shear, size, beside)
         there = rng.uniform(size=(n, 1, 1)) < _NEIGHBOUR
         ink = np.maximum(ink, drawn * there)
     return 1 / (1 + np.exp(-12 * (ink - 0.5)))  # interpolated edges are too soft for paint
@@ -87,7 +87,7 @@ def _walls(photographs: list[np.ndarray], n: int, rng: np.random.Generator) -> n
 
 
 def _inks(photographs: list[np.ndarray], walls: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colours of spots of photographs that are told from the walls' `[N, 3]`: `[N, 3]`."""
+    """Colours of spots of photographs, `[N, 3]`, that contrast with the walls' colours `[N, 3]`."""
     n = len(walls)
     spots = np.stack(
         [_pieces(photographs, n, rng)[:, :, :4, :4].mean((2, 3)) for _ in range(_CANDIDATES)], 1

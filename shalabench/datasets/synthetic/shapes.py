@@ -40,30 +40,28 @@ class Frame:
         k = np.sqrt(a * a + b * b)
         a, b = a / radii[0], b / radii[1]
         # Exact on the edge and to first order near it, which is where it counts.
-        return self.unit * k * (k - 1) / np.maximum(np.sqrt(a * a + b * b), np.float32(1e-3))
+        return self.unit * k * (k - 1) / np.maximum(np.sqrt(a * a + b * b), 1e-3)
 
     def limb(
-        self,
-        start: tuple[Field, Field],
-        end: tuple[Field, Field],
-        radii: tuple[Field, Field],
+        self, start: tuple[Field, Field], end: tuple[Field, Field], radii: tuple[Field, Field]
     ) -> Field:
         """Distance to a stroke whose half width goes from the first radius to the second."""
         dx, dy = end[0] - start[0], end[1] - start[1]
         px, py = self.x - start[0], self.y - start[1]
+        first, last = (np.asarray(radius, np.float32) for radius in radii)
         t = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
         qx, qy = px - t * dx, py - t * dy
-        return self.unit * (np.sqrt(qx * qx + qy * qy) - (radii[0] + t * (radii[1] - radii[0])))
+        return self.unit * (np.sqrt(qx * qx + qy * qy) - (first + t * (last - first)))
 
     def polygon(self, *corners: tuple[Field, Field]) -> Field:
         """Distance to a convex polygon, its corners clockwise as seen."""
-        found = None
+        distance = None
         for (ax, ay), (bx, by) in zip(corners, (*corners[1:], corners[0]), strict=True):
             dx, dy = bx - ax, by - ay
             length = np.maximum(np.sqrt(np.float32(1) * (dx * dx + dy * dy)), np.float32(1e-6))
             side = ((self.x - ax) * dy - (self.y - ay) * dx) / length
-            found = side if found is None else np.maximum(found, side)
-        return self.unit * found
+            distance = side if distance is None else np.maximum(distance, side)
+        return self.unit * distance
 
     def below(self, at: tuple[Field, Field], slope: Field = 0.0) -> Field:
         """Distance to the half plane under a line through a point."""
@@ -79,7 +77,7 @@ def merge(first: Field, second: Field, softness: Field) -> Field:
 
 def coverage(distance: Field, softness: float = 1.0) -> Field:
     """How much of each pixel a shape covers, its edge `softness` pixels wide."""
-    return np.clip(np.float32(0.5) - distance / np.float32(softness), 0, 1)
+    return np.clip(0.5 - distance / softness, 0, 1)
 
 
 def paint(canvas: np.ndarray, colour: np.ndarray, cover: Field) -> None:
@@ -94,7 +92,9 @@ def paint(canvas: np.ndarray, colour: np.ndarray, cover: Field) -> None:
 
 
 def cloudy(rng: np.random.Generator, n: int, side: int, cells: tuple[int, int]) -> Field:
-    """Smooth noise in [0, 1], float32 `[n, side, side]`, from random values on a coarse grid.
+    """Smooth noise in [0, 1], float64 `[n, side, side]`, from random values on a coarse grid.
+
+    Constants that meet it are float32, as those that meet other fields are by numpy's rules.
 
     Args:
         rng: Gives the values.
@@ -109,8 +109,23 @@ def cloudy(rng: np.random.Generator, n: int, side: int, cells: tuple[int, int]) 
     return rows[:, :, across] + (rows[:, :, across + 1] - rows[:, :, across]) * right
 
 
+def field(numbers: np.ndarray) -> Field:
+    """One number a picture, `[N, 1, 1]`, ready to be combined with its pixels."""
+    return np.asarray(numbers, np.float32)[:, None, None]
+
+
+def rgb(*channels: float) -> np.ndarray:
+    """A colour that broadcasts to pictures `[N, 3, H, W]`."""
+    return np.array(channels, np.float32)[None, :, None, None]
+
+
+def mix(first: np.ndarray, second: np.ndarray, share: Field | float) -> np.ndarray:
+    """A colour between two: `share` is that of the second."""
+    return first + (second - first) * (share if np.isscalar(share) else share[:, None])
+
+
 def _steps(side: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    place = (np.arange(side, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / side)
-    cell = place.astype(int)
-    t = place - cell
+    at = (np.arange(side, dtype=np.float32) + 0.5) * (cells / side)
+    cell = at.astype(int)
+    t = at - cell
     return cell, t * t * (3 - 2 * t)

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from shalabench.api import Camera
 from shalabench.datasets.synthetic.cars import meshes
-from shalabench.datasets.synthetic.cars.materials import Layout, Place, lay_out, paint, tint
+from shalabench.datasets.synthetic.cars.materials import Layout, Points, lay_out
 from shalabench.datasets.synthetic.cars.meshes import Car, build
+from shalabench.datasets.synthetic.cars.paints import paint, tint
 from shalabench.datasets.synthetic.cars.shapes import Shape
 from shalabench.datasets.synthetic.cars.styles import Style
 from shalabench.datasets.synthetic.render.raster import Hits, rasterise, shoot
@@ -34,14 +35,14 @@ class _Surface:
 
     Attributes:
         sample: `[P]` int64, ascending.
-        place: Where on the car.
+        at: The points of the car.
         layout: What is there.
         view: `[P, 3]`, towards the camera.
         normal: `[P, 3]`, towards the camera's side.
     """
 
     sample: Tensor
-    place: Place
+    at: Points
     layout: Layout
     view: Tensor
     normal: Tensor
@@ -86,7 +87,7 @@ class Scene:
         front, behind = self.front, self.behind
         through = canvas[front.sample]  # what lies behind each row
         beyond = _light(behind, style)
-        colour, share = tint(style, behind.place)
+        colour, share = tint(style, behind.at)
         pane = behind.layout.glass
         clear = blend(canvas[behind.sample], colour.expand_as(beyond), pane * share)
         beyond = torch.where(pane[:, None], clear, beyond)
@@ -135,21 +136,21 @@ def _surface(hits: Hits, car: Car, cameras: Sequence[Camera], side: int) -> _Sur
     view = towards(cameras, picture, hits.point).float()
     normal = hits.normal.float()
     metres = (hits.point / car.scale + torch.from_numpy(car.middle)).float()
-    place = Place(car.shape, hits.part, metres, normal)
+    at = Points(car.shape, hits.part, metres, normal)
     facing = torch.where((normal * view).sum(1, keepdim=True) < 0, -normal, normal)
-    return _Surface(hits.sample, place, lay_out(place), view, facing)
+    return _Surface(hits.sample, at, lay_out(at), view, facing)
 
 
 def _light(surface: _Surface, style: Style) -> Tensor:
     """Colours `[P, 3]` of a surface that is taken as opaque."""
-    place = surface.place
-    colour, gloss = paint(place, surface.layout, style)
-    back = (place.normal * surface.view).sum(1) < 0  # the shell from within
-    lining = back & _among(place.piece, meshes.SHELL)
-    colour = torch.where(lining[:, None], place.point.new_tensor((0.10, 0.10, 0.11)), colour)
-    sunk = _among(place.piece, (*meshes.HIDDEN, meshes.WHEEL)) | lining
-    shade = 0.55 + 0.45 * (place.z / 0.55).clamp(0, 1)  # the ground takes light from below
-    shade = torch.where(_among(place.piece, (meshes.INSIDE, meshes.SEAT)), 0.85, shade)
+    at = surface.at
+    colour, gloss = paint(at, surface.layout, style)
+    back = (at.normal * surface.view).sum(1) < 0  # the shell from within
+    lining = back & _among(at.piece, meshes.SHELL)
+    colour = torch.where(lining[:, None], at.position.new_tensor((0.10, 0.10, 0.11)), colour)
+    sunk = _among(at.piece, (*meshes.HIDDEN, meshes.WHEEL)) | lining
+    shade = 0.55 + 0.45 * (at.z / 0.55).clamp(0, 1)  # the ground takes light from below
+    shade = torch.where(_among(at.piece, (meshes.INSIDE, meshes.SEAT)), 0.85, shade)
     lit = colour * (diffuse(surface.normal) * shade)[:, None]
     gloss = torch.where(sunk & (surface.layout.part != 4), 0.0, gloss)
     lamps = surface.layout.white | surface.layout.red

@@ -1,7 +1,7 @@
 """Meshes of cars: a body and a cabin drawn through sections, wheels, mirrors, and what is inside.
 
-Wheel arches, windows and a pickup's bed are no holes in the mesh: `materials` decides by place
-where the shell lets through, so that their outlines are exact curves.
+Wheel arches, windows and a pickup's bed are no holes in the mesh: `materials` decides at which
+positions the shell is open, so that their outlines are exact curves.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import torch
 from scipy.interpolate import PchipInterpolator
 
 from shalabench.datasets.synthetic.cars.shapes import Shape
+from shalabench.datasets.synthetic.cars.solids import Piece, ball, box, cap, normals_of, tube
 from shalabench.datasets.synthetic.render.raster import Mesh
 
 BODY, CABIN, WHEEL, MIRROR, RAIL, INSIDE, SEAT, BED = range(8)
-SHELL = (BODY, CABIN)  # lets through in paths
+SHELL = (BODY, CABIN)  # has openings
 HIDDEN = (INSIDE, SEAT, BED)  # seen only through the shell
 
 
@@ -39,17 +40,20 @@ class Car:
 
 def build(shape: Shape) -> Car:
     """The mesh of a shape."""
+    kinds = {
+        WHEEL: _wheels,
+        MIRROR: _mirrors,
+        RAIL: _rails,
+        INSIDE: _inside,
+        SEAT: _seats,
+        BED: _bed,
+    }
     pieces = [(BODY, *_body(shape)), (CABIN, *_cabin(shape))]
-    pieces += [(WHEEL, *piece) for piece in _wheels(shape)]
-    pieces += [(MIRROR, *piece) for piece in _mirrors(shape)]
-    pieces += [(RAIL, *piece) for piece in _rails(shape)]
-    pieces += [(INSIDE, *piece) for piece in _inside(shape)]
-    pieces += [(SEAT, *piece) for piece in _seats(shape)]
-    pieces += [(BED, *piece) for piece in _bed(shape)]
+    pieces += [(part, *piece) for part, make in kinds.items() for piece in make(shape)]
     points, normals, faces, parts, first = [], [], [], [], 0
     for part, own, triangles in pieces:
         points.append(own)
-        normals.append(_normals(own, triangles))
+        normals.append(normals_of(own, triangles))
         faces.append(triangles + first)
         parts.append(np.full(len(triangles), part))
         first += len(own)
@@ -62,8 +66,6 @@ def build(shape: Shape) -> Car:
 
 
 Values = np.ndarray | torch.Tensor
-Piece = tuple[np.ndarray, np.ndarray]
-"""Points `[V, 3]` in metres and triangles `[F, 3]`."""
 
 
 def top_of_body(shape: Shape) -> PchipInterpolator:
@@ -119,8 +121,8 @@ def _body(shape: Shape) -> Piece:
     lean = np.clip((z - 0.45 * shape.nose) / shape.nose, 0, 1) ** 2
     steep = np.where(rings[..., 0] < 0, 0.03 if estate else 0.14, 0.02 if boxy else 0.16)
     rings[..., 0] -= np.sign(rings[..., 0]) * near * (bow * y**2 + steep * lean)
-    points, faces = _tube(rings)
-    return _cap(points, faces, rings.shape[:2])
+    points, faces = tube(rings)
+    return cap(points, faces, rings.shape[:2])
 
 
 def _close(sections: list[np.ndarray]) -> list[np.ndarray]:
@@ -171,8 +173,8 @@ def _cabin(shape: Shape) -> Piece:
         ring = middle + (edge - middle) * part
         ring[:, 2] = roof_height(shape, ring[:, 0]) + 0.03 * (1 - part**2)
         rings.append(ring)
-    points, faces = _tube(np.stack(rings))
-    return _cap(points, faces, (len(rings), len(edge)), first=False)
+    points, faces = tube(np.stack(rings))
+    return cap(points, faces, (len(rings), len(edge)), first=False)
 
 
 def roof_height(shape: Shape, x: Values) -> Values:
@@ -238,7 +240,7 @@ def cabin_ring(shape: Shape, up: float, inset: float) -> np.ndarray:
 _SPOKES = 32  # segments of a wheel
 
 
-def wheel_places(shape: Shape) -> list[tuple[float, float, int]]:
+def wheel_positions(shape: Shape) -> list[tuple[float, float, int]]:
     """(x, y of the outer face, side) of the four wheels."""
     outer = shape.width / 2 - 0.025
     return [(x, side * outer, side) for x in shape.axles for side in (1, -1)]
@@ -259,21 +261,12 @@ def _wheels(shape: Shape) -> list[Piece]:
     ]  # fmt: skip
     angles = np.linspace(0, 2 * np.pi, _SPOKES, endpoint=False)
     pieces = []
-    for x, y, side in wheel_places(shape):
-        rings = np.stack(
-            [
-                np.column_stack(
-                    [
-                        x + radius * np.cos(angles),
-                        np.full(_SPOKES, y - side * depth),
-                        r + radius * np.sin(angles),
-                    ]
-                )
-                for radius, depth in profile
-            ]
-        )
-        points, faces = _tube(rings if side < 0 else rings[:, ::-1])
-        pieces.append(_cap(points, faces, rings.shape[:2], first=False))
+    for x, y, side in wheel_positions(shape):
+        radius, depth = np.array(profile).T[:, :, None]  # [S, 1] each
+        circle = x + radius * np.cos(angles), y - side * depth, r + radius * np.sin(angles)
+        rings = np.stack(np.broadcast_arrays(*circle), -1)  # [S, K, 3]
+        points, faces = tube(rings if side < 0 else rings[:, ::-1])
+        pieces.append(cap(points, faces, rings.shape[:2], first=False))
     return pieces
 
 
@@ -285,9 +278,9 @@ def _mirrors(shape: Shape) -> list[Piece]:
     pieces = []
     for side in (1, -1):
         y = side * (shape.width / 2 + 0.07)
-        pieces.append(_ball((x, y, z), (0.075, 0.115, tall * 0.6), 2.6))
+        pieces.append(ball((x, y, z), (0.075, 0.115, tall * 0.6), 2.6))
         stem = (x - 0.02, y - side * 0.12, z - 0.055), (0.04, 0.15, 0.022)
-        pieces.append(_ball(*stem, 3.0))
+        pieces.append(ball(*stem, 3.0))
     return pieces
 
 
@@ -303,14 +296,10 @@ def _rails(shape: Shape) -> list[Piece]:
     pieces = []
     for side in (1, -1):
         square = np.array([(-0.018, -0.02), (0.018, -0.02), (0.018, 0.02), (-0.018, 0.02)])
-        rings = np.stack(
-            [
-                np.column_stack([np.full(4, a), side * y + square[:, 0], b + square[:, 1]])
-                for a, b in zip(x, z, strict=True)
-            ]
-        )
-        points, faces = _tube(rings)
-        pieces.append(_cap(points, faces, rings.shape[:2]))
+        bar = x[:, None], side * y + square[:, 0], z[:, None] + square[:, 1]
+        rings = np.stack(np.broadcast_arrays(*bar), -1)  # [S, K, 3]
+        points, faces = tube(rings)
+        pieces.append(cap(points, faces, rings.shape[:2]))
     return pieces
 
 
@@ -325,10 +314,10 @@ def _inside(shape: Shape) -> list[Piece]:
     if shape.kind == "bus":
         floor = 2 * shape.wheel + 0.05
     x, y, z = (front + rear) / 2, w, min(floor, shape.cowl - 0.12)
-    pieces = [_box((x, 0, z - 0.02), ((front - rear) / 2 - 0.02, y, 0.02))]
+    pieces = [box((x, 0, z - 0.02), ((front - rear) / 2 - 0.02, y, 0.02))]
     high = shape.cowl - 0.03
     pieces += _wells(shape)
-    pieces.append(_box((front - 0.34, 0, (z + high) / 2), (0.30, w - 0.06, (high - z) / 2)))
+    pieces.append(box((front - 0.34, 0, (z + high) / 2), (0.30, w - 0.06, (high - z) / 2)))
     return pieces
 
 
@@ -336,7 +325,7 @@ def _wells(shape: Shape) -> list[Piece]:
     """Discs behind the wheels, so that no light falls through two arches."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     pieces = []
-    for x, y, side in wheel_places(shape):
+    for x, y, side in wheel_positions(shape):
         r, depth = 1.25 * shape.wheel, y - side * 0.68 * shape.wheel
         turned = angles * -side  # counter-clockwise as seen from outside
         x_of, z_of = x + r * np.cos(turned), shape.wheel + r * np.sin(turned)
@@ -359,9 +348,9 @@ def _seats(shape: Shape) -> list[Piece]:
         for side in (1, -1):
             y = side * 0.235 * shape.width
             half = (base + top) / 2
-            pieces.append(_ball((x, y, half - 0.06), (0.09, 0.24, (top - base) / 2 - 0.05), 4.0, 7))
-            pieces.append(_ball((x - 0.03, y, top - 0.04), (0.05, 0.12, 0.09), 3.0, 6))
-            pieces.append(_ball((x + 0.22, y, base + 0.08), (0.26, 0.24, 0.09), 4.0, 6))
+            pieces.append(ball((x, y, half - 0.06), (0.09, 0.24, (top - base) / 2 - 0.05), 4.0, 7))
+            pieces.append(ball((x - 0.03, y, top - 0.04), (0.05, 0.12, 0.09), 3.0, 6))
+            pieces.append(ball((x + 0.22, y, base + 0.08), (0.26, 0.24, 0.09), 4.0, 6))
     return pieces
 
 
@@ -370,91 +359,7 @@ def _bed(shape: Shape) -> list[Piece]:
         return []
     rear, front, w = shape.bed
     low, high = max(shape.deck - 0.50, 2 * shape.wheel + 0.01), shape.deck + 0.03
-    points, faces = _box(
+    points, faces = box(
         ((rear + front) / 2, 0, (low + high) / 2), ((front - rear) / 2, w, (high - low) / 2)
     )
     return [(points, faces[:-2, ::-1])]  # seen from within, and open above
-
-
-# Solids.
-
-
-def _tube(rings: np.ndarray) -> Piece:
-    """Rings `[S, K, 3]` joined by triangles, without ends."""
-    s, k = rings.shape[:2]
-    i, j = np.meshgrid(np.arange(s - 1), np.arange(k), indexing="ij")
-    a, b = i * k + j, i * k + (j + 1) % k
-    quads = np.stack([a, b, b + k, a + k], -1).reshape(-1, 4)
-    return rings.reshape(-1, 3).copy(), np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-
-
-def _cap(
-    points: np.ndarray, faces: np.ndarray, shape: tuple[int, int], *, first: bool = True
-) -> Piece:
-    """Close a tube's ends with fans."""
-    s, k = shape
-    j = np.arange(k)
-    centres, fans, count = [], [], len(points)
-    for ring, wanted in ((0, first), (s - 1, True)):
-        if not wanted:
-            continue
-        own = points[ring * k : (ring + 1) * k]
-        fan = np.stack([np.full(k, count + len(centres)), ring * k + (j + 1) % k, ring * k + j], 1)
-        fans.append(fan if ring == 0 else fan[:, ::-1])
-        centres.append(own.mean(0))
-    return np.concatenate([points, centres]), np.concatenate([faces, *fans])
-
-
-def _ball(
-    middle: tuple[float, float, float],
-    half: tuple[float, float, float],
-    power: float,
-    segments: int = 8,
-) -> Piece:
-    """A superellipsoid: 2 is a ball, more is nearer to a box."""
-    up = np.linspace(-np.pi / 2, np.pi / 2, segments)[1:-1]
-    around = np.linspace(0, 2 * np.pi, 2 * segments, endpoint=False)
-
-    def bend(x: np.ndarray) -> np.ndarray:
-        return np.sign(x) * np.abs(x) ** (2 / power)
-
-    rings = np.stack(
-        [
-            np.column_stack(
-                [
-                    bend(np.cos(v)) * bend(np.cos(around)),
-                    bend(np.cos(v)) * bend(np.sin(around)),
-                    np.full(len(around), bend(np.sin(v))),
-                ]
-            )
-            for v in up
-        ]
-    )
-    points, faces = _cap(*_tube(rings), rings.shape[:2])
-    points[-2:, 2] = -1, 1
-    return points * np.array(half) + np.array(middle), faces
-
-
-def _box(middle: tuple[float, ...], half: tuple[float, ...]) -> Piece:
-    """A box with edges; its upper side has the last two triangles."""
-    sides = []
-    for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1), (2, -1), (2, 1)):
-        a, b = (axis + 1) % 3, (axis + 2) % 3
-        quad = np.zeros((4, 3))
-        quad[:, axis] = sign
-        quad[:, a], quad[:, b] = (-1, 1, 1, -1), (-1, -1, 1, 1)
-        sides.append(quad if sign > 0 else quad[::-1])
-    points = np.concatenate(sides) * np.array(half) + np.array(middle)
-    start = 4 * np.arange(6)[:, None]
-    faces = np.stack([start + np.array([0, 1, 2]), start + np.array([0, 2, 3])], 1).reshape(-1, 3)
-    return points, faces
-
-
-def _normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Mean of the normals of the triangles at each point, by area."""
-    a, b, c = (points[faces[:, i]] for i in range(3))
-    across = np.cross(b - a, c - a)
-    normals = np.zeros_like(points)
-    for i in range(3):
-        np.add.at(normals, faces[:, i], across)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)

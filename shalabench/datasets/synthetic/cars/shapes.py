@@ -110,23 +110,11 @@ _TYPICAL = (
         0.012, 0.036, 0.984, 0.992, 0.07, 0.09),
 )  # fmt: skip
 KINDS = tuple(row[0] for row in _TYPICAL)
-_SPREAD = {
-    "length": 0.07,
-    "width": 0.04,
-    "height": 0.045,
-    "clearance": 0.18,
-    "wheel": 0.06,
-    "front": 0.07,
-    "rear": 0.09,
-    "nose": 0.06,
-    "cowl": 0.025,
-    "deck": 0.03,
-    "tumble": 0.25,
-    "round": 0.3,
-    "arch": 0.02,
-    "lamp": 0.10,
-    "grille": 0.30,
-}  # largest change of a measure, as a part of it
+_SPREAD = {  # largest change of a measure, as a part of it
+    "length": 0.07, "width": 0.04, "height": 0.045, "clearance": 0.18, "wheel": 0.06,
+    "front": 0.07, "rear": 0.09, "nose": 0.06, "cowl": 0.025, "deck": 0.03,
+    "tumble": 0.25, "round": 0.3, "arch": 0.02, "lamp": 0.10, "grille": 0.30,
+}  # fmt: skip
 _SHIFT = 0.022  # largest change of what is counted in parts of the length
 _SHIFTED = ("screen", "brow", "crest", "back")
 

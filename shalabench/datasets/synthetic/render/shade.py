@@ -22,7 +22,7 @@ def smooth_step(low: float, high: float, x: Tensor) -> Tensor:
 
 
 def blend(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """Colours `[P, 3]`, the second as far as `share` `[P]` says."""
+    """Colours `[P, 3]` between two; `share` `[P]` is that of the second."""
     return first + (second - first) * share[:, None]
 
 
@@ -58,8 +58,8 @@ def studio(height: Tensor) -> Tensor:
 
 def towards(cameras: Sequence[Camera], picture: Tensor, point: Tensor) -> Tensor:
     """Unit vectors `[P, 3]` from points of the world to the cameras that see them."""
-    places = torch.tensor([camera.position for camera in cameras], dtype=point.dtype)
-    away = places.to(point.device)[picture] - point
+    positions = torch.tensor([camera.position for camera in cameras], dtype=point.dtype)
+    away = positions.to(point.device)[picture] - point
     return away / away.norm(dim=1, keepdim=True)
 
 
@@ -74,10 +74,10 @@ def ground(cameras: Sequence[Camera], side: int, level: float) -> Tensor:
     plane = (torch.stack([x, y], -1)[None] - centre[:, None, None]) / focal[:, None, None]
     rays = torch.cat([plane, torch.ones_like(plane[..., :1])], -1)  # [N, S, S, 3]
     rays = torch.einsum("nij,nhwi->nhwj", rotation, rays)
-    place = -torch.einsum("nij,ni->nj", rotation, translation)[:, None, None]
-    far = (level - place[..., 2]) / rays[..., 2]
+    eye = -torch.einsum("nij,ni->nj", rotation, translation)[:, None, None]
+    far = (level - eye[..., 2]) / rays[..., 2]
     far = torch.where(rays[..., 2] < 0, far, torch.inf)
-    return place[..., :2] + far[..., None] * rays[..., :2]
+    return eye[..., :2] + far[..., None] * rays[..., :2]
 
 
 def shadow(at: Tensor, box: tuple[float, float], blur: float) -> Tensor:

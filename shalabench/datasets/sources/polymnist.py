@@ -1,0 +1,106 @@
+"""Readers of PolyMNIST as others publish it: tensors, or folders of PNG files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shalabench.api import DataError
+from shalabench.datasets.sources.files import Arrays, as_data_error
+from shalabench.datasets.sources.readers import read_picture
+
+SIDE = 28
+PARTS = ("train", "test")
+
+
+def names_of(modalities: int) -> list[str]:
+    """The arrays of a part: m0, m1, ..., labels."""
+    return [*(f"m{m}" for m in range(modalities)), "labels"]
+
+
+def read_tensors(folder: Path, modalities: int) -> Arrays:
+    """Read a part of the Zenodo archive's tensors, as MVTCAE and MultiVae do.
+
+    Args:
+        folder: With m0.pt, m1.pt, ... and labels.pt.
+        modalities: How many to read.
+
+    Returns:
+        "m0", "m1", ... uint8 `[N, 3, 28, 28]` and "labels" int64 `[N]`.
+
+    Raises:
+        DataError: A file is damaged or holds something else.
+    """
+    arrays = {n: _read_tensor(folder / f"{n}.pt", n == "labels") for n in names_of(modalities)}
+    if len({len(a) for a in arrays.values()}) != 1:
+        raise DataError(f"The tensors in {folder} differ in length. Fetch the archive again.")
+    return arrays
+
+
+def _read_tensor(file: Path, is_label: bool) -> np.ndarray:
+    with as_data_error(f"{file} does not load", "Fetch the archive again."):
+        tensor = torch.load(file, weights_only=True, map_location="cpu")
+    if not isinstance(tensor, torch.Tensor):
+        raise DataError(f"{file} holds no tensor. Fetch the archive again.")
+    if is_label:
+        labels = tensor.flatten().long().numpy()
+        return _checked(file, labels, np.isin(labels, range(10)), "labels outside 0 to 9")
+    if tensor.shape[1:] != (3, SIDE, SIDE):
+        raise DataError(f"{file} has the shape {tuple(tensor.shape)}; [N, 3, 28, 28] was expected.")
+    if tensor.dtype == torch.uint8:
+        return tensor.numpy()
+    pixels = tensor.numpy()
+    _checked(file, pixels, (pixels >= 0) & (pixels <= 1), "values outside [0, 1]")
+    return (pixels * 255).round().astype(np.uint8)
+
+
+def _checked(file: Path, array: np.ndarray, valid: np.ndarray, otherwise: str) -> np.ndarray:
+    if not valid.all():
+        raise DataError(f"{file} has {otherwise}. Fetch the archive again.")
+    return array
+
+
+def read_folders(folder: Path, modalities: int) -> Arrays:
+    """Read a part of the published PNG folders, m0/<number>.<class>.png, in sorted order.
+
+    Args:
+        folder: With m0/, m1/, ...
+        modalities: How many to read.
+
+    Returns:
+        As `read_tensors`.
+
+    Raises:
+        DataError: A file is damaged, or only some modalities have it.
+    """
+    names = sorted((p.name for p in (folder / "m0").glob("*.png")), key=_class_and_number)
+    if not names:
+        raise DataError(f"{folder / 'm0'} holds no PNG files. Unpack the archive again.")
+    arrays = {"labels": np.array([_class_and_number(n)[0] for n in names], dtype=np.int64)}
+    for m in range(modalities):
+        own = {p.name for p in (folder / f"m{m}").glob("*.png")}
+        if odd := sorted(own.symmetric_difference(names)):
+            raise DataError(
+                f"{folder} pairs modalities by file name, and {odd[0]} is in only one of m0/ and "
+                f"m{m}/ ({len(odd):,} such files). Unpack the archive again."
+            )
+        tiles = [_read_tile(folder / f"m{m}" / name) for name in names]
+        arrays[f"m{m}"] = np.stack(tiles).transpose(0, 3, 1, 2)
+    return arrays
+
+
+def _read_tile(file: Path) -> np.ndarray:
+    pixels = read_picture(file)
+    if pixels.shape[:2] != (SIDE, SIDE):
+        raise DataError(f"{file} is {pixels.shape[1]}x{pixels.shape[0]}; 28x28 was expected.")
+    return pixels
+
+
+def _class_and_number(name: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)\.(\d)\.png", name)
+    if not match:
+        raise DataError(f"'{name}' is no PolyMNIST file name; '<number>.<class>.png' was expected.")
+    return int(match[2]), int(match[1])

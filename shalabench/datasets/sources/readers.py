@@ -1,0 +1,93 @@
+"""Readers of pictures, pickles and archives that trust nothing in them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from shalabench.api import DataError
+from shalabench.datasets.sources.files import as_data_error
+
+_ADMITTED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),  # how Python 2's pickles hold bytes
+}
+
+
+def read_picture(file: Path, mode: str = "RGB") -> np.ndarray:
+    """Read a picture as uint8 `[H, W, C]`, or `[H, W]` where the mode is "L".
+
+    Raises:
+        DataError: It does not open.
+    """
+    with (
+        as_data_error(f"The picture {file} does not open", "Delete it and fetch it again."),
+        Image.open(file) as picture,
+    ):
+        return np.asarray(picture.convert(mode))
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def read_arrays(file: Path) -> Any:
+    """Read a pickle of arrays, numbers, texts, lists and dicts.
+
+    Raises:
+        DataError: It holds anything else, or is damaged.
+    """
+    try:
+        return _Reader(io.BytesIO(file.read_bytes()), encoding="latin1").load()
+    except Exception as error:  # whatever a damaged stream raises
+        raise DataError(
+            f"The pickle {file} is not read: {error}. Only arrays and plain values are admitted; "
+            "do not trust this file, or write its numbers anew."
+        ) from error
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive into a folder that appears only once it is whole.
+
+    Args:
+        archive: A zip file, or a tar file, compressed or not.
+        folder: Where its content goes; nothing happens where it exists.
+
+    Raises:
+        DataError: The archive is damaged, or has a path or a link that leads out of the folder, or
+            a device file.
+    """
+    if folder.exists():
+        return
+    unfinished = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    remedy = "Free some room if the disk is full; else delete the file and fetch it again."
+    try:
+        with as_data_error(f"{archive} does not unpack", remedy):
+            if archive.suffix == ".zip":
+                with zipfile.ZipFile(archive) as content:  # drops ".." and checks the content
+                    content.extractall(unfinished)
+            else:
+                with tarfile.open(archive) as content:
+                    content.extractall(unfinished, filter="data")
+            unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
