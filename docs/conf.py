@@ -1,0 +1,44 @@
+"""Sphinx configuration. Build with `sphinx-build -W -b html docs docs/_build`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+project = "shala-bench"
+author = "the shala-bench contributors"
+project_copyright = author
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "shala-bench"
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "none"
+autosummary_generate = False
+napoleon_google_docstring = True
+napoleon_use_ivar = True
+
+
+def _as_markup(app, what, name, obj, options, lines):
+    """Show single backquotes of docstrings as code, as Markdown does."""
+    import re
+
+    for number, line in enumerate(lines):
+        lines[number] = re.sub(r"(?<![:`\w])`([^`<>]+)`(?![`_])", r"``\1``", line)
+
+
+def setup(app):
+    """Register the docstring filter."""
+    app.connect("autodoc-process-docstring", _as_markup, priority=900)
