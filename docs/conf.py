@@ -1,5 +1,6 @@
 """Sphinx configuration. Build with `sphinx-build -W -b html docs docs/_build`."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -32,11 +33,11 @@ napoleon_use_ivar = True
 
 
 def _as_markup(app, what, name, obj, options, lines):
-    """Show single backquotes of docstrings as code, as Markdown does."""
-    import re
-
+    """Read docstrings as Markdown: single backquotes are code, and bars are bars."""
     for number, line in enumerate(lines):
-        lines[number] = re.sub(r"(?<![:`\w])`([^`<>]+)`(?![`_])", r"``\1``", line)
+        parts = re.split(r"(?<![:`\w])`([^`<>]+)`(?![`_])", line)
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[number] = "".join(f"``{x}``" if odd % 2 else x for odd, x in enumerate(parts))
 
 
 def setup(app):
