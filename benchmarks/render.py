@@ -2,22 +2,19 @@
 
     python benchmarks/render.py [--resolutions 32,64,128] [--cars 8]
 
-Sixteen views of each body kind in turn, from the mesh to the pictures with alpha, parts and depth.
-`restyled` is what a further style of the same shape costs, as a part of the first one.
+It draws sixteen views of each body kind in turn, with alpha, parts and depth. `restyled` is the
+cost of a further style of the same shape, relative to the first style.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import click
 import numpy as np
+import timing  # noqa: F401  puts the project on the import path
 import torch
 from tabulate import tabulate
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from shalabench.datasets.sources.rig import ring
 from shalabench.datasets.synthetic.cars.drawing import stage

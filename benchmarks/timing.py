@@ -1,47 +1,106 @@
-"""Process CPU time on a machine that others use too."""
+"""What the benchmarks share: CPU time on a busy machine, operations and memory of a piece of work.
+
+Importing this module puts the project's root on the import path, so the scripts run uninstalled.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
+import weakref
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+Work = Callable[[], object]
 
 
-def best_times(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def keep_memory(work: Work) -> Work:
+    """The same work in a process that keeps freed memory, as training does."""
+    from shalabench.execute.inputs import keep_freed_memory
+
+    def run() -> None:
+        keep_freed_memory()
+        work()
+
+    return run
+
+
+def best_times(works: dict[str, Work], repeats: int) -> dict[str, float]:
     """Smallest process CPU time of each piece of work, in seconds.
 
-    Each runs in a forked process of its own, so that what one of them sets for its process, such as
-    how the allocator treats freed memory, is not a present to the others. They take turns, so that
-    a busy spell of the machine strikes all of them and not one. Each is called once more before
-    the first measurement. This process keeps everything as it was.
+    Each piece runs in a forked process of its own, so its settings (such as how the allocator
+    treats freed memory) do not reach the others. The pieces take turns, so a busy spell of the
+    machine slows all of them. The first turn warms up and is not counted.
 
     Args:
         works: What to call, by name.
         repeats: Number of measurements of each.
     """
-    context = multiprocessing.get_context("fork")
-    lines: dict[str, Connection] = {}
-    for name, work in works.items():
-        lines[name], far = context.Pipe()
-        context.Process(target=_serve, args=(work, far), daemon=True).start()
-        far.close()  # so that the death of the process is seen here
-    best = dict.fromkeys(works, float("inf"))
-    for turn in range(repeats + 1):
-        for name, line in lines.items():
-            line.send(True)
-            try:
-                seconds = line.recv()
-            except EOFError:
-                raise RuntimeError(f"'{name}' failed; its traceback is above.") from None
-            best[name] = min(best[name], seconds) if turn else best[name]
-    for line in lines.values():
-        line.send(False)
-    return best
+    _works.update(works)  # forked processes see it; closures cannot be sent to them
+    fork = multiprocessing.get_context("fork")
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(ProcessPoolExecutor(1, fork)) for name in works}
+        turns = [
+            [pool.submit(_seconds, name).result() for name, pool in pools.items()]
+            for _ in range(repeats + 1)
+        ]
+    return dict(zip(works, map(min, zip(*turns[1:], strict=True)), strict=True))
 
 
-def _serve(work: Callable[[], object], line: Connection) -> None:
-    while line.recv():
-        began = time.process_time()
-        work()
-        line.send(time.process_time() - began)
+_works: dict[str, Work] = {}
+
+
+def _seconds(name: str) -> float:
+    began = time.process_time()
+    _works[name]()
+    return time.process_time() - began
+
+
+class Meter(TorchDispatchMode):
+    """Counts operations, and the bytes of the tensors that are made within it and still alive.
+
+    It uses the rules of torch's FlopCounterMode. Unlike that class, it allows methods that take
+    gradients within a forward pass (short-run Langevin).
+
+    Attributes:
+        flops: Multiplications and additions of convolutions and matrix products so far.
+        most: Largest number of bytes alive at once.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.flops, self.most, self._held, self._sizes = 0, 0, 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
+        made = func(*args, **kwargs)
+        rule = flop_registry.get(func._overloadpacket)
+        self.flops += rule(*args, **kwargs, out_val=made) if rule else 0
+        for x in _tensors(made):
+            storage = x.untyped_storage()
+            key = storage._cdata
+            if key in given or key in self._sizes:  # a view, or changed in place
+                continue
+            self._sizes[key] = storage.nbytes()
+            self._held += storage.nbytes()
+            self.most = max(self.most, self._held)
+            weakref.finalize(storage, self._release, key)
+        return made
+
+    def _release(self, key: int) -> None:
+        self._held -= self._sizes.pop(key)
+
+
+def _tensors(tree: object) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]

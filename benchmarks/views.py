@@ -2,56 +2,45 @@
 
     python benchmarks/views.py [--method shala] [--views 4,8,16,32] [--set train.precision=float32]
 
-Random pictures before so many cameras evenly round an object, with the networks, batch sizes and
-precision that the preset has for cars. The rows are an update of each stage, sixteen joint samples,
+The views are random pictures with cameras evenly spaced round an object. Networks, batch sizes and
+precision are the preset's for cars. The rows are an update of each stage, sixteen joint samples,
 and sixteen translations of the first view to all. The numbers of views take turns, each in a
-process of its own with one thread, and the best CPU time of each counts. `GFLOP` counts the
+process of its own with one thread; the best CPU time of each is shown. `GFLOP` counts the
 multiplications and additions of convolutions and matrix products, the same on every machine.
-Columns with an x are in units of the row with the fewest views: no cost should grow faster than
+Columns with an x are relative to the row with the fewest views. No cost should grow faster than
 `views x`.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import click
 import torch
+from step import build, make_update
 from tabulate import tabulate
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from step import Meter, kept, make_update
-from timing import best_times
+from timing import Meter, Work, best_times, keep_memory
 
 from shalabench.api import DataSpec, Joint, Model, Rng, Split, Translate, choose_precision
-from shalabench.api.registry import find
 from shalabench.config.settings import Resolved, resolve
 from shalabench.datasets.sources.rig import describe_views, ring
-from shalabench.execute.inputs import order_channels_last
 
 _GENERATED = 16  # tuples
 
-Work = Callable[[], object]
 
-
-def make_works(method: type[Model], config: Resolved, views: int) -> dict[str, Work]:
+def make_works(method: str, config: Resolved, views: int) -> dict[str, Work]:
     """What is measured at a number of views, by name."""
     modalities = describe_views(ring(views), config.data.resolution)
     spec = DataSpec("random", 1, modalities, 0, {}, "", "random pixels")
-    torch.manual_seed(0)
-    model = method(spec, config.model)
-    order_channels_last(model)
-    stages = model.train().stages()
+    model = build(method, spec, config.model)
+    stages = model.stages()
     split = make_split(spec, max(stage.batch_size for stage in stages))
     precision = choose_precision(config.train.precision, split.device)
     works = {}
     for stage in stages:
         stage.begin(split)
-        own = split.head(stage.batch_size)
-        works[f"{stage.name} update"] = make_update(stage, own, precision)
+        batch = split.head(stage.batch_size)
+        works[f"{stage.name} update"] = make_update(stage, batch, precision)
     return works | make_generations(model, split.head(_GENERATED))
 
 
@@ -85,14 +74,12 @@ def count(work: Work) -> float:
     return meter.flops / 1e9
 
 
-def measure(
-    method: type[Model], config: Resolved, numbers: list[int], repeats: int
-) -> Iterator[tuple]:
+def measure(method: str, config: Resolved, numbers: list[int], repeats: int) -> Iterator[tuple]:
     """A row for each piece of work and number of views."""
     works = {views: make_works(method, config, views) for views in numbers}
     for name in works[numbers[0]]:
-        own = {str(views): kept(works[views][name]) for views in numbers}
-        seconds = list(best_times(own, repeats).values())
+        timed = {str(views): keep_memory(works[views][name]) for views in numbers}
+        seconds = list(best_times(timed, repeats).values())
         flops = [count(works[views][name]) for views in numbers]
         for views, time, flop in zip(numbers, seconds, flops, strict=True):
             times = views / numbers[0], time / seconds[0], flop / flops[0]
@@ -110,7 +97,7 @@ def main(method: str, views: str, preset: str, overrides: tuple[str, ...], repea
     torch.set_num_threads(1)
     numbers = sorted(int(n) for n in views.split(","))
     config = resolve(method, "cars", preset, overrides)
-    rows = measure(find("model", method).cls, config, numbers, repeats)
+    rows = measure(method, config, numbers, repeats)
     head = ("work", "views", "CPU ms", "GFLOP", "views x", "CPU x", "GFLOP x")
     click.echo(tabulate(rows, head, floatfmt=("", "", ".1f", ".4f", ".2f", ".2f", ".2f")))
 
