@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from shalabench.api import unknown
 
@@ -57,6 +57,12 @@ class DatasetFile(Table):
 
     base: str = ""
     presets: dict[str, Table] = {}
+
+    @model_validator(mode="after")
+    def _hand_down(self) -> DatasetFile:
+        for table in self.presets.values():
+            table.source = table.source or self.source
+        return self
 
 
 def read_toml(file: Path, schema: type[M], mistakes: list[str]) -> M | None:

@@ -270,7 +270,6 @@ def _tables(
     within = f", preset {preset}"
     for table, file in files:
         if part := table.presets.get(preset):
-            part = part.model_copy(update={"source": part.source or table.source})
             yield part, file, f"{layer}{within}", f"{layer} x {model}{within}"
 
 
