@@ -119,7 +119,7 @@ def test_a_table_s_source_holds_for_its_plain_values(files):
     assert origins["model.beta"].source == "here"
     assert origins["model.steps"].source == "there"
     assert origins["model.prior.width"].source == "here"
-    assert origins["model.batch_size"].source == "configs/datasets/toy.toml"
+    assert origins["model.batch_size"].source == "datasets/toy.toml"
 
 
 def test_a_preset_s_shared_setting_is_for_the_methods_that_have_it(files):
