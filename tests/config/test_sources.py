@@ -57,7 +57,8 @@ def test_every_default_of_every_component_has_a_source(kind):
         for name, entry in entries(kind).items()
         for key, why in _of_class(entry.cls.Config).items()
     }
-    assert checked and not broken(kind)
+    assert checked
+    assert not broken(kind)
     assert {key: why for key, why in checked.items() if why} == {}
 
 
