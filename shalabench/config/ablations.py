@@ -23,7 +23,7 @@ class Variant(BaseModel):
         published: The condition of the paper's values in records/published.csv; empty for none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")  # `read_toml` names what is unknown
 
     label: str
     set: dict[str, Any] = {}
@@ -42,22 +42,17 @@ class Variant(BaseModel):
         return self.set | scaled | whole
 
 
-class AblationFile(BaseModel):
-    """What a file of ablations/ holds: what is varied, of which method, and the metric shown."""
+class Ablation(BaseModel):
+    """What is varied, of which method, and the metric shown; `name` is that of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
+    name: str = ""
     title: str
     source: str
     model: str
     metric: str
     variants: tuple[Variant, ...]
-
-
-class Ablation(AblationFile):
-    """An ablation with the name of its file."""
-
-    name: str
 
     @property
     def keys(self) -> set[str]:
@@ -80,10 +75,10 @@ def read_ablation(name: str) -> Ablation:
     if name not in ablations():
         raise BenchError(unknown("ablation", name, ablations()))
     mistakes: list[str] = []
-    file = read_toml(FOLDER / f"{name}.toml", AblationFile, mistakes)
+    ablation = read_toml(FOLDER / f"{name}.toml", Ablation, mistakes)
     if mistakes:
         raise ConfigErrors(mistakes)
-    return Ablation(name=name, **dict(file))
+    return ablation.model_copy(update={"name": name})
 
 
 def settings_of(ablation: Ablation, base: dict[str, Any]) -> list[tuple[str, ...]]:

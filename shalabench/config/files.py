@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from shalabench.api import unknown
 
-M = TypeVar("M", bound=BaseModel)
+Value = tuple[str, Any, str]  # dotted key, value, source
+T = TypeVar("T", bound=BaseModel)
 
 
 class Table(BaseModel):
-    """The sections of a settings file, or of one preset in a dataset's file.
+    """The sections of a file; `source` is that of every value without one of its own."""
 
-    Attributes:
-        source: Source of every value without one of its own.
-        model: Settings of every method that has them.
-        models: Settings of one method, by its name.
-        data: Settings of the dataset.
-        train: Settings of the training loop.
-        prior: Settings of the fitted mixture.
-        evaluators: Settings of each evaluator, by its name.
-    """
-
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")  # `read_toml` names what is unknown
 
     source: str = ""
     model: dict[str, Any] = {}
@@ -37,23 +28,18 @@ class Table(BaseModel):
     prior: dict[str, Any] = {}
     evaluators: dict[str, Any] = {}
 
-    def shared(self, known: Container[str]) -> Iterator[tuple[str, Any, str]]:
-        """(dotted key, value, source) of what holds for every method; `known` as for `walk`."""
+    def shared(self, known: Container[str]) -> Iterator[Value]:
+        """What holds for every method that has it; `known` are the dotted keys of settings."""
         for section in ("model", "data", "train", "prior", "evaluators"):
-            yield from walk(section, getattr(self, section), known, self.source)
+            yield from _walk(section, getattr(self, section), known, self.source)
 
-    def special(self, model: str, known: Container[str]) -> Iterator[tuple[str, Any, str]]:
-        """(dotted key, value, source) of what holds for one method only."""
-        yield from walk("model", self.models.get(model, {}), known, self.source)
+    def special(self, model: str, known: Container[str]) -> Iterator[Value]:
+        """What holds for one method only."""
+        yield from _walk("model", self.models.get(model, {}), known, self.source)
 
 
 class DatasetFile(Table):
-    """A dataset's file: settings for every preset, and settings for single presets.
-
-    Attributes:
-        base: Name of the dataset whose file lies below this one; empty for none.
-        presets: Settings under one preset, by its name.
-    """
+    """A dataset's file: a base below it, settings for every preset, and for single presets."""
 
     base: str = ""
     presets: dict[str, Table] = {}
@@ -65,67 +51,42 @@ class DatasetFile(Table):
         return self
 
 
-def read_toml(file: Path, schema: type[M], mistakes: list[str]) -> M | None:
-    """A TOML file, checked.
-
-    Args:
-        file: Path of the file.
-        schema: What the file may hold.
-        mistakes: Receives one sentence for each mistake.
-
-    Returns:
-        The content without the keys that are wrong at the top level; None where nothing can be
-        read, also where there is no file.
-    """
+def read_toml(file: Path, schema: type[T], mistakes: list[str]) -> T | None:
+    """A TOML file as its schema; None where it is absent, or a mistake leaves nothing to read."""
     if not file.exists():
         return None
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = schema.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except tomllib.TOMLDecodeError as error:
         mistakes.append(f"{file} is no TOML: {error}.")
         return None
-    try:
-        return schema.model_validate(table)
     except ValidationError as error:
         for item in error.errors():
-            *outer, key = item["loc"]
-            where = ".".join(map(str, [file.name, *outer]))
-            if item["type"] == "extra_forbidden":
-                allowed = _inner(schema, outer).model_fields
-                mistakes.append(unknown(f"section of {where}", key, allowed))
-            else:
-                mistakes.append(f"'{key}' of {where}: {item['msg'].lower()}.")
-        wrong = {item["loc"][0] for item in error.errors()}
-    try:
-        return schema.model_validate({k: v for k, v in table.items() if k not in wrong})
-    except ValidationError:  # a key is missing; that was reported above
+            key = ".".join(map(str, item["loc"]))
+            mistakes.append(f"'{key}' of {file.name}: {item['msg'].lower()}.")
         return None
+    mistakes += _strangers(content, file.name)
+    return content
 
 
-def _inner(schema: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
-    """The schema of the table at a path, such as ("presets", "quick")."""
-    for name in path:
-        field = schema.model_fields.get(name)
-        parts = get_args(field.annotation) if field else ()
-        schema = next(
-            (p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), schema
-        )
-    return schema
+def _strangers(content: BaseModel, where: str) -> Iterator[str]:
+    """One sentence for each key that no schema has."""
+    for key in content.model_extra or ():
+        yield unknown(f"section of {where}", key, type(content).model_fields)
+    for name, value in content:
+        tables = dict(enumerate(value)) if isinstance(value, tuple) else value
+        for key, part in tables.items() if isinstance(tables, dict) else ():
+            if isinstance(part, BaseModel):
+                yield from _strangers(part, f"{where}, {name}.{key}")
 
 
-def walk(
-    prefix: str, table: Mapping[str, Any], known: Container[str], source: str = ""
-) -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, value, source) of a nested table.
+def _walk(
+    prefix: str, table: Mapping[str, Any], known: Container[str], source: str
+) -> Iterator[Value]:
+    """The values of a nested table.
 
     A value is `{ value = ..., source = ... }`, or plain with the source of the nearest table that
     has one. Where "source" is itself a setting, as a dataset's may be, it is no table's source.
-
-    Args:
-        prefix: Dotted key of the table.
-        table: As read from TOML.
-        known: Dotted keys of the settings.
-        source: That of the tables around this one.
     """
     cited = isinstance(table.get("source"), str) and f"{prefix}.source" not in known
     source = table["source"] if cited else source
@@ -134,6 +95,6 @@ def walk(
         if isinstance(value, Mapping) and set(value) <= {"value", "source"} and "value" in value:
             yield name, value["value"], value.get("source", source)
         elif isinstance(value, Mapping):
-            yield from walk(name, value, known, source)
+            yield from _walk(name, value, known, source)
         elif not (cited and key == "source"):
             yield name, value, source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -135,13 +135,12 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     """
     mistakes: list[str] = []
     classes = _classes(model, dataset, preset, mistakes)
-    defaults = _defaults(classes)
     layers = [
-        *_file_entries(model, dataset, preset, defaults, mistakes),
+        *_file_entries(model, dataset, preset, _defaults(classes), mistakes),
         *_overrides(overrides, mistakes),
     ]
     hidden = {"model", "data"} - classes.keys()
-    built, origins = _lay(classes, layers, hidden, f", for {model}", mistakes)
+    built, origins = _lay(classes, layers, mistakes, whom=f", for {model}", hidden=hidden)
     if mistakes:
         raise ConfigErrors(mistakes)
     sections = [built.pop(name) for name in ("model", "data", "train", "prior")]
@@ -164,7 +163,7 @@ def resolve_data(dataset: str, overrides: Sequence[str]) -> Settings:
         for key, value, source in table.shared(known)
         if key.startswith("data.")
     ]
-    built, _ = _lay(classes, [*layers, *_overrides(overrides, mistakes)], (), "", mistakes)
+    built, _ = _lay(classes, [*layers, *_overrides(overrides, mistakes)], mistakes)
     if mistakes:
         raise ConfigErrors(mistakes)
     return built["data"]
@@ -200,18 +199,19 @@ def _defaults(classes: Mapping[str, type[Settings]]) -> dict[str, Origin]:
 def _lay(
     classes: Mapping[str, type[Settings]],
     layers: Iterable[Entry],
-    hidden: Iterable[str],
-    whom: str,
     mistakes: list[str],
+    *,
+    whom: str = "",
+    hidden: Container[str] = (),
 ) -> tuple[dict[str, Any], dict[str, Origin]]:
     """Settings of each section, and the origin of every value.
 
     Args:
         classes: Of each section.
         layers: Values, the weakest first.
-        hidden: Sections whose settings cannot be checked.
-        whom: End of a message on an unknown setting.
         mistakes: Receives one sentence for each mistake.
+        whom: End of a message on an unknown setting.
+        hidden: Sections whose settings cannot be checked.
     """
     origins = _defaults(classes)
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
@@ -230,14 +230,22 @@ def _lay(
 
 
 def _file_entries(
-    model: str,
-    dataset: str,
-    preset: str,
-    known: Mapping[str, Origin],
-    mistakes: list[str],
+    model: str, dataset: str, preset: str, known: Container[str], mistakes: list[str]
 ) -> Iterator[Entry]:
     """The values that files give one model, the weakest first."""
-    for table, file, layer, special in _tables(model, dataset, preset, mistakes):
+    file, layer = f"presets/{preset}.toml", f"dataset {dataset}"
+    files, within = _dataset_files(dataset, mistakes), f", preset {preset}"
+    table = read_toml(CONFIGS / file, Table, mistakes)
+    tables = [(table, file, f"preset {preset}", f"preset {preset}")] if table else []
+    tables += [(table, file, layer, f"{layer} x {model}") for table, file in files]
+    tables += [
+        (table.presets[preset], file, f"{layer}{within}", f"{layer} x {model}{within}")
+        for table, file in files
+        if preset in table.presets
+    ]
+    strangers = [(key, file) for table, file in files for key in table.presets.keys() - presets()]
+    mistakes += [f"{unknown('preset', key, presets())} ({file})" for key, file in strangers]
+    for table, file, layer, special in tables:
         for name in table.models:  # a method may be in a file that does not import
             if name not in entries("model") and not broken("model"):
                 mistakes.append(f"{unknown('model', name, entries('model'))} ({file})")
@@ -254,43 +262,19 @@ def _all_methods() -> set[str]:
     return {f"model.{key}" for cls in classes for key, _ in _sources(cls)}
 
 
-def _tables(
-    model: str, dataset: str, preset: str, mistakes: list[str]
-) -> Iterator[tuple[Table, str, str, str]]:
-    """(table, file, layer, layer of what is the model's only), the weakest first."""
-    file, layer = f"presets/{preset}.toml", f"preset {preset}"
-    if table := read_toml(CONFIGS / file, Table, mistakes):
-        yield table, file, layer, layer
-    files = _dataset_files(dataset, mistakes)
-    layer = f"dataset {dataset}"
-    for table, file in files:
-        strangers = [key for key in table.presets if key not in presets()]
-        mistakes += [f"{unknown('preset', key, presets())} ({file})" for key in strangers]
-        yield table, file, layer, f"{layer} x {model}"
-    within = f", preset {preset}"
-    for table, file in files:
-        if part := table.presets.get(preset):
-            yield part, file, f"{layer}{within}", f"{layer} x {model}{within}"
-
-
-def _dataset_files(dataset: str, mistakes: list[str]) -> list[tuple[DatasetFile, str]]:
-    """A dataset's file and those it is based on, the base of all first."""
-    files: list[tuple[DatasetFile, str]] = []
-    names = sorted(file.stem for file in (CONFIGS / "datasets").glob("*.toml"))
-    while dataset:
-        file = f"datasets/{dataset}.toml"
-        if any(file == above for _, above in files):
-            mistakes.append(f"{file} is a base of itself; remove one 'base'.")
-            break
-        table = read_toml(CONFIGS / file, DatasetFile, mistakes)
-        if table is None:
-            break
-        files.insert(0, (table, file))
-        if table.base and table.base not in names:
-            mistakes.append(f"{unknown('base', table.base, names)} ({file})")
-            break
-        dataset = table.base
-    return files
+def _dataset_files(
+    dataset: str, mistakes: list[str], above: tuple[str, ...] = ()
+) -> list[tuple[DatasetFile, str]]:
+    """A dataset's file and its path, after those of its base; `above` are based on it."""
+    file = f"datasets/{dataset}.toml"
+    table = read_toml(CONFIGS / file, DatasetFile, mistakes)
+    if table is None or not table.base:
+        return [(table, file)] if table else []
+    names = {f.stem for f in (CONFIGS / "datasets").glob("*.toml")} - {dataset, *above}
+    if table.base not in names:
+        mistakes.append(f"{unknown('base', table.base, names)} ({file})")
+        return [(table, file)]
+    return [*_dataset_files(table.base, mistakes, (*above, dataset)), (table, file)]
 
 
 def _overrides(texts: Sequence[str], mistakes: list[str]) -> Iterator[Entry]:
@@ -326,17 +310,13 @@ def _sources(
         extra = field.json_schema_extra
         source = extra.get("source", "") if isinstance(extra, dict) else ""
         given = field.get_default(call_default_factory=True)
-        if _is_settings(field.annotation):
+        if isinstance(given, BaseModel):
             inner = given if default is None else getattr(default, name)
             around = source or f"the default of {cls.__name__}"
             yield from _sources(field.annotation, f"{prefix}{name}.", inner, around)
         else:
             differs = default is not None and getattr(default, name) != given
             yield prefix + name, outer if differs else source
-
-
-def _is_settings(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
