@@ -86,7 +86,7 @@ def label_of(ablation: Ablation, variant: Variant) -> str:
 
 def published_of(ablation: Ablation, published: Sequence[Published]) -> list[Published]:
     """The paper's values of the variants."""
-    conditions = {v.printed for v in ablation.variants if v.printed}
+    conditions = {v.published for v in ablation.variants if v.published}
     return [p for p in published if p.method == ablation.model and p.condition in conditions]
 
 

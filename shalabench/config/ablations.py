@@ -1,50 +1,53 @@
-"""Ablations: a method in variants of some of its settings, as configs/ablations names them."""
+"""Ablations: a method in variants of some of its settings, one TOML file an ablation."""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shalabench.api.errors import BenchError, unknown
+from pydantic import BaseModel, ConfigDict
+
+from shalabench.api.errors import BenchError, ConfigErrors, unknown
+from shalabench.config.files import read_toml
 
 FOLDER = Path(__file__).parent / "ablations"
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(BaseModel):
     """One row of an ablation.
 
     Attributes:
         label: Of the row.
         set: Values by dotted key.
         scale: Factors of the values that dataset and preset give, by dotted key.
-        printed: The condition under which the paper's figures are in results/published.csv.
+        published: The condition of the paper's values in records/published.csv; empty for none.
     """
 
+    model_config = ConfigDict(frozen=True, extra="allow")  # `read_toml` names what is unknown
+
     label: str
-    set: dict[str, Any]
-    scale: dict[str, float]
-    printed: str = ""
+    set: dict[str, Any] = {}
+    scale: dict[str, float] = {}
+    published: str = ""
 
     @property
     def name(self) -> str:
-        """As the published figures' rows call it, where there are such."""
-        return self.printed or self.label
+        """The published condition where there is one, else the label."""
+        return self.published or self.label
 
     def values(self, base: dict[str, Any]) -> dict[str, Any]:
-        """The variant's values, of those without it; whole numbers stay whole and above 0."""
+        """The variant's values, given those without it; whole numbers stay whole and above 0."""
         scaled = {key: factor * base[key] for key, factor in self.scale.items()}
         whole = {k: max(1, round(v)) for k, v in scaled.items() if isinstance(base[k], int)}
         return self.set | scaled | whole
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """What is varied, of which method, and the metric that is looked at."""
+class Ablation(BaseModel):
+    """What is varied, of which method, and the metric shown; `name` is that of the file."""
 
-    name: str
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = ""
     title: str
     source: str
     model: str
@@ -58,7 +61,7 @@ class Ablation:
 
 
 def ablations() -> list[str]:
-    """Names of the files in configs/ablations."""
+    """Names of the files in the folder ablations."""
     return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
 
@@ -67,18 +70,21 @@ def read_ablation(name: str) -> Ablation:
 
     Raises:
         BenchError: There is none of that name.
+        ConfigErrors: Its file holds mistakes.
     """
     if name not in ablations():
         raise BenchError(unknown("ablation", name, ablations()))
-    table = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    variants = tuple(Variant(**{"set": {}, "scale": {}, **row}) for row in table.pop("variants"))
-    return Ablation(name=name, variants=variants, **table)
+    mistakes: list[str] = []
+    ablation = read_toml(FOLDER / f"{name}.toml", Ablation, mistakes)
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return ablation.model_copy(update={"name": name})
 
 
 def settings_of(ablation: Ablation, base: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The --set arguments of each variant; those that change nothing are left out.
+    """The --set arguments of each variant, without those that change nothing.
 
-    So the variant that dataset and preset have anyway is their own run, and not trained again.
+    A variant equal to what dataset and preset give is thus their run, and is not trained again.
 
     Args:
         ablation: With variants.

@@ -56,15 +56,14 @@ def plan(
             mistakes.append(unknown("evaluator", name, entries("evaluator")))
     resolved = {}
     for name in names:
-        own = _for_model(name, names, overrides)
         try:
-            resolved[name] = resolve(name, dataset, preset, own)
+            resolved[name] = resolve(name, dataset, preset, _for_model(name, overrides))
         except ConfigErrors as error:
             mistakes += error.messages
     if mistakes:
         raise ConfigErrors(dict.fromkeys(mistakes))
     return [
-        Run(name, dataset, preset, seed, resolved[name], _for_model(name, names, overrides))
+        Run(name, dataset, preset, seed, resolved[name], _for_model(name, overrides))
         for seed in seeds
         for name in names
     ]
@@ -96,13 +95,11 @@ def _strangers(names: Sequence[str], overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def _for_model(name: str, names: Sequence[str], overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides for one model: `models.NAME.key=value` is for that model alone."""
-    own = []
-    for text in overrides:
-        target = next((n for n in names if text.startswith(f"models.{n}.")), None)
-        if not text.startswith("models."):
-            own.append(text)
-        elif target == name:
-            own.append("model." + text.removeprefix(f"models.{name}."))
-    return tuple(own)
+def _for_model(name: str, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides for one model: `models.NAME.key=value` is for that model only."""
+    special = f"models.{name}."
+    return tuple(
+        text.replace(special, "model.", 1) if text.startswith(special) else text
+        for text in overrides
+        if text.startswith(special) or not text.startswith("models.")
+    )

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from shalabench.api import BenchError, ConfigErrors, Settings, setting, unknown
 from shalabench.api.registry import broken, entries, find
+from shalabench.config.files import DatasetFile, Table, read_toml
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
-_SECTIONS = ("model", "models", "data", "train", "prior", "evaluators")
-_HIDDEN = ("model", "data")  # sections whose settings are unknown where the name is
+Entry = tuple[str, Any, "Origin"]  # dotted key, value, where it comes from
 
 
 class TrainSettings(Settings):
@@ -26,19 +26,23 @@ class TrainSettings(Settings):
         "auto",
         "Arithmetic of training: bf16 where the device computes in it, else float32; a record "
         "holds which. Evaluation is in float32.",
-        "ours: 1.75 times faster on a CPU that has bf16 (reproduction/engine.md), 6 to 35 times "
-        "slower on one that emulates it",
+        "our choice: 1.75 times faster on a CPU that has bf16, 6 to 35 times slower on one that "
+        "emulates it (reproduction/engine.md#precision)",
     )
-    channels_last: bool = setting(True, "Memory order of images.", "ours: faster, same numbers")
-    compile: bool = setting(False, "Compile the networks (--compile).", "ours")
-    log_every: int = setting(50, "Updates between two readings of the losses.", "ours", ge=1)
+    channels_last: bool = setting(
+        True,
+        "Memory order of images.",
+        "our choice: faster, same numbers (reproduction/engine.md#training-loop)",
+    )
+    compile: bool = setting(False, "Compile the networks (--compile).", "our choice")
+    log_every: int = setting(50, "Updates between two readings of the losses.", "our choice", ge=1)
 
 
 class PriorSettings(Settings):
-    """Whether a fitted Gaussian mixture stands in for a method's own prior in joint samples."""
+    """Whether a fitted Gaussian mixture replaces a method's prior in joint samples."""
 
     kind: Literal["own", "gmm"] = setting(
-        "own", "The method's prior, or a mixture fitted to its encodings (a floor).", "ours"
+        "own", "The method's prior, or a mixture fitted to its encodings (a floor).", "our choice"
     )
     components: int = setting(
         10, "Gaussians of the mixture.", "pythae's and MultiVae's sampler", ge=1
@@ -46,7 +50,7 @@ class PriorSettings(Settings):
     covariance: Literal["full", "diag"] = setting(
         "full", "Of each Gaussian.", "pythae's and MultiVae's sampler"
     )
-    tuples: int = setting(20_000, "Training tuples that it is fitted to.", "ours", ge=100)
+    tuples: int = setting(20_000, "Training tuples that it is fitted to.", "our choice", ge=100)
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,18 @@ class Origin:
 
     Attributes:
         layer: The layer that set it: "class default", "preset quick", "--set", ...
-        source: Why it is so: a section of a paper or of the recipes, or a stated choice.
+        source: Why it is so: a page of docs/reproduction, a paper, or "our choice" with a reason.
+        file: The settings file that holds it; empty where there is none.
     """
 
     layer: str
     source: str
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        """What a user edits to change the value."""
+        return self.file or self.layer
 
 
 @dataclass(frozen=True)
@@ -85,16 +96,16 @@ class Resolved:
     def values(self) -> dict[str, Any]:
         """Every value by dotted key."""
         parts = {"model": self.model, "data": self.data, "train": self.train, "prior": self.prior}
-        parts |= {f"evaluators.{name}": own for name, own in self.evaluators.items()}
+        parts |= {f"evaluators.{name}": part for name, part in self.evaluators.items()}
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
         return dict(_leaves(nested))
 
     def choices(self) -> dict[str, Any]:
         """Settings of evaluators that no record holds, such as a file's path, by dotted key."""
         return {
-            f"evaluators.{name}.{key}": getattr(own, key)
-            for name, own in self.evaluators.items()
-            for key, field in type(own).model_fields.items()
+            f"evaluators.{name}.{key}": getattr(part, key)
+            for name, part in self.evaluators.items()
+            for key, field in type(part).model_fields.items()
             if field.exclude
         }
 
@@ -116,7 +127,7 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     Args:
         model: Registered name.
         dataset: Registered name.
-        preset: Name of a file in configs/presets.
+        preset: Name of a file in presets/.
         overrides: "key=value" each, with the value in TOML, or a bare word.
 
     Raises:
@@ -124,28 +135,16 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     """
     mistakes: list[str] = []
     classes = _classes(model, dataset, preset, mistakes)
-    known = {name: [f"{name}.{key}" for key, _ in _sources(cls)] for name, cls in classes.items()}
-    values: dict[str, dict[str, Any]] = {name: {} for name in classes}
-    origins = {
-        f"{name}.{key}": Origin(DEFAULT, source)
-        for name, cls in classes.items()
-        for key, source in _sources(cls)
-    }
-    for key, value, origin in _entries(model, dataset, preset, overrides, origins, mistakes):
-        part = next((name for name in classes if key.startswith(name + ".")), None)
-        if key in origins:
-            _put(values[part], key.removeprefix(f"{part}."), value)
-            origins[key] = origin
-        elif part or key.split(".")[0] not in _HIDDEN:
-            allowed = known[part] if part else [k for keys in known.values() for k in keys]
-            mistakes.append(f"{unknown('setting', key, allowed)} ({origin.layer}, for {model})")
-    built = {
-        name: _build(name, cls, values[name], origins, mistakes) for name, cls in classes.items()
-    }
+    layers = [
+        *_file_entries(model, dataset, preset, _defaults(classes), mistakes),
+        *_overrides(overrides, mistakes),
+    ]
+    hidden = {"model", "data"} - classes.keys()
+    built, origins = _lay(classes, layers, mistakes, whom=f", for {model}", hidden=hidden)
     if mistakes:
         raise ConfigErrors(mistakes)
-    evaluators = {n.removeprefix("evaluators."): s for n, s in built.items() if "evaluators." in n}
-    sections = (built[name] for name in ("model", "data", "train", "prior"))
+    sections = [built.pop(name) for name in ("model", "data", "train", "prior")]
+    evaluators = {name.removeprefix("evaluators."): part for name, part in built.items()}
     return Resolved(*sections, evaluators, origins)
 
 
@@ -156,27 +155,24 @@ def resolve_data(dataset: str, overrides: Sequence[str]) -> Settings:
         ConfigErrors: All mistakes together.
     """
     mistakes: list[str] = []
-    cls = find("dataset", dataset).cls.Config
-    origins = {f"data.{key}": Origin(DEFAULT, source) for key, source in _sources(cls)}
-    file = CONFIGS / "datasets" / f"{dataset}.toml"
-    table = _read(file, mistakes).get("data", {}) if file.exists() else {}
-    found = [(key, value) for key, value, _ in _walk("data", table, origins)]
-    found += [(key, value) for key, value, _ in _overrides(overrides, mistakes)]
-    values: dict[str, Any] = {}
-    for key, value in found:
-        if key in origins:
-            _put(values, key.removeprefix("data."), value)
-        else:
-            mistakes.append(unknown("setting", key, origins))
-    built = _build("data", cls, values, origins, mistakes)
+    classes = {"data": find("dataset", dataset).cls.Config}
+    known = _defaults(classes)
+    layers = [
+        (key, value, Origin(f"dataset {dataset}", source or file, file))
+        for table, file in _dataset_files(dataset, mistakes)
+        for key, value, source in table.shared(known)
+        if key.startswith("data.")
+    ]
+    built, _ = _lay(classes, [*layers, *_overrides(overrides, mistakes)], mistakes)
     if mistakes:
         raise ConfigErrors(mistakes)
-    return built
+    return built["data"]
 
 
 def _classes(
     model: str, dataset: str, preset: str, mistakes: list[str]
 ) -> dict[str, type[Settings]]:
+    """The settings class of each section; a section whose name is unknown has none."""
     classes: dict[str, type[Settings]] = {}
     for kind, section, name in (("model", "model", model), ("dataset", "data", dataset)):
         try:
@@ -191,25 +187,73 @@ def _classes(
     return classes
 
 
-def _entries(
-    model: str,
-    dataset: str,
-    preset: str,
-    overrides: Sequence[str],
-    known: Container[str],
+def _defaults(classes: Mapping[str, type[Settings]]) -> dict[str, Origin]:
+    """The origin of every default, by dotted key."""
+    return {
+        f"{name}.{key}": Origin(DEFAULT, source)
+        for name, cls in classes.items()
+        for key, source in _sources(cls)
+    }
+
+
+def _lay(
+    classes: Mapping[str, type[Settings]],
+    layers: Iterable[Entry],
     mistakes: list[str],
-) -> Iterator[tuple[str, Any, Origin]]:
-    """(dotted key, value, origin) of every layer for one model, the weakest first."""
-    for table, file, shared, own in _layers(model, dataset, preset, mistakes):
-        methods = table.get("models", {})
-        _check_methods(methods, file, mistakes)
-        general = {key: value for key, value in table.items() if key != "models"}
-        for key, value, source in _walk("", general, known):
-            if key in known or key not in _all_methods():  # what only others have is not for this
-                yield key, value, Origin(shared, source or file)
-        for key, value, source in _walk("model", methods.get(model, {}), known):
-            yield key, value, Origin(own, source or file)
-    yield from _overrides(overrides, mistakes)
+    *,
+    whom: str = "",
+    hidden: Container[str] = (),
+) -> tuple[dict[str, Any], dict[str, Origin]]:
+    """Settings of each section, and the origin of every value.
+
+    Args:
+        classes: Of each section.
+        layers: Values, the weakest first.
+        mistakes: Receives one sentence for each mistake.
+        whom: End of a message on an unknown setting.
+        hidden: Sections whose settings cannot be checked.
+    """
+    origins = _defaults(classes)
+    values: dict[str, dict[str, Any]] = {name: {} for name in classes}
+    for key, value, origin in layers:
+        part = next((name for name in classes if key.startswith(name + ".")), None)
+        if key in origins:
+            _put(values[part], key.removeprefix(f"{part}."), value)
+            origins[key] = origin
+        elif part or key.split(".")[0] not in hidden:
+            allowed = [k for k in origins if not part or k.startswith(f"{part}.")]
+            mistakes.append(f"{unknown('setting', key, allowed)} ({origin.place}{whom})")
+    built = {
+        name: _build(name, cls, values[name], origins, mistakes) for name, cls in classes.items()
+    }
+    return built, origins
+
+
+def _file_entries(
+    model: str, dataset: str, preset: str, known: Container[str], mistakes: list[str]
+) -> Iterator[Entry]:
+    """The values that files give one model, the weakest first."""
+    file, layer = f"presets/{preset}.toml", f"dataset {dataset}"
+    files, within = _dataset_files(dataset, mistakes), f", preset {preset}"
+    table = read_toml(CONFIGS / file, Table, mistakes)
+    tables = [(table, file, f"preset {preset}", f"preset {preset}")] if table else []
+    tables += [(table, file, layer, f"{layer} x {model}") for table, file in files]
+    tables += [
+        (table.presets[preset], file, f"{layer}{within}", f"{layer} x {model}{within}")
+        for table, file in files
+        if preset in table.presets
+    ]
+    strangers = [(key, file) for table, file in files for key in table.presets.keys() - presets()]
+    mistakes += [f"{unknown('preset', key, presets())} ({file})" for key, file in strangers]
+    for table, file, layer, special in tables:
+        for name in table.models:  # a method may be in a file that does not import
+            if name not in entries("model") and not broken("model"):
+                mistakes.append(f"{unknown('model', name, entries('model'))} ({file})")
+        for key, value, source in table.shared(known):
+            if key in known or key not in _all_methods():  # other methods may have it
+                yield key, value, Origin(layer, source or file, file)
+        for key, value, source in table.special(model, known):
+            yield key, value, Origin(special, source or file, file)
 
 
 def _all_methods() -> set[str]:
@@ -218,23 +262,22 @@ def _all_methods() -> set[str]:
     return {f"model.{key}" for cls in classes for key, _ in _sources(cls)}
 
 
-def _layers(
-    model: str, dataset: str, preset: str, mistakes: list[str]
-) -> Iterator[tuple[dict[str, Any], str, str, str]]:
-    """(table, file, name of the layer, name for what is the model's alone), the weakest first."""
-    file, name = f"presets/{preset}.toml", f"preset {preset}"
-    yield _read(CONFIGS / "presets" / f"{preset}.toml", mistakes), file, name, name
-    file, name = f"datasets/{dataset}.toml", f"dataset {dataset}"
-    table = _read(CONFIGS / "datasets" / f"{dataset}.toml", mistakes)
-    special = table.pop("presets", {})
-    strangers = [key for key in special if key not in presets()]
-    mistakes += [f"{unknown('preset', key, presets())} ({file})" for key in strangers]
-    yield table, file, name, f"{name} x {model}"
-    within = f", preset {preset}"
-    yield special.get(preset, {}), file, f"{name}{within}", f"{name} x {model}{within}"
+def _dataset_files(
+    dataset: str, mistakes: list[str], above: tuple[str, ...] = ()
+) -> list[tuple[DatasetFile, str]]:
+    """A dataset's file and its path, after those of its base; `above` are based on it."""
+    file = f"datasets/{dataset}.toml"
+    table = read_toml(CONFIGS / file, DatasetFile, mistakes)
+    if table is None or not table.base:
+        return [(table, file)] if table else []
+    names = {f.stem for f in (CONFIGS / "datasets").glob("*.toml")} - {dataset, *above}
+    if table.base not in names:
+        mistakes.append(f"{unknown('base', table.base, names)} ({file})")
+        return [(table, file)]
+    return [*_dataset_files(table.base, mistakes, (*above, dataset)), (table, file)]
 
 
-def _overrides(texts: Sequence[str], mistakes: list[str]) -> Iterator[tuple[str, Any, Origin]]:
+def _overrides(texts: Sequence[str], mistakes: list[str]) -> Iterator[Entry]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or "." not in key:
@@ -245,52 +288,11 @@ def _overrides(texts: Sequence[str], mistakes: list[str]) -> Iterator[tuple[str,
         yield key.strip(), _parse(value), Origin("--set", "the command line")
 
 
-def _check_methods(names: Iterable[str], file: str, mistakes: list[str]) -> None:
-    """Complain of settings for a method that is neither registered nor perhaps in a broken file."""
-    for name in names:
-        if name not in entries("model") and not broken("model"):
-            mistakes.append(f"{unknown('model', name, entries('model'))} ({file})")
-
-
-def _read(file: Path, mistakes: list[str]) -> dict[str, Any]:
-    """The sections of a settings file; none where there is no file."""
-    if not file.exists():
-        return {}
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        mistakes.append(f"{file} is no TOML: {error}.")
-        return {}
-    for section in set(table) - {*_SECTIONS, "presets"}:
-        mistakes.append(unknown(f"section of {file.name}", section, (*_SECTIONS, "presets")))
-    return {k: v for k, v in table.items() if k in (*_SECTIONS, "presets")}
-
-
 def _parse(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _walk(
-    prefix: str, table: Mapping[str, Any], known: Container[str], source: str = ""
-) -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, value, source) of a nested table.
-
-    A value is `{ value = ..., source = ... }`, or plain with the source of the nearest table that
-    has one. Where "source" is itself a setting, as a dataset's may be, it is no table's source.
-    """
-    told = isinstance(table.get("source"), str) and f"{prefix}.source" not in known
-    source = table["source"] if told else source
-    for key, value in table.items():
-        name = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, Mapping) and set(value) <= {"value", "source"} and "value" in value:
-            yield name, value["value"], value.get("source", source)
-        elif isinstance(value, Mapping):
-            yield from _walk(name, value, known, source)
-        elif not (told and key == "source"):
-            yield name, value, source
 
 
 def _sources(
@@ -308,17 +310,13 @@ def _sources(
         extra = field.json_schema_extra
         source = extra.get("source", "") if isinstance(extra, dict) else ""
         given = field.get_default(call_default_factory=True)
-        if _is_settings(field.annotation):
+        if isinstance(given, BaseModel):
             inner = given if default is None else getattr(default, name)
             around = source or f"the default of {cls.__name__}"
             yield from _sources(field.annotation, f"{prefix}{name}.", inner, around)
         else:
             differs = default is not None and getattr(default, name) != given
             yield prefix + name, outer if differs else source
-
-
-def _is_settings(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
@@ -350,8 +348,8 @@ def _build(
         for item in error.errors():
             key = ".".join(map(str, (name, *item["loc"])))
             given = f" is {item['input']!r}" if item["loc"] else ""
-            layer = f" ({origins[key].layer})" if key in origins else ""
-            mistakes.append(f"{key}{given}: {item['msg'].lower()}{layer}.")
+            place = f" ({origins[key].place})" if key in origins else ""
+            mistakes.append(f"{key}{given}: {item['msg'].lower()}{place}.")
         return None
 
 

@@ -8,6 +8,7 @@ from helpers.records import write_run
 
 import bench
 from shalabench.analysis.tables import make_tables
+from shalabench.api import ConfigErrors
 from shalabench.config.ablations import ablations, read_ablation
 from shalabench.config.plan import plan, plan_ablation
 from shalabench.records.published import read_published
@@ -42,13 +43,13 @@ def test_a_scaled_variant_scales_what_dataset_and_preset_say():
     assert widths == [141, 100, 71, 50]
 
 
-def test_every_printed_condition_of_the_paper_s_ablations_is_published():
+def test_every_condition_of_the_paper_s_ablations_is_published():
     conditions = {p.condition for p in read_published() if p.method == "shala"}
     for name in ("table5", "table6"):
-        assert {v.printed for v in read_ablation(name).variants} <= conditions
+        assert {v.published for v in read_ablation(name).variants} <= conditions
 
 
-def test_the_table_has_a_row_a_variant_in_their_order_beside_what_is_printed(tmp_path):
+def test_the_table_has_a_row_a_variant_in_their_order_beside_what_is_published(tmp_path):
     for width, joint in ((100, 0.5), (141, 0.6), (50, 0.3)):
         changed = [] if width == 100 else [f"{WIDTH}={width}"]
         settings = {WIDTH: width}
@@ -68,8 +69,8 @@ def test_the_table_has_a_row_a_variant_in_their_order_beside_what_is_printed(tmp
     ]
     assert any(note.startswith("not run:") for note in table.notes)
     (table,) = make_tables([Store(tmp_path)], "fid", ablation=ablation, dataset="polymnist")
-    printed = [row.published["fid/inception-v3-compat/joint"] for row in table.rows]
-    assert printed == ["45.24", "47.30", "50.24", "56.44"]
+    published = [row.published["fid/inception-v3-compat/joint"] for row in table.rows]
+    assert published == ["45.24", "47.30", "50.24", "56.44"]
 
 
 def test_variants_under_another_setting_are_rows_of_their_own(tmp_path):
@@ -103,6 +104,17 @@ def test_of_runs_that_differ_in_what_nobody_overrode_those_with_the_most_variant
     assert shown == [("shala (2x parameters)", 0.5), ("shala (1x parameters)", 0.5)]
 
 
+def test_a_mistake_in_an_ablation_s_file_is_reported_with_its_key(tmp_path, monkeypatch):
+    monkeypatch.setattr("shalabench.config.ablations.FOLDER", tmp_path)
+    about = "title = 't'\nsource = 's'\nmodel = 'shala'\nmetric = 'fid'\n"
+    (tmp_path / "a.toml").write_text(about + "[[variants]]\nlabel = 'x'\nscael.beta = 2\n")
+    with pytest.raises(ConfigErrors, match=r"a\.toml, variants\.0 'scael'. Did you mean 'scale'"):
+        read_ablation("a")
+    (tmp_path / "a.toml").write_text(about + "[[variants]]\nscale.beta = 2\n")
+    with pytest.raises(ConfigErrors, match=r"variants\.0\.label"):
+        read_ablation("a")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -116,7 +128,7 @@ def test_of_runs_that_differ_in_what_nobody_overrode_those_with_the_most_variant
         (["run", "--dataset", "toy"], "table5"),
     ],
 )
-def test_mistakes_are_told_in_sentences(arguments, expected):
+def test_mistakes_are_reported(arguments, expected):
     result = CliRunner().invoke(bench.main, arguments)
     assert result.exit_code == 2
     assert expected in result.output

@@ -49,7 +49,7 @@ def test_layers_override_in_the_stated_order(files):
     assert found.origins["model.kl_warmup"].layer == "class default"
 
 
-def test_several_mistakes_are_told_together():
+def test_several_mistakes_are_reported_together():
     result = call(
         *("config", "--models", "shalla,mmvaee", "--dataset", "toy"),
         *("--preset", "smok", "--set", "train.precision=half"),
@@ -64,7 +64,7 @@ def test_several_mistakes_are_told_together():
         assert word in result.output
 
 
-def test_mistakes_of_every_kind_are_told_before_any_is_mended(files):
+def test_mistakes_of_every_kind_are_reported_together(files):
     (files / "presets" / "p.toml").write_text("[modle]\n[models.shalla]\nbeta = 1\n")
     (files / "datasets" / "toy.toml").write_text("[presets.q.model]\n[train]\nlog_evry = 1\n")
     overrides = (
@@ -73,7 +73,7 @@ def test_mistakes_of_every_kind_are_told_before_any_is_mended(files):
     )
     with pytest.raises(ConfigErrors) as caught:
         plan(["shala"], "toy", "p", [0], overrides, ["coherense"])
-    told = "\n".join(caught.value.messages)
+    reported = "\n".join(caught.value.messages)
     for words in (
         "'modle'. Did you mean 'model'?",
         "model 'shalla'. Did you mean 'shala'?",
@@ -88,7 +88,7 @@ def test_mistakes_of_every_kind_are_told_before_any_is_mended(files):
         "'model.'",
         "evaluator 'coherense'. Did you mean 'coherence'?",
     ):
-        assert words in told
+        assert words in reported
     assert len(caught.value.messages) == len(set(caught.value.messages))
 
 
@@ -119,7 +119,57 @@ def test_a_table_s_source_holds_for_its_plain_values(files):
     assert origins["model.beta"].source == "here"
     assert origins["model.steps"].source == "there"
     assert origins["model.prior.width"].source == "here"
-    assert origins["model.batch_size"].source == "configs/datasets/toy.toml"
+    assert origins["model.batch_size"].source == "datasets/toy.toml"
+
+
+def test_a_file_s_source_holds_for_all_that_has_no_other(files):
+    (files / "datasets" / "toy.toml").write_text(
+        "source = 'file'\n[model]\nbatch_size = 5\n[models.shala]\nsource = 'table'\nbeta = 2\n"
+        "[presets.p.models.shala]\nsteps = 3\n"
+    )
+    origins = resolve("shala", "toy", "p", ()).origins
+    assert origins["model.batch_size"].source == "file"
+    assert origins["model.beta"].source == "table"
+    assert origins["model.steps"].source == "file"
+
+
+def test_a_dataset_s_file_lies_over_its_base(files):
+    (files / "datasets" / "cars.toml").write_text(
+        "source = 'base'\n[models.shala]\nbeta = 2\nsteps = 2\nlatent_dim = 2\n"
+        "[presets.p.models.shala]\nlatent_dim = 4\n[data]\ntrain = 50\n"
+    )
+    (files / "datasets" / "toy.toml").write_text(
+        "base = 'cars'\n[models.shala]\nsteps = 3\nlatent_dim = 3\n"
+    )
+    found = resolve("shala", "toy", "p", ())
+    assert (found.model.beta, found.model.steps, found.model.latent_dim) == (2, 3, 4)
+    origins = {key: found.origins[f"model.{key}"] for key in ("beta", "steps")}
+    assert {origin.layer for origin in origins.values()} == {"dataset toy x shala"}
+    assert (origins["beta"].file, origins["beta"].source) == ("datasets/cars.toml", "base")
+    assert (origins["steps"].file, origins["steps"].source) == ("datasets/toy.toml",) * 2
+    assert found.data.train == resolve_data("toy", ()).train == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base = 'tooy'", ("'tooy'", "'toy-views'", "datasets/toy.toml")),
+        ("base = 'toy'", ("'toy'", "datasets/toy.toml")),
+        ("model = 3", ("'model' of toy.toml",)),
+        ("[presets.p.modle]\nbeta = 1", ("'modle'", "Did you mean 'model'?", "toy.toml")),
+        ("[models.shala]\nbetta = 1", ("'model.betta'", "'model.beta'", "datasets/toy.toml")),
+        ("[models.shala]\nbeta = -1", ("model.beta is -1", "datasets/toy.toml")),
+        ("[models.shala", ("toy.toml",)),
+    ],
+)
+def test_a_mistake_in_a_file_is_reported_with_file_key_and_nearest_name(files, text, words):
+    (files / "datasets" / "toy-views.toml").write_text("# About.\n")
+    (files / "datasets" / "toy.toml").write_text(text + "\n")
+    with pytest.raises(ConfigErrors) as caught:
+        resolve("shala", "toy", "p", ())
+    (message,) = caught.value.messages
+    for word in words:
+        assert word in message
 
 
 def test_a_preset_s_shared_setting_is_for_the_methods_that_have_it(files):
@@ -145,15 +195,15 @@ def test_a_default_that_a_method_gives_a_shared_part_is_not_called_the_part_s():
         rate: float = setting(1.0, "Rate.", "torch")
         size: int = setting(1, "Size.", "torch")
 
-    class Own(Settings):
-        told: Part = setting(Part(rate=2.0), "Part.", "the paper")
-        untold: Part = Part(rate=2.0)
+    class Whole(Settings):
+        cited: Part = setting(Part(rate=2.0), "Part.", "the paper")
+        uncited: Part = Part(rate=2.0)
 
-    assert dict(config._sources(Own)) == {
-        "told.rate": "the paper",
-        "told.size": "torch",
-        "untold.rate": "the default of Own",
-        "untold.size": "torch",
+    assert dict(config._sources(Whole)) == {
+        "cited.rate": "the paper",
+        "cited.size": "torch",
+        "uncited.rate": "the default of Whole",
+        "uncited.size": "torch",
     }
 
 
