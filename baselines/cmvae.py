@@ -67,7 +67,7 @@ class CMVAEConfig(Settings):
     )
     steps: int = setting(117_000, "Updates.", f"{_CODE}: 250 epochs of 60,000 at 128", ge=1)
     batch_size: int = setting(128, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3, amsgrad=True)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _CODE)
     diffusion: RefinerConfig = RefinerConfig()
 
 

@@ -47,7 +47,7 @@ from shalabench.nets.stylegan import (
 from shalabench.nets.viewpoints import camera_vector, why_no_views
 
 _CODE = "EG3D code (NVlabs/eg3d; reproduction/eg3d.md)"
-_OPEN = "not in the published code, which has no view synthesis: our choice"
+_OPEN = "our choice: the code has no view synthesis (reproduction/eg3d.md)"
 _ITEMS = 16  # objects rendered at a time when views are generated
 _MAPPED = 10_000  # samples of z for the mean and covariance of w, as in StyleGAN2's projector
 
@@ -86,8 +86,12 @@ class EG3DConfig(Settings):
     distance: float = setting(0.004, "Standard deviation between them, over `box`.", _CODE, gt=0)
     steps: int = setting(781_250, "Updates.", f"{_CODE}: 25 million images", ge=1)
     batch_size: int = setting(32, "Real images an update, one of a tuple.", _CODE, ge=2)
-    optimiser: Optimiser = Optimiser(lr=2.5e-3, betas=(0.0, 0.99))
-    discriminator_optimiser: Optimiser = Optimiser(lr=2e-3, betas=(0.0, 0.99))
+    optimiser: Optimiser = setting(
+        Optimiser(lr=2.5e-3, betas=(0.0, 0.99)), "Of the training.", _CODE
+    )
+    discriminator_optimiser: Optimiser = setting(
+        Optimiser(lr=2e-3, betas=(0.0, 0.99)), "Of the discriminator.", _CODE
+    )
     ema: float = setting(
         0.9978, "Decay of the averaged generator.", f"{_CODE}: half in 10,000 images", ge=0, lt=1
     )

@@ -25,10 +25,8 @@ from shalabench.nets.experts import product_of_all
 from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.shared_latent import SharedLatent
 
-_CODE = (
-    "MultiVae's PolyMNIST benchmark (AgatheSenellart/MultiVae, benchmarking_on_partial_polymnist)"
-)
-_CHOICE = "the published networks are for two modalities: our choice"
+_CODE = "MultiVae's benchmarking_on_partial_polymnist (reproduction/jmvae.md)"
+_CHOICE = "our choice: the paper has two modalities (reproduction/jmvae.md)"
 
 
 class JMVAEConfig(Settings):
@@ -53,7 +51,7 @@ class JMVAEConfig(Settings):
     )
     steps: int = setting(168_000, "Updates.", f"{_CODE}: 800 epochs of 54,000 at 256", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
 
 
 @register_model("jmvae", paper="Suzuki, Nakayama, Matsuo: JMVAE-kl (2016)", version=1)

@@ -14,7 +14,7 @@ from shalabench.nets.backbones import Network
 from shalabench.nets.diffusion import Denoiser, Revise
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
-_CODE = "MLD code (MustaphaBounoua/MLD, experiments/mmnist)"
+_CODE = "MLD code, experiments/mmnist (reproduction/mld.md)"
 
 
 class MLDPriorConfig(LatentDiffusionConfig):
@@ -22,7 +22,7 @@ class MLDPriorConfig(LatentDiffusionConfig):
 
     steps: int = setting(702_000, "Updates.", f"{_CODE}: 3000 epochs of 60,000 at 256", ge=1)
     batch_size: int = setting(256, "Latents an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-4)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-4), "Of the training.", _CODE)
     ema: float = setting(0.999, "Decay of the averaged weights; 0 for none.", _CODE, ge=0, lt=1)
     width: int = setting(1536, "Units of the denoiser's layers.", f"{_CODE}: init_dim", ge=8)
     sampling_steps: int = setting(250, "Steps of the reverse process.", f"{_CODE}: N_step", ge=1)
@@ -38,13 +38,13 @@ class MLDPriorConfig(LatentDiffusionConfig):
 class MLDConfig(Settings):
     """Settings of both stages; the defaults are those of the published PolyMNIST experiment."""
 
-    network: Network = Network(family="conv")
+    network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
     latent_dim: int = setting(160, "D, size of each modality's latent.", _CODE, ge=1)
     steps: int = setting(
         140_400, "Updates of the autoencoders.", f"{_CODE}: 300 epochs of 60,000 at 128", ge=1
     )
     batch_size: int = setting(128, "Tuples an update of the autoencoders.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
     prior: MLDPriorConfig = MLDPriorConfig()
 
 

@@ -20,33 +20,33 @@ from shalabench.nets.experts import (
 from shalabench.nets.posteriors import draw
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
-_CODE = "MoPoE code, --method jsd, job_polymnist (reproduction/mopoe.md, mmjsd.md)"
+_CODE = "MoPoE code, --method jsd, job_polymnist (reproduction/mmjsd.md)"
 
 
 class MMJSDConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
-    network: Network = Network(family="conv")
+    network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
     beta: float = setting(2.5, "Factor of the divergence.", _CODE, ge=0)
     mixture: Literal["posteriors", "with-prior"] = setting(
         "posteriors",
         "Whether N(0, I) is a component of the mixture that is decoded in training.",
-        "the paper and its code; 'with-prior' gave PolyMNIST's published values (trap 9)",
+        "the paper and its code (reproduction/mmjsd.md); 'with-prior': pitfalls, trap 9",
     )
     components: Literal["random", "slices"] = setting(
         "random",
         "Component of an item's sample: random, or by the item's position in the batch.",
-        "the paper's mixture; 'slices' is the code's",
+        "the paper; 'slices' is the code's (reproduction/mmjsd.md)",
     )
     several: Literal["mixture", "geometric"] = setting(
         "mixture",
         "Posterior of several given modalities: mixture, or geometric mean with N(0, I).",
-        "mmJSD and MoPoE code; 'geometric' is MVTCAE's code",
+        "mmJSD and MoPoE code; 'geometric' is MVTCAE's code (reproduction/mmjsd.md)",
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=5e-4)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
 
 
 @register_model("mmjsd", paper="Sutter, Daunhawer, Vogt: mmJSD (NeurIPS 2020)", version=1)

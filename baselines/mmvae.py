@@ -16,7 +16,7 @@ from shalabench.nets.posteriors import LaplaceHead, NormalHead, softmax_scale
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "MMVAE code (reproduction/mmvae.md)"
-_PLUS = "MMVAE+ code, whose comparison gave the published row (reproduction/polymnist.md, mmvae.md)"
+_PLUS = "MMVAE+ code, whose comparison gave the published row (reproduction/mmvae.md)"
 
 
 class MMVAEConfig(Settings):
@@ -43,7 +43,7 @@ class MMVAEConfig(Settings):
     beta: float = setting(1.0, "Factor of the divergence.", "Shi et al. 2019: the bound", ge=0)
     steps: int = setting(117_000, "Updates.", f"{_PLUS}: 250 epochs of 468", ge=1)
     batch_size: int = setting(128, "Tuples an update.", _PLUS, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3, amsgrad=True)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _PLUS)
 
 
 @register_model("mmvae", paper="Shi, Siddharth, Paige, Torr: MMVAE (NeurIPS 2019)", version=1)

@@ -31,7 +31,7 @@ from shalabench.nets.likelihoods import log_likelihood, view_of
 from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.private import draw_experts
 
-_CODE = "MMVM code (thomassutter/mmvmvae, ModelConfig.py, mv_mixedprior_vae.py)"
+_CODE = "MMVM code, ModelConfig.py, mv_mixedprior_vae.py (reproduction/mmvm.md)"
 _END = 1e-10  # Last value of the annealed weight; the code's guard against log 0.
 
 
@@ -55,7 +55,7 @@ class MMVMConfig(Settings):
     )
     steps: int = setting(234_000, "Updates.", f"{_CODE}: 500 epochs of 60,000 at 128", ge=1)
     batch_size: int = setting(128, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=5e-4)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
 
 
 @register_model("mmvm", paper="Sutter et al.: Unity by Diversity (NeurIPS 2024)", version=1)

@@ -27,17 +27,17 @@ _MOST = 10  # Modalities: 1,023 subsets.
 class MoPoEConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
-    network: Network = Network(family="conv")
+    network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
     beta: float = setting(2.5, "Factor of the divergence.", _CODE, ge=0)
     components: Literal["random", "slices"] = setting(
         "random",
         "Subset of an item's sample: random, or by the item's position in the batch.",
-        "the paper's mixture, eq. 5; 'slices' is the code's (trap 14)",
+        "the paper, eq. 5; 'slices' is the code's (reproduction/mopoe.md)",
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=5e-4)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
 
 
 @register_model("mopoe", paper="Sutter, Daunhawer, Vogt: MoPoE (ICLR 2021)", version=1)

@@ -19,7 +19,7 @@ _CODE = "MoPoE code, --method poe, job_polymnist (reproduction/mvae.md)"
 class MVAEConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
-    network: Network = Network(family="conv")
+    network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
     beta: float = setting(2.5, "Factor of the divergences.", _CODE, ge=0)
     warmup: float = setting(
@@ -41,7 +41,7 @@ class MVAEConfig(Settings):
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=5e-4)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
 
 
 @register_model("mvae", paper="Wu, Goodman: MVAE (NeurIPS 2018)", version=1)

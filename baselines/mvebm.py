@@ -31,7 +31,7 @@ from shalabench.nets.precision import widen
 from shalabench.nets.private import PrivateLatents
 
 _CHOICE = "not published: our choice (reproduction/mvebm.md)"
-_BACKBONE = "as MMVAE+, whose networks it uses (reproduction/mmvae-plus.md, mvebm.md)"
+_BACKBONE = "as MMVAE+, whose networks it takes (reproduction/mvebm.md)"
 
 
 class MVEBMConfig(Settings):
@@ -62,8 +62,10 @@ class MVEBMConfig(Settings):
     step_size: float = setting(0.4, "s, the standard deviation of a step's noise.", _CHOICE, gt=0)
     steps: int = setting(117_000, "Updates.", _BACKBONE, ge=1)
     batch_size: int = setting(128, "Tuples an update, and chains.", _BACKBONE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3, amsgrad=True)
-    energy_optimiser: Optimiser = Optimiser(lr=1e-4)
+    optimiser: Optimiser = setting(
+        Optimiser(lr=1e-3, amsgrad=True), "Of all but the energy.", _BACKBONE
+    )
+    energy_optimiser: Optimiser = setting(Optimiser(lr=1e-4), "Of the energy.", _CHOICE)
 
 
 class Energy(nn.Module):

@@ -17,7 +17,7 @@ _CODE = "MVTCAE code, main_mmnist.py (reproduction/mvtcae.md)"
 class MVTCAEConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
-    network: Network = Network(family="conv")
+    network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
     latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
     beta: float = setting(2.5, "Factor of the divergences.", _CODE, ge=0)
     ratio: float = setting(
@@ -29,7 +29,7 @@ class MVTCAEConfig(Settings):
     )
     steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
 
 
 @register_model("mvtcae", paper="Hwang, Kim, Hong, Lee: MVTCAE (NeurIPS 2021)", version=1)

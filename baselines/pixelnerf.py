@@ -81,9 +81,11 @@ class PixelNeRFConfig(Settings):
         ge=0,
         le=1,
     )
-    steps: int = setting(400_000, "Updates.", "the paper's appendix B, from memory", ge=1)
+    steps: int = setting(
+        400_000, "Updates.", "pixelNeRF, appendix B, from memory (reproduction/pixelnerf.md)", ge=1
+    )
     batch_size: int = setting(4, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-4)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-4), "Of the training.", _CODE)
 
 
 class Pyramid(nn.Module):

@@ -35,7 +35,7 @@ from shalabench.nets.viewpoints import why_no_views
 
 _PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (reproduction/renderdiffusion.md)"
 _PAPER = "the paper (reproduction/renderdiffusion.md)"
-_OPEN = "not given: our choice"
+_OPEN = "our choice: not given (reproduction/renderdiffusion.md)"
 _OBJECTS = 16  # objects rendered at a time: the samples of one object's rays take megabytes
 _WHITE = 0.99  # a pixel is background if its darkest channel is brighter
 
@@ -57,12 +57,16 @@ class RenderDiffusionConfig(Settings):
         "Give the U-Net a vector of the whole noisy view too, from a separate encoder.",
         "our choice: without it the planes had no colour after 900 updates",
     )
-    network: EncoderNetwork = EncoderNetwork(
-        family="conv", activation="silu", initialisation="kaiming"
+    network: EncoderNetwork = setting(
+        EncoderNetwork(family="conv", activation="silu", initialisation="kaiming"),
+        "Encoder of a whole view.",
+        "our choice: a small encoder (reproduction/renderdiffusion.md)",
     )
     plane_width: int = setting(32, "Channels of each of the three planes.", _OPEN, ge=1)
     hidden: int = setting(64, "Units of the decoder's layer.", _OPEN, ge=1)
-    half: float = setting(0.5, "Half the edge of the rendered cube.", "cars fit into it", gt=0)
+    half: float = setting(
+        0.5, "Half the edge of the rendered cube.", "our choice: cars fit into it", gt=0
+    )
     samples: int = setting(64, "Samples along a ray.", _OPEN, ge=2)
     rays: int = setting(
         0,
@@ -99,7 +103,7 @@ class RenderDiffusionConfig(Settings):
     )
     steps: int = setting(300_000, "Updates.", _PEER, ge=1)
     batch_size: int = setting(8, "Views an update, each of another object.", _PEER, ge=1)
-    optimiser: Optimiser = Optimiser(lr=2e-5)
+    optimiser: Optimiser = setting(Optimiser(lr=2e-5), "Of the training.", _PEER)
     ema: float = setting(0.9999, "Decay of the averaged weights.", _PEER, ge=0, lt=1)
 
 

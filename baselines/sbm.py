@@ -14,7 +14,7 @@ from shalabench.nets.backbones import Network
 from shalabench.nets.diffusion import Denoiser, Revise, correct
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
 
-_CODE = "SBM code (rooshenasgroup/sbmae), extended PolyMNIST"
+_CODE = "SBM code, extended PolyMNIST (reproduction/sbm-ae.md)"
 
 
 class SBMPriorConfig(LatentDiffusionConfig):
@@ -22,7 +22,7 @@ class SBMPriorConfig(LatentDiffusionConfig):
 
     steps: int = setting(117_500, "Updates.", f"{_CODE}: 500 epochs of 60,000 at 256", ge=1)
     batch_size: int = setting(256, "Latents an update.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=5e-4)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
     ema: float = setting(
         0.0, "Decay of the averaged weights; 0 for none.", f"{_CODE}: none", ge=0, lt=1
     )
@@ -50,7 +50,7 @@ class SBMConfig(Settings):
         47_000, "Updates of the autoencoders.", f"{_CODE}: 200 epochs of 60,000 at 256", ge=1
     )
     batch_size: int = setting(256, "Tuples an update of the autoencoders.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
     prior: SBMPriorConfig = SBMPriorConfig()
 
 

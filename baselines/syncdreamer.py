@@ -48,8 +48,10 @@ _NORM = 1e-6
 class SyncDreamerConfig(Settings):
     """Settings; the defaults are the published ones where these apply to pixels."""
 
-    network: EncoderNetwork = EncoderNetwork(
-        family="conv", activation="silu", initialisation="kaiming"
+    network: EncoderNetwork = setting(
+        EncoderNetwork(family="conv", activation="silu", initialisation="kaiming"),
+        "Encoder of a whole view.",
+        "our choice: a small encoder (reproduction/syncdreamer.md)",
     )
     patch: int = setting(
         1, "Side of the pixel blocks that the networks get as channels.", "our choice", ge=1
@@ -62,7 +64,7 @@ class SyncDreamerConfig(Settings):
     absolute: bool = setting(
         False,
         "Give the denoiser the number of the target view in the rig, which other methods have.",
-        "the paper gives only the angle to the given view, whose azimuth is unknown",
+        "the paper gives the angle to the given view only (reproduction/syncdreamer.md)",
     )
     volume: VolumeConfig = VolumeConfig()
     timesteps: int = setting(1000, "T, steps of the forward process.", _CODE, ge=2)
@@ -90,13 +92,17 @@ class SyncDreamerConfig(Settings):
     )
     steps: int = setting(100_000, "Updates of the one-to-one denoiser.", _SCRATCH, ge=1)
     batch_size: int = setting(192, "Objects an update of the one-to-one denoiser.", _CODE, ge=1)
-    optimiser: Optimiser = Optimiser(name="adamw", lr=1e-4, warmup=0.01)
+    optimiser: Optimiser = setting(
+        Optimiser(name="adamw", lr=1e-4, warmup=0.01), "Of the first stage.", _CODE
+    )
     ema: float = setting(0.9999, "Decay of the averaged weights.", _SCRATCH, ge=0, lt=1)
     volume_steps: int = setting(80_000, "Updates of the volume's networks.", _CODE, ge=1)
     volume_batch_size: int = setting(
         192, "Objects an update of the volume's networks.", _CODE, ge=1
     )
-    volume_optimiser: Optimiser = Optimiser(name="adamw", lr=5e-4, warmup=0.00125)
+    volume_optimiser: Optimiser = setting(
+        Optimiser(name="adamw", lr=5e-4, warmup=0.00125), "Of the second stage.", _CODE
+    )
     volume_ema: float = setting(0.0, "Decay of the averaged weights.", _CODE, ge=0, lt=1)
 
 

@@ -42,9 +42,9 @@ _NOT_NAMED, _CONTRADICTED = -1, -2  # in place of a value's number
 class AttributesConfig(Settings):
     """How much is measured."""
 
-    items: int = setting(0, "Test tuples, the first ones; 0: all.", "ours", ge=0)
-    samples: int = setting(0, "Joint samples; 0: as many as test tuples.", "ours", ge=0)
-    batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
+    items: int = setting(0, "Test tuples, the first ones; 0: all.", "our choice", ge=0)
+    samples: int = setting(0, "Joint samples; 0: as many as test tuples.", "our choice", ge=0)
+    batch_size: int = setting(500, "Tuples at a time; changes no result.", "our choice", ge=1)
 
 
 @register_evaluator("attributes", version=2)

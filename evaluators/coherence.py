@@ -51,9 +51,9 @@ class CoherenceConfig(Settings):
     )
     subsets: bool = setting(True, "Whether several given modalities are measured.", "MoPoE code")
     subset_items: int = setting(
-        0, "Test tuples for several given modalities; 0: all.", "ours: all", ge=0
+        0, "Test tuples for several given modalities; 0: all.", "our choice: all", ge=0
     )
-    batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
+    batch_size: int = setting(500, "Tuples at a time; changes no result.", "our choice", ge=1)
 
 
 @register_evaluator("coherence", version=1)

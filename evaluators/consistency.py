@@ -56,8 +56,8 @@ _BOUNDS = {
 class ConsistencyConfig(Settings):
     """How much is measured."""
 
-    samples: int = setting(128, "Joint samples.", "ours", ge=2)
-    batch_size: int = setting(32, "Samples at a time; changes no result.", "ours", ge=1)
+    samples: int = setting(128, "Joint samples.", "our choice", ge=2)
+    batch_size: int = setting(32, "Samples at a time; changes no result.", "our choice", ge=1)
 
 
 def _metrics() -> tuple[Metric, ...]:

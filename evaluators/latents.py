@@ -45,15 +45,15 @@ class LatentsConfig(Settings):
     """How much is measured."""
 
     items: int = setting(
-        2000, "Distinct test tuples, and prior samples; at least 20.", "ours", ge=20
+        2000, "Distinct test tuples, and prior samples; at least 20.", "our choice", ge=20
     )
     train_items: int = setting(
-        2000, "Training tuples that a probe learns from; 0: all.", "ours: as many", ge=0
+        2000, "Training tuples that a probe learns from; 0: all.", "our choice: as many", ge=0
     )
     subsets: int = setting(
-        5, "Subsets of given modalities for each size, the same in every run.", "ours", ge=1
+        5, "Subsets of given modalities for each size, the same in every run.", "our choice", ge=1
     )
-    batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
+    batch_size: int = setting(500, "Tuples at a time; changes no result.", "our choice", ge=1)
 
 
 @register_evaluator("latents", version=1)

@@ -82,16 +82,19 @@ class QualityConfig(Settings):
         "auto",
         "Feature extractor. auto: Inception if its weights are named, or are in torch's hub "
         "folder and there is a GPU; else the modalities' classifiers.",
-        "ours: a CPU takes four hours for 60,000 images through Inception (reproduction/engine.md)",
+        "our choice: 60,000 images take a CPU four hours (reproduction/engine.md#fid-library)",
         exclude=True,
     )
     weights: str = setting(
-        "", "File of Inception weights; empty: torch-fidelity's download.", "ours", exclude=True
+        "",
+        "File of Inception weights; empty: torch-fidelity's download.",
+        "our choice",
+        exclude=True,
     )
     sha256: str = setting(
         "",
         "Digest of the weights file; empty: that of the published weights.",
-        "ours: the file is a pickle and is checked before it is opened",
+        "our choice: the file is a pickle and is checked before it is opened",
         exclude=True,
     )
     samples: int = setting(0, "Joint samples; 0: as many as test tuples.", "MMVAE+ code", ge=0)
@@ -101,9 +104,9 @@ class QualityConfig(Settings):
     )
     kid_subsets: int = setting(100, "Draws of KID.", "torch-fidelity", ge=1)
     resamples: int = setting(
-        10, "Groups of features behind the standard errors; 0: none.", "ours", ge=0
+        10, "Groups of features behind the standard errors; 0: none.", "our choice", ge=0
     )
-    batch_size: int = setting(500, "Tuples at a time, and a kept shard.", "ours", ge=1)
+    batch_size: int = setting(500, "Tuples at a time, and a kept shard.", "our choice", ge=1)
 
 
 def _metrics() -> tuple[Metric, ...]:

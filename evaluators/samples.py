@@ -46,14 +46,14 @@ _BLANK = (190, 190, 190)  # colour of the dots that show blanks
 class SamplesConfig(Settings):
     """How much is shown."""
 
-    columns: int = setting(10, "Joint samples and reconstructions shown.", "ours", ge=1)
+    columns: int = setting(10, "Joint samples and reconstructions shown.", "our choice", ge=1)
     sources: int = setting(
         5,
         "Test tuples shown for each given modality; fewer where that makes over 200 tiles.",
-        "ours",
+        "our choice",
         ge=1,
     )
-    batch_size: int = setting(500, "Tuples at a time; changes no result.", "ours", ge=1)
+    batch_size: int = setting(500, "Tuples at a time; changes no result.", "our choice", ge=1)
 
 
 @register_evaluator("samples", version=2)

@@ -68,23 +68,29 @@ _TRANSFER = {
 class StyleConfig(Settings):
     """How much is measured, and how far transfers go."""
 
-    items: int = setting(0, "Test tuples, the first ones; 0: all.", "ours: all", ge=0)
+    items: int = setting(0, "Test tuples, the first ones; 0: all.", "our choice: all", ge=0)
     strength: float = setting(
-        0.5, "Share of the diffusion that is redone, of the scores.", "not given: ours", gt=0, le=1
+        0.5,
+        "Share of the diffusion that is redone, of the scores.",
+        "our choice: the paper gives none (reproduction/style-transfer.md)",
+        gt=0,
+        le=1,
     )
     strengths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = setting(
-        (0.125, 0.25, 0.5, 0.75, 1.0), "The same, of the curve.", "ours", min_length=1
+        (0.125, 0.25, 0.5, 0.75, 1.0), "The same, of the curve.", "our choice", min_length=1
     )
     guidances: tuple[Annotated[float, Field(ge=0)], ...] = setting(
         (0.0, 2.0, 5.0),
         "Guidance scales of the curve besides the method's own, if it takes one.",
-        "ours",
+        "our choice",
     )
     curve_items: int = setting(
-        0, "Test tuples of the curve, the first ones; 0: as `items`.", "ours", ge=0
+        0, "Test tuples of the curve, the first ones; 0: as `items`.", "our choice", ge=0
     )
-    body: int = setting(1, "Number of the painted body in the fact 'parts'.", "cars: paint", ge=1)
-    batch_size: int = setting(25, "Tuples at a time; changes no result.", "ours", ge=1)
+    body: int = setting(
+        1, "Number of the painted body in the fact 'parts'.", "our choice: the paint of cars", ge=1
+    )
+    batch_size: int = setting(25, "Tuples at a time; changes no result.", "our choice", ge=1)
 
 
 def _metrics() -> tuple[Metric, ...]:

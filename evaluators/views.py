@@ -57,15 +57,15 @@ _MEASURES = {"psnr": psnr, "ssim": ssim}
 class ViewsConfig(Settings):
     """How much is measured."""
 
-    items: int = setting(0, "Test objects, the first ones; 0: all.", "ours: all", ge=0)
+    items: int = setting(0, "Test objects, the first ones; 0: all.", "our choice: all", ge=0)
     more_items: int = setting(
         0,
         "Test objects, the first ones, for rotations, eight samples and several given views; "
         "0: as many as `items`.",
-        "ours: all",
+        "our choice: all",
         ge=0,
     )
-    batch_size: int = setting(25, "Objects at a time; changes no result.", "ours", ge=1)
+    batch_size: int = setting(25, "Objects at a time; changes no result.", "our choice", ge=1)
 
 
 def _metrics() -> tuple[Metric, ...]:

@@ -27,7 +27,7 @@ from shalabench.api import (
 from shalabench.nets.backbones import Network, encoder
 from shalabench.nets.posteriors import draw
 
-_OPEN = "not given in the paper: our choice"
+_OPEN = "our choice, not given in the paper"
 _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
 
 
@@ -42,7 +42,9 @@ class ShaLaConfig(Settings):
     fusion_width: int = setting(
         512, "Units of the fusion's two layers.", f"{_OPEN}: 'several linear layers'", ge=1
     )
-    beta: float = setting(1.0, "Factor of the KL divergence.", "section 3.2: the ELBO", ge=0)
+    beta: float = setting(
+        1.0, "Factor of the KL divergence.", "ShaLa paper, section 3.2: the ELBO", ge=0
+    )
     kl_warmup: float = setting(
         0.0, "Part of stage 1 over which beta rises linearly.", _OPEN, ge=0, le=1
     )
@@ -50,7 +52,9 @@ class ShaLaConfig(Settings):
         117_000, "Updates of stage 1.", "MMVAE+ code: 250 epochs of 60,000 at 128", ge=1
     )
     batch_size: int = setting(128, "Tuples an update of stage 1.", "MMVAE+ code", ge=1)
-    optimiser: Optimiser = Optimiser(lr=1e-3, amsgrad=True)
+    optimiser: Optimiser = setting(
+        Optimiser(lr=1e-3, amsgrad=True), "Of stage 1.", "MMVAE+ code (reproduction/mmvae-plus.md)"
+    )
     prior: PriorConfig = PriorConfig()
 
 

@@ -22,7 +22,7 @@ from shalabench.nets.diffusion import (
 )
 from shalabench.nets.precision import widen
 
-_OPEN = "not given in the paper: our choice"
+_OPEN = "our choice, not given in the paper"
 
 
 class PriorConfig(Settings):
@@ -30,7 +30,7 @@ class PriorConfig(Settings):
 
     steps: int = setting(100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", ge=1)
     batch_size: int = setting(512, "Latents an update.", f"{_OPEN}; latents are small", ge=1)
-    optimiser: Optimiser = Optimiser(name="adamw", lr=2e-4)
+    optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of stage 2.", _OPEN)
     ema: float = setting(
         0.999, "Decay of the averaged weights.", f"{_OPEN}; latent-diffusion practice", ge=0, lt=1
     )
@@ -52,7 +52,7 @@ class PriorConfig(Settings):
     condition: Literal["feature", "view"] = setting(
         "feature",
         "Condition on h_j, or on x_j through a separate encoder.",
-        "section 3.4; Table 5",
+        "ShaLa paper, section 3.4 and Table 5",
     )
     adapters: bool = setting(
         False,

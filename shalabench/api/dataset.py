@@ -27,7 +27,7 @@ class DataSettings(Settings):
     missing: float = setting(
         0.0,
         "Probability that a view of a training tuple is absent; at least one of each stays.",
-        "ours: 0, complete tuples",
+        "our choice: complete tuples",
         ge=0,
         lt=1,
     )

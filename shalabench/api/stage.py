@@ -89,17 +89,20 @@ class Optimiser(Settings):
     schedule: Literal["constant", "cosine"] = setting(
         "constant",
         "Learning rate after the warm-up: constant, or a half cosine to 0.",
-        "the baselines' code",
+        "the baselines' code (reproduction/polymnist.md)",
     )
     warmup: float = setting(
         0.0,
         "Part of the steps over which the rate rises linearly from 0.",
-        "none published",
+        "our choice: none published",
         ge=0,
         lt=1,
     )
     clip: float = setting(
-        0.0, "Largest norm of the whole gradient; 0 does not clip.", "none published", ge=0
+        0.0,
+        "Largest norm of the whole gradient; 0 does not clip.",
+        "our choice: none published",
+        ge=0,
     )
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

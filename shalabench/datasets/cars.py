@@ -41,18 +41,26 @@ class Cars(Dataset):
         """Sizes, resolution and seed."""
 
         resolution: Literal[16, 32, 64, 128, 256] = setting(
-            32, "Side of the pictures in pixels.", "a CPU; the paper has 128"
+            32,
+            "Side of the pictures in pixels.",
+            "our choice: for a CPU; the paper has 128 (reproduction/cars.md)",
         )
         train: int = setting(
-            288, "Training cars.", "a first trial (reproduction/view-synthesis.md)", ge=8
+            288,
+            "Training cars.",
+            "our choice: a first trial (reproduction/view-synthesis.md#first-trials)",
+            ge=8,
         )
-        validation: int = setting(32, "Validation cars.", "four a kind", ge=8)
+        validation: int = setting(32, "Validation cars.", "our choice: four a kind", ge=8)
         test: int = setting(
-            32, "Test cars.", "a first trial (reproduction/view-synthesis.md)", ge=8
+            32,
+            "Test cars.",
+            "our choice: a first trial (reproduction/view-synthesis.md#first-trials)",
+            ge=8,
         )
         views: int = setting(16, "Cameras.", "ShaLa paper, section 4.3", ge=2, le=64)
         held_out: Literal["", *KINDS] = setting(
-            "", "Body kind that is in the test split only, and alone there.", "ours: none"
+            "", "Body kind that is in the test split only, and alone there.", "our choice: none"
         )
         seed: int = setting(0, "Seed of shapes and styles.", "our choice", ge=0)
 

@@ -52,7 +52,7 @@ class Mst(Dataset):
         test_repeats: int = setting(
             1,
             "Times each validation and test image is paired anew.",
-            "ours: 20 are published, which cost 20 times as much and add no test image",
+            "our choice: 20 are published, which cost 20 times as much and add no test image",
             ge=1,
             le=100,
         )
@@ -69,7 +69,7 @@ class Mst(Dataset):
         text_likelihood: Literal["categorical", "categorical-published"] = setting(
             "categorical",
             "Of the letters: softmax, or what the published code computes in its place.",
-            "what the papers say; 'categorical-published' is the code's (trap 23)",
+            "the papers; 'categorical-published' is the code's (reproduction/pitfalls.md#trap-23)",
         )
         seed: int = setting(0, "Seed of the training pairs and their texts.", "our choice", ge=0)
 

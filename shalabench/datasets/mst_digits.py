@@ -33,16 +33,20 @@ class MstDigits(Dataset):
     class Config(DataSettings):
         """Sizes and seed."""
 
-        train: int = setting(20_000, "Training tuples.", "as polydigits", ge=100)
-        validation: int = setting(1_000, "Validation tuples.", "as polydigits", ge=10)
-        test: int = setting(2_000, "Test tuples.", "as polydigits", ge=10)
+        train: int = setting(20_000, "Training tuples.", "our choice: as polydigits", ge=100)
+        validation: int = setting(1_000, "Validation tuples.", "our choice: as polydigits", ge=10)
+        test: int = setting(2_000, "Test tuples.", "our choice: as polydigits", ge=10)
         words: tuple[str, ...] = setting(
-            DIGITS, "Names of the digits 0 to 9.", "as mst", min_length=10, max_length=10
+            DIGITS,
+            "Names of the digits 0 to 9.",
+            "our choice: as mst",
+            min_length=10,
+            max_length=10,
         )
         text_likelihood: Literal["categorical", "categorical-published"] = setting(
             "categorical",
             "Of the letters: softmax, or what the published code computes in its place.",
-            "as mst",
+            "our choice: as mst",
         )
         seed: int = setting(0, "Seed of digits' split, pairing, jitter and colours.", "our choice")
 

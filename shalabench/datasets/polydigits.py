@@ -41,7 +41,9 @@ class PolyDigits(Dataset):
         train: int = setting(20_000, "Training tuples.", "our choice: 20 jitters a digit", ge=100)
         validation: int = setting(1_000, "Validation tuples.", "our choice", ge=10)
         test: int = setting(2_000, "Test tuples.", "our choice: a standard error of .011", ge=10)
-        modalities: int = setting(5, "Photographs used.", "PolyMNIST", ge=2, le=5)
+        modalities: int = setting(
+            5, "Photographs used.", "as PolyMNIST (reproduction/polymnist.md)", ge=2, le=5
+        )
         seed: int = setting(0, "Seed of digits' split, pairing, jitter and crops.", "our choice")
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:

@@ -96,14 +96,20 @@ class PolyMNIST(Dataset):
     class Config(DigitSettings):
         """Modalities, their source, and the validation cut."""
 
-        modalities: int = setting(5, "Number of modalities.", "published: 5; 10 exist", ge=1, le=10)
+        modalities: int = setting(
+            5,
+            "Number of modalities.",
+            "published: 5; 10 exist (reproduction/polymnist.md)",
+            ge=1,
+            le=10,
+        )
         validation: int = setting(
             5_000, "Tuples held out of the training data.", "our choice: none is published", ge=100
         )
         source: Literal["auto", "tensors", "folders", "generated"] = setting(
             "auto",
             "Where to take it from; auto: the first of these that the data root has.",
-            "ours",
+            "our choice",
         )
         seed: int = setting(0, "Seed of generation and of the validation cut.", "our choice", ge=0)
 

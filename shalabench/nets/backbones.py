@@ -33,14 +33,21 @@ class EncoderNetwork(Settings):
         "Family of the networks.",
         "MMVAE+ and CMVAE code (reproduction/polymnist.md)",
     )
-    width: float = setting(1.0, "Multiple of the published channel counts.", "published", gt=0)
+    width: float = setting(
+        1.0,
+        "Multiple of the published channel counts.",
+        "published networks (reproduction/polymnist.md#networks)",
+        gt=0,
+    )
     activation: Literal["relu", "silu"] = setting(
-        "relu", "Of the conv and mst families.", "published"
+        "relu",
+        "Of the conv and mst families.",
+        "published networks (reproduction/polymnist.md#networks)",
     )
     initialisation: Literal["torch", "kaiming", "white"] = setting(
         "torch",
         "Of every layer: torch's, variance-preserving, or the latter adapted to white images.",
-        "published code",
+        "published code (reproduction/polymnist.md#networks)",
     )
     hidden: int = setting(
         512, "Units between convolutions and posterior, conv family.", "MoPoE code: class_dim", ge=1
@@ -53,7 +60,7 @@ class Network(EncoderNetwork):
     coarse: int = setting(
         0,
         "Side of a coarse image that a linear layer adds to a decoder's output; 0 for none.",
-        "published: none",
+        "our choice: none published",
         ge=0,
     )
 

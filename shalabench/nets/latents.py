@@ -141,7 +141,7 @@ class LatentDiffusionConfig(Settings):
 
     steps: int = setting(100_000, "Updates.", _OPEN, ge=1)
     batch_size: int = setting(512, "Latents an update.", _OPEN, ge=1)
-    optimiser: Optimiser = Optimiser(name="adamw", lr=2e-4)
+    optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of the second stage.", _OPEN)
     ema: float = setting(0.999, "Decay of the averaged weights; 0 for none.", _OPEN, ge=0, lt=1)
     width: int = setting(1024, "Units of the denoiser's layers.", _OPEN, ge=8)
     blocks: int = setting(4, "Residual blocks of the denoiser.", _OPEN, ge=1)
@@ -150,10 +150,14 @@ class LatentDiffusionConfig(Settings):
         "linear", "Forward variances.", "Ho et al. 2020"
     )
     prediction: Literal["noise", "velocity", "data"] = setting(
-        "noise", "What the denoiser returns.", "both authors' code: a score, scaled"
+        "noise",
+        "What the denoiser returns.",
+        "MLD code and SBM code: a score, scaled (reproduction/mld.md)",
     )
     sampler: Literal["ddim", "ancestral"] = setting(
-        "ancestral", "Reverse process.", "both authors' code: stochastic, Euler and Maruyama"
+        "ancestral",
+        "Reverse process.",
+        "MLD code and SBM code: Euler and Maruyama (reproduction/mld.md)",
     )
     sampling_steps: int = setting(250, "Steps of the reverse process.", _OPEN, ge=1)
 

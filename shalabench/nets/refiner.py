@@ -30,7 +30,9 @@ class RefinerConfig(Settings):
 
     steps: int = setting(200_000, "Updates.", f"{_OPEN}; DiffuseVAE counts epochs", ge=1)
     batch_size: int = setting(128, "Tuples an update.", "DiffuseVAE paper, CIFAR-10", ge=1)
-    optimiser: Optimiser = Optimiser(lr=2e-4, warmup=0.025, clip=1.0)
+    optimiser: Optimiser = setting(
+        Optimiser(lr=2e-4, warmup=0.025, clip=1.0), "Of the decoders.", _CODE
+    )
     ema: float = setting(0.9999, "Decay of the averaged weights.", _CODE, ge=0, lt=1)
     width: int = setting(
         128, "Channels at full resolution, a multiple of 8.", _CODE, ge=8, multiple_of=8

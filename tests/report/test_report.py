@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 from helpers.records import write_result, write_run, write_views
 from PIL import Image
+from shalabench.records.gather import gather
 
 from bench import main
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api import BenchError, Score
-from shalabench.records.gather import gather
 from shalabench.records.store import Store
 from shalabench.report import build_report, charts
 from shalabench.report.sections import by_attribute, sections_of

@@ -25,7 +25,11 @@ class DigitSettings(DataSettings):
     """Settings of datasets of handwritten digits."""
 
     digits: Annotated[tuple[Annotated[int, Field(ge=0, le=9)], ...], AfterValidator(_ordered)] = (
-        setting((), "Digits that are kept in all splits; all where empty.", "Figure 4 has 0 and 1")
+        setting(
+            (),
+            "Digits that are kept in all splits; all where empty.",
+            "ShaLa paper: Figure 4 has 0 and 1",
+        )
     )
 
     @model_serializer(mode="wrap")
