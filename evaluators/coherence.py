@@ -82,6 +82,7 @@ class Coherence(Evaluator):
             1,
             "effective classes (exponential of the entropy) of the joint samples on which all "
             "agree; 1: a collapsed model, whose joint coherence means nothing",
+            of="coherence/joint",
         ),
         *(
             Metric.share(f"coherence/subset-{k}", f"as cross, given {k} modalities")

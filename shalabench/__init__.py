@@ -107,7 +107,7 @@ def run(
         BenchError: The device, the data or the classifiers are missing.
     """
     from shalabench.config.plan import plan
-    from shalabench.execute.campaign import Options, drive
+    from shalabench.execute.campaign import Options, run_campaign
     from shalabench.execute.progress import Reporter
     from shalabench.records.locations import default_store
 
@@ -116,7 +116,7 @@ def run(
     runs = plan(names, dataset, preset, seeds, overrides, options.get("evaluators", ()))
     folder = Path(store) if store is not None else default_store()
     with Reporter() as reporter:
-        return drive(runs, Options(store=folder, paths=_data_paths(), **options), reporter)
+        return run_campaign(runs, Options(store=folder, paths=_data_paths(), **options), reporter)
 
 
 def load_run(run: str | Path) -> Model:

@@ -21,7 +21,8 @@ class Metric:
         role: "method" for a score of the method. The others describe the data: "floor" needs no
             method, "ceiling" cannot be passed, "chance" is reached by guessing, and "classifier" is
             the accuracy of the classifiers on real data.
-        of: The metric or family of metrics that such a bound belongs to, such as "psnr".
+        of: The metric or family of metrics that such a bound belongs to, such as "psnr"; for a
+            score of the method, the metric whose variety of samples it measures.
         headline: Whether it is among the few metrics that sum a dataset up.
     """
 

@@ -87,7 +87,7 @@ def _make_runs(
     from shalabench.analysis.check import not_judged, work_of
     from shalabench.api import DataPaths
     from shalabench.config.plan import plan
-    from shalabench.execute.campaign import Options, drive
+    from shalabench.execute.campaign import Options, run_campaign
     from shalabench.execute.progress import Reporter
     from shalabench.execute.provenance import describe_checkout
 
@@ -106,5 +106,5 @@ def _make_runs(
     )
     checkout = describe_checkout()
     with Reporter() as reporter:
-        outcomes = drive(runs, settings, reporter).outcomes.items()
+        outcomes = run_campaign(runs, settings, reporter).outcomes.items()
     return not_judged({key: (o.status, o.text, o.folder) for key, o in outcomes}, checkout)

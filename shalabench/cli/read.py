@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,12 @@ def table(
     """
     from shalabench.analysis.tables import make_tables, render
     from shalabench.config.ablations import read_ablation
-    from shalabench.records.gather import refuse_unmeasured
 
     chosen = read_ablation(ablation) if ablation else None
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     read = read_stores(stores, *(("ablations",) if chosen else ()))
-    refuse_unmeasured(read, **filters)
     tables = make_tables(read, metric, mix=mix, ablation=chosen, **filters)
     click.echo(render(tables, "json" if as_json else form))
 
@@ -152,10 +151,12 @@ def figure(
     read = read_stores(stores)
     if kind == "latent":  # the only figure that needs torch
         from shalabench.api import DataPaths
+        from shalabench.execute.trained import load_with_classifiers
         from shalabench.report.latents import write_latents
 
-        paths, store = DataPaths(data_root, cache_dir), next(iter(stores), None)
-        files, left_out = write_latents(read, out, paths, store=store, **filters)
+        load = partial(load_with_classifiers, paths=DataPaths(data_root, cache_dir))
+        store = next(iter(stores), None)
+        files, left_out = write_latents(read, out, load, store=store, **filters)
     else:
         from shalabench.report.paper import write_figures
 

@@ -96,7 +96,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     """
     from shalabench.api import DataPaths
     from shalabench.config.plan import plan, plan_ablation
-    from shalabench.execute.campaign import Options, drive
+    from shalabench.execute.campaign import Options, run_campaign
     from shalabench.execute.progress import Reporter
 
     ablation = _read_ablation(options["ablation"], options["models"])
@@ -112,7 +112,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     runs = plan_ablation(ablation, *work) if ablation else plan(options["models"], *work)
     same = ("store", "evaluators", "split", "archive", "device", "jobs", "engine", "address")
     with Reporter() as reporter:
-        summary = drive(
+        summary = run_campaign(
             runs,
             Options(
                 **{name: options[name] for name in (*same, "checkpoint_every", "threads", "retry")},

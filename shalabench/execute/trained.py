@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from shalabench.api import BenchError, DataPaths, Dataset, Model, Settings
+import classifiers
+from shalabench.api import (
+    BenchError,
+    Classifier,
+    DataError,
+    DataPaths,
+    Dataset,
+    Model,
+    Settings,
+)
 from shalabench.api.registry import find
 from shalabench.config.settings import PriorSettings, nest
 from shalabench.execute.incomplete import hide_views
@@ -56,6 +65,20 @@ def load_trained(folder: RunFolder, paths: DataPaths) -> tuple[Model, Dataset]:
             "train it again."
         ) from error
     return model.eval(), dataset
+
+
+def load_with_classifiers(
+    folder: RunFolder, paths: DataPaths
+) -> tuple[Model, Dataset, dict[str, Classifier]]:
+    """A run's model and data as `load_trained` gives them, and the shipped classifiers.
+
+    There are no classifiers where the data have no classes or none are shipped.
+    """
+    model, dataset = load_trained(folder, paths)
+    try:
+        return model, dataset, classifiers.load(dataset.spec, "cpu") if dataset.spec.classes else {}
+    except DataError:
+        return model, dataset, {}
 
 
 def _read(folder: RunFolder, cls: type[Settings], section: str) -> Any:

@@ -229,6 +229,7 @@ _BOUND = re.compile(r"(floor|ceiling|chance|classifier)(?:-[a-z]+)?/(.+)")
 _OF = {"classifier/accuracy": "coherence"} | dict.fromkeys(
     ("chance/attributes", "ceiling/attributes"), "attributes/caption-to-image"
 )
+_OF |= {"coherence/joint-classes": "coherence/joint"}
 _HEADLINES = re.compile(
     "coherence/(cross|joint)|attributes/(caption-to-image|joint)|(psnr|ssim)/p1|consistency/shape"
     "|fid/[^/]+/cross"
@@ -245,5 +246,6 @@ def _with_role(metric: dict[str, Any]) -> dict[str, Any]:
         return metric
     name = metric["name"]
     bound = _BOUND.fullmatch(name)
-    role, of = (bound[1], _OF.get(name, bound[2])) if bound else ("method", "")
+    role, of = (bound[1], bound[2]) if bound else ("method", "")
+    of = _OF.get(name, of)
     return metric | {"role": role, "of": of, "headline": bool(_HEADLINES.fullmatch(name))}

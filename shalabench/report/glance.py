@@ -123,7 +123,7 @@ def standing(diff: Difference | None, direction: str, *, same_data: bool) -> tup
 def _warning(section: Section, row: Row, metric: str) -> str:
     sentences = []
     for name, facts in section.metrics.items():
-        is_variety = facts["role"] == "variety" and facts["of"] == metric
+        is_variety = facts["role"] == "method" and facts["of"] == metric
         if is_variety and name in row.cells and row.cells[name].mean < _COLLAPSED:
             sentences.append(
                 f"Its agreeing samples show {row.cells[name].mean:.1f} effective classes: nearly "
