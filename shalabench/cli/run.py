@@ -171,6 +171,6 @@ def headline_metrics() -> list[str]:
 
     evaluators: list[Any] = [entry.cls for entry in entries("evaluator").values()]
     metrics = [metric for evaluator in evaluators for metric in evaluator.metrics]
-    metrics = [metric for metric in metrics if getattr(metric, "role", "method") == "method"]
-    metrics.sort(key=lambda metric: (not getattr(metric, "headline", True), metric.biased))
+    metrics = [metric for metric in metrics if metric.role == "method"]
+    metrics.sort(key=lambda metric: (not metric.headline, metric.biased))
     return list(dict.fromkeys(metric.name.split("/")[0] for metric in metrics))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from shalabench.api.registry import Entry, source_digest
+from shalabench.records.locations import clone
 
 _ROOT = Path(__file__).parent.parent.parent
 _SHARED = ("shalabench.nets.", "shalabench.metrics.")
@@ -78,6 +79,8 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _git(*arguments: str) -> str:
+    if clone() is None:  # an installed package may lie within the repository of another project
+        return ""
     try:
         done = subprocess.run(
             ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=False

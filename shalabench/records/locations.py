@@ -39,6 +39,6 @@ def default_stores(*more: str) -> list[Path]:
         more: Other committed folders to read with the reference records, such as "ablations".
     """
     runs = default_store()
-    if Store(runs).runs():
+    if Store(runs).has_runs():
         return [runs]
     return [committed() / name for name in ("reference", *more)]

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from helpers.records import write_result, write_run, write_views
 from PIL import Image
-from shalabench.records.gather import gather
+from shalabench.records.frame import load
 
 from bench import main
 from shalabench.analysis.tables import make_tables, render
@@ -108,7 +108,7 @@ def test_first_page_says_which_is_best_by_how_much_how_sure_and_against_the_pape
     assert "95 %: +0.430 to +0.530" in text
     assert "over 3 seeds, paired" in text
     assert "0.815 for shala" in text
-    assert "not told apart" in text  # .820 +- .012 against the printed .815
+    assert "not significantly different" in text  # .820 +- .012, published .815
     assert "10 min" in text
 
 
@@ -220,7 +220,7 @@ def test_printed_figures_of_other_data_stand_beside_and_are_not_compared(tmp_pat
     assert "0.815 for shala" in first
     assert " here: " not in first
     own = page(tmp_path / "out", "polymnist-quick.html")
-    assert f"no gap is told: {departs}" in own.text
+    assert f"so no gap is shown: {departs}" in own.text
     assert not [e for e in own.having("td") if {"below", "above"} & {*e.get("class", "").split()}]
 
 
@@ -294,7 +294,7 @@ def test_metrics_presets_and_methods_are_explained(store, tmp_path):
 def test_floors_are_drawn_where_methods_are_near_and_named_for_who_does_not_see(tmp_path):
     for model, value in (("shala", 12.0), ("cmvae", 16.0)):
         write_views(tmp_path / "store", model, value)
-    section = next(s for s in sections_of(gather([Store(tmp_path / "store")])))
+    section = next(s for s in sections_of(load([Store(tmp_path / "store")])))
     drawing = charts.dots(section, "psnr/p1")
     assert "floor: white, dashed: 10.50" in drawing.alt
     lines = [line for axes in drawing.figure.axes for line in axes.lines]
@@ -326,8 +326,8 @@ def test_a_lead_is_that_of_the_means_and_what_is_known_of_fewer_trainings_says_s
     built(Store(tmp_path / "store"), tmp_path / "out")
     text = " ".join(page(tmp_path / "out").text.split())
     assert "+0.033 over mopoe" in text
-    assert "−0.100 in what both have" in text
-    assert "Not told apart from mopoe" in text  # ahead by its mean, behind in the common seed
+    assert "−0.100 over the common seeds" in text
+    assert "Not significantly better than mopoe" in text  # ahead by its mean, behind in the common seed
 
 
 def test_pictures_of_another_split_are_not_shown_as_this_one_s(store, tmp_path):
@@ -365,7 +365,7 @@ def test_tables_of_views_say_what_figures_hang_on_and_where_floors_lie(tmp_path)
     assert "Floor-white" not in text  # a floor is a line below the tables, not a table
     first = Page(tmp_path / "out" / "index.html").text
     assert "24.7 at 128 px, 22.2 at 256 px for shala" in first
-    assert "not printed" not in first
+    assert "not reported" not in first
 
 
 def test_a_failed_run_shows_its_last_lines(store, tmp_path):
@@ -398,9 +398,9 @@ def test_time_of_the_processor_is_shown_where_it_is_recorded(store, tmp_path):
     build_report([store], tmp_path / "both")
     wall, both = (page(tmp_path / n, "polymnist-quick.html").text for n in ("wall", "both"))
     assert "5 min" not in wall
-    assert "training minutes by the wall" in wall
+    assert "training, minutes," in wall
     assert "5 min" in both
-    assert "training minutes of the processor" in both
+    assert "training, minutes of CPU time" in both
 
 
 def test_attributes_are_told_one_by_one_beside_guessing(tmp_path):
@@ -414,8 +414,10 @@ def test_attributes_are_told_one_by_one_beside_guessing(tmp_path):
         }
         told = {"attributes/joint": parts, "ceiling/attributes": parts}
         result = json.loads(file.read_text()) | {"evaluator": "attributes"}
+        about = {"direction": "higher", "digits": 3, "meaning": "named as drawn"}
+        result["metrics"] += [{"name": name, **about} for name in told]
         file.write_text(json.dumps(result | {"eval_id": "a", "details": {"parts": told}}))
-    (section,) = sections_of(gather([Store(tmp_path / "store")]))
+    (section,) = sections_of(load([Store(tmp_path / "store")]))
     assert by_attribute(section) == {
         "attributes/joint": (
             ["shala", "guessing"],
@@ -458,7 +460,7 @@ def test_curves_drawn_by_other_processes_are_the_same_bytes(store, tmp_path, mon
 
 def test_nothing_readable_is_an_error_and_not_an_empty_report(tmp_path):
     with pytest.raises(BenchError, match="There is no run"):
-        gather([Store(tmp_path)])
+        load([Store(tmp_path)])
     (tmp_path / "store" / "broken").mkdir(parents=True)
     (tmp_path / "store" / "broken" / "run.json").write_text("{")
     found = CliRunner().invoke(
