@@ -262,7 +262,7 @@ class LatentDiffusion(nn.Module):
 
 
 class DiffusedLatents(Model):
-    """An autoencoder a modality and one diffusion over all their latents, trained in two stages.
+    """An autoencoder for each modality and one diffusion over their latents, in two stages.
 
     A method derives from it and gives `hold`. Its settings have at least `network`,
     `latent_dim`, `steps`, `batch_size` and `optimiser` of the autoencoders, and `prior`, a
