@@ -133,10 +133,10 @@ class WithPrior(Model):
         return self.decode(self.prior(n, rng.fork("shared")), rng)
 
     def state_dict(self, *, keep_vars: bool = False) -> dict[str, Tensor]:
-        """The weights of the method, and those of the prior after its name."""
+        """The weights of the prior, whose names begin with the prior's, and those of the method."""
         fitted = self.fitted.state_dict(keep_vars=keep_vars)
         named = {f"{self.fitted.name}_{key}": value for key, value in fitted.items()}
-        return {**self.model.state_dict(keep_vars=keep_vars), **named}
+        return {**named, **self.model.state_dict(keep_vars=keep_vars)}
 
     def load_state_dict(self, state: dict[str, Tensor], strict: bool = True) -> None:
         """Restore what `state_dict` gave."""
