@@ -65,26 +65,27 @@ class Attributes(Evaluator):
     metrics = (
         Metric.share(
             "attributes/caption-to-image",
-            "attributes named in a real caption that the generated picture shows",
+            "share of the attributes in a real caption that the generated picture shows",
             headline=True,
         ),
         Metric.share(
             "attributes/image-to-caption",
-            "attributes named in captions generated for real pictures that are right, of all named "
-            "(at least as many as real captions name)",
+            "share of the attributes in captions generated for real pictures that are right; if "
+            "these name fewer than real captions, of as many as real captions name",
         ),
         Metric.share(
-            "attributes/grammatical", "captions generated for real pictures that fit the grammar"
+            "attributes/grammatical",
+            "share of the captions generated for real pictures that follow the grammar",
         ),
         Metric.share(
             "attributes/joint",
-            "attributes named in sampled captions that their pictures show, of all named (at least "
-            "as many as real captions name)",
+            "share of the attributes in sampled captions that their pictures show; if these name "
+            "fewer than real captions, of as many as real captions name",
             headline=True,
         ),
         Metric.share(
             "ceiling/attributes",
-            "as caption-to-image, for the real picture: the classifier's accuracy",
+            "as caption-to-image, for the real picture: the accuracy of the classifier",
             role="ceiling",
             of="attributes/caption-to-image",
         ),

@@ -64,24 +64,26 @@ class Coherence(Evaluator):
     uses_classifiers = True
     metrics = (
         Metric.share(
-            "coherence/joint", "joint samples on which all classifiers agree", headline=True
+            "coherence/joint",
+            "share of joint samples on which all classifiers agree",
+            headline=True,
         ),
         Metric.share(
             "coherence/cross",
-            "targets generated from one modality that show the label, mean over sources, then "
-            "targets",
+            "share of targets generated from one other modality that have the label of the tuple, "
+            "mean over sources, then targets",
             headline=True,
         ),
         Metric.share(
             "coherence/posterior",
-            "decoded posterior samples on which all agree: the score of a perfect prior",
+            "as joint, for decoded posterior samples; a perfect prior would reach this value",
         ),
         Metric(
             "coherence/joint-classes",
             "higher",
             1,
-            "effective classes (exponential of the entropy) of the joint samples on which all "
-            "agree; 1: a collapsed model, whose joint coherence means nothing",
+            "effective number of classes (exponential of the entropy) among the joint samples on "
+            "which all classifiers agree; if it is 1, joint coherence means nothing",
             of="coherence/joint",
         ),
         *(
@@ -90,7 +92,7 @@ class Coherence(Evaluator):
         ),
         Metric.share(
             "classifier/accuracy",
-            "real test views classified as labelled: the ceiling of cross coherence",
+            "accuracy of the classifiers on real test views, a ceiling of cross coherence",
             role="classifier",
             of="coherence",
         ),

@@ -39,8 +39,8 @@ _SHOWN = 6  # samples at most on the sheet
 _KINDS = {
     "shape": "overlap (IoU) of a joint sample's silhouettes with those of the training object that "
     "fits best, mean over views",
-    "one-object": "shape as a share of its value when each view may choose another training "
-    "object; 1: the views agree on a shape",
+    "one-object": "shape, divided by its value when each view may fit a different training "
+    "object; 1: the views agree on one shape",
     "colour": "intraclass correlation of the views' mean colours (CIELAB a and b, without the "
     "white background); 1: views agree and samples differ, 0: views differ as much as samples",
     "colour-distance": "2-Wasserstein distance of Gaussians fitted to the mean colours (CIELAB, "
@@ -48,8 +48,8 @@ _KINDS = {
 }
 _CLASSES = "consistency/classes"
 _BOUNDS = {
-    "ceiling-truth": ("ceiling", "real test objects in place of samples"),
-    "floor-mixed": ("floor", "in place of samples, tuples with each view of another real object"),
+    "ceiling-truth": ("ceiling", "real test objects instead of samples"),
+    "floor-mixed": ("floor", "tuples of views of different real objects instead of samples"),
 }
 
 
@@ -71,8 +71,8 @@ def _metrics() -> tuple[Metric, ...]:
             for bound, (role, what) in _BOUNDS.items()
         ]
     meaning = (
-        "effective classes (exponential of the entropy) of the training objects that fit the "
-        "samples best; 1: a collapsed model"
+        "effective number of classes (exponential of the entropy) among the training objects that "
+        "fit the samples best; 1: the model has collapsed"
     )
     return (*metrics, Metric(_CLASSES, "higher", 1, meaning))
 

@@ -61,13 +61,13 @@ _SLOW_SHARD = 50  # tuples at most through Inception on a CPU: half a minute for
 _FAMILIES = {
     "fid": ("lower", 2, "Fréchet distance of Gaussians fitted to features"),
     "kid": ("lower", 4, "unbiased squared MMD of features, cubic kernel, subsets of up to 1,000"),
-    "precision": ("higher", 3, "generated images within the real ones' 3 nearest neighbours"),
-    "recall": ("higher", 3, "real images within the generated ones' 3 nearest neighbours"),
+    "precision": ("higher", 3, "generated images within 3-nearest-neighbour balls of real ones"),
+    "recall": ("higher", 3, "real images within 3-nearest-neighbour balls of generated ones"),
 }
 _PROTOCOLS = {
     "joint": "joint samples, mean over modalities",
     "cross": "images generated from one other modality, mean over sources, then targets",
-    "self": "images generated from themselves, mean over modalities",
+    "self": "reconstructions (images generated from themselves), mean over modalities",
 }
 
 
@@ -118,7 +118,7 @@ def _metrics() -> tuple[Metric, ...]:
                 headline = (family, protocol) == ("fid", "cross")
                 name, what = f"{of}/{protocol}", f"{meaning}: {what}"
                 metrics.append(Metric(name, direction, digits, what, True, headline=headline))
-            what = f"{meaning}: real training images in place of generated ones"
+            what = f"{meaning}: real training images instead of generated ones"
             metrics.append(Metric(f"{_FLOOR}/{of}", direction, digits, what, role=_FLOOR, of=of))
     return tuple(metrics)
 

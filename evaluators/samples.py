@@ -66,10 +66,14 @@ class Samples(Evaluator):
             "reconstruction/mae", "lower", 4, "mean absolute error of decoded posterior samples"
         ),
         Metric(
-            "reconstruction/psnr", "higher", 2, "PSNR in dB of decoded posterior samples, by image"
+            "reconstruction/psnr",
+            "higher",
+            2,
+            "PSNR in dB of decoded posterior samples, mean over images",
         ),
         Metric.share(
-            "reconstruction/token-accuracy", "text tokens that decoded posterior samples get right"
+            "reconstruction/token-accuracy",
+            "share of the text tokens that are right in decoded posterior samples",
         ),
     )
 

@@ -51,7 +51,7 @@ _FACTS = ("style_reference", "restyled")
 _COLOURS, _LIGHTS = 16, 8  # bins of a and b, of L (reproduction/style-transfer.md)
 _RANGE = 110.0  # of a and b; sRGB reaches from -108 to 98
 _SHOWN, _COLUMNS = 4, 8  # pairs and views of the picture
-_TRUTH = "the true picture in the output's place"
+_TRUTH = "the true picture instead of the output"
 _LIKENESS = {
     "psnr": (2, "PSNR in dB to the true pictures"),
     "psnr-foreground": (2, "as style/psnr, over pixels that are not white in either picture"),
@@ -59,9 +59,9 @@ _LIKENESS = {
 }
 _TRANSFER = {
     "iou": "overlap (IoU) of the silhouettes of output and source",
-    "iou-margin": "style/iou less the output's overlap with the reference",
-    "preference": "tuples whose painted body is closer in colour (chi-square of CIELAB histograms) "
-    "to the reference's than to the source's",
+    "iou-margin": "style/iou minus the overlap (IoU) of the silhouettes of output and reference",
+    "preference": "share of tuples whose painted body is closer in colour (chi-square of CIELAB "
+    "histograms) to the body of the reference than to that of the source",
 }
 
 
@@ -97,8 +97,10 @@ def _metrics() -> tuple[Metric, ...]:
     metrics = []
     for kind, (digits, meaning) in _LIKENESS.items():
         name = f"style/{kind}"
-        of_decoder = f"as {name}, of the true pictures encoded and decoded"
-        to_ceiling = f"{name} on a scale from the better copy (0) to the ceiling (1)"
+        of_decoder = f"as {name}, of the true pictures after encoding and decoding"
+        to_ceiling = (
+            f"{name} on a scale from the higher score of the two copies (0) to the ceiling (1)"
+        )
         metrics += [
             Metric(name, "higher", digits, f"{meaning}, mean over views, then tuples"),
             Metric(f"{name}-ceiling", "higher", digits, of_decoder),

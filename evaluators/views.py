@@ -48,7 +48,7 @@ _PROTOCOLS = {
     "p1": f"{_P1}, one sample",
     "p1-rotated": "as p1, mean over four given views a quarter turn apart",
     "p1-mean-of-8": "as p1, of the mean of eight samples",
-    "p1-best-of-8": "as p1, of the best of eight samples of each object",
+    "p1-best-of-8": "as p1, of the sample with the highest score of eight, for each object",
 }
 _KINDS = {"psnr": (2, "PSNR in dB"), "ssim": (3, "SSIM, 7 x 7 windows")}
 _MEASURES = {"psnr": psnr, "ssim": ssim}
@@ -78,21 +78,19 @@ def _metrics() -> tuple[Metric, ...]:
         for kind, (_, what) in _KINDS.items()
         for protocol, how in _PROTOCOLS.items()
     ]
-    seen = (
-        f"as psnr/p1, over object pixels seen in view 0, in views with {_FEWEST} or more of these"
-    )
+    seen = f"as psnr/p1, over object pixels visible in view 0, in views with {_FEWEST} or more"
     metrics += [
         metric("psnr/p1-foreground", "as p1, over pixels that are not white in either picture"),
         metric("ssim/p1-box", "as p1, within the bounding box of what is not white"),
         metric("views/psnr-visible", seen),
-        metric("views/psnr-hidden", "as psnr-visible, over object pixels not seen in view 0"),
+        metric("views/psnr-hidden", "as psnr-visible, over object pixels hidden in view 0"),
     ]
     for kind, (_, what) in _KINDS.items():
         for k in (1, *_SEVERAL):
-            meaning = f"{what}, {k} evenly spaced views given; mean over the views outside the 8"
+            meaning = f"{what}, {k} evenly spaced views given; mean over views not in the set of 8"
             metrics.append(metric(f"views/{kind}-{k}-given", meaning))
         for name, how in _FLOORS.items():
-            bound = metric(f"floor-{name}/{kind}", f"{how}, at p1", role="floor", of=kind)
+            bound = metric(f"floor-{name}/{kind}", f"{how}, as p1", role="floor", of=kind)
             metrics.append(bound)
     return tuple(metrics)
 
