@@ -32,9 +32,9 @@ _LISTS = (*_KINDS, "presets")
 @click.argument("what", required=False)
 @json_option
 def list_(what: str | None, as_json: bool) -> None:
-    """List models, datasets, evaluators and presets, and components that do not import.
+    """List models, datasets, evaluators and presets, and files that cannot be imported.
 
-    WHAT is one of models, datasets, evaluators and presets; without it, all are listed.
+    WHAT is models, datasets, evaluators or presets. Without it, all four are listed.
     """
     if what is not None and what not in _LISTS:
         raise BenchError(unknown("kind", what, _LISTS))
@@ -52,7 +52,7 @@ def list_(what: str | None, as_json: bool) -> None:
 def config(
     models: tuple[str, ...], dataset: str, preset: str, overrides: tuple[str, ...], as_json: bool
 ) -> None:
-    """Print each setting of a run with its value, its origin and its source."""
+    """Print each setting of a run with its value, the layer that set it, and its source."""
     from shalabench.config.plan import plan
 
     runs = plan(models, dataset, preset, [0], overrides)
@@ -142,10 +142,10 @@ def classifiers() -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for the weights. By default that of the shipped weights.",
+    help="Folder for the weights. Default: the folder of the packaged weights.",
 )
 @click.option(
-    "--updates", type=click.IntRange(1), help="Number of updates; by default enough to converge."
+    "--updates", type=click.IntRange(1), help="Number of updates. Default: enough to converge."
 )
 def classifiers_train(
     dataset: str,
@@ -156,7 +156,7 @@ def classifiers_train(
     out: Path | None,
     updates: int | None,
 ) -> None:
-    """Train a classifier for each modality; store its weights, digest and accuracy."""
+    """Train a classifier for each modality, and store its weights, digest and accuracy."""
     from shalabench.api import DataPaths
     from shalabench.execute.inputs import train_classifiers
 

@@ -22,7 +22,7 @@ from shalabench.records.locations import committed, default_store
 
 @click.command(
     cls=Command,
-    epilog="Exit codes: 0 all gates hold, 1 a regression, 2 incomplete or wrong input, 3 not "
+    epilog="Exit codes: 0 no regression, 1 a regression, 2 incomplete or wrong input, 3 not "
     "comparable.",
 )
 @click.option(
@@ -39,9 +39,9 @@ from shalabench.records.locations import committed, default_store
     show_default="results/check",
     help="Folder of the new runs.",
 )
-@click.option("--run", "run_first", is_flag=True, help="First make the new runs that are missing.")
+@click.option("--run", "run_first", is_flag=True, help="First train the new runs that are missing.")
 @click.option(
-    "--seeds", callback=parse_seeds, help="Seeds of the new runs, in place of those in gates.json."
+    "--seeds", callback=parse_seeds, help="Seeds of the new runs, instead of those in gates.json."
 )
 @data_options
 @jobs_option

@@ -129,7 +129,8 @@ set_option = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a setting: model.latent_dim=32, models.shala.beta=1, data.modalities=10.",
+    help="Change a setting, such as model.latent_dim=32, models.shala.beta=1 or "
+    "data.modalities=10; may be repeated.",
 )
 split_option = click.option(
     "--split",
@@ -147,8 +148,8 @@ stores_option = click.option(
     "stores",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder of records; may be repeated. By default results/runs of the clone (or of the "
-    "current folder, if there is no clone) or, before any run, the reference records.",
+    help="Folder of records; may be repeated. Default: results/runs in the clone or, without a "
+    "clone, in the current folder. If it has no runs: the packaged reference records.",
 )
 
 

@@ -23,8 +23,8 @@ from shalabench.cli.options import (
 
 
 @click.command(cls=Command)
-@click.option("--metric", help="A metric, or the first part of several: coherence.")
-@click.option("--ablation", help="Name of an ablation; it also names a metric.")
+@click.option("--metric", help="Name of a metric, or the first part of several: coherence.")
+@click.option("--ablation", help="Name of an ablation. Without --metric, its metric is shown.")
 @filter_options
 @click.option(
     "--format",
@@ -32,12 +32,14 @@ from shalabench.cli.options import (
     type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
     default="text",
     show_default=True,
-    help="How to write the table.",
+    help="Format of the table.",
 )
 @split_option
 @stores_option
 @click.option(
-    "--mix", is_flag=True, help="Average runs even if their code or their data version differ."
+    "--mix",
+    is_flag=True,
+    help="Average runs even if their code or the version of their data differ.",
 )
 @json_option
 def table(
@@ -74,11 +76,11 @@ def table(
 @stores_option
 @json_option
 def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
-    """Compare two methods, presets, commits or folders of records: A minus B.
+    """Compare two methods, presets, commits or folders of records.
 
-    The output lists the settings that differ, then the difference of each metric with its 95 %
-    interval. If A and B share two or more seeds, the difference is paired by seed. A and B may
-    also be rows of a table, such as "shala (condition on x)".
+    The output shows the difference A minus B of each metric with its 95 % interval, and the
+    settings that differ. If A and B share two or more seeds, the difference is paired by seed. A
+    and B may also be rows of a table, such as "shala (condition on x)".
     """
     from shalabench.analysis import compare as comparing
     from shalabench.analysis.variants import ablation_of
@@ -95,7 +97,8 @@ def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: 
 def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> None:
     """Write all records as a folder of web pages. Open OUT/index.html first.
 
-    The command creates OUT, or replaces an older report in it. The pages need no network.
+    OUT is a new folder or a folder with an older report, which is replaced. The pages need no
+    network.
     """
     from shalabench.report import build_report
 
@@ -120,7 +123,7 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 )
 @filter_options
 @click.option(
-    "--digits", callback=parse_digits, help="Only runs whose data have just these digits: 0,1."
+    "--digits", callback=parse_digits, help="Only runs on exactly these digits, such as 0,1."
 )
 @split_option
 @stores_option
@@ -145,8 +148,8 @@ def figure(
     latent    prior and posterior of each method
 
     The figure `latent` needs the weights and the data of a run. Latents of two dimensions are drawn
-    as they are (the paper's Figure 4), with the steps of a diffusion prior. Latents of more
-    dimensions are projected by PCA and by UMAP (extra: umap) or t-SNE.
+    without projection, as in Figure 4 of the ShaLa paper. Latents of more dimensions are projected
+    by PCA and by UMAP (extra: umap) or t-SNE. For a diffusion prior, several steps are drawn.
     """
     read = read_stores(stores)
     if kind == "latent":  # the only figure that needs torch
@@ -171,7 +174,7 @@ def figure(
 @click.option(
     "--outdated",
     is_flag=True,
-    help="Only runs whose preset has other settings today, with these settings. Slower: it imports "
+    help="Only runs whose preset has changed since, with the changed settings. Slow: it imports "
     "every method.",
 )
 @json_option

@@ -26,15 +26,17 @@ from shalabench.records.locations import default_store
 
 @click.command(cls=Command)
 @click.option("--models", callback=parse_names, help="Methods separated by commas, or all.")
-@click.option("--ablation", help="Name of an ablation; run its variants in place of --models.")
+@click.option("--ablation", help="Name of an ablation, to run its variants. Replaces --models.")
 @click.option("--dataset", required=True, help="Name of a dataset (see: list datasets).")
-@click.option("--preset", default="quick", show_default=True, help="Budget (see: list presets).")
+@click.option(
+    "--preset", default="quick", show_default=True, help="Name of a preset (see: list presets)."
+)
 @click.option(
     "--seeds",
     default="1",
     show_default=True,
     callback=parse_seeds,
-    help="A count (3 means 0,1,2) or a list (0,4; a single seed ends with a comma: 4,).",
+    help="A count (3 means 0,1,2) or a list (0,4). A list of one seed ends with a comma: 4,",
 )
 @set_option
 @data_options
@@ -42,8 +44,8 @@ from shalabench.records.locations import default_store
     "--store",
     type=click.Path(path_type=Path),
     default=default_store,
-    help="Folder for the records. By default results/runs of the clone or, if there is no clone, "
-    "results/runs in the current folder.",
+    help="Folder for the records. Default: results/runs in the clone or, without a clone, in the "
+    "current folder.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
 @jobs_option
@@ -60,7 +62,7 @@ from shalabench.records.locations import default_store
     type=float,
     default=1.0,
     show_default=True,
-    help="GPUs of a run on Ray; may be a fraction.",
+    help="GPUs for each run on Ray. Fractions are allowed.",
 )
 @click.option(
     "--time-limit", callback=parse_duration, help="Stop with a checkpoint after 90s, 30m or 2h."
@@ -77,16 +79,16 @@ from shalabench.records.locations import default_store
 @click.option(
     "--evaluators",
     callback=parse_names,
-    help="Evaluators separated by commas. By default all that apply.",
+    help="Evaluators separated by commas. Default: all that apply.",
 )
 @split_option
 @click.option(
     "--classifiers",
     "archive",
     type=click.Path(exists=True, path_type=Path),
-    help="Folder of classifiers to use in place of the shipped ones.",
+    help="Folder of classifiers, instead of the packaged ones.",
 )
-@click.option("--retry", is_flag=True, help="Try runs again that failed before.")
+@click.option("--retry", is_flag=True, help="Repeat runs that failed before.")
 @json_option
 @click.pass_context
 def run(ctx: click.Context, **options: Any) -> None:

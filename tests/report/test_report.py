@@ -327,7 +327,7 @@ def test_a_lead_is_that_of_the_means_and_what_is_known_of_fewer_trainings_says_s
     text = " ".join(page(tmp_path / "out").text.split())
     assert "+0.033 over mopoe" in text
     assert "−0.100 over the common seeds" in text
-    assert "Not significantly better than mopoe" in text  # ahead by its mean, behind in the common seed
+    assert "Not significant: mopoe" in text  # ahead by its mean, behind in the common seed
 
 
 def test_pictures_of_another_split_are_not_shown_as_this_one_s(store, tmp_path):
