@@ -73,7 +73,10 @@ class Section:
         return {name: facts for result in results for name, facts in result.metrics.items()}
 
     def headlines(self) -> list[str]:
-        """The metrics that sum it up: those that evaluators declare, else the first measured."""
+        """The metrics that sum it up: those that evaluators declare, else the first measured.
+
+        Metrics that depend on the number of samples come last.
+        """
         names = [
             name
             for table in self.tables
@@ -81,6 +84,7 @@ class Section:
             if direction and any(name in row.cells for row in table.rows)
         ]
         main = [name for name in names if self.metrics[name]["headline"]]
+        main.sort(key=lambda name: bool(self.metrics[name].get("biased")))
         return (main or names)[:_HEADLINES]
 
     def table_with(self, metric: str) -> Table:
