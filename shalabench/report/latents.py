@@ -159,8 +159,7 @@ class _Panels:
 
     def drawing(self) -> Drawing:
         """From prior to posterior, with the states of the diffusion where the prior is one."""
-        by_steps = self.run.settings.get("prior.kind", "own") == "own"
-        panels = self._trace() if by_steps and isinstance(self.model, Trace) else self._prior()
+        panels = self._trace() if isinstance(self.model, Trace) else self._prior()
         panels["posterior"] = self.posterior
         read = [self._read(z, title) for title, z in panels.items()]
         rows = [self._row(panels, read, *way) for way in self._projections(panels.values())]
