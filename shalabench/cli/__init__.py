@@ -250,7 +250,9 @@ def _stores(given: tuple[Path, ...], *committed: str) -> list[Path]:
             )
     if given:
         return list(given)
-    if any((_RESULTS / "runs").rglob("run.json")):
+    from shalabench.records.store import Store
+
+    if Store(_RESULTS / "runs").has_runs():
         return [_RESULTS / "runs"]
     found = [f"results/{name}" for name in ("reference", *committed)]
     told = " and ".join(found)
