@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shalabench.analysis.rows import group_rows, refuse_mixture
+from shalabench.analysis.rows import group_rows, refuse_mixture, scores_of
 from shalabench.analysis.statistics import Difference, difference
 from shalabench.analysis.variants import ablation_of, as_rows
 from shalabench.api.errors import BenchError, unknown
-from shalabench.api.records import Score
 from shalabench.config.settings import DEFAULT
 from shalabench.records.frame import Records, Result, load
 from shalabench.records.store import Store
@@ -214,16 +213,6 @@ def _fill(comparison: Comparison, a: Records, b: Records, metric: str) -> None:
             continue
         found = difference(*scores)
         comparison.metrics.append((name, facts["direction"], facts["digits"], found))
-
-
-def scores_of(own: Records, metric: str) -> dict[int, Score]:
-    """The summary of a metric by seed, of the runs that have one."""
-    return {
-        run.seed: result.summaries[metric]
-        for run in own.rows
-        for result in reversed(own.results[run.train_id])  # the first that has it is kept
-        if metric in result.summaries
-    }
 
 
 def _by_label(a: Records, b: Records) -> dict[str, tuple[list[Result], list[Result]]]:

@@ -8,12 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pandas as pd
-
 from shalabench.analysis.statistics import difference, mean_and_error
 from shalabench.api.errors import BenchError
 from shalabench.api.records import Score
-from shalabench.records.frame import Records, tuples
+from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
 
 FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
@@ -98,14 +96,8 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         metrics: The columns.
         mix: Whether runs of different code, data or classifiers may share a row.
     """
-    groups = group_rows(records)
-    place = {run.train_id: i for i, (_, own) in enumerate(groups) for run in own.rows}
-    found: list[dict[str, dict[int, tuple]]] = [{} for _ in groups]
-    summaries = records.summaries[records.summaries["metric"].isin(list(metrics))]
-    for s in tuples(summaries.drop_duplicates(["train_id", "metric"])):
-        found[place[s.train_id]].setdefault(s.metric, {})[s.seed] = s
     rows = []
-    for (label, own), scores in zip(groups, found, strict=True):
+    for label, own in group_rows(records):
         if not mix:
             refuse_mixture(label, own)
         run = own.rows[0]
@@ -115,21 +107,25 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         row.runs = tuple(each.run for each in own.rows)
         row.missing, row.reason = _why_missing(own)
         data = _data_of(own)
-        for name in (name for name in metrics if name in scores):
-            row.scores[name] = {seed: as_score(s) for seed, s in scores[name].items()}
-            cell = Cell.of(list(row.scores[name].values()))
-            first = next(iter(scores[name].values()))
-            if len(row.runs) == 1 and first.low == first.low:
-                cell = replace(cell, interval=(first.low, first.high))
-            row.cells[name], row.data[name] = cell, data[name]
+        for name in metrics:
+            if found := scores_of(own, name):
+                row.scores[name], row.data[name] = found, data[name]
+                row.cells[name] = Cell.of(list(found.values()))
+                alone = own.all_results() if len(own.rows) == 1 else ()
+                ends = next((r.intervals[name] for r in alone if name in r.intervals), None)
+                row.cells[name] = replace(row.cells[name], interval=ends and tuple(ends))
         rows.append(row)
     return rows
 
 
-def as_score(row: Any) -> Score:
-    """A row of `Records.scores` as a score."""
-    stderr = None if pd.isna(row.stderr) else row.stderr
-    return Score(row.metric, row.value, row.n, stderr, row.given, row.target, row.groups)
+def scores_of(own: Records, metric: str) -> dict[int, Score]:
+    """The summary of a metric by seed, of the runs that have one."""
+    return {
+        run.seed: result.summaries[metric]
+        for run in own.rows
+        for result in reversed(own.results[run.train_id])  # the first that has it is kept
+        if metric in result.summaries
+    }
 
 
 def group_rows(records: Records) -> list[tuple[str, Records]]:

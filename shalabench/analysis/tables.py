@@ -72,7 +72,9 @@ def make_tables(
         BenchError: The metric or dataset is unknown, nothing was measured on the split, or records
             would be mixed.
     """
-    records = load(stores, split, may_be_empty=True)
+    records = load(stores, split, metric=metric, may_be_empty=True)
+    if not any(records.results.values()):  # so that mistakes are named by all that there is
+        records = load(stores, split, may_be_empty=True)
     asked = {"dataset": dataset, "preset": preset, "models": models}
     refuse_unmeasured(records.select(**asked), split)
     tables = tables_of(records, metric, **asked, mix=mix, ablation=ablation)
@@ -262,7 +264,7 @@ def _metrics(
     records: Records, published: list[Published], asked: str
 ) -> dict[str, tuple[str, int, str]]:
     """The columns: what was measured, and families of which values are published."""
-    results = records.all_results()
+    results = [r for r in records.all_results() if any(matches(n, asked) for n in r.scored)]
     known = {name: m for result in results for name, m in result.metrics.items()}
     scored = {name for result in results for name in result.summaries}
     names = [name for name in known if name in scored and matches(name, asked)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
@@ -287,10 +288,9 @@ def table(
 ) -> None:
     """Print measured figures beside the published ones. * marks the best and its equals."""
     from shalabench.analysis.tables import make_tables, render
-    from shalabench.config.ablations import read_ablation
     from shalabench.records.store import Store
 
-    varied = read_ablation(ablation) if ablation else None
+    varied = _ablation(ablation, ()) if ablation else None
     metric = metric or (varied and varied.metric)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,11 @@ class Result:
         return self.content.get("texts", [])
 
     @property
+    def intervals(self) -> dict[str, list[float]]:
+        """95 % intervals over test items by metric, where the evaluator draws them."""
+        return self.details.get("intervals", {})
+
+    @property
     def extractor(self) -> str:
         """What its features are of; empty where it uses none."""
         return self.details.get("extractor", "")
@@ -145,18 +151,9 @@ class Records:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """A row a score; its columns are in `SCORES`. A summary has no target."""
-        return self._scores(only_summaries=False)
-
-    @cached_property
-    def summaries(self) -> pd.DataFrame:
-        """The rows of `scores` that sum an evaluation up, made sooner."""
-        return self._scores(only_summaries=True)
-
-    def _scores(self, *, only_summaries: bool) -> pd.DataFrame:
-        rows = []
-        for run in self.rows:
-            rows += _scores(run, self.results[run.train_id], only_summaries)
-        return _frame(rows, SCORES)
+        return _frame(
+            [s for run in self.rows for s in _scores(run, self.results[run.train_id])], SCORES
+        )
 
     def select(
         self,
@@ -205,6 +202,7 @@ def load(
     split: str = "test",
     *,
     evaluators: Iterable[str] | None = None,
+    metric: str = "",
     may_be_empty: bool = False,
 ) -> Records:
     """Read all records that are of today's form; name the rest.
@@ -213,6 +211,8 @@ def load(
         stores: Where records lie.
         split: What was measured on.
         evaluators: Only results of these; of all where None.
+        metric: Of packed records, only results with a score whose name begins so: they are read
+            sooner.
         may_be_empty: Whether stores without any run are read as no records.
 
     Raises:
@@ -221,9 +221,9 @@ def load(
     wanted = None if evaluators is None else set(evaluators)
     found, rows = Records(pd.DataFrame()), {}
     for store in stores:
-        for folder in store.runs():
+        for folder in _runs(store):
             try:
-                row, results, problems = _read(folder)
+                row, results, problems = _read(folder, metric)
             except (BenchError, ValueError) as error:
                 found.problems.append(_problem(folder.path.name, error))
                 continue
@@ -276,7 +276,19 @@ def _frame(rows: list[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
     return frame.astype(numbers).copy()  # in two blocks, of which rows are taken ten times faster
 
 
-def _read(folder: RunFolder) -> tuple[dict[str, Any], list[Result], list[Problem]]:
+def _runs(store: Store) -> list[RunFolder]:
+    """The runs of a store. What is parsed stays, so the collector need not look at it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return store.runs()
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _read(folder: RunFolder, metric: str) -> tuple[dict[str, Any], list[Result], list[Problem]]:
     """A row of `Records.runs`, the results that read, and what is wrong with the others."""
     is_checked = getattr(folder, "is_checked", False)
     run = _as_schema("run", folder.run, "run.json", is_checked)
@@ -284,7 +296,7 @@ def _read(folder: RunFolder) -> tuple[dict[str, Any], list[Result], list[Problem
     trained = _as_schema("trained", trained, "trained.json", is_checked) if trained else {}
     failed = _as_schema("failed", failed, "failed.json", is_checked) if failed else {}
     results, problems = [], []
-    for name in folder.result_names():
+    for name in folder.result_names(metric) if is_checked else folder.result_names():
         try:
             results.append(Result(_as_schema("result", folder.result(name), name, is_checked)))
         except (BenchError, ValueError) as error:
@@ -340,13 +352,10 @@ def _scores(run: Any, results: list[Result], only_summaries: bool) -> Iterable[t
             *(run.model, variant, run.seed, result.split, result.evaluator, result.version),
             result.extractor,
         )
-        intervals = result.details.get("intervals", {})
         for s in result.content["scores"]:
             name, m = s["metric"], result.metrics.get(s["metric"], {})
             summary = not s["given"] and s["target"] is None
-            if only_summaries and not summary:
-                continue
-            low, high = intervals.get(name, (None, None)) if summary else (None, None)
+            low, high = result.intervals.get(name, (None, None)) if summary else (None, None)
             yield (
                 *about,
                 *(name, m.get("role", "method"), m.get("of", "")),
