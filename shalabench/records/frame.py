@@ -35,6 +35,7 @@ _NUMBERS = (
     *("parameters", "tuples", "seconds", "cpu_seconds", "peak_memory"),
     *("value", "stderr", "low", "high"),
 )
+_OPTIONAL = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}  # of a result
 _FITTED = "mixture"  # a stage without updates
 
 
@@ -49,31 +50,13 @@ class Result:
     content: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        """A field of the record, such as `evaluator`, `version`, `split` or `classifiers`."""
-        try:
-            return self.content[name]
-        except KeyError:
-            raise AttributeError(f"The result has no field '{name}'.") from None
+        """A field, such as `evaluator`, `split`, `classifiers`, `details`, `pictures`, `texts`.
 
-    @property
-    def details(self) -> dict[str, Any]:
-        """What the evaluator records besides scores."""
-        return self.content.get("details", {})
-
-    @property
-    def instruments(self) -> dict[str, str]:
-        """Digests of extractors and classifiers by name."""
-        return self.content.get("instruments", {})
-
-    @property
-    def pictures(self) -> list[str]:
-        """Names of pictures, for `RunFolder.picture`."""
-        return self.content.get("pictures", [])
-
-    @property
-    def texts(self) -> list[str]:
-        """Names of texts, for `RunFolder.text`."""
-        return self.content.get("texts", [])
+        Names of pictures and texts are for `RunFolder.picture` and `RunFolder.text`.
+        """
+        if name in self.content or name in _OPTIONAL:
+            return self.content.get(name, _OPTIONAL.get(name))
+        raise AttributeError(f"The result has no field '{name}'.")
 
     @property
     def intervals(self) -> dict[str, list[float]]:
@@ -343,7 +326,7 @@ def _problem(where: str, error: Exception) -> Problem:
     return Problem(where, kind, " ".join(str(error).split()))
 
 
-def _scores(run: Any, results: list[Result], only_summaries: bool) -> Iterable[tuple[Any, ...]]:
+def _scores(run: RunRow, results: list[Result]) -> Iterable[tuple[Any, ...]]:
     """Rows of `Records.scores`."""
     variant = run.label or " ".join([run.model, *(f"[{text}]" for text in run.overrides)])
     for result in results:

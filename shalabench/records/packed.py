@@ -123,7 +123,7 @@ def read_packed(file: Path) -> list[PackedRun]:
     digest = hashlib.sha256(rest).hexdigest()
     is_checked = is_whole and (head.get("packed"), head.get("digest")) == (VERSION, digest)
     found, good, lines = [], 0, {}
-    for number, line in enumerate(rest.splitlines(), 2):
+    for number, line in enumerate(rest[: rest.rfind(b"\n") + 1].splitlines(), 2):
         if line.startswith(_RESULT):
             lines[line[len(_RESULT) : line.find(b'"', len(_RESULT))].decode()] = line
         elif content := _read_line(line):

@@ -147,16 +147,18 @@ def test_of_a_file_that_was_cut_short_the_whole_lines_are_used(packed):
     assert seen[-1] in (5, 6)
 
 
-def test_a_line_that_does_not_read_is_named_and_costs_its_run_alone(packed):
+@pytest.mark.parametrize(("place", "runs", "results"), [(3, 5, 5), (4, 6, 5)])
+def test_a_line_that_does_not_read_is_named_and_costs_what_it_holds(packed, place, runs, results):
     lines = lines_of(packed)
-    lines[2] = lines[2][: len(lines[2]) // 2] + b"\n"
+    lines[place] = lines[place][: len(lines[place]) // 2] + b"\n"
     write_lines(packed, lines)
     found = load([packed])
     (problem,) = found.problems
     assert problem.kind == "unreadable"
-    assert "Line 3 of" in problem.text
-    assert len(found.runs) == 5
-    with pytest.raises(BenchError, match="Line 3"):
+    assert ("Line 4 of" in problem.text) == (place == 3)
+    assert len(found.runs) == runs
+    assert len(found.all_results()) == results
+    with pytest.raises(BenchError, match="does not read"):
         packed.export(packed.root.parent / "third")
 
 
