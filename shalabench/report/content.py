@@ -120,7 +120,7 @@ def cost_facts(section: Section, pages: dict[str, str]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "label": label,
-                "runs": [(run, pages[run.run]) for run in own.runs.itertuples()],
+                "runs": [(run, pages[run.run]) for run in own.rows],
                 "seconds": mean_time(own, "seconds"),
                 "cpu_seconds": mean_time(own, "cpu_seconds"),
                 "evaluation": sum(evaluation) / len(evaluation) if evaluation else None,

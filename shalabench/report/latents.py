@@ -125,7 +125,7 @@ def _command(
 
 
 def _draw(own: Records, load: Load, split: str, store: Path | None) -> Drawing:
-    runs = list(own.runs.itertuples())
+    runs = list(own.rows)
     first = runs[0]
     if not has_ability(find("model", first.model).cls, Latent):
         raise BenchError(f"{first.model} has no shared latent with a prior that could be drawn.")

@@ -129,7 +129,7 @@ class _Writer:
             (place, label, own, run)
             for place, section in enumerate(self.sections)
             for label, own in _all_rows(section)
-            for run in own.runs.itertuples()
+            for run in own.rows
         ]
         folders = [own.folders[run.train_id] for _, _, own, run in runs]
         with _drawn(folders) as curves:
@@ -216,7 +216,7 @@ class _Writer:
         """By kind: label, file and alternative text of the picture of each method's first seed."""
         kinds: dict[str, list[tuple[str, str, str]]] = {}
         for label, own in section.rows:
-            pictures = (self._pictures(run, own) for run in own.runs.itertuples())
+            pictures = (self._pictures(run, own) for run in own.rows)
             for kind, file, alt in next(filter(None, pictures), []):
                 kinds.setdefault(kind, []).append((label, file, alt))
         order = {kind: place for place, kind in enumerate(words.KINDS)}

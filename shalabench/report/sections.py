@@ -139,7 +139,7 @@ def sections_of(records: Records) -> list[Section]:
     """Sort records so that nothing is averaged or ranked with what is not like it."""
     groups: dict[_Key, list[int]] = {}
     without = []
-    for place, run in enumerate(records.runs.itertuples()):
+    for place, run in enumerate(records.rows):
         if used := _classifiers(records, run.train_id):
             groups.setdefault((run.dataset, run.preset, run.fingerprint, used), []).append(place)
         else:
@@ -204,7 +204,7 @@ def _consistent(label: str, own: Records) -> tuple[Records, list[str]]:
         measured = [(r.evaluator, r.version, r.provenance["source"]) for r in results]
         return json.dumps([run.source, run.nets, measured])
 
-    parts = own.runs.groupby([code(run) for run in own.runs.itertuples()], sort=False)
+    parts = own.runs.groupby([code(run) for run in own.rows], sort=False)
     kept = max((part for _, part in parts), key=len)
     others = own.runs.loc[~own.runs.index.isin(kept.index), "run"]
     return own.of(kept), [f"{reason}. Left out of the row: {', '.join(others)}."]

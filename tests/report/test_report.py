@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 from helpers.records import write_result, write_run, write_views
 from PIL import Image
-from shalabench.records.frame import load
 
 from bench import main
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api import BenchError, Score
+from shalabench.records.frame import load
 from shalabench.records.store import Store
 from shalabench.report import build_report, charts
 from shalabench.report.sections import by_attribute, sections_of
@@ -327,7 +327,9 @@ def test_a_lead_is_that_of_the_means_and_what_is_known_of_fewer_trainings_says_s
     text = " ".join(page(tmp_path / "out").text.split())
     assert "+0.033 over mopoe" in text
     assert "−0.100 over the common seeds" in text
-    assert "Not significantly better than mopoe" in text  # ahead by its mean, behind in the common seed
+    assert (
+        "Not significantly better than mopoe" in text
+    )  # ahead by its mean, behind in the common seed
 
 
 def test_pictures_of_another_split_are_not_shown_as_this_one_s(store, tmp_path):
