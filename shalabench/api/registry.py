@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from shalabench.api.errors import BenchError, unknown
 
 Kind = Literal["model", "dataset", "evaluator"]
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=type[Any])
 
 PACKAGES: dict[Kind, tuple[str, ...]] = {
     "model": ("shala", "baselines"),
@@ -44,7 +44,7 @@ class Entry:
 
     kind: Kind
     name: str
-    cls: type
+    cls: type[Any]
     paper: str
     version: int
 
