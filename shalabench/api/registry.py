@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 from shalabench.api.errors import BenchError, unknown
 
 Kind = Literal["model", "dataset", "evaluator"]
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=type[Any])
 
 PACKAGES: dict[Kind, tuple[str, ...]] = {
     "model": ("shala", "baselines"),
@@ -44,7 +44,7 @@ class Entry:
 
     kind: Kind
     name: str
-    cls: type
+    cls: type[Any]
     paper: str
     version: int
 

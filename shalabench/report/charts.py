@@ -393,5 +393,5 @@ def heatmap(section: Section) -> Drawing | None:
             axes.spines[:].set_visible(False)
         figure.supxlabel("target", y=0.02, fontsize=8.5, c=INK["muted"])
         figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])
-    names = ", ".join(label for label, _ in rows)
-    return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {names}.")
+    labels = ", ".join(label for label, _ in rows)
+    return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {labels}.")

@@ -31,11 +31,11 @@ def table_facts(tables: list[Table], *, in_order: bool = False) -> list[dict[str
         tables: What is shown.
         in_order: Whether rows stay in their order; else the best stands first.
     """
-    first, *others = [part for table in tables for part in parts_of(table)] or [None]
-    if first is None:
+    parts = [part for table in tables for part in parts_of(table)]
+    if not parts:
         return []
-    shown = [first]
-    for part in others:
+    shown = parts[:1]
+    for part in parts[1:]:
         rows = [row for row in part.rows if (row.cells | row.published).keys() & part.metrics]
         shown += [replace(part, rows=rows)] if rows else []
     return [_table_facts(part, in_order) for part in shown]

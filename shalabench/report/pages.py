@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shalabench.analysis.compare import spread
 from shalabench.analysis.tables import render
@@ -185,8 +185,9 @@ class _Writer:
             "page": f"{stem}.html",
             "glances": list(glances(section)),
             "dots": [
-                (*_svg(charts.dots(section, metric)), section.metrics[metric]["meaning"])
+                (dots.title, as_svg(dots), section.metrics[metric]["meaning"])
                 for metric in headlines
+                for dots in [charts.dots(section, metric)]
             ],
             "trade": _svg(charts.tradeoff(section)),
             "cost_figure": _svg(charts.cost(section, headlines[0])) if headlines else None,
@@ -248,6 +249,7 @@ class _Writer:
         tables = [*section.tables, *(table for _, own in section.studies for table in own)]
         parts = [part for table in tables for part in parts_of(table)]
         files = []
+        form: Literal["latex", "csv"]
         for form, end, word in (("latex", "tex", "LaTeX"), ("csv", "csv", "CSV")):
             name = f"tables/{stem}.{end}"
             text = render(parts, form) + "\n"
@@ -282,7 +284,7 @@ def _all_rows(section: Section) -> list[tuple[str, Records]]:
 
 def _svg(drawing: Drawing | None) -> tuple[str, str] | None:
     """Title and picture, where there is one."""
-    return drawing and (drawing.title, as_svg(drawing))
+    return (drawing.title, as_svg(drawing)) if drawing else None
 
 
 @contextmanager

@@ -298,7 +298,7 @@ def parts_of(table: Table) -> list[Table]:
     starts = Counter(s[1] for s in map(_SERIES.fullmatch, table.metrics) if s)
     series = [n for n in table.metrics if (s := _SERIES.fullmatch(n)) and starts[s[1]] > 1]
     measured = {name for row in table.rows for name in row.cells}
-    parts = []
+    parts: list[Table] = []
     for names in ([n for n in table.metrics if n not in series], measured.intersection(series)):
         metrics = {name: facts for name, facts in table.metrics.items() if name in names}
         rows = [row for row in table.rows if metrics.keys() & row.cells.keys() or not parts]
