@@ -174,9 +174,9 @@ def _import(kind: Kind, module: str) -> None:
 def source_digest(files: Iterable[Path]) -> str:
     """SHA-256 over what Python files compute, so that a move or new words leave it as it is.
 
-    Imports, docstrings, comments, layout, annotations, names and order of files, messages of errors,
-    the texts of settings and the papers of components do not count. Top-level statements are sorted, so that
-    a file may also be split.
+    What does not count: imports, docstrings, comments, layout, annotations, names and order of
+    files, messages of errors, the texts of settings and the papers of components. Top-level
+    statements are sorted, so that a file may also be split.
 
     Returns:
         "v2:" and the digest; digests without it were made in another way and are never equal.
