@@ -34,6 +34,7 @@ from shalabench.api import (
 )
 from shalabench.api.registry import find
 from shalabench.records.frame import Records, check_names
+from shalabench.records.frame import load as load_records
 from shalabench.records.store import RunFolder, Store
 from shalabench.report import clouds
 from shalabench.report.clouds import Cloud
@@ -77,7 +78,7 @@ def write_latents(
         BenchError: Nothing can be drawn; the message has the command that makes a run.
     """
     if not any(each.has_runs() for each in stores):
-        check_names(select([], split=split), **filters)
+        check_names(load_records([], split, may_be_empty=True), **filters)
         raise BenchError(_none(digits, store, **filters))
     records = select(stores, split=split, digits=digits, **filters)
     files, left_out = [], [f"{p.where}: {p.kind}: {p.text}" for p in records.problems]

@@ -69,7 +69,7 @@ class Section:
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """What the records say of each metric, by its name."""
-        results = self.records.results_of(self.records.runs)
+        results = self.records.all_results()
         return {name: facts for result in results for name, facts in result.metrics.items()}
 
     def headlines(self) -> list[str]:
@@ -111,7 +111,7 @@ class Section:
     def bounds(self, metric: str) -> dict[str, float]:
         """Floors, ceilings and chance of a metric by name; they are of the data, so of any run."""
         found = {}
-        for result in self.records.results_of(self.records.runs):
+        for result in self.records.all_results():
             for name, score in result.summaries.items():
                 facts = result.metrics[name]
                 if facts["role"] in ("floor", "ceiling") and matches(metric, facts["of"]):
@@ -264,7 +264,7 @@ def _families(records: Records) -> list[str]:
     """Families of the methods' metrics, those with a headline first."""
     metrics = {
         name: result.metrics[name]
-        for result in records.results_of(records.runs)
+        for result in records.all_results()
         for name in result.scored
         if result.metrics.get(name, {"role": ""})["role"] == "method"
     }
@@ -340,7 +340,7 @@ def by_attribute(section: Section) -> dict[str, tuple[list[str], list[str], dict
         (metric, row, part, entry["value"] if label else entry["chance"])
         for label, own in (*section.rows, ("", section.records))
         for row in [section.names[label] if label else "guessing"]
-        for result in own.results_of(own.runs)
+        for result in own.all_results()
         for metric, parts in result.details.get("parts", {}).items()
         if result.metrics.get(metric, {"role": ""})["role"] == "method"
         for part, entry in parts.items()
