@@ -57,7 +57,7 @@ def _table_facts(table: Table, in_order: bool) -> dict[str, Any]:
         return cell is None, sign * cell.mean if cell else 0, row.label
 
     return {
-        "title": first.split("/")[0].upper() if first[:3] in ("fid", "kid") else _family(first),
+        "title": _title(list(table.metrics)),
         "columns": [
             {
                 "name": name.split("/", 1)[-1].replace("-", " "),
@@ -83,8 +83,13 @@ def _table_facts(table: Table, in_order: bool) -> dict[str, Any]:
     }
 
 
-def _family(metric: str) -> str:
-    return metric.split("/")[0].capitalize()
+def _title(metrics: list[str]) -> str:
+    """The family of a table's metrics; of a series such as subset-2, subset-3 also its name."""
+    family, _, name = metrics[0].partition("/")
+    family = family.upper() if len(family) < 4 else family.capitalize()
+    start = name.rpartition("-")[0]
+    is_series = len(metrics) > 1 and start and all(f"/{start}-" in other for other in metrics)
+    return f"{family} by {start}" if is_series else family
 
 
 def _entry(row: Row, metric: str, table: Table, name: str) -> dict[str, Any]:
