@@ -47,7 +47,7 @@ def loss(spec: DataSpec, logits: Tensor, right: Tensor) -> Tensor:
         functional.cross_entropy(part, label, label_smoothing=_SMOOTHING)
         for part, label in zip(parts, right.unbind(1), strict=True)
     ]
-    return sum(terms) / len(terms)
+    return torch.as_tensor(sum(terms) / len(terms))
 
 
 @torch.inference_mode()

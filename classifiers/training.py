@@ -107,9 +107,8 @@ def train(
     updates = updates or plan.updates
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "classifier", modality.name))
-        network = build(modality, sum(questions(spec).values())).to(
-            data.device, memory_format=torch.channels_last
-        )
+        network = build(modality, sum(questions(spec).values()))
+        network = network.to(data.device).to(memory_format=torch.channels_last)
         optimiser = torch.optim.AdamW(network.parameters(), lr=plan.peak_rate, weight_decay=0.02)
         labels = answers(spec, data)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.peak_rate, updates)

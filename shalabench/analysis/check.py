@@ -21,7 +21,7 @@ from shalabench.analysis.compare import differing_measures, differing_settings
 from shalabench.analysis.gate import LEVEL, Gate, Verdict, judge
 from shalabench.analysis.rows import group_rows, refuse_mixture
 from shalabench.api.errors import BenchError, unknown
-from shalabench.records.frame import Records, load
+from shalabench.records.frame import Records, load, tuples
 from shalabench.records.store import RunFolder, Store
 
 GATES = "gates.json"
@@ -109,7 +109,7 @@ def _first(error: ValidationError) -> str:
 def work_of(reference: Path) -> tuple[list[Work], tuple[str, ...]]:
     """What has to be run so that every row of a reference can be checked, and the evaluators."""
     records = _reference(reference)
-    evaluators = dict.fromkeys(r.evaluator for r in records.results_of(records.runs))
+    evaluators = dict.fromkeys(r.evaluator for r in records.all_results())
     works = records.runs[_WORK].drop_duplicates().itertuples(index=False)
     return [Work(*work) for work in works], tuple(evaluators)
 
@@ -172,15 +172,15 @@ def check(
     new = load(stores, may_be_empty=True)
     report.incomplete += [f"{p.where} is {p.kind}: {p.text}" for p in new.problems]
     for label, rows in group_rows(records):
-        first = next(rows.runs.itertuples())
+        first = rows.rows[0]
         place = f"{label} on {first.dataset}, preset {first.preset}"
         alike = (new.runs[_WORK] == [getattr(first, key) for key in _WORK]).all(axis=1)
         runs = new.runs[alike & ~new.runs["run"].isin(list(unmade))]
         is_broken = runs["state"].isin(_BROKEN)
         is_trained = runs["provenance"].astype(bool) & ~is_broken
-        for run in runs[is_broken].itertuples():
+        for run in tuples(runs[is_broken]):
             report.broken.append(f"{run.run} {run.state}: {run.reason}")
-        for run in runs[~is_broken & ~is_trained].itertuples():
+        for run in tuples(runs[~is_broken & ~is_trained]):
             because = f": {run.reason.rstrip('.')}" if run.reason else ""
             report.incomplete.append(f"{run.run} is {run.state}{because}.")
         own = new.of(runs[is_trained])
@@ -201,7 +201,7 @@ def check(
         report.verdicts = judge(gates, level)
     elif not (report.broken or report.incomplete or report.differing):
         report.incomplete.append("No metric of the reference is a gate; nothing was checked.")
-    known = {name for r in records.results_of(records.runs) for name in r.scored}
+    known = {name for r in records.all_results() for name in r.scored}
     for name in dict.fromkeys([*chosen.get("metrics", ()), *chosen.get("parts", ())]):
         if name not in known:
             report.incomplete.append(unknown(f"metric of {GATES}", name, known))
@@ -258,7 +258,7 @@ def _gated(own: Records, chosen: dict[str, list[Any]]) -> dict[str, list[Any]]:
         is_gate = scores["metric"].isin(chosen["metrics"])
     is_part = ~whole & scores["metric"].isin(chosen.get("parts", []))
     found: dict[str, dict[str, Any]] = {}
-    for score in scores[(whole & is_gate) | is_part].itertuples():
+    for score in tuples(scores[(whole & is_gate) | is_part]):
         name = score.metric
         if score.given or score.target is not None:
             name += f" {'+'.join(score.given)}->{score.target}"

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shalabench.analysis.rows import group_rows, refuse_mixture
+from shalabench.analysis.rows import group_rows, refuse_mixture, scores_of
 from shalabench.analysis.statistics import Difference, difference
 from shalabench.analysis.variants import ablation_of, as_rows
 from shalabench.api.errors import BenchError, unknown
-from shalabench.api.records import Score
 from shalabench.config.settings import DEFAULT
 from shalabench.records.frame import Records, Result, load
 from shalabench.records.store import Store
@@ -96,7 +95,7 @@ def compare(
         left_out += [f"{p.where}: {p.kind}: {p.text}" for p in own.problems]
         sides.append(_cells(own.select(dataset, preset, models), kind, name))
     groups = [own for side in sides for rows in side.values() for own in rows.values()]
-    known = {name for own in groups for r in own.results_of(own.runs) for name in r.scored}
+    known = {name for own in groups for r in own.all_results() for name in r.scored}
     if known and not any(name.startswith(metric) for name in known):
         raise BenchError(unknown("metric", metric, known))
     found, alone = [], []
@@ -152,7 +151,7 @@ def _cells(records: Records, kind: str, name: str) -> _Cells:
     found = {}
     for place, runs in chosen.groupby(_KEYS[kind]):
         groups = group_rows(records.of(runs))
-        rows = {label: own for label, own in groups if own.results_of(own.runs)}
+        rows = {label: own for label, own in groups if own.all_results()}
         if kind == "method":
             rows = {
                 label: own
@@ -216,21 +215,11 @@ def _fill(comparison: Comparison, a: Records, b: Records, metric: str) -> None:
         comparison.metrics.append((name, facts["direction"], facts["digits"], found))
 
 
-def scores_of(own: Records, metric: str) -> dict[int, Score]:
-    """The summary of a metric by seed, of the runs that have one."""
-    return {
-        run.seed: result.summaries[metric]
-        for run in own.runs.itertuples()
-        for result in reversed(own.results[run.train_id])  # the first that has it is kept
-        if metric in result.summaries
-    }
-
-
 def _by_label(a: Records, b: Records) -> dict[str, tuple[list[Result], list[Result]]]:
     """The results of both sides by evaluator and extractor."""
     found: dict[str, tuple[list[Result], list[Result]]] = {}
     for side, own in enumerate((a, b)):
-        for result in own.results_of(own.runs):
+        for result in own.all_results():
             found.setdefault(result.label, ([], []))[side].append(result)
     return found
 
@@ -242,7 +231,7 @@ def differing_settings(a: Records, b: Records) -> list[str]:
     default is what was done before, or the method's version is raised.
     """
     differing, only = _configuration(a, b)
-    both = (own.results_of(own.runs) for own in (a, b))
+    both = (own.all_results() for own in (a, b))
     measured = set.intersection(*({r.evaluator for r in results} for results in both))
     settings = {key for own in (a, b) for each in own.runs["settings"] for key in each}
     texts = [
@@ -298,7 +287,7 @@ def _configuration(a: Records, b: Records) -> tuple[list[tuple[str, str, str]], 
     """What differs in settings and surroundings; settings that only one side has."""
     sides: list[dict[str, set[str]]] = [{}, {}]
     for values, own in zip(sides, (a, b), strict=True):
-        for run in own.runs.itertuples():
+        for run in own.rows:
             for key, value in _facts(run).items():
                 text = value if isinstance(value, str) else json.dumps(value)
                 values.setdefault(key, set()).add(text)

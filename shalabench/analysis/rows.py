@@ -8,8 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pandas as pd
-
 from shalabench.analysis.statistics import difference, mean_and_error
 from shalabench.api.errors import BenchError
 from shalabench.api.records import Score
@@ -98,47 +96,42 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         metrics: The columns.
         mix: Whether runs of different code, data or classifiers may share a row.
     """
-    groups = group_rows(records)
-    place = {t: i for i, (_, own) in enumerate(groups) for t in own.runs["train_id"]}
-    found: list[dict[str, dict[int, tuple]]] = [{} for _ in groups]
-    summaries = records.summaries[records.summaries["metric"].isin(list(metrics))]
-    for s in summaries.drop_duplicates(["train_id", "metric"]).itertuples():
-        found[place[s.train_id]].setdefault(s.metric, {})[s.seed] = s
     rows = []
-    for (label, own), scores in zip(groups, found, strict=True):
+    for label, own in group_rows(records):
         if not mix:
             refuse_mixture(label, own)
-        run = next(own.runs.itertuples())
+        run = own.rows[0]
         varied = run.label != run.model if run.label else bool(run.overrides)
         row = Row(label, run.model, varied, settings=run.settings, facts=_facts(own))
         row.other_data = any(text.startswith("data.") for text in run.overrides)
-        row.runs = tuple(own.runs["run"])
-        row.missing, row.reason = _why_missing(own.runs)
-        for name in (name for name in metrics if name in scores):
-            row.scores[name] = {seed: as_score(s) for seed, s in scores[name].items()}
-            cell = Cell.of(list(row.scores[name].values()))
-            first = next(iter(scores[name].values()))
-            if len(row.runs) == 1 and first.low == first.low:
-                cell = replace(cell, interval=(first.low, first.high))
-            row.cells[name], row.data[name] = cell, _data_of(own, name)
+        row.runs = tuple(each.run for each in own.rows)
+        row.missing, row.reason = _why_missing(own)
+        data = _data_of(own)
+        for name in metrics:
+            if found := scores_of(own, name):
+                row.scores[name], row.data[name] = found, data[name]
+                row.cells[name] = Cell.of(list(found.values()))
+                alone = own.all_results() if len(own.rows) == 1 else ()
+                ends = next((r.intervals[name] for r in alone if name in r.intervals), None)
+                row.cells[name] = replace(row.cells[name], interval=ends and tuple(ends))
         rows.append(row)
     return rows
 
 
-def as_score(row: Any) -> Score:
-    """A row of `Records.scores` as a score."""
-    stderr = None if pd.isna(row.stderr) else row.stderr
-    return Score(row.metric, row.value, row.n, stderr, row.given, row.target, row.groups)
+def scores_of(own: Records, metric: str) -> dict[int, Score]:
+    """The summary of a metric by seed, of the runs that have one."""
+    return {
+        run.seed: result.summaries[metric]
+        for run in own.rows
+        for result in reversed(own.results[run.train_id])  # the first that has it is kept
+        if metric in result.summaries
+    }
 
 
 def group_rows(records: Records) -> list[tuple[str, Records]]:
     """The runs that differ in nothing but the seed and the data, each with the row's label."""
-    if records.runs.empty:
-        return []
-    keys = [_variant(run) for run in records.runs.itertuples()]
-    groups = [own for _, own in records.runs.groupby(keys, sort=False)]
-    labels = _labels([next(own.itertuples()) for own in groups])
-    return [(label, records.of(own)) for label, own in zip(labels, groups, strict=True)]
+    groups = records.group([_variant(run) for run in records.rows])
+    return list(zip(_labels([own.rows[0] for own in groups]), groups, strict=True))
 
 
 def _variant(run: Any) -> str:
@@ -165,34 +158,35 @@ def _labels(runs: list[Any]) -> list[str]:
 def _facts(own: Records) -> dict[str, str]:
     """What the results say of the row that they stand in."""
     found: dict[str, set[str]] = {}
-    for result in own.results_of(own.runs):
+    for result in own.all_results():
         for name, text in result.details.get("row", {}).items():
             found.setdefault(name, set()).add(text)
     return {name: ", ".join(sorted(found[name])) for name in FACTS if name in found}
 
 
-def _why_missing(runs: pd.DataFrame) -> tuple[str, str]:
+def _why_missing(own: Records) -> tuple[str, str]:
     """Why some of a row's values may be missing: in a word, and in full with the number of runs."""
-    unfinished = runs[runs["state"] != "done"]
-    if unfinished.empty:
-        return NOT_MEASURED, ""
+    states: dict[str, list[str]] = {}
+    for run in own.rows:
+        if run.state != "done":
+            states.setdefault(run.state, []).append(" ".join(run.reason.split()).rstrip("."))
     texts = []
-    for state, own in unfinished.groupby("state", sort=False):
-        reason = " ".join(next(filter(None, own["reason"]), "").split()).rstrip(".")
-        texts.append(f"{len(own)} {state}" + (f" ({reason})" if reason else ""))
-    return ", ".join(dict.fromkeys(unfinished["state"])), "; ".join(texts)
+    for state, reasons in states.items():
+        reason = next(filter(None, reasons), "")
+        texts.append(f"{len(reasons)} {state}" + (f" ({reason})" if reason else ""))
+    return ", ".join(states) or NOT_MEASURED, "; ".join(texts)
 
 
-def _data_of(own: Records, metric: str) -> str:
-    """Data, classifiers and version; views hidden in training change none of these."""
-    found = set()
-    for run in own.runs.itertuples():
+def _data_of(own: Records) -> dict[str, str]:
+    """By metric: data, classifiers and version; views hidden in training change none of these."""
+    found: dict[str, set[str]] = {}
+    for run in own.rows:
         for result in own.results[run.train_id]:
-            if metric in result.scored:
-                digests = sorted(c["digest"] for c in result.classifiers.values())
-                data = run.data.get("complete") or run.fingerprint
-                found.add(json.dumps([data, digests, result.version]))
-    return " ".join(sorted(found))
+            digests = sorted(c["digest"] for c in result.classifiers.values())
+            data = run.data.get("complete") or run.fingerprint
+            for name in result.scored:
+                found.setdefault(name, set()).add(json.dumps([data, digests, result.version]))
+    return {name: " ".join(sorted(marks)) for name, marks in found.items()}
 
 
 def refuse_mixture(label: str, own: Records) -> None:
@@ -202,7 +196,7 @@ def refuse_mixture(label: str, own: Records) -> None:
         BenchError: It names two runs and what differs.
     """
     facts: dict[str, dict[Any, str]] = {}
-    for run in own.runs.itertuples():
+    for run in own.rows:
         used = [("data", run.fingerprint)]
         if run.provenance:
             used += [("source code", run.source), ("network code", run.nets)]
@@ -231,7 +225,7 @@ def refuse_other_measures(records: Records, metrics: Collection[str]) -> None:
         BenchError: It names the metric, two runs and their n.
     """
     found: dict[str, dict[str, tuple[str, int]]] = {}
-    for run in records.runs.itertuples():
+    for run in records.rows:
         for result in records.results[run.train_id]:
             for name, score in result.summaries.items():
                 if name in metrics and result.metrics[name].get("biased"):

@@ -72,7 +72,9 @@ def make_tables(
         BenchError: The metric or dataset is unknown, nothing was measured on the split, or records
             would be mixed.
     """
-    records = load(stores, split, may_be_empty=True)
+    records = load(stores, split, metric=metric, may_be_empty=True)
+    if not any(records.results.values()):  # so that mistakes are named by all that there is
+        records = load(stores, split, may_be_empty=True)
     asked = {"dataset": dataset, "preset": preset, "models": models}
     refuse_unmeasured(records.select(**asked), split)
     tables = tables_of(records, metric, **asked, mix=mix, ablation=ablation)
@@ -111,7 +113,7 @@ def tables_of(
 
         published = published_of(ablation, published)
         records = as_rows(ablation, records)
-    scored = set().union(*(result.scored for result in records.results_of(records.runs)))
+    scored = set().union(*(result.scored for result in records.all_results()))
     known = scored | {p.metric for p in published}
     known |= {name.split("/")[0] for name in known}
     mistakes = [] if any(matches(name, metric) for name in known) else [("metric", metric, known)]
@@ -228,7 +230,7 @@ def only_shown(records: Records, metrics: Any) -> Records:
     evaluator existed stand with those made after.
     """
     names = set(metrics)
-    results = records.results_of(records.runs)
+    results = records.all_results()
     labels = {result.label for result in results if not names.isdisjoint(result.scored)}
     evaluators = {result.evaluator for result in results if result.label in labels}
     kept = {
@@ -262,7 +264,7 @@ def _metrics(
     records: Records, published: list[Published], asked: str
 ) -> dict[str, tuple[str, int, str]]:
     """The columns: what was measured, and families of which values are published."""
-    results = records.results_of(records.runs)
+    results = [r for r in records.all_results() if any(matches(n, asked) for n in r.scored)]
     known = {name: m for result in results for name, m in result.metrics.items()}
     scored = {name for result in results for name in result.summaries}
     names = [name for name in known if name in scored and matches(name, asked)]
@@ -277,7 +279,7 @@ def _metrics(
 def _notes(
     records: Records, metrics: dict[str, Any], published: list[Published], rows: list[Row]
 ) -> list[str]:
-    results = [r for r in records.results_of(records.runs) if not r.scored.isdisjoint(metrics)]
+    results = [r for r in records.all_results() if not r.scored.isdisjoint(metrics)]
     cells = [cell for row in rows for cell in row.cells.values()]
     notes = [f"{name}: {meaning}." for name, (_, _, meaning) in metrics.items() if meaning]
     protocols = {f"{r.label} version {r.version} on the {r.split} split" for r in results}
@@ -312,7 +314,7 @@ def _notes(
 def _bounds(records: Records, metrics: dict[str, Any]) -> list[str]:
     """What needs no method to reach, what no method can pass, and how good the classifiers are."""
     found: dict[str, list[str]] = {}
-    for result in records.results_of(records.runs):
+    for result in records.all_results():
         size = result.details.get("row", {}).get("resolution", "")
         for name, m in result.metrics.items():
             if m["role"] == "classifier":

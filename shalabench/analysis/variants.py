@@ -59,16 +59,16 @@ def _rest(ablation: Ablation, settings: dict[str, Any]) -> str:
 def _names(ablation: Ablation, runs: pd.DataFrame) -> pd.Series:
     """The variant of each run, by the frame's index; runs of no variant are left out."""
     plain = (
-        run.settings
-        for run in runs.itertuples()
-        if not any(text.partition("=")[0] in ablation.keys for text in run.overrides)
+        settings
+        for settings, overrides in zip(runs["settings"], runs["overrides"], strict=True)
+        if not any(text.partition("=")[0] in ablation.keys for text in overrides)
     )
     base = next(plain, {})
     names = {
-        run.Index: label_of(ablation, variant)
-        for run in runs.itertuples()
+        index: label_of(ablation, variant)
+        for index, settings in runs["settings"].items()
         for variant in reversed(ablation.variants)  # the first that fits is kept
-        if _is(variant, run.settings, base)
+        if _is(variant, settings, base)
     }
     return pd.Series(names, dtype=object)
 

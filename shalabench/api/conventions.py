@@ -106,9 +106,10 @@ def _camera(
     numbers = np.array([*focal, *centre, width], float)
     if not np.isfinite(numbers).all() or min(*focal, width) <= 0:
         raise ValueError(f"focal lengths {focal}, centre {centre} and width {width} make no camera")
-    rotation = tuple(tuple(map(float, row)) for row in matrix[:, :3])
+    rows = [*matrix[:, :3], matrix[:, 3]]
+    x, y, z, translation = ((float(a), float(b), float(c)) for a, b, c in rows)
     (fx, fy), (cx, cy) = (tuple(float(x) / width for x in pair) for pair in (focal, centre))
-    return Camera(rotation, tuple(map(float, matrix[:, 3])), (fx, fy), (cx, cy))
+    return Camera((x, y, z), translation, (fx, fy), (cx, cy))
 
 
 def _invert(pose: ArrayLike) -> np.ndarray:

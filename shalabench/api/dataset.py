@@ -194,7 +194,7 @@ class Dataset(ABC):
             splits: "train", "validation" and "test", on the CPU.
             **facts: The fields of `DataSpec` but for name, version and sizes.
         """
-        sizes = {name: len(split) for name, split in splits.items()}
+        sizes: dict[str, int] = {name: len(split) for name, split in splits.items()}
         self._splits = splits
         self._spec = DataSpec(name=self.name, version=self.version, sizes=sizes, **facts)
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from shalabench.api.errors import BenchError, unknown
 
 Kind = Literal["model", "dataset", "evaluator"]
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=type[Any])
 
 PACKAGES: dict[Kind, tuple[str, ...]] = {
     "model": ("shala", "baselines"),
@@ -44,7 +44,7 @@ class Entry:
 
     kind: Kind
     name: str
-    cls: type
+    cls: type[Any]
     paper: str
     version: int
 
@@ -74,6 +74,8 @@ class Broken:
     reason: str
 
 
+# Fields of syntax trees that depend on the version of Python, or are types.
+_UNSTABLE = ("ctx", "kind", "type_comment", "type_params", "annotation", "returns", "simple")
 _entries: dict[tuple[Kind, str], Entry] = {}
 _broken: dict[Kind, dict[str, Broken]] = {"model": {}, "dataset": {}, "evaluator": {}}
 _clashes: dict[tuple[Kind, str], str] = {}
@@ -172,9 +174,9 @@ def _import(kind: Kind, module: str) -> None:
 def source_digest(files: Iterable[Path]) -> str:
     """SHA-256 over what Python files compute, so that a move or new words leave it as it is.
 
-    Imports, docstrings, comments, layout, names and order of files, messages of errors, the texts
-    of settings and the papers of components do not count. Top-level statements are sorted, so that
-    a file may also be split.
+    What does not count: imports, docstrings, comments, layout, annotations, names and order of
+    files, messages of errors, the texts of settings and the papers of components. Top-level
+    statements are sorted, so that a file may also be split.
 
     Returns:
         "v2:" and the digest; digests without it were made in another way and are never equal.
@@ -182,8 +184,19 @@ def source_digest(files: Iterable[Path]) -> str:
     statements = set()
     for file in files:
         tree = _Computed().visit(ast.parse(file.read_text(encoding="utf-8")))
-        statements |= {ast.unparse(statement) for statement in tree.body}
+        statements |= {repr(_fields(statement)) for statement in tree.body}
     return f"v2:{hashlib.sha256(chr(0).join(sorted(statements)).encode()).hexdigest()}"
+
+
+def _fields(node: Any) -> Any:
+    """A syntax tree as nested tuples, the same in every version of Python.
+
+    `ast.dump` and `ast.unparse` are not: Python 3.12 adds fields and writes f-strings otherwise.
+    """
+    if isinstance(node, ast.AST):
+        fields = [(k, v) for k, v in ast.iter_fields(node) if k not in _UNSTABLE and v != []]
+        return type(node).__name__, *((name, _fields(value)) for name, value in fields)
+    return tuple(map(_fields, node)) if isinstance(node, list) else node
 
 
 class _Computed(ast.NodeTransformer):
@@ -197,6 +210,9 @@ class _Computed(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if is_text else self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        return self.generic_visit(node) if node.value else None
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         node.exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc

@@ -146,6 +146,8 @@ class GradientStage(Stage):
         ignores: As `Stage.ignores`.
     """
 
+    module: nn.Module
+
     def __init__(
         self,
         name: str,

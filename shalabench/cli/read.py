@@ -56,15 +56,22 @@ def table(
     A star marks the best value of a column and all values that are not significantly worse.
     """
     from shalabench.analysis.tables import make_tables, render
-    from shalabench.config.ablations import read_ablation
 
-    chosen = read_ablation(ablation) if ablation else None
+    chosen = _read_ablation(ablation) if ablation else None
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     read = read_stores(stores, *(("ablations",) if chosen else ()))
     tables = make_tables(read, metric, mix=mix, ablation=chosen, **filters)
     click.echo(render(tables, "json" if as_json else form))
+
+
+def _read_ablation(name: str) -> Any:
+    from shalabench.config.ablations import (
+        read_ablation,
+    )  # pydantic, which other tables do not need
+
+    return read_ablation(name)
 
 
 @click.command(cls=Command)

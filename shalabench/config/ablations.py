@@ -76,7 +76,7 @@ def read_ablation(name: str) -> Ablation:
         raise BenchError(unknown("ablation", name, ablations()))
     mistakes: list[str] = []
     ablation = read_toml(FOLDER / f"{name}.toml", Ablation, mistakes)
-    if mistakes:
+    if mistakes or ablation is None:
         raise ConfigErrors(mistakes)
     return ablation.model_copy(update={"name": name})
 

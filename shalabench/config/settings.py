@@ -6,12 +6,12 @@ import tomllib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ValidationError
 
 from shalabench.api import BenchError, ConfigErrors, Settings, setting, unknown
-from shalabench.api.registry import broken, entries, find
+from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config.files import DatasetFile, Table, read_toml
 
 DEFAULT = "class default"  # the layer below all others
@@ -143,9 +143,9 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     built, origins = _lay(classes, layers, mistakes, whom=f", for {model}", hidden=hidden)
     if mistakes:
         raise ConfigErrors(mistakes)
-    sections = [built.pop(name) for name in ("model", "data", "train", "prior")]
+    sections = {name: built.pop(name) for name in ("model", "data", "train", "prior")}
     evaluators = {name.removeprefix("evaluators."): part for name, part in built.items()}
-    return Resolved(*sections, evaluators, origins)
+    return Resolved(**sections, evaluators=evaluators, origins=origins)
 
 
 def resolve_data(dataset: str, overrides: Sequence[str]) -> Settings:
@@ -174,7 +174,8 @@ def _classes(
 ) -> dict[str, type[Settings]]:
     """The settings class of each section; a section whose name is unknown has none."""
     classes: dict[str, type[Settings]] = {}
-    for kind, section, name in (("model", "model", model), ("dataset", "data", dataset)):
+    named: dict[str, tuple[Kind, str]] = {"model": ("model", model), "data": ("dataset", dataset)}
+    for section, (kind, name) in named.items():
         try:
             classes[section] = find(kind, name).cls.Config
         except BenchError as error:
@@ -217,7 +218,7 @@ def _lay(
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
     for key, value, origin in layers:
         part = next((name for name in classes if key.startswith(name + ".")), None)
-        if key in origins:
+        if part and key in origins:
             _put(values[part], key.removeprefix(f"{part}."), value)
             origins[key] = origin
         elif part or key.split(".")[0] not in hidden:
@@ -308,12 +309,13 @@ def _sources(
     """
     for name, field in cls.model_fields.items():
         extra = field.json_schema_extra
-        source = extra.get("source", "") if isinstance(extra, dict) else ""
+        source = str(extra.get("source", "")) if isinstance(extra, dict) else ""
         given = field.get_default(call_default_factory=True)
         if isinstance(given, BaseModel):
             inner = given if default is None else getattr(default, name)
             around = source or f"the default of {cls.__name__}"
-            yield from _sources(field.annotation, f"{prefix}{name}.", inner, around)
+            part = cast("type[BaseModel]", field.annotation)
+            yield from _sources(part, f"{prefix}{name}.", inner, around)
         else:
             differs = default is not None and getattr(default, name) != given
             yield prefix + name, outer if differs else source

@@ -16,7 +16,7 @@ from shalabench.api import DataPaths, Dataset, DataSettings, Split, register_dat
 from shalabench.datasets.sources.files import SPLITS, Arrays, cache_file, generate_once
 from shalabench.datasets.sources.rig import describe_views, ring
 from shalabench.datasets.synthetic.cars.drawing import stage
-from shalabench.datasets.synthetic.cars.shapes import KINDS, Shape, draw_shape
+from shalabench.datasets.synthetic.cars.shapes import KINDS, Kind, Shape, draw_shape
 from shalabench.datasets.synthetic.cars.styles import Style, draw_style
 
 _FEW = 1 << 22  # pixels that one process draws faster than others start
@@ -59,7 +59,7 @@ class Cars(Dataset):
             ge=8,
         )
         views: int = setting(16, "Cameras.", "ShaLa paper, section 4.3", ge=2, le=64)
-        held_out: Literal["", *KINDS] = setting(
+        held_out: Literal["", Kind] = setting(
             "", "Body kind that is in the test split only, and alone there.", "our choice: none"
         )
         seed: int = setting(0, "Seed of shapes and styles.", "our choice", ge=0)

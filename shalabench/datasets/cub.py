@@ -241,7 +241,8 @@ def _read_lists(folder: Path) -> list[_Photo]:
         official = "train" if flags[number] == ["1"] else "test"
         problem = f"{folder / 'bounding_boxes.txt'}: the box of photo {number} is not four numbers"
         with as_data_error(problem, "Restore the file from the archive."):
-            box = tuple(float(value) for value in boxes[number])
+            left, top, width, height = (float(value) for value in boxes[number])
+            box = left, top, width, height
         photos.append(_Photo(number, name, Path(name).parts[0], official, box))
     if not photos:
         raise DataError(f"{folder / 'images.txt'} lists no photo. Restore it from the archive.")

@@ -223,7 +223,7 @@ def _folders(folder: Path, modalities: int) -> _Source:
 
 
 def _generation(root: Path, modalities: int, seed: int) -> _Source:
-    pictures = [_find_picture(root, m) for m in range(modalities)]
+    pictures = [file for m in range(modalities) if (file := _find_picture(root, m))]
     digests = [git_digest(picture) for picture in pictures]
     known = [digest == own for digest, own in zip(digests, _PICTURES.values(), strict=False)]
     other = [p.name for p, same in zip(pictures, known, strict=True) if not same]

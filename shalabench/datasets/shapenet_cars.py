@@ -77,7 +77,9 @@ class ShapeNetCars(Dataset):
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         source = find(paths.data)
-        chosen = {s: [read_car(source, car) for car in cars] for s, cars in source.cars.items()}
+        chosen: dict[str, Chosen] = {
+            s: [read_car(source, car) for car in cars] for s, cars in source.cars.items()
+        }
         worst = np.array([[off for _, off in car] for own in chosen.values() for car in own]).max(0)
         modalities = describe_views(_as_taken(chosen["train"]), self.config.resolution)
         names = [modality.name for modality in modalities]
@@ -146,7 +148,8 @@ def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
             f"{view.picture} is {pixels.shape[1]} x {pixels.shape[0]} pixels, and its camera is "
             "one of square pictures."
         )
-    colour, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3]
+    colour: np.ndarray = pixels[..., :3].astype(np.float32)
+    alpha = pixels[..., 3]
     if view.mask is not None:
         alpha = read_picture(view.mask, "L")
         if alpha.shape != pixels.shape[:2]:

@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from shalabench.api import BenchError
 
@@ -148,7 +148,7 @@ class Processes:
                     process.start()
                     theirs.close()
                     running[ours] = key, task, attempt, process
-                for pipe in wait(list(running), _LOOK):
+                for pipe in cast("list[Connection]", wait(list(running), _LOOK)):
                     yield from self._receive(pipe, running)
         finally:
             for _, _, _, process in running.values():

@@ -23,6 +23,9 @@ class GaussianMixturePrior(FittedPrior):
 
     name = "mixture"
     reads = ("components", "covariance", "tuples")
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
 
     def __init__(self, dim: int, settings: PriorSettings):
         super().__init__(dim, settings)
@@ -54,6 +57,7 @@ class FitMixture(Stage):
 
     name, steps, batch_size = "mixture", 0, 1
     sections = ("model", "train", "prior")
+    module: GaussianMixturePrior
 
     def __init__(self, mixture: GaussianMixturePrior, model: Model):
         self.module, self._model = mixture, model

@@ -91,7 +91,7 @@ def _reuse_of(
     names = _trained_alike(run, source.run, stages) if same else ()
     spent = {e["stage"]: e["spent"] for e in source.events() if e["kind"] == "finished"}
     names = tuple(itertools.takewhile(spent.__contains__, names))  # older runs kept no times
-    last = {name: trained["last"][name] for name in names}
+    last = {name: trained["last"][name] for name in names} if trained else {}
     return Reuse(source.path.name, names, source.weights, last, spent)
 
 

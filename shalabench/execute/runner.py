@@ -337,7 +337,7 @@ class _Runner:
         deadline = self.options.deadline
         return self.stop.is_set() or (deadline is not None and time.time() >= deadline)
 
-    def _warn(self, message: Warning | str, *_: object) -> None:
+    def _warn(self, message: Warning | str, *_: object, **__: object) -> None:
         self.emit({"kind": "warning", "text": str(message)})
 
     def _failure(self, status: Status, reason: str, **facts: Any) -> Outcome:

@@ -9,7 +9,7 @@ import urllib.error
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -196,7 +196,7 @@ def save_features(file: Path, features: Mapping[str, np.ndarray]) -> None:
 
     def write(path: Path) -> None:
         with path.open("wb") as out:
-            np.savez(out, **features)
+            np.savez(out, **dict[str, Any](features))
 
     try:
         write_atomic(file, write)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from shalabench.api import Modality, Settings, setting
 from shalabench.nets.cub import CaptionDecoder, CaptionEncoder
-from shalabench.nets.mst import mst_decoder, mst_encoder
+from shalabench.nets.mst import Encoder, mst_decoder, mst_encoder
 
 
 class EncoderNetwork(Settings):
@@ -90,23 +90,24 @@ def initialise(module: nn.Module, network: EncoderNetwork) -> None:
             # An output pixel gets kernel area over stride area taps from every input channel.
             taps = layer.weight[0, 0].numel() / math.prod(layer.stride)
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.in_channels * taps)))
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     for part in module.modules():
         if isinstance(part, CoarseToFine):
             part.begin_at_zero()
     if network.initialisation == "white":
         for part in module.modules():
             if isinstance(part, ConvEncoder | ResnetEncoder):
-                first = part.layers[0]
-                first.weight.data.mul_(4)
-                first.bias.data = -first.weight.data.sum((1, 2, 3))
+                weight, bias = part.layers[0].parameters()
+                weight.data.mul_(4)
+                bias.data = -weight.data.sum((1, 2, 3))
             elif isinstance(part, ConvDecoder | ResnetDecoder):
-                last = part.layers[-1]
-                last.weight.data.mul_(0.1)
-                nn.init.ones_(last.bias)
+                weight, bias = part.layers[-1].parameters()
+                weight.data.mul_(0.1)
+                nn.init.ones_(bias)
 
 
-def encoder(modality: Modality, network: EncoderNetwork, *, private: bool = False) -> nn.Module:
+def encoder(modality: Modality, network: EncoderNetwork, *, private: bool = False) -> Encoder:
     """A network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F.
 
     Args:
@@ -168,7 +169,7 @@ def _conv_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[int]
     return _sides(modality, len(counts)), _channels(network, *counts)
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Encoder):
     """Strided convolutions and one linear layer (MoPoE code, ConvNetworksImgCMNIST)."""
 
     def __init__(self, modality: Modality, network: EncoderNetwork):
@@ -226,7 +227,7 @@ def _resnet_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[in
     return _sides(modality, halvings), _channels(network, *counts)
 
 
-class ResnetEncoder(nn.Module):
+class ResnetEncoder(Encoder):
     """Pre-activation residual blocks with average pooling between (MMVAE+ code)."""
 
     def __init__(self, modality: Modality, network: EncoderNetwork):
@@ -294,8 +295,8 @@ class CoarseToFine(nn.Module):
 
     def begin_at_zero(self) -> None:
         """Set the coarse image to 0, so that the output is that of the fine decoder."""
-        nn.init.zeros_(self.coarse[0].weight)
-        nn.init.zeros_(self.coarse[0].bias)
+        for parameter in self.coarse[0].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.fine(z) + self.enlarge @ self.coarse(z) @ self.enlarge.T
@@ -320,7 +321,7 @@ class Block(nn.Module):
 _TEXT_WIDTH = 128  # MST's text network (mmJSD code, reproduction/mnist-svhn-text.md)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Encoder):
     """Token embedding and strided convolutions over positions, until two are left."""
 
     def __init__(self, modality: Modality):

@@ -22,6 +22,8 @@ class ClusterPrior(nn.Module):
         laplace: Whether the components are Laplace; else they are Normal.
     """
 
+    kept: Tensor
+
     def __init__(self, clusters: int, dim: int, laplace: bool):
         super().__init__()
         self.kind = Laplace if laplace else Normal

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import Modality
+from shalabench.nets.mst import Encoder
 
 _EMBEDDING = 128  # columns of the image
 _ENLARGED = 8  # factor by which the decoder's last three convolutions enlarge
 
 
-class CaptionEncoder(nn.Module):
+class CaptionEncoder(Encoder):
     """Convolutions from `[1, 32, 128]` to `[512, 4, 4]`, or to `[128, 4, 16]` for a private latent.
 
     Args:

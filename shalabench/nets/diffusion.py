@@ -247,8 +247,8 @@ class VectorDenoiser(nn.Module):
         self.condition = nn.Linear(condition, width)
         self.blocks = nn.ModuleList(_ResidualBlock(width) for _ in range(blocks))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, dim))
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        for parameter in self.leave[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Predict from z_t `[B, D]`, t `[B]` and condition `[B, C]`; `[B, D]`."""

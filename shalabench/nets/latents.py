@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -40,6 +40,7 @@ from shalabench.nets.precision import widen
 _OPEN = "our choice, as for ShaLa"
 _TIME = 32  # Sines and cosines of one modality's time.
 _SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings unused in training
+Process = Callable[[Tensor, Tensor, Tensor], Tensor]  # of clean latents, times and noise
 _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
 
 
@@ -88,7 +89,7 @@ class UnimodalCoders(nn.Module):
             if self.variational:
                 terms[f"kl_{m.name}"] = _mean(kl_to_standard(code), weights)
                 total = total + beta * terms[f"kl_{m.name}"]
-        return total, terms
+        return torch.as_tensor(total), terms
 
     def encode(self, views: Views) -> Tensor:
         """Latents `[B, M, D]` (posterior means), 0 for modalities without a view."""
@@ -170,6 +171,9 @@ class LatentDiffusion(nn.Module):
         dim: D.
         config: Settings.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, modalities: int, dim: int, config: LatentDiffusionConfig):
         super().__init__()
@@ -389,7 +393,7 @@ def embed_times(times: Tensor) -> Tensor:
     return embed_time(times.flatten(), _TIME).view(len(times), -1)
 
 
-def _each(process, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+def _each(process: Process, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
     """Apply a method of the schedule to latents `[B, M, D]` with times `[B, M]`."""
     return process(clean.flatten(0, 1), times.flatten(), noise.flatten(0, 1)).view_as(clean)
 

@@ -14,7 +14,13 @@ _GREY_WIDTH = 400
 Activation = Callable[[], nn.Module]
 
 
-def mst_encoder(modality: Modality, width: float, activation: Activation) -> nn.Module:
+class Encoder(nn.Module):
+    """A network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F."""
+
+    features: int
+
+
+def mst_encoder(modality: Modality, width: float, activation: Activation) -> Encoder:
     """A network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F.
 
     Args:
@@ -36,7 +42,7 @@ def mst_decoder(modality: Modality, inputs: int, width: float, activation: Activ
     return kind(modality, inputs, width, activation)
 
 
-class LinearEncoder(nn.Module):
+class LinearEncoder(Encoder):
     """One linear layer from all pixels (MNIST)."""
 
     def __init__(self, modality: Modality, width: float, activation: Activation):
@@ -70,7 +76,7 @@ class LinearDecoder(nn.Module):
         return self.layers(z)
 
 
-class ColourEncoder(nn.Module):
+class ColourEncoder(Encoder):
     """Three convolutions that halve the side, and one over the rest (SVHN: 32, 16, 8, 4, 1)."""
 
     def __init__(self, modality: Modality, width: float, activation: Activation):
@@ -128,7 +134,7 @@ def _sides(modality: Modality) -> list[int]:
     return [side // 2**k for k in range(4)]
 
 
-class LetterEncoder(nn.Module):
+class LetterEncoder(Encoder):
     """One-hot letters through three convolutions over positions (text: 8, 8, 4, 1)."""
 
     def __init__(self, modality: Modality, activation: Activation):

@@ -43,7 +43,7 @@ class PlaneField(nn.Module):
 
     def __init__(self, width: int, hidden: int, channels: int, half: float):
         super().__init__()
-        self.half = half
+        self._half = half
         self.layers = nn.Sequential(
             nn.Linear(width, hidden), nn.Softplus(), nn.Linear(hidden, 1 + channels)
         )
@@ -57,5 +57,5 @@ class PlaneField(nn.Module):
             planes: `[B, 3, P, H, W]`, as `read_planes` takes them.
             points: `[B, Q, 3]`.
         """
-        raw = widen(self.layers(read_planes(planes, points / self.half)))
+        raw = widen(self.layers(read_planes(planes, points / self._half)))
         return _DENSE * functional.softplus(raw[..., 0] + _THIN), to_colour(raw[..., 1:])

@@ -151,7 +151,7 @@ class PrivateLatents(Model):
                 mean = density[n].sum() / counted
             total = total + modality.weight * density
             own.append(modality.weight * mean)
-        return total, own
+        return torch.as_tensor(total), own
 
     @property
     def scales(self) -> Tensor:

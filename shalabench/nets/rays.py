@@ -59,6 +59,16 @@ class Rays(nn.Module):
         lit: `[N, K]` int64, numbers of pixels.
     """
 
+    rotation: Tensor
+    translation: Tensor
+    focal: Tensor
+    centre: Tensor
+    origin: Tensor
+    direction: Tensor
+    near: Tensor
+    far: Tensor
+    lit: Tensor
+
     def __init__(
         self,
         cameras: Sequence[Camera],

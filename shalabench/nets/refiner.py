@@ -84,7 +84,7 @@ class Refiners(nn.Module):
             if present is not None:
                 there = present[:, self.spec.names.index(m.name)].to(error)
             terms[f"error_{m.name}"] = (there * error).sum() / there.sum().clamp(min=1)
-        return sum(terms.values()), terms
+        return torch.as_tensor(sum(terms.values())), terms
 
     def refine(self, coarse: Views, rng: Rng) -> Views:
         """Replace the images of a model by refined ones; other modalities stay as they are.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ class Synthesis(nn.Module):
     def forward(self, styles: Tensor) -> Tensor:
         """Images `[B, outputs, H, W]` from styles `[B, L, D]`, one for each resolution."""
         x = self.start.expand(len(styles), -1, -1, -1)
-        image = None
+        image: Any = None
         for block, w in zip(self.blocks, styles.unbind(1), strict=True):
             x, image = block(x, image, w)
         return image

@@ -58,16 +58,16 @@ class UNet(nn.Module):
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.enlarge = nn.ModuleList(), nn.ModuleList()
         for fine, coarse in pairwise(widths):
-            self.down.append(_blocks(fine, fine, context, blocks))
+            self.down.append(_Blocks(fine, fine, context, blocks))
             self.shrink.append(nn.Conv2d(fine, coarse, 3, 2, 1))
             self.enlarge.append(nn.Conv2d(coarse, fine, 3, 1, 1))
-            self.up.append(_blocks(2 * fine, fine, context, blocks))
-        self.middle = _blocks(widths[-1], widths[-1], context, blocks)
+            self.up.append(_Blocks(2 * fine, fine, context, blocks))
+        self.middle = _Blocks(widths[-1], widths[-1], context, blocks)
         self.leave = nn.Sequential(
             nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, outputs or channels, 3, 1, 1)
         )
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        for parameter in self.leave[-1].parameters():
+            nn.init.zeros_(parameter)
         self.vector = nn.Linear(vector, context) if vector else None
 
     def forward(
@@ -92,17 +92,18 @@ class UNet(nn.Module):
         """
         context = self.time(embed_time(t, self.width))  # [B, 4 width]
         if vector is not None:
+            assert self.vector is not None
             context = context + self.vector(vector)
         h, skips = self.enter(x if condition is None else torch.cat([x, condition], 1)), []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            h = _run(blocks, h, context)
+            h = blocks(h, context)
             skips.append(h)
             h = shrink(h)  # the side is halved, rounded up: 28, 14, 7
-        h = _run(self.middle, h, context)
+        h = self.middle(h, context)
         for level in reversed(range(len(skips))):
             skip = skips[level]
             h = self.enlarge[level](functional.interpolate(h, size=skip.shape[-2:]))
-            h = _run(self.up[level], torch.cat([h, skip], 1), context)
+            h = self.up[level](torch.cat([h, skip], 1), context)
             if attend is not None:
                 h = attend(level, h)
         return self.leave(h)
@@ -128,12 +129,12 @@ class TimedBlock(nn.Module):
         return self.shortcut(x) + self.second(h)
 
 
-def _blocks(inputs: int, outputs: int, context: int, count: int) -> nn.ModuleList:
-    rest = [TimedBlock(outputs, outputs, context) for _ in range(count - 1)]
-    return nn.ModuleList([TimedBlock(inputs, outputs, context), *rest])
+class _Blocks(nn.ModuleList):
+    def __init__(self, inputs: int, outputs: int, context: int, count: int):
+        rest = [TimedBlock(outputs, outputs, context) for _ in range(count - 1)]
+        super().__init__([TimedBlock(inputs, outputs, context), *rest])
 
-
-def _run(blocks: nn.ModuleList, h: Tensor, context: Tensor) -> Tensor:
-    for block in blocks:
-        h = block(h, context)
-    return h
+    def forward(self, h: Tensor, context: Tensor) -> Tensor:
+        for block in self:
+            h = block(h, context)
+        return h

@@ -86,6 +86,10 @@ class SharedVolume(nn.Module):
         config: Sizes.
     """
 
+    _seen: Tensor
+    _behind: Tensor
+    _directions: Tensor
+
     def __init__(
         self,
         cameras: Sequence[Camera],

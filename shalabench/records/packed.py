@@ -1,7 +1,8 @@
 """Exported records, packed: three kinds of files for each dataset and preset.
 
 <destination>/<dataset>-<preset>/
-    records.jsonl.gz    a header, then one JSON line a run: run, trained, results, events, texts
+    records.jsonl.gz    JSON lines: a header, then for each run its line (run, trained, events,
+                        texts) and a line for each of its results
     curves.csv.gz       the progress of training: run, stage, step, seconds, term, value
     pictures/<run>/     WebP
 
@@ -37,7 +38,8 @@ _PROGRESS_KEPT = 60  # readings of the losses a run
 _QUALITY = 78  # of lossy WebP; see `_as_webp`
 _PLACE = ("time", "kind", "stage", "step")
 _TIMES = {int, float}
-_PARTS = {"name", "run", "trained", "results", "events", "texts"}  # of a line
+_PARTS = {"name", "run", "trained", "events", "texts"}  # of a run's line
+_RESULT = b'{"result":"'  # how a result's line begins, before its file name
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class PackedRun(RunFolder):
     Attributes:
         path: The packed folder and the run's name; nothing lies there.
         content: The run's line, or what is wrong with it in a sentence.
-        is_checked: Whether the line is as it was checked when it was written.
+        is_checked: Whether the lines are as they were checked when they were written.
+        lines: Of its results, by file name; each is read when it is asked for.
     """
 
     content: dict[str, Any] | str = field(default="", repr=False)
     is_checked: bool = False
+    lines: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def _part(self, name: str) -> Any:
         if isinstance(self.content, str):
@@ -70,11 +74,20 @@ class PackedRun(RunFolder):
     def failed(self) -> None:
         """Only runs that are trained are exported."""
 
-    def result_names(self) -> list[str]:
-        return list(self._part("results"))
+    def result_names(self, metric: str = "") -> list[str]:
+        """The files of the evaluations, in order.
+
+        Args:
+            metric: Only of those that may have a score whose name begins so.
+        """
+        mark = f'"metric":"{metric}'.encode()
+        return [name for name, line in self.lines.items() if not metric or mark in line]
 
     def result(self, name: str) -> dict[str, Any]:
-        return self._part("results")[name]
+        try:
+            return json.loads(self.lines[name])["content"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BenchError(f"The line of {name} does not read. Export it again.") from error
 
     def picture(self, name: str) -> Path | None:
         file = self.path.parent / "pictures" / self.path.name / Path(name).with_suffix(".webp").name
@@ -109,20 +122,22 @@ def read_packed(file: Path) -> list[PackedRun]:
     head = _read_line(first) or {}
     digest = hashlib.sha256(rest).hexdigest()
     is_checked = is_whole and (head.get("packed"), head.get("digest")) == (VERSION, digest)
-    found, good = [], 0
-    for number, line in enumerate(rest.splitlines(), 2):
-        content = _read_line(line)
-        if content is None:
-            told = f"Line {number} of {where} does not read. Export its run again."
-            found.append(PackedRun(file.with_name(f"{NAME} line {number}"), told))
-        else:
-            good += 1
+    found, good, lines = [], 0, {}
+    for number, line in enumerate(rest[: rest.rfind(b"\n") + 1].splitlines(), 2):
+        if line.startswith(_RESULT):
+            lines[line[len(_RESULT) : line.find(b'"', len(_RESULT))].decode()] = line
+        elif content := _read_line(line):
+            good, lines = good + 1, {}
             trusted = is_checked and content["name"] not in head["unchecked"]
-            found.append(PackedRun(file.parent / content["name"], content, trusted))
+            found.append(PackedRun(file.parent / content["name"], content, trusted, lines))
+        else:
+            lines = {}  # those that follow are of the run that is lost
+            text = f"Line {number} of {where} does not read. Export its run again."
+            found.append(PackedRun(file.with_name(f"{NAME} line {number}"), text))
     if not is_whole or "packed" not in head:
-        told = f"{where} is cut short: {good} of {head.get('runs', 'its')} runs are read."
+        text = f"{where} is cut short: {good} of {head.get('runs', 'its')} runs are read."
         found = [run for run in found if isinstance(run.content, dict)]
-        found.append(PackedRun(file, f"{told} Export it again."))
+        found.append(PackedRun(file, f"{text} Export it again."))
     return found
 
 
@@ -266,8 +281,10 @@ def _write(pack: Path, runs: dict[str, dict[str, Any]]) -> None:
             curves += [(*place, term, f"{value:.6g}") for term, value in terms.items()]
         content, fits = _checked(content | {"events": others})
         unchecked += [] if fits else [name]
-        lines.append(json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n")
-    body = "".join(lines).encode()
+        results = content.pop("results")
+        lines += [content, *({"result": key, "content": r} for key, r in results.items())]
+    dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+    body = "".join(f"{dump(line)}\n" for line in lines).encode()
     digest = hashlib.sha256(body).hexdigest()
     head = {"packed": VERSION, "runs": len(runs), "digest": digest, "unchecked": unchecked}
     table = io.StringIO()

@@ -86,7 +86,8 @@ class RunFolder:
 
     def has_result(self, evaluation: str) -> bool:
         """Whether an evaluation of that identity is recorded."""
-        return any((self.path / "results").glob(f"*-{evaluation[:LETTERS]}.json"))
+        ending = f"-{evaluation[:LETTERS]}.json"
+        return any(name.endswith(ending) for name in self.result_names())
 
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a result names, or None where it is not kept."""
@@ -196,8 +197,10 @@ class Store:
     root: Path
 
     def folder(self, model: str, dataset: str, preset: str, seed: int, training: str) -> RunFolder:
-        """The folder of a run, which need not exist."""
-        return RunFolder(self.root / f"{model}-{dataset}-{preset}-s{seed}-{training[:LETTERS]}")
+        """The folder of a run, which need not exist; its packed record, if only that exists."""
+        path = self.root / f"{model}-{dataset}-{preset}-s{seed}-{training[:LETTERS]}"
+        packed = [] if path.exists() else self._packed()
+        return next((run for run in packed if run.path.name == path.name), RunFolder(path))
 
     def has_runs(self) -> bool:
         """Whether there is any run, which is known without reading one."""
@@ -211,6 +214,12 @@ class Store:
         for file in _files(self.root):
             found += read_packed(file) if file.name == NAME else [RunFolder(file.parent)]
         return found
+
+    def _packed(self) -> Iterator[RunFolder]:
+        from shalabench.records.packed import NAME, read_packed
+
+        for file in sorted(self.root.glob(f"*/{NAME}")):
+            yield from read_packed(file)
 
     def export(self, destination: Path) -> int:
         """Pack the records of finished runs into another folder (`packed.export`)."""

@@ -261,7 +261,7 @@ def angles(section: Section) -> Drawing | None:
 def _by_angle(own: Records) -> dict[int, float]:
     """Degrees and mean PSNR over runs; empty where none was measured."""
     found: dict[int, list[float]] = {}
-    for result in own.results_of(own.runs):
+    for result in own.all_results():
         for entry in result.details.get("by_angle", []):
             found.setdefault(entry["degrees"], []).append(entry["psnr"])
     return {degrees: sum(values) / len(values) for degrees, values in sorted(found.items())}
@@ -393,5 +393,5 @@ def heatmap(section: Section) -> Drawing | None:
             axes.spines[:].set_visible(False)
         figure.supxlabel("target", y=0.02, fontsize=8.5, c=INK["muted"])
         figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])
-    names = ", ".join(label for label, _ in rows)
-    return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {names}.")
+    labels = ", ".join(label for label, _ in rows)
+    return Drawing(figure, metric, f"Heat maps of {metric} in per cent, given x target: {labels}.")

@@ -31,11 +31,11 @@ def table_facts(tables: list[Table], *, in_order: bool = False) -> list[dict[str
         tables: What is shown.
         in_order: Whether rows stay in their order; else the best stands first.
     """
-    first, *others = [part for table in tables for part in parts_of(table)] or [None]
-    if first is None:
+    parts = [part for table in tables for part in parts_of(table)]
+    if not parts:
         return []
-    shown = [first]
-    for part in others:
+    shown = parts[:1]
+    for part in parts[1:]:
         rows = [row for row in part.rows if (row.cells | row.published).keys() & part.metrics]
         shown += [replace(part, rows=rows)] if rows else []
     return [_table_facts(part, in_order) for part in shown]
@@ -57,7 +57,7 @@ def _table_facts(table: Table, in_order: bool) -> dict[str, Any]:
         return cell is None, sign * cell.mean if cell else 0, row.label
 
     return {
-        "title": first.split("/")[0].upper() if first[:3] in ("fid", "kid") else _family(first),
+        "title": _title(list(table.metrics)),
         "columns": [
             {
                 "name": name.split("/", 1)[-1].replace("-", " "),
@@ -83,8 +83,13 @@ def _table_facts(table: Table, in_order: bool) -> dict[str, Any]:
     }
 
 
-def _family(metric: str) -> str:
-    return metric.split("/")[0].capitalize()
+def _title(metrics: list[str]) -> str:
+    """The family of a table's metrics; of a series such as subset-2, subset-3 also its name."""
+    family, _, name = metrics[0].partition("/")
+    family = family.upper() if len(family) < 4 else family.capitalize()
+    start = name.rpartition("-")[0]
+    is_series = len(metrics) > 1 and start and all(f"/{start}-" in other for other in metrics)
+    return f"{family} by {start}" if is_series else family
 
 
 def _entry(row: Row, metric: str, table: Table, name: str) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def cost_facts(section: Section, pages: dict[str, str]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "label": label,
-                "runs": [(run, pages[run.run]) for run in own.runs.itertuples()],
+                "runs": [(run, pages[run.run]) for run in own.rows],
                 "seconds": mean_time(own, "seconds"),
                 "cpu_seconds": mean_time(own, "cpu_seconds"),
                 "evaluation": sum(evaluation) / len(evaluation) if evaluation else None,

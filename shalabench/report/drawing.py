@@ -23,7 +23,7 @@ WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
 GAPS = {"hspace": 0.55, "wspace": 0.14}
 _PANEL = 1.35  # inches of a small multiple's height
 LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
-FRAME = {
+FRAME: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.edgecolor": INK["rule"],
     "axes.labelcolor": INK["muted"],

@@ -34,6 +34,7 @@ from shalabench.api import (
 )
 from shalabench.api.registry import find
 from shalabench.records.frame import Records, check_names
+from shalabench.records.frame import load as load_records
 from shalabench.records.store import RunFolder, Store
 from shalabench.report import clouds
 from shalabench.report.clouds import Cloud
@@ -77,7 +78,7 @@ def write_latents(
         BenchError: Nothing can be drawn; the message has the command that makes a run.
     """
     if not any(each.has_runs() for each in stores):
-        check_names(select([], split=split), **filters)
+        check_names(load_records([], split, may_be_empty=True), **filters)
         raise BenchError(_none(digits, store, **filters))
     records = select(stores, split=split, digits=digits, **filters)
     files, left_out = [], [f"{p.where}: {p.kind}: {p.text}" for p in records.problems]
@@ -125,7 +126,7 @@ def _command(
 
 
 def _draw(own: Records, load: Load, split: str, store: Path | None) -> Drawing:
-    runs = list(own.runs.itertuples())
+    runs = list(own.rows)
     first = runs[0]
     if not has_ability(find("model", first.model).cls, Latent):
         raise BenchError(f"{first.model} has no shared latent with a prior that could be drawn.")
@@ -159,8 +160,7 @@ class _Panels:
 
     def drawing(self) -> Drawing:
         """From prior to posterior, with the states of the diffusion where the prior is one."""
-        by_steps = self.run.settings.get("prior.kind", "own") == "own"
-        panels = self._trace() if by_steps and isinstance(self.model, Trace) else self._prior()
+        panels = self._trace() if isinstance(self.model, Trace) else self._prior()
         panels["posterior"] = self.posterior
         read = [self._read(z, title) for title, z in panels.items()]
         rows = [self._row(panels, read, *way) for way in self._projections(panels.values())]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shalabench.analysis.compare import spread
 from shalabench.analysis.tables import render
@@ -129,7 +129,7 @@ class _Writer:
             (place, label, own, run)
             for place, section in enumerate(self.sections)
             for label, own in _all_rows(section)
-            for run in own.runs.itertuples()
+            for run in own.rows
         ]
         folders = [own.folders[run.train_id] for _, _, own, run in runs]
         with _drawn(folders) as curves:
@@ -185,8 +185,9 @@ class _Writer:
             "page": f"{stem}.html",
             "glances": list(glances(section)),
             "dots": [
-                (*_svg(charts.dots(section, metric)), section.metrics[metric]["meaning"])
+                (dots.title, as_svg(dots), section.metrics[metric]["meaning"])
                 for metric in headlines
+                for dots in [charts.dots(section, metric)]
             ],
             "trade": _svg(charts.tradeoff(section)),
             "cost_figure": _svg(charts.cost(section, headlines[0])) if headlines else None,
@@ -216,7 +217,7 @@ class _Writer:
         """By kind: label, file and alternative text of the picture of each method's first seed."""
         kinds: dict[str, list[tuple[str, str, str]]] = {}
         for label, own in section.rows:
-            pictures = (self._pictures(run, own) for run in own.runs.itertuples())
+            pictures = (self._pictures(run, own) for run in own.rows)
             for kind, file, alt in next(filter(None, pictures), []):
                 kinds.setdefault(kind, []).append((label, file, alt))
         order = {kind: place for place, kind in enumerate(words.KINDS)}
@@ -248,6 +249,7 @@ class _Writer:
         tables = [*section.tables, *(table for _, own in section.studies for table in own)]
         parts = [part for table in tables for part in parts_of(table)]
         files = []
+        form: Literal["latex", "csv"]
         for form, end, word in (("latex", "tex", "LaTeX"), ("csv", "csv", "CSV")):
             name = f"tables/{stem}.{end}"
             text = render(parts, form) + "\n"
@@ -282,7 +284,7 @@ def _all_rows(section: Section) -> list[tuple[str, Records]]:
 
 def _svg(drawing: Drawing | None) -> tuple[str, str] | None:
     """Title and picture, where there is one."""
-    return drawing and (drawing.title, as_svg(drawing))
+    return (drawing.title, as_svg(drawing)) if drawing else None
 
 
 @contextmanager

@@ -69,11 +69,14 @@ class Section:
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """What the records say of each metric, by its name."""
-        results = self.records.results_of(self.records.runs)
+        results = self.records.all_results()
         return {name: facts for result in results for name, facts in result.metrics.items()}
 
     def headlines(self) -> list[str]:
-        """The metrics that sum it up: those that evaluators declare, else the first measured."""
+        """The metrics that sum it up: those that evaluators declare, else the first measured.
+
+        Metrics that depend on the number of samples come last.
+        """
         names = [
             name
             for table in self.tables
@@ -81,6 +84,7 @@ class Section:
             if direction and any(name in row.cells for row in table.rows)
         ]
         main = [name for name in names if self.metrics[name]["headline"]]
+        main.sort(key=lambda name: bool(self.metrics[name].get("biased")))
         return (main or names)[:_HEADLINES]
 
     def table_with(self, metric: str) -> Table:
@@ -107,7 +111,7 @@ class Section:
     def bounds(self, metric: str) -> dict[str, float]:
         """Floors, ceilings and chance of a metric by name; they are of the data, so of any run."""
         found = {}
-        for result in self.records.results_of(self.records.runs):
+        for result in self.records.all_results():
             for name, score in result.summaries.items():
                 facts = result.metrics[name]
                 if facts["role"] in ("floor", "ceiling") and matches(metric, facts["of"]):
@@ -135,7 +139,7 @@ def sections_of(records: Records) -> list[Section]:
     """Sort records so that nothing is averaged or ranked with what is not like it."""
     groups: dict[_Key, list[int]] = {}
     without = []
-    for place, run in enumerate(records.runs.itertuples()):
+    for place, run in enumerate(records.rows):
         if used := _classifiers(records, run.train_id):
             groups.setdefault((run.dataset, run.preset, run.fingerprint, used), []).append(place)
         else:
@@ -200,7 +204,7 @@ def _consistent(label: str, own: Records) -> tuple[Records, list[str]]:
         measured = [(r.evaluator, r.version, r.provenance["source"]) for r in results]
         return json.dumps([run.source, run.nets, measured])
 
-    parts = own.runs.groupby([code(run) for run in own.runs.itertuples()], sort=False)
+    parts = own.runs.groupby([code(run) for run in own.rows], sort=False)
     kept = max((part for _, part in parts), key=len)
     others = own.runs.loc[~own.runs.index.isin(kept.index), "run"]
     return own.of(kept), [f"{reason}. Left out of the row: {', '.join(others)}."]
@@ -260,7 +264,7 @@ def _families(records: Records) -> list[str]:
     """Families of the methods' metrics, those with a headline first."""
     metrics = {
         name: result.metrics[name]
-        for result in records.results_of(records.runs)
+        for result in records.all_results()
         for name in result.scored
         if result.metrics.get(name, {"role": ""})["role"] == "method"
     }
@@ -294,7 +298,7 @@ def parts_of(table: Table) -> list[Table]:
     starts = Counter(s[1] for s in map(_SERIES.fullmatch, table.metrics) if s)
     series = [n for n in table.metrics if (s := _SERIES.fullmatch(n)) and starts[s[1]] > 1]
     measured = {name for row in table.rows for name in row.cells}
-    parts = []
+    parts: list[Table] = []
     for names in ([n for n in table.metrics if n not in series], measured.intersection(series)):
         metrics = {name: facts for name, facts in table.metrics.items() if name in names}
         rows = [row for row in table.rows if metrics.keys() & row.cells.keys() or not parts]
@@ -336,7 +340,7 @@ def by_attribute(section: Section) -> dict[str, tuple[list[str], list[str], dict
         (metric, row, part, entry["value"] if label else entry["chance"])
         for label, own in (*section.rows, ("", section.records))
         for row in [section.names[label] if label else "guessing"]
-        for result in own.results_of(own.runs)
+        for result in own.all_results()
         for metric, parts in result.details.get("parts", {}).items()
         if result.metrics.get(metric, {"role": ""})["role"] == "method"
         for part, entry in parts.items()

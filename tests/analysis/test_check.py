@@ -174,7 +174,7 @@ def test_a_store_that_is_a_file_is_told(stores, arguments):
     (stores / "new").write_text("mine")
     found = check(stores, *arguments)
     assert found.exit_code == 2
-    assert f"--store is '{stores / 'new'}', which is a file. Name a folder" in found.output
+    assert f"--store is '{stores / 'new'}', which is a file." in found.output
     assert (stores / "new").read_text() == "mine"
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import stats
 
-from shalabench.analysis.statistics import against_constant, difference
+from shalabench.analysis.statistics import Difference, against_constant, difference
 from shalabench.api import Score
 
 pytestmark = pytest.mark.float64
@@ -91,3 +91,11 @@ def test_a_printed_figure_is_a_constant():
     assert found.value == pytest.approx(sum(values) / 3 - 0.9)
     single = against_constant(0.8, 0.05, 1, 0.9)
     assert single.p == pytest.approx(math.erfc(2 / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("freedom", [None, 1, 1.01, 2, 3.7, 9.99, 10, 10.5, 40, 1e6])
+def test_significance_is_that_of_the_p_value(freedom):
+    critical = stats.norm.ppf(0.975) if freedom is None else stats.t.ppf(0.975, freedom)
+    for size in (0, 1.9, 1.97, critical - 1e-6, critical + 1e-6, 2.5, 4.4, 12.8, -13):
+        found = Difference(size, 0, size, "seeds", 1.0, freedom)
+        assert found.is_significant == (found.p < 0.05), size

@@ -15,7 +15,8 @@ def train_classifiers(folder):
     dataset = toy_data(folder)
     for modality in dataset.spec.modalities:
         network = classifiers.train(dataset.spec, modality, dataset.split("train"), updates=300)
-        accuracy = classifiers.measure_accuracy(network, modality, dataset.split("test"))
+        test = dataset.split("test")
+        accuracy = classifiers.measure_answers(network, modality, dataset.spec, test)["class"]
         facts = {
             "accuracy": accuracy,
             "command": "a test",

@@ -10,7 +10,7 @@ from helpers.records import write_run
 
 from bench import main
 from shalabench.analysis.tables import make_tables
-from shalabench.records.frame import load
+from shalabench.records.frame import load, tuples_seen
 from shalabench.records.store import Store
 
 
@@ -104,3 +104,60 @@ def test_a_score_of_newer_code_says_so(store, tmp_path):
     assert problem.kind == "another schema"
     assert "'unit'" in problem.text
     assert "newer code" in problem.text
+
+
+def test_older_names_of_fields_are_read(tmp_path):
+    folder = write_run(tmp_path, "shala", 0, 0.5)
+    run = json.loads((folder / "run.json").read_text())
+    del run["data"]["deviation"]
+    run["data"] |= {"twin": "cub", "departs": "Half of it."}
+    (folder / "run.json").write_text(json.dumps(run))
+    made = {"source": "s", "nets": "n", "borrowed": {"lender": "x"}}
+    (folder / "trained.json").write_text(json.dumps({"provenance": made}))
+    (found,) = load([Store(tmp_path)]).runs.itertuples()
+    assert (found.proxy_for, found.deviation) == ("cub", "Half of it.")
+    assert found.provenance["reused"] == {"lender": "x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "of", "headline"),
+    [
+        ("coherence/cross", "method", "", True),
+        ("coherence/posterior", "method", "", False),
+        ("fid/inception/cross", "method", "", True),
+        ("floor/fid/classifier", "floor", "fid/classifier", False),
+        ("floor-white/psnr", "floor", "psnr", False),
+        ("ceiling-truth/consistency/shape", "ceiling", "consistency/shape", False),
+        ("chance/attributes", "chance", "attributes/caption-to-image", False),
+        ("classifier/accuracy", "classifier", "coherence", False),
+    ],
+)
+def test_older_metrics_get_their_roles_and_declared_ones_keep_theirs(
+    tmp_path, name, role, of, headline
+):
+    folder = write_run(tmp_path, "shala", 0, 0.5)
+    file = folder / "results" / "coherence-0.json"
+    result = json.loads(file.read_text())
+    result["metrics"][0]["name"] = result["scores"][0]["metric"] = name
+    declared = {"role": "ceiling", "of": "x", "headline": True, "name": "floor/x"}
+    result["metrics"].append(result["metrics"][1] | declared)
+    result["scores"].append(result["scores"][0] | {"metric": "floor/x"})
+    file.write_text(json.dumps(result))
+    scores = load([Store(tmp_path)]).scores.drop_duplicates("metric").set_index("metric")
+    assert list(scores.loc[name][["role", "of", "headline"]]) == [role, of, headline]
+    assert list(scores.loc["floor/x"][["role", "of", "headline"]]) == ["ceiling", "x", True]
+
+
+@pytest.mark.parametrize(
+    ("stages", "settings", "tuples"),
+    [
+        (["vae"], {}, 3000),
+        (["vae", "prior"], {"model.prior.steps": 10, "model.prior.batch_size": 8}, 3080),
+        (["single", "volume"], {"model.volume_steps": 5, "model.volume_batch_size": 2}, 3010),
+        (["vae", "mixture"], {}, 3000),
+        (["vae", "other"], {}, None),
+    ],
+)
+def test_tuples_seen_are_summed_over_the_stages_that_ran(stages, settings, tuples):
+    settings = {"model.steps": 100, "model.batch_size": 30, "model.unused.steps": 7, **settings}
+    assert tuples_seen(settings, {stage: {} for stage in stages}) == tuples

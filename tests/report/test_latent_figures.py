@@ -18,7 +18,7 @@ from shalabench.api import BenchError, DataPaths
 from shalabench.config.plan import plan
 from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
-from shalabench.execute.trained import load_trained
+from shalabench.execute.trained import load_trained, load_with_classifiers
 from shalabench.records.store import RunFolder, Store
 from shalabench.report import latents
 from shalabench.report.latents import write_latents
@@ -63,7 +63,7 @@ def seen(monkeypatch):
 
 
 def loader(made):
-    return functools.partial(load_trained, paths=made.paths)
+    return functools.partial(load_with_classifiers, paths=made.paths)
 
 
 def drawn(made: Options, out, **filters):
@@ -97,7 +97,7 @@ def test_the_way_of_the_prior_stands_between_gaussian_and_posterior(made, seen, 
     assert sorted(set(posterior.classes)) == [0, 1]
     assert {label for way in ways for label in way.classes} <= {None, 0, 1}
     assert all(len(w.points) == len(w.classes) == 20 for w in (*ways, posterior))
-    assert all(w.told.endswith(" % agree") for w in (*ways, posterior))
+    assert all(w.note.endswith(" % agree") for w in (*ways, posterior))
     assert "20 points a panel: Gaussian: " in drawing.alt
     assert set(drawing.keys) - {None} == {0, 1}
 
@@ -117,7 +117,7 @@ def test_other_latents_are_flattened_by_pca_and_by_umap_or_t_sne(made, seen, tmp
     assert list(map(titles, seen)) == [[["prior", "posterior"]] * 2] * 2
     ways = [[row[0].beside.split(",")[0] for row in drawing.rows] for drawing in seen]
     assert ways == [["PCA", "t-SNE"], ["PCA", "UMAP"]]
-    assert "Seen by PCA, " in seen[1].alt
+    assert "Projected by PCA, " in seen[1].alt
     before, after = seen[0].rows[0]
     assert set(before.classes) == {None}  # no classifiers of the toy data are shipped
     assert set(after.classes) == {0, 1, 2, 3}

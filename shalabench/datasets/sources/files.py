@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -138,10 +138,11 @@ def generate_once(
         DataError: The file is damaged or cannot be written.
     """
     if not file.exists():
-        made = {f"{split}_{n}": a for split, own in make().items() for n, a in own.items()}
+        parts = make().items()
+        made: dict[str, Any] = {f"{split}_{n}": a for split, own in parts for n, a in own.items()}
         fingerprint = np.array(digest_of(made[name] for name in sorted(made)))
         write_cached(file, lambda out: np.savez(out, **made, fingerprint=fingerprint))
-        del made
+        del made, parts
     return read_cached(file, _read_splits)
 
 

@@ -84,7 +84,8 @@ def fetch(root: Path) -> None:
 
 
 def _read(root: Path, stem: str, axes: int) -> np.ndarray:
-    return read_idx(find_idx(root / _FOLDER, stem), axes, CHECKSUMS[stem].content)
+    file = find_idx(root / _FOLDER, stem) or root / _FOLDER / stem
+    return read_idx(file, axes, CHECKSUMS[stem].content)
 
 
 def find_idx(folder: Path, stem: str) -> Path | None:

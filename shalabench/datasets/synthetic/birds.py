@@ -113,8 +113,8 @@ def draw(values: np.ndarray, seed: list[int]) -> np.ndarray:
 
 def _draw(values: np.ndarray, background: str, rng: np.random.Generator) -> np.ndarray:
     """Pictures float32 `[N, 3, 64, 64]` of one background, about in [0, 1]."""
-    n, values = len(values), {a.name: values[:, i] for i, a in enumerate(ATTRIBUTES)}
-    bird = _pose(values, background, rng)
+    n, named = len(values), {a.name: values[:, i] for i, a in enumerate(ATTRIBUTES)}
+    bird = _pose(named, background, rng)
     canvas = _SCENERY[background](n, rng)
     if background == "branch":
         scenery.perch(canvas, bird.frame.unit, bird.ground, rng)

@@ -130,7 +130,7 @@ def lake(n: int, rng: np.random.Generator) -> np.ndarray:
     return canvas
 
 
-def perch(canvas: np.ndarray, unit: Field, ground: Field, rng: np.random.Generator) -> None:
+def perch(canvas: np.ndarray, unit: Field | float, ground: Field, rng: np.random.Generator) -> None:
     """A branch under the feet, with twigs and leaves."""
     n, frame = len(canvas), _plain(len(canvas))
     thick = 1.5 + unit * 0.045

@@ -7,12 +7,15 @@ machine, so that the same seed gives the same bytes everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 Field = np.ndarray
 """float32 `[N, H, W]`, or what broadcasts to it, such as one number a picture `[N, 1, 1]`."""
+Pair = Sequence[Field | float]
+"""Two coordinates or two radii."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,9 @@ class Frame:
 
     x: Field
     y: Field
-    unit: Field
+    unit: Field | float
 
-    def ellipse(
-        self, at: tuple[Field, Field], radii: tuple[Field, Field], slope: Field = 0.0
-    ) -> Field:
+    def ellipse(self, at: Pair, radii: Pair, slope: Field | float = 0.0) -> Field:
         """Distance to an ellipse whose first axis falls by `slope` for one unit across."""
         length = np.sqrt(1 + np.float32(1) * slope * slope)
         dx, dy = self.x - at[0], self.y - at[1]
@@ -42,9 +43,7 @@ class Frame:
         # Exact on the edge and to first order near it, which is where it counts.
         return self.unit * k * (k - 1) / np.maximum(np.sqrt(a * a + b * b), 1e-3)
 
-    def limb(
-        self, start: tuple[Field, Field], end: tuple[Field, Field], radii: tuple[Field, Field]
-    ) -> Field:
+    def limb(self, start: Pair, end: Pair, radii: Pair) -> Field:
         """Distance to a stroke whose half width goes from the first radius to the second."""
         dx, dy = end[0] - start[0], end[1] - start[1]
         px, py = self.x - start[0], self.y - start[1]
@@ -53,23 +52,23 @@ class Frame:
         qx, qy = px - t * dx, py - t * dy
         return self.unit * (np.sqrt(qx * qx + qy * qy) - (first + t * (last - first)))
 
-    def polygon(self, *corners: tuple[Field, Field]) -> Field:
+    def polygon(self, *corners: Pair) -> Field:
         """Distance to a convex polygon, its corners clockwise as seen."""
-        distance = None
+        distance: Field = np.array(-np.inf, np.float32)
         for (ax, ay), (bx, by) in zip(corners, (*corners[1:], corners[0]), strict=True):
             dx, dy = bx - ax, by - ay
             length = np.maximum(np.sqrt(np.float32(1) * (dx * dx + dy * dy)), np.float32(1e-6))
             side = ((self.x - ax) * dy - (self.y - ay) * dx) / length
-            distance = side if distance is None else np.maximum(distance, side)
+            distance = np.maximum(distance, side)
         return self.unit * distance
 
-    def below(self, at: tuple[Field, Field], slope: Field = 0.0) -> Field:
+    def below(self, at: Pair, slope: Field | float = 0.0) -> Field:
         """Distance to the half plane under a line through a point."""
         length = np.sqrt(1 + np.float32(1) * slope * slope)
         return self.unit * ((at[1] - self.y) + slope * (self.x - at[0])) / length
 
 
-def merge(first: Field, second: Field, softness: Field) -> Field:
+def merge(first: Field, second: Field, softness: Field | float) -> Field:
     """Distance to two shapes that flow into each other over `softness` pixels."""
     near = np.maximum(softness - np.abs(first - second), 0) / softness
     return np.minimum(first, second) - near * near * softness / 4

@@ -7,6 +7,7 @@ positions the shell is open, so that their outlines are exact curves.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def build(shape: Shape) -> Car:
     return Car(shape, Mesh(*(torch.from_numpy(x) for x in arrays)), float(scale), middle)
 
 
-Values = np.ndarray | torch.Tensor
+Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 
 def top_of_body(shape: Shape) -> PchipInterpolator:
@@ -88,8 +89,8 @@ def top_of_body(shape: Shape) -> PchipInterpolator:
 
 def cabin_ends(shape: Shape) -> tuple[float, float, float, float]:
     """The x of windscreen and rear window at the belt, and of both at the roof."""
-    parts = shape.screen, shape.back, shape.brow, shape.crest
-    return tuple(shape.along(part) for part in parts)
+    along = shape.along
+    return along(shape.screen), along(shape.back), along(shape.brow), along(shape.crest)
 
 
 def _body(shape: Shape) -> Piece:
@@ -211,8 +212,8 @@ def belt_height(shape: Shape, x: Values) -> Values:
 
 def cabin_ring(shape: Shape, up: float, inset: float) -> np.ndarray:
     """A closed ring `[K, 3]` at a height: a rounded rectangle whose front end bows."""
-    front, rear = cabin_span(shape, np.float64(up))
-    w = cabin_width(shape, np.float64(up)) - inset
+    front, rear = cabin_span(shape, np.asarray(up))
+    w = float(cabin_width(shape, np.asarray(up))) - inset
     front, rear = front - inset, rear + inset
     corner = min(0.16 if shape.kind != "bus" else 0.10, 0.4 * w)
     ys = np.linspace(-1, 1, 9)
@@ -274,7 +275,7 @@ def _mirrors(shape: Shape) -> list[Piece]:
     tall = 0.30 if shape.kind == "bus" else 0.14 if shape.kind in ("suv", "pickup", "van") else 0.11
     x = shape.along(shape.screen) - (0.30 if shape.kind not in ("bus", "van") else 0.25)
     x = shape.along(0.0) - 0.02 if shape.kind == "bus" else x
-    z = float(belt_height(shape, np.float64(x))) + (0.85 if shape.kind == "bus" else 0.14)
+    z = float(belt_height(shape, np.asarray(x))) + (0.85 if shape.kind == "bus" else 0.14)
     pieces = []
     for side in (1, -1):
         y = side * (shape.width / 2 + 0.07)
@@ -289,7 +290,7 @@ def _rails(shape: Shape) -> list[Piece]:
     if shape.kind not in ("wagon", "suv"):
         return []
     _, _, front, rear = cabin_ends(shape)
-    y = float(cabin_width(shape, np.float64(1.0))) - 0.09
+    y = float(cabin_width(shape, np.asarray(1.0))) - 0.09
     x = np.linspace(rear + 0.12, front - 0.30, 12)
     lift = 0.055 * np.minimum(1, 6 * np.minimum(x - x[0], x[-1] - x) / (x[-1] - x[0]))
     z = roof_height(shape, x) + lift

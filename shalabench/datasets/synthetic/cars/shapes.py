@@ -6,8 +6,11 @@ A car stands on z = 0 and looks along x; the middle of its length and width is x
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 import numpy as np
+
+Kind = Literal["sedan", "hatchback", "wagon", "coupe", "suv", "pickup", "van", "bus"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ _TYPICAL = (
     ("bus", 7.80, 2.35, 2.85, 0.30, 0.450, 1.70, 2.00, 1.02, 1.16, 1.16,
         0.012, 0.036, 0.984, 0.992, 0.07, 0.09),
 )  # fmt: skip
-KINDS = tuple(row[0] for row in _TYPICAL)
+KINDS: tuple[str, ...] = get_args(Kind)
 _SPREAD = {  # largest change of a measure, as a part of it
     "length": 0.07, "width": 0.04, "height": 0.045, "clearance": 0.18, "wheel": 0.06,
     "front": 0.07, "rear": 0.09, "nose": 0.06, "cowl": 0.025, "deck": 0.03,

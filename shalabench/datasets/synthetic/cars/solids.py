@@ -23,7 +23,8 @@ def cap(
     """Close a tube's ends with fans."""
     s, k = shape
     j = np.arange(k)
-    centres, fans, count = [], [], len(points)
+    centres: list[np.ndarray] = []
+    fans, count = [], len(points)
     for ring, wanted in ((0, first), (s - 1, True)):
         if not wanted:
             continue

@@ -77,4 +77,4 @@ def _draw_colour(rng: np.random.Generator) -> Colour:
     hue, depth, value = rng.random(), rng.uniform(0.62, 0.95), rng.uniform(0.50, 0.95)
     if neutral < 0.3:
         return _NEUTRAL[pick]
-    return tuple(float(x) for x in colorsys.hsv_to_rgb(hue, depth, value))
+    return colorsys.hsv_to_rgb(hue, depth, value)

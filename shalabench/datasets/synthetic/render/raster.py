@@ -86,7 +86,8 @@ def stack(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rotations `[N, 3, 3]`, translations `[N, 3]`, focal lengths and centres `[N, 2]`, float64."""
     names = ("rotation", "translation", "focal", "centre")
     rows = ([getattr(camera, name) for camera in cameras] for name in names)
-    return tuple(torch.tensor(row, dtype=torch.float64) for row in rows)
+    rotation, translation, focal, centre = (torch.tensor(row, dtype=torch.float64) for row in rows)
+    return rotation, translation, focal, centre
 
 
 def shoot(mesh: Mesh, cameras: Sequence[Camera], side: int) -> Shot:
@@ -151,7 +152,7 @@ def _cover(
     inside = torch.minimum(torch.minimum(*weights[:2]), weights[2]) >= 0
     of, row, column = of[inside], row[inside], column[inside]
     flat = shot.depths.flatten(0, 1)[chosen][of]  # [C, 3]
-    inverse = sum(w[inside] / flat[:, i] for i, w in enumerate(weights))
+    inverse = torch.as_tensor(sum(w[inside] / flat[:, i] for i, w in enumerate(weights)))
     key = (_DEPTHS / inverse).long() * _FACES + chosen[of] % faces
     picture = torch.div(chosen[of], faces, rounding_mode="floor")
     nearest.scatter_reduce_(0, (picture * side + row) * side + column, key, "amin")
@@ -178,7 +179,7 @@ def _interpolate(shot: Shot, sample: Tensor, face: Tensor) -> Hits:
     weights = weights * depth[:, None]  # perspective: they count in the world, not in the picture
     corners = mesh.faces[face]  # [P, 3]
     point, normal = (
-        sum(values[corners[:, i]] * weights[:, i : i + 1] for i in range(3))
+        torch.as_tensor(sum(values[corners[:, i]] * weights[:, i : i + 1] for i in range(3)))
         for values in (mesh.points, mesh.normals)
     )
     normal = normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-9)
