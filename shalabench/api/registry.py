@@ -76,6 +76,15 @@ class Broken:
 
 # Fields of syntax trees that depend on the version of Python, or are types.
 _UNSTABLE = ("ctx", "kind", "type_comment", "type_params", "annotation", "returns", "simple")
+# Of calls that describe something: how many positional arguments count, and the names of texts.
+_TEXTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "setting": (1, ("meaning", "source")),
+    "Metric": (3, ("meaning",)),
+    "share": (1, ("meaning",)),  # Metric.share
+    "register_model": (1, ("paper",)),
+    "register_dataset": (1, ("paper",)),
+    "register_evaluator": (1, ("paper",)),
+}
 _entries: dict[tuple[Kind, str], Entry] = {}
 _broken: dict[Kind, dict[str, Broken]] = {"model": {}, "dataset": {}, "evaluator": {}}
 _clashes: dict[tuple[Kind, str], str] = {}
@@ -220,10 +229,7 @@ class _Computed(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         name = ast.unparse(node.func).rpartition(".")[2]
-        texts: tuple[str, ...] = ()
-        if name == "setting":  # setting(default, meaning, source, **limits)
-            texts, node.args = ("meaning", "source"), node.args[:1]
-        elif name in ("register_model", "register_dataset", "register_evaluator"):
-            texts = ("paper",)
+        kept, texts = _TEXTS.get(name, (len(node.args), ()))
+        node.args = node.args[:kept]
         node.keywords = [word for word in node.keywords if word.arg not in texts]
         return self.generic_visit(node)
