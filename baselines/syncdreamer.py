@@ -36,9 +36,7 @@ from shalabench.nets.unet import Attend, UNet
 from shalabench.nets.viewpoints import why_no_views
 from shalabench.nets.volumes import SharedVolume, VolumeConfig
 
-_CODE = (
-    "SyncDreamer code, configs/syncdreamer.yaml and sync_dreamer.py (reproduction/syncdreamer.md)"
-)
+_CODE = "SyncDreamer code, syncdreamer.yaml and sync_dreamer.py (reproduction/syncdreamer.md)"
 _SCRATCH = "our choice: the published denoiser is a pretrained Zero123"
 _HARMONICS = 4
 _OBJECTS = 16  # objects generated at a time: the frusta of one object's views take megabytes
@@ -53,9 +51,7 @@ class SyncDreamerConfig(Settings):
         "Encoder of a whole view.",
         "our choice: a small encoder (reproduction/syncdreamer.md)",
     )
-    patch: int = setting(
-        1, "Side of the pixel blocks that the networks get as channels.", "our choice", ge=1
-    )
+    patch: int = setting(1, "Side of pixel blocks that become channels.", "our choice", ge=1)
     width: int = setting(
         128, "Channels of the denoiser, a multiple of 8.", _SCRATCH, ge=8, multiple_of=8
     )
@@ -69,9 +65,7 @@ class SyncDreamerConfig(Settings):
     volume: VolumeConfig = VolumeConfig()
     timesteps: int = setting(1000, "T, steps of the forward process.", _CODE, ge=2)
     schedule: Literal["cosine", "linear"] = setting(
-        "cosine",
-        "Forward variances, before the end is made pure noise.",
-        "our choice: for pixels",
+        "cosine", "Forward variances, before the end is made pure noise.", "our choice: for pixels"
     )
     prediction: Literal["velocity", "data"] = setting(
         "velocity",

@@ -68,15 +68,8 @@ class UnimodalCoders(nn.Module):
     def loss(self, batch: Batch, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum over modalities of -log p(x_m | z_m) + beta KL(q(z_m | x_m) || N(0, I)).
 
-        The term of a modality is the mean over the tuples that have it. Points have no divergence.
-
-        Args:
-            batch: Tuples, complete or not.
-            beta: Factor of the divergences.
-            rng: Noise of the posterior samples.
-
-        Returns:
-            The scalar to descend and its parts, in nats.
+        The term of a modality is the mean over the tuples that have it, in nats. Points have no
+        divergence. The parts of the sum are returned beside it.
         """
         there, terms, total = batch.present, {}, 0.0
         for column, m in enumerate(self.spec.modalities):

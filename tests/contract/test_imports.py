@@ -178,3 +178,12 @@ def test_reading_commands_import_neither_torch_nor_what_tests_need(arguments, tm
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_no_file_is_longer_than_a_reader_wants():
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    code = [name for name in listed if not name.startswith("tests/") and (ROOT / name).exists()]
+    lengths = {name: len((ROOT / name).read_text().splitlines()) for name in code}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}

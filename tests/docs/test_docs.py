@@ -61,7 +61,7 @@ def runnable(page: Path) -> list[Block]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", filter(runnable, PAGES), ids=identify)
+@pytest.mark.parametrize("page", list(filter(runnable, PAGES)), ids=identify)
 def test_blocks_run(page, tmp_path):
     """One after another, in an empty folder, with the commands of this checkout."""
     scripts = tmp_path / "bin"
