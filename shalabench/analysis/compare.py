@@ -43,7 +43,7 @@ class Comparison:
     place: str
     names: tuple[str, str]
     configuration: list[tuple[str, str, str]] = field(default_factory=list)
-    only: tuple[list[str], list[str]] = ((), ())
+    only: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
     metrics: list[tuple[str, str, int, Difference]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -77,21 +77,27 @@ def compare(
         BenchError: A side is not known, they are of two kinds, or nothing can be compared.
     """
     names = a, b
-    records = None if all(map(_is_store, names)) else load(stores, split)
-    if records and (ablation := ablation_of(names)):
-        records = as_rows(ablation, records)
-    kind, other = (_kind(name, records) for name in names)
+    if all(map(_is_store, names)):
+        kind = other = "store"
+        sources = [load([Store(Path(name))], split) for name in names]
+    else:
+        records = load(stores, split)
+        if ablation := ablation_of(names):
+            records = as_rows(ablation, records)
+        kind, other = (_kind(name, records) for name in names)
+        sources = [records, records]
     if kind != other:
         raise BenchError(
             f"'{a}' is a {kind} and '{b}' is a {other}. Name two methods, two presets, two commits "
             "or two folders of records."
         )
     sides, left_out = [], []
-    for name in names:
-        own = load([Store(Path(name))], split) if kind == "store" else records
-        for column, asked in (("dataset", [dataset]), ("preset", [preset]), ("model", models)):
-            for value in set(asked) - {None, *own.runs[column]}:
-                raise BenchError(unknown(column, value, set(own.runs[column])))
+    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
+    for name, own in zip(names, sources, strict=True):
+        for column, value in asked:
+            known = set(own.runs[column])
+            if value is not None and value not in known:
+                raise BenchError(unknown(column, value, known))
         left_out += [f"{p.where}: {p.kind}: {p.text}" for p in own.problems]
         sides.append(_cells(own.select(dataset, preset, models), kind, name))
     groups = [own for side in sides for rows in side.values() for own in rows.values()]
@@ -100,7 +106,9 @@ def compare(
         raise BenchError(unknown("metric", metric, known))
     found, alone = [], []
     for place in sorted(sides[0].keys() | sides[1].keys()):
-        pairs, reason = _pairs(kind, names, ", ".join(place), [side.get(place) for side in sides])
+        pairs, reason = _pairs(
+            kind, names, ", ".join(place), [side.get(place, {}) for side in sides]
+        )
         alone += [reason] if reason else []
         for first, second in pairs:
             title = ", ".join(place)
@@ -120,25 +128,24 @@ def _is_store(name: str) -> bool:
     return Path(name).is_dir() and Store(Path(name)).has_runs()
 
 
-def _kind(name: str, records: Records | None) -> str:
+def _kind(name: str, records: Records) -> str:
     if _is_store(name):
         return "store"
-    known: dict[str, set[str]] = {"method": set(), "preset": set(), "commit": set()}
-    if records:
-        known["method"] = set(records.runs["model"])
-        for _, runs in records.runs.groupby(_KEYS["method"]):
-            known["method"] |= {label for label, _ in group_rows(records.of(runs))}
-        known["preset"] = set(records.runs["preset"])
-        known["commit"] = {commit[:_SHORT] for commit in records.runs["commit"]} - {""}
-    for kind in ("method", "preset"):
-        if name in known[kind]:
-            return kind
-    commits = [] if records is None else records.runs["commit"]
+    methods, presets = set(records.runs["model"]), set(records.runs["preset"])
+    for _, runs in records.runs.groupby(_KEYS["method"]):
+        methods |= {label for label, _ in group_rows(records.of(runs))}
+    if name in methods:
+        return "method"
+    if name in presets:
+        return "preset"
+    commits = set(records.runs["commit"]) - {""}
     if re.fullmatch(r"[0-9a-f]{6,40}", name) and any(c.startswith(name) for c in commits):
         return "commit"
-    text = unknown("method, preset, commit or folder", name, set().union(*known.values()))
-    left_out = [f"Left out: {p.where}: {p.text}" for p in records.problems] if records else []
-    raise BenchError(" ".join([text, *left_out]))
+    known = methods | presets | {commit[:_SHORT] for commit in commits}
+    text = unknown("method, preset, commit or folder", name, known)
+    raise BenchError(
+        " ".join([text, *(f"Left out: {p.where}: {p.text}" for p in records.problems)])
+    )
 
 
 def _cells(records: Records, kind: str, name: str) -> _Cells:
@@ -164,14 +171,14 @@ def _cells(records: Records, kind: str, name: str) -> _Cells:
 
 
 def _pairs(
-    kind: str, names: tuple[str, str], where: str, rows: list[dict[str, Records] | None]
+    kind: str, names: tuple[str, str], where: str, rows: list[dict[str, Records]]
 ) -> tuple[list[tuple[str, str]], str]:
     """The labels of the rows to compare, or why there are none."""
-    if None in rows:
-        return [], f"{where}: only '{names[rows[0] is None]}' has runs measured there."
-    if all(len(side) == 1 for side in rows):
-        return [(*rows[0], *rows[1])], ""
+    if not all(rows):
+        return [], f"{where}: only '{names[not rows[0]]}' has runs measured there."
     pairs = [(label, label) for label in rows[0] if label in rows[1] and kind != "method"]
+    if all(len(side) == 1 for side in rows):
+        pairs = [(label, other) for label in rows[0] for other in rows[1]]
     if pairs:
         return pairs, ""
     labels = " and ".join(", ".join(side) for side in rows)
@@ -356,14 +363,16 @@ def _readable(c: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _line(names: tuple[str, str], metric: str, direction: str, digits: int, diff: Difference):
+def _line(
+    names: tuple[str, str], metric: str, direction: str, digits: int, diff: Difference
+) -> tuple[str, ...]:
     values = f"{diff.a:.{digits}f}", f"{diff.b:.{digits}f}", f"{diff.value:+.{digits}f}"
     return (metric, *values, spread(diff, digits), verdict(diff, direction, names), diff.basis)
 
 
 def spread(diff: Difference, digits: int) -> str:
     """The interval in words."""
-    if not diff.is_tested:
+    if diff.margin is None:
         return "unknown"
     return f"{diff.value - diff.margin:+.{digits}f} to {diff.value + diff.margin:+.{digits}f}"
 

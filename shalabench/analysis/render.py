@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
 
 from shalabench.analysis.rows import FACTS, NOT_RUN, Cell, Row
 
@@ -119,47 +119,37 @@ def _shown(cell: Cell, digits: int, form: Format) -> str:
 
 
 def _plain(table: Table) -> dict[str, Any]:
-    metrics = {
-        name: dict(zip(("direction", "digits", "meaning"), facts, strict=True))
-        for name, facts in table.metrics.items()
-    }
+    """A table as plain values."""
+    facts = ("direction", "digits", "meaning")
+    shown = ("label", "method", "facts", "published_protocol", "missing", "reason")
     rows = [
         {
-            "label": row.label,
-            "method": row.method,
+            **{key: getattr(row, key) for key in shown},
             "measured": {name: vars(cell) for name, cell in row.cells.items()},
             "published": {name: float(value) for name, value in row.published.items()},
-            "facts": row.facts,
-            "published_protocol": row.published_protocol,
-            "missing": row.missing,
-            "reason": row.reason,
         }
         for row in table.rows
     ]
     return {
-        "dataset": table.dataset,
-        "preset": table.preset,
-        "metrics": metrics,
+        **{key: getattr(table, key) for key in ("dataset", "preset", "published_for", "notes")},
+        "metrics": {n: dict(zip(facts, m, strict=True)) for n, m in table.metrics.items()},
         "rows": rows,
-        "published_for": table.published_for,
-        "notes": table.notes,
     }
 
 
 def _csv(tables: Sequence[Table]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    head = ("dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n")
-    writer.writerow((*head, "published"))
+    lines = []
     for table in tables:
         for row in table.rows:
-            alone = [name for name in row.published if name not in table.metrics]
-            for name in (*table.metrics, *alone):
-                cell, value = row.cells.get(name), row.published.get(name, "")
-                values = ("", "", "", "", 0, "")
+            for name in dict.fromkeys([*table.metrics, *row.published]):
+                cell, published = row.cells.get(name), row.published.get(name)
+                values: list[Any] = ["", "", "", "", 0, ""]
                 if cell:
-                    values = (cell.mean, cell.stderr, *(cell.interval or ("", "")), cell.seeds)
-                    values = (*values, cell.n)
-                if cell or value:
-                    writer.writerow((table.dataset, table.preset, row.label, name, *values, value))
-    return out.getvalue().rstrip("\n")
+                    ends = cell.interval or ("", "")
+                    values = [cell.mean, cell.stderr, *ends, cell.seeds, cell.n]
+                if cell or published:
+                    where = table.dataset, table.preset, row.label, name
+                    lines.append([*where, *values, published])
+    head = ["dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n"]
+    frame = pd.DataFrame(lines, columns=[*head, "published"], dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")

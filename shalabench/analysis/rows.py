@@ -11,6 +11,7 @@ from typing import Any
 from shalabench.analysis.statistics import difference, mean_and_error
 from shalabench.api.errors import BenchError
 from shalabench.api.records import Score
+from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
 
@@ -110,10 +111,11 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         for name in metrics:
             if found := scores_of(own, name):
                 row.scores[name], row.data[name] = found, data[name]
-                row.cells[name] = Cell.of(list(found.values()))
+                cell = Cell.of(list(found.values()))
                 alone = own.all_results() if len(own.rows) == 1 else ()
-                ends = next((r.intervals[name] for r in alone if name in r.intervals), None)
-                row.cells[name] = replace(row.cells[name], interval=ends and tuple(ends))
+                ends = [r.intervals[name] for r in alone if name in r.intervals]
+                interval = (ends[0][0], ends[0][1]) if ends else None
+                row.cells[name] = replace(cell, interval=interval)
         rows.append(row)
     return rows
 
@@ -134,20 +136,19 @@ def group_rows(records: Records) -> list[tuple[str, Records]]:
     return list(zip(_labels([own.rows[0] for own in groups]), groups, strict=True))
 
 
-def _variant(run: Any) -> str:
+def _variant(run: RunRow) -> str:
     """What the seeds of one row have in common: all that decides a number, but seed and data."""
     settings = {key: value for key, value in run.settings.items() if key not in _UNHASHED}
     return json.dumps([run.model, run.model_version, run.dataset, settings], sort_keys=True)
 
 
-def _labels(runs: list[Any]) -> list[str]:
+def _labels(runs: list[RunRow]) -> list[str]:
     """Names of the rows: what was overridden, and what else differs between rows of one name."""
     named: dict[str, list[dict[str, Any]]] = {}
     rows = []
     for run in runs:
-        name = run.label or " ".join([run.model, *(f"[{text}]" for text in run.overrides)])
-        rows.append((name, {"version": run.model_version, **run.settings}))
-        named.setdefault(name, []).append(rows[-1][1])
+        rows.append((run.name, {"version": run.model_version, **run.settings}))
+        named.setdefault(run.name, []).append(rows[-1][1])
     labels = []
     for name, own in rows:
         differing = [k for k in own if any(other.get(k) != own[k] for other in named[name])]

@@ -75,8 +75,8 @@ def make_tables(
     records = load(stores, split, metric=metric, may_be_empty=True)
     if not any(records.results.values()):  # so that mistakes are named by all that there is
         records = load(stores, split, may_be_empty=True)
-    asked = {"dataset": dataset, "preset": preset, "models": models}
-    refuse_unmeasured(records.select(**asked), split)
+    refuse_unmeasured(records.select(dataset, preset, models), split)
+    asked: dict[str, Any] = {"dataset": dataset, "preset": preset, "models": models}
     tables = tables_of(records, metric, **asked, mix=mix, ablation=ablation)
     for table in tables:
         table.notes += [f"Left out: {p.where}: {p.text}" for p in records.problems if p.is_loss]
@@ -291,9 +291,9 @@ def _notes(
     notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
     for name in metrics:
-        sizes = {row.label: row.cells[name].n for row in rows if name in row.cells}
-        few = [f"{label} ({n})" for label, n in sizes.items() if n < _FEW <= max(sizes.values())]
-        notes += [f"{name} is of fewer than {_FEW} items in {', '.join(few)}."] if few else []
+        items = {row.label: row.cells[name].n for row in rows if name in row.cells}
+        few = [f"{label} ({k})" for label, k in items.items() if k < _FEW <= max(items.values())]
+        notes += [f"{name} has fewer than {_FEW} test items in {', '.join(few)}."] if few else []
     if cells:
         notes.append("In brackets: the number of seeds, over which the standard error is taken.")
     if any(cell.seeds == 1 for cell in cells):
@@ -336,7 +336,7 @@ def _bounds(records: Records, metrics: dict[str, Any]) -> list[str]:
 
 def _apart(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
     """Rows that are not ranked with each other, though no column shows it."""
-    found = {}
+    notes = []
     resolutions = dict.fromkeys(row.facts.get("resolution") for row in rows)
     for name, resolution in itertools.product(metrics, resolutions):
         alike: dict[str, list[str]] = {}
@@ -345,11 +345,11 @@ def _apart(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
                 alike.setdefault(row.data[name], []).append(row.label)
         if len(alike) > 1:
             groups = "; ".join(", ".join(labels) for labels in alike.values())
-            found[
-                "Not ranked with each other, as data, classifiers or the evaluator's version "
-                f"differ: {groups}."
-            ] = None
-    return [*found]
+            notes.append(
+                "Not ranked with each other, because the data, the classifiers or the evaluator's "
+                f"version differ: {groups}."
+            )
+    return list(dict.fromkeys(notes))
 
 
 def _legend(metrics: dict[str, Any], published: list[Published], rows: list[Row]) -> list[str]:

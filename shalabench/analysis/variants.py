@@ -63,7 +63,7 @@ def _names(ablation: Ablation, runs: pd.DataFrame) -> pd.Series:
         for settings, overrides in zip(runs["settings"], runs["overrides"], strict=True)
         if not any(text.partition("=")[0] in ablation.keys for text in overrides)
     )
-    base = next(plain, {})
+    base: dict[str, Any] = next(plain, {})
     names = {
         index: label_of(ablation, variant)
         for index, settings in runs["settings"].items()

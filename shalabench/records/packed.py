@@ -37,7 +37,7 @@ VERSION = 1  # of this form and of what a record's schema asks for; others are c
 _PROGRESS_KEPT = 60  # readings of the losses a run
 _QUALITY = 78  # of lossy WebP; see `_as_webp`
 _PLACE = ("time", "kind", "stage", "step")
-_TIMES = {int, float}
+_NUMBERS = {int, float}
 _PARTS = {"name", "run", "trained", "events", "texts"}  # of a run's line
 _RESULT = b'{"result":"'  # how a result's line begins, before its file name
 
@@ -49,12 +49,10 @@ class PackedRun(RunFolder):
     Attributes:
         path: The packed folder and the run's name; nothing lies there.
         content: The run's line, or what is wrong with it in a sentence.
-        is_checked: Whether the lines are as they were checked when they were written.
         lines: Of its results, by file name; each is read when it is asked for.
     """
 
     content: dict[str, Any] | str = field(default="", repr=False)
-    is_checked: bool = False
     lines: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def _part(self, name: str) -> Any:
@@ -75,11 +73,6 @@ class PackedRun(RunFolder):
         """Only runs that are trained are exported."""
 
     def result_names(self, metric: str = "") -> list[str]:
-        """The files of the evaluations, in order.
-
-        Args:
-            metric: Only of those that may have a score whose name begins so.
-        """
         mark = f'"metric":"{metric}'.encode()
         return [name for name, line in self.lines.items() if not metric or mark in line]
 
@@ -117,28 +110,33 @@ def read_packed(file: Path) -> list[PackedRun]:
     try:
         raw, is_whole = _decompress(file.read_bytes())
     except OSError as error:
-        return [PackedRun(file, f"{where} does not read ({error.strerror}). Export it again.")]
+        return [_lost(file, f"{where} does not read ({error.strerror}).")]
     first, _, rest = raw.partition(b"\n")
     head = _read_line(first) or {}
     digest = hashlib.sha256(rest).hexdigest()
     is_checked = is_whole and (head.get("packed"), head.get("digest")) == (VERSION, digest)
-    found, good, lines = [], 0, {}
+    found: list[PackedRun] = []
+    lines: dict[str, bytes] = {}
     for number, line in enumerate(rest[: rest.rfind(b"\n") + 1].splitlines(), 2):
         if line.startswith(_RESULT):
             lines[line[len(_RESULT) : line.find(b'"', len(_RESULT))].decode()] = line
         elif content := _read_line(line):
-            good, lines = good + 1, {}
+            lines = {}
             trusted = is_checked and content["name"] not in head["unchecked"]
-            found.append(PackedRun(file.parent / content["name"], content, trusted, lines))
+            found.append(PackedRun(file.parent / content["name"], trusted, content, lines))
         else:
             lines = {}  # those that follow are of the run that is lost
-            text = f"Line {number} of {where} does not read. Export its run again."
-            found.append(PackedRun(file.with_name(f"{NAME} line {number}"), text))
+            at = file.with_name(f"{NAME} line {number}")
+            found.append(_lost(at, f"Line {number} of {where} does not read."))
     if not is_whole or "packed" not in head:
-        text = f"{where} is cut short: {good} of {head.get('runs', 'its')} runs are read."
         found = [run for run in found if isinstance(run.content, dict)]
-        found.append(PackedRun(file, f"{text} Export it again."))
+        count = f"{len(found)} of {head.get('runs', 'its')} runs"
+        found.append(_lost(file, f"{where} is cut short: {count} are read."))
     return found
+
+
+def _lost(path: Path, reason: str) -> PackedRun:
+    return PackedRun(path, content=f"{reason} Export it again.")
 
 
 def _decompress(packed: bytes) -> tuple[bytes, bool]:
@@ -211,14 +209,13 @@ def export(store: Store, destination: Path) -> int:
         targets.append((pack, folder.path.name))
         if pack not in packs:
             packs[pack] = {old.path.name: _content(old) for old in _read_whole(pack)}
-        old = packs[pack].get(folder.path.name)
-        if old and old["trained"].get("digest") != folder.trained.get("digest"):
+        old, new = packs[pack].get(folder.path.name), _content(folder)
+        if old and old["trained"].get("digest") != new["trained"].get("digest"):
             raise BenchError(
                 f"{pack} holds another training of the run {folder.path.name}, with other weights, "
                 "and records of two are never mixed. Nothing was copied. Export to another "
                 "folder, or move that one away."
             )
-        new = _content(folder)
         if old:
             added = {p: dict(sorted({**new[p], **old[p]}.items())) for p in ("results", "texts")}
             new = old | added | {"events": new["events"]}
@@ -277,7 +274,7 @@ def _write(pack: Path, runs: dict[str, dict[str, Any]]) -> None:
         start = others[0].get("time", 0) if others else 0
         for event in _thin([e for e in events if e["kind"] == "progress"]):
             place = name, event["stage"], event["step"], round(event["time"] - start, 1)
-            terms = {k: v for k, v in event.items() if k not in _PLACE and type(v) in (int, float)}
+            terms = {k: v for k, v in event.items() if k not in _PLACE and type(v) in _NUMBERS}
             curves += [(*place, term, f"{value:.6g}") for term, value in terms.items()]
         content, fits = _checked(content | {"events": others})
         unchecked += [] if fits else [name]
@@ -314,7 +311,8 @@ def _thin(progress: list[dict[str, Any]]) -> list[dict[str, Any]]:
     fit = [
         e
         for e in progress
-        if isinstance(e.get("stage"), str) and {type(e.get("step")), type(e.get("time"))} <= _TIMES
+        if isinstance(e.get("stage"), str)
+        and {type(e.get("step")), type(e.get("time"))} <= _NUMBERS
     ]
     spread = fit[:: max(1, len(fit) // _PROGRESS_KEPT)]
     return spread if spread[-1:] == fit[-1:] else [*spread, fit[-1]]

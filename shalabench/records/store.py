@@ -48,9 +48,11 @@ class RunFolder:
 
     Attributes:
         path: The folder.
+        is_checked: Whether its records were checked against today's schema when they were packed.
     """
 
     path: Path
+    is_checked: bool = False
 
     @property
     def run(self) -> dict[str, Any]:
@@ -76,8 +78,12 @@ class RunFolder:
         """Every evaluation's record, in the order of their file names."""
         return [self.result(name) for name in self.result_names()]
 
-    def result_names(self) -> list[str]:
-        """The files of the evaluations, in order."""
+    def result_names(self, metric: str = "") -> list[str]:
+        """The files of the evaluations, in order.
+
+        Args:
+            metric: Packed runs leave out files without a score whose name begins so.
+        """
         return [file.name for file in sorted((self.path / "results").glob("*.json"))]
 
     def result(self, name: str) -> dict[str, Any]:
@@ -117,8 +123,11 @@ class RunFolder:
         file = self.path / "events.jsonl"
         with guard(file), file.open("a+b") as out:
             # A crash may have left half a line, which must not swallow this one.
-            whole = out.tell() == 0 or _last_byte(file) == b"\n"
-            out.write((b"" if whole else b"\n") + line.encode() + b"\n")
+            is_whole = out.tell() == 0
+            if not is_whole:
+                out.seek(-1, os.SEEK_END)
+                is_whole = out.read(1) == b"\n"
+            out.write((b"" if is_whole else b"\n") + line.encode() + b"\n")
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the folder, whole or not at all."""
@@ -271,12 +280,6 @@ def guard(place: Path, named: str = "--store") -> Iterator[None]:
             f"{place} cannot be written ({error.strerror}). What was recorded before is kept. "
             f"{cure}, and run the same command again to go on."
         ) from error
-
-
-def _last_byte(file: Path) -> bytes:
-    with file.open("rb") as content:
-        content.seek(-1, os.SEEK_END)
-        return content.read(1)
 
 
 def read_json(file: Path) -> dict[str, Any]:
