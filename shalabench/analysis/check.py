@@ -1,8 +1,8 @@
-"""New runs against reference runs: what `bench.py check` says. Free of torch.
+"""New runs against reference runs: what `bench.py check` reports. Free of torch.
 
 A folder of reference records may hold `gates.json`: {"metrics": [...], "parts": [...], "seeds":
-[...]}, which metrics are gates, of which each given and target is one too, and which new seeds are
-run. Where there is none, all metrics are gates, but those that no method can change.
+[...]}. It lists the metrics that are gates, the metrics of which each pair of given and target is a
+gate, and the seeds of new runs. Without the file, all metrics of role "method" are gates.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Report:
     """The outcome of a check.
 
     Attributes:
-        verdicts: One a gate.
+        verdicts: One per gate.
         broken: New runs that failed or diverged, with the reason.
         incomplete: What is missing, in sentences.
         differing: What makes runs not comparable, in sentences.
@@ -127,7 +127,6 @@ def not_judged(
 def check(
     reference: Path,
     stores: Sequence[Store],
-    level: float = LEVEL,
     *,
     unmade: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
@@ -136,7 +135,6 @@ def check(
     Args:
         reference: The folder.
         stores: Where the new runs lie.
-        level: Chance of any false alarm where nothing changed.
         unmade: New runs that were asked for and that cannot be judged, with the reason; where a
             folder's name is among them, its record is passed over.
 
@@ -150,7 +148,7 @@ def check(
     report.incomplete += [f"{p.where} is {p.kind}: {p.text}" for p in new.problems]
     for label, rows in group_rows(records):
         first = rows.rows[0]
-        place = f"{label} on {first.dataset}, preset {first.preset}"
+        where = f"{label} on {first.dataset}, preset {first.preset}"
         alike = (new.runs[_WORK] == [getattr(first, key) for key in _WORK]).all(axis=1)
         runs = new.runs[alike & ~new.runs["run"].isin(list(unmade))]
         is_broken = runs["state"].isin(_BROKEN)
@@ -160,22 +158,22 @@ def check(
         for run in run_rows(runs[~is_broken & ~is_trained]):
             because = f": {run.reason.rstrip('.')}" if run.reason else ""
             report.incomplete.append(f"{run.run} is {run.state}{because}.")
-        own = new.of(runs[is_trained])
-        if own.runs.empty:
+        group = new.of(runs[is_trained])
+        if group.runs.empty:
             if not is_broken.any():
-                report.incomplete.append(f"{place}: there is no new run. Add --run to make it.")
+                report.incomplete.append(f"{where}: there is no new run. Add --run to make it.")
             continue
         try:
-            refuse_mixture(label, own)
+            refuse_mixture(label, group)
         except BenchError as error:
-            report.differing.append(f"{place}: {error}")
+            report.differing.append(f"{where}: {error}")
             continue
-        if differing := differing_settings(rows, own) + differing_measures(rows, own):
-            report.differing.append(f"{place}: {'; '.join(differing)}.")
+        if differing := differing_settings(rows, group) + differing_measures(rows, group):
+            report.differing.append(f"{where}: {'; '.join(differing)}.")
             continue
-        gates += _gates(label, rows, own, chosen, report)
+        gates += _gates(label, rows, group, chosen, report)
     if gates:
-        report.verdicts = judge(gates, level)
+        report.verdicts = judge(gates)
     elif not (report.broken or report.incomplete or report.differing):
         report.incomplete.append("No metric of the reference is a gate; nothing was checked.")
     known = {name for r in records.all_results() for name in r.scored}
@@ -200,7 +198,7 @@ def _gates(
     label: str, reference: Records, new: Records, chosen: dict[str, list[Any]], report: Report
 ) -> list[Gate]:
     """The gates of one row; what is missing is reported."""
-    olds, news = (_gated(own, chosen) for own in (reference, new))
+    olds, news = (_gated(group, chosen) for group in (reference, new))
     gates = []
     for name, old in olds.items():
         now = news.get(name, [])
@@ -226,10 +224,10 @@ def _gates(
     return gates
 
 
-def _gated(own: Records, chosen: dict[str, list[Any]]) -> dict[str, list[ScoreRow]]:
+def _gated(group: Records, chosen: dict[str, list[Any]]) -> dict[str, list[ScoreRow]]:
     """The scores that are gates, one a run, by the gate's name."""
     gated: dict[str, dict[str, ScoreRow]] = {}
-    for score in score_rows(own.scores):
+    for score in score_rows(group.scores):
         name = score.metric
         if score.given or score.target is not None:
             is_gate = name in chosen.get("parts", ())

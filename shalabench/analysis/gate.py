@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-LEVEL = 0.01
+LEVEL = 0.01  # chance of any false alarm where nothing changed
 _POWER = 0.95
 
 State = Literal["holds", "regressed", "improved"]
@@ -42,7 +42,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the test says of a gate.
+    """The result of a gate's test.
 
     Attributes:
         change: New mean minus reference mean, positive where better.
@@ -59,15 +59,14 @@ class Verdict:
     state: State
 
 
-def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
+def judge(gates: Sequence[Gate]) -> list[Verdict]:
     """Test every gate.
 
     Args:
         gates: At least one.
-        level: Chance of any false alarm where nothing changed.
 
     Returns:
-        One verdict a gate, in order.
+        One verdict per gate, in order.
 
     Raises:
         ValueError: There is no gate, or one has fewer than two reference seeds or no new one.
@@ -85,10 +84,10 @@ def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
     tests = [_difference(gate) for gate in gates]
     worse = [tail(change, error, freedom) for change, error, freedom in tests]
     better = [tail(-change, error, freedom) for change, error, freedom in tests]
-    regressed, improved = holm(worse, level), holm(better, level)
+    regressed, improved = holm(worse, LEVEL), holm(better, LEVEL)
     verdicts = []
     for i, (gate, (change, error, freedom)) in enumerate(zip(gates, tests, strict=True)):
-        least = stdtrit(freedom, 1 - level / len(gates))  # of the first step of Holm's procedure
+        least = stdtrit(freedom, 1 - LEVEL / len(gates))  # of the first step of Holm's procedure
         visible = float(nctdtrinc(freedom, 1 - _POWER, least)) * error
         state: State = "regressed" if regressed[i] else "improved" if improved[i] else "holds"
         verdicts.append(Verdict(gate, change, worse[i], visible, state))
@@ -96,13 +95,13 @@ def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
 
 
 def holm(p: Sequence[float], level: float) -> list[bool]:
-    """Which hypotheses fall by Holm's step-down procedure (1979)."""
-    fallen = [False] * len(p)
+    """Which hypotheses Holm's step-down procedure (1979) rejects."""
+    rejected = [False] * len(p)
     for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         if p[i] > level / (len(p) - rank):
             break
-        fallen[i] = True
-    return fallen
+        rejected[i] = True
+    return rejected
 
 
 def _difference(gate: Gate) -> tuple[float, float, int]:

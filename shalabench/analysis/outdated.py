@@ -1,4 +1,4 @@
-"""What a record's preset says today, where that is something else than when the record was made."""
+"""Runs whose preset has other settings today than when they were recorded."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
 
     The changes stand after the reason.
     """
-    found = []
+    outdated = []
     for folder in folders:
         item = describe(folder)
         changed = changes_since(folder.run) if item["state"] != "unreadable" else []
         if changed:
-            found.append(item | {"reason": f"{item['reason']} {'; '.join(changed)}".strip()})
-    return found
+            outdated.append(item | {"reason": f"{item['reason']} {'; '.join(changed)}".strip()})
+    return outdated
 
 
 def changes_since(run: dict[str, Any]) -> list[str]:

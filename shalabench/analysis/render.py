@@ -27,7 +27,7 @@ _LATEX = str.maketrans(
 
 
 def render(tables: Sequence[Table], form: Format) -> str:
-    """Tables as text; "csv" and "json" hold every value, the others what one reads."""
+    """Tables as text; "csv" and "json" hold every value, the others what people read."""
     if form == "json":
         return json.dumps([_plain(table) for table in tables], indent=1)
     if form == "csv":
@@ -61,8 +61,8 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
     heading = ["method", *facts]
     lines = [[_escaped(t, form) for t in (r.label, *fact_texts(r, facts))] for r in table.rows]
     for name, (_, digits, _) in table.metrics.items():
-        own = published_name(name, table)
-        with_value = [row for row in table.rows if own in row.published]
+        published = published_name(name, table)
+        with_value = [row for row in table.rows if published in row.published]
         count = bool(with_value) + any(row.published_protocol for row in with_value)
         heading += [_escaped(_short(name, table.metrics), form)]
         heading += [f"published{_escaped(proxy, form)}", "published protocol"][:count]
@@ -70,7 +70,7 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
             cell = row.cells.get(name)
             measured = _shown(cell, digits, form) if cell else _escaped(row.missing, form)
             protocol = _escaped(row.published_protocol or "-", form)
-            line += [measured, *[row.published.get(own, "-"), protocol][:count]]
+            line += [measured, *[row.published.get(published, "-"), protocol][:count]]
     return [heading, *lines]
 
 
@@ -88,7 +88,7 @@ def fact_texts(row: Row, facts: Sequence[str]) -> list[str]:
 
 
 def published_name(name: str, table: Table) -> str:
-    """The name under which a metric's values are published: its own, or that of its family.
+    """The name under which a metric's values are published: its name, or that of its family.
 
     A family's values stand beside the first metric of it.
     """
@@ -99,7 +99,7 @@ def published_name(name: str, table: Table) -> str:
 
 
 def _escaped(text: str, form: Format) -> str:
-    """Words that the format would else take for its own marks."""
+    """Text in which the format's marks are escaped."""
     if form == "latex":
         return text.translate(_LATEX)
     return text.replace("|", r"\|") if form == "markdown" else text

@@ -129,7 +129,7 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
 def against_constant(
     mean: float, stderr: float | None, seeds: int, constant: float, groups: int | None = None
 ) -> Difference:
-    """Compare a mean with a published value, whose own error is not known.
+    """Compare a mean with a published value, whose error is not known.
 
     Args:
         mean: Over seeds.

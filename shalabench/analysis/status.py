@@ -36,11 +36,11 @@ def _describe(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def render_status(found: list[dict[str, Any]]) -> str:
+def render_status(states: list[dict[str, Any]]) -> str:
     """The states as a table, and the reasons of failures below it."""
     from tabulate import tabulate
 
-    if not found:
+    if not states:
         return "No runs."
     head = ("model", "dataset", "preset", "seed", "state", "stage", "step", "loss", "evaluated")
     body = [
@@ -49,7 +49,7 @@ def render_status(found: list[dict[str, Any]]) -> str:
             f"{item['terms']['loss']:.4g}" if "loss" in item["terms"] else "",
             ", ".join(item["evaluated"]),
         )
-        for item in found
+        for item in states
     ]
-    reasons = [f"{item['run']}: {item['reason']}" for item in found if item["reason"]]
+    reasons = [f"{item['run']}: {item['reason']}" for item in states if item["reason"]]
     return "\n".join([tabulate(body, head, disable_numparse=True), *reasons])

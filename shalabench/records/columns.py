@@ -23,11 +23,11 @@ class RunRow(NamedTuple):
     reason: str
     device: str
     precision: str
-    parameters: float | None  # this and the next four are NaN in a frame where they are unknown
-    tuples: float | None
-    seconds: float | None
-    cpu_seconds: float | None
-    peak_memory: float | None
+    parameters: float  # this and the next four are NaN where they are unknown
+    tuples: float
+    seconds: float
+    cpu_seconds: float
+    peak_memory: float
     commit: str
     source: str
     nets: str

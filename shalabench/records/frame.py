@@ -1,4 +1,4 @@
-"""Records of some stores as pandas data frames, and what is wrong with the others."""
+"""Records of stores as pandas data frames, and the problems of those that are left out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ from shalabench.api.records import Score
 from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
 from shalabench.records.store import RunFolder, Store
 
-_OPTIONAL: dict[str, Any] = {
-    "details": {},
-    "instruments": {},
-    "pictures": (),
-    "texts": (),
-}  # of a result
+_OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
 _FITTED = "mixture"  # a stage without updates
 
 
@@ -84,7 +79,7 @@ class Problem:
         where: The run's folder, and the file in it.
         kind: "unreadable", "another schema" or "duplicate".
         text: What is wrong, in a sentence.
-        is_loss: Whether anything is not shown for it; a copy with the same results is none.
+        is_loss: Whether results are missing because of it. A copy with the same results is no loss.
     """
 
     where: str
@@ -95,10 +90,10 @@ class Problem:
 
 @dataclass
 class Records:
-    """What some stores hold on one split, each training once, in the order of the folders.
+    """The records of stores on one split: each training once, in the order of the folders.
 
     Attributes:
-        runs: A row a training; its columns are those of `RunRow`.
+        runs: One row per training, with the columns of `RunRow`.
         results: By train_id, the last result of each evaluator's newest version.
         folders: By train_id, where the run lies: its events, pictures and texts.
         problems: What was left out and why.
@@ -118,25 +113,16 @@ class Records:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """A row a score; its columns are those of `ScoreRow`."""
+        """One row per score, with the columns of `ScoreRow`."""
         rows = [s for run in self.rows for s in _scores(run, self.results[run.train_id])]
         return make_frame(rows, SCORES)
 
     def select(
-        self,
-        dataset: str | None = None,
-        preset: str | None = None,
-        models: Sequence[str] = (),
-        **equal: Any,
+        self, dataset: str | None, preset: str | None, models: Sequence[str] = ()
     ) -> Records:
-        """The runs of a dataset, a preset and some models, and all problems.
-
-        Args:
-            dataset, preset, models: Not asked for where None or empty.
-            equal: Other columns and their value.
-        """
+        """The runs of a dataset, a preset and some models, where given, and all problems."""
         kept = self.runs
-        for column, value in {"dataset": dataset, "preset": preset, **equal}.items():
+        for column, value in (("dataset", dataset), ("preset", preset)):
             kept = kept if value is None else kept[kept[column] == value]
         return self.of(kept[kept["model"].isin(models)] if models else kept)
 
@@ -152,7 +138,7 @@ class Records:
         """The runs in groups of equal keys, in the order of each one's first run.
 
         Args:
-            keys: One a run.
+            keys: One per run.
         """
         members: dict[Any, list[int]] = {}
         for number, key in enumerate(keys):
@@ -168,24 +154,20 @@ def load(
     stores: Sequence[Store],
     split: str = "test",
     *,
-    evaluators: Iterable[str] | None = None,
     metric: str = "",
     may_be_empty: bool = False,
 ) -> Records:
-    """Read all records that are of today's form; name the rest.
+    """Read all records of today's form, and list the others as problems.
 
     Args:
         stores: Where records lie.
         split: What was measured on.
-        evaluators: Only results of these; of all where None.
-        metric: Of packed records, only results with a score whose name begins so: they are read
-            sooner.
-        may_be_empty: Whether stores without any run are read as no records.
+        metric: Of packed records, only results with a score whose name begins so, to save time.
+        may_be_empty: Whether stores without any run are allowed.
 
     Raises:
         BenchError: There is no run at all.
     """
-    wanted = None if evaluators is None else set(evaluators)
     records = Records(pd.DataFrame())
     rows: dict[str, RunRow] = {}
     for root, folder in ((store.root, folder) for store in stores for folder in _runs(store)):
@@ -196,11 +178,7 @@ def load(
             continue
         records.problems += problems
         training = row.train_id
-        kept = _newest(
-            result
-            for result in results
-            if result.split == split and (wanted is None or result.evaluator in wanted)
-        )
+        kept = _newest(result for result in results if result.split == split)
         if training in rows:
             differs = records.results[training] != kept
             what = "OTHER" if differs else "the same"
@@ -320,10 +298,10 @@ def tuples_seen(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> int |
         None where a stage's steps or batch size are not among the settings.
     """
     total = 0
-    for place, stage in enumerate(stages):
+    for number, stage in enumerate(stages):
         if stage == _FITTED:
             continue
-        starts = (f"model.{stage}.", f"model.{stage}_", *(() if place else ("model.",)))
+        starts = (f"model.{stage}.", f"model.{stage}_", *(() if number else ("model.",)))
         sizes = [
             settings[f"{start}steps"] * settings[f"{start}batch_size"]
             for start in starts
@@ -344,7 +322,7 @@ def check_names(
     besides: Mapping[str, Iterable[str]] = MappingProxyType({}),
     mistakes: Sequence[str] = (),
 ) -> None:
-    """Complain of every name that is neither recorded nor registered.
+    """Refuse names that are neither recorded nor registered.
 
     Args:
         records: What there is.
@@ -376,7 +354,7 @@ def _registered(kind: str) -> set[str]:
 
 
 def refuse_unmeasured(records: Records, split: str) -> None:
-    """Complain where runs were measured, but none of them on a split.
+    """Refuse a split that none of the measured runs has results on.
 
     Args:
         records: The runs that values are asked of.

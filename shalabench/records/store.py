@@ -1,4 +1,4 @@
-"""The store: plain files, one folder a run, each written whole or not at all. Free of torch.
+"""The store: plain files, one folder per run, each file written whole or not at all. Free of torch.
 
 <store>/<model>-<dataset>-<preset>-s<seed>-<train id>/
     run.json            what is run, written once
@@ -6,7 +6,7 @@
     checkpoints/        the two newest
     weights.pt          the trained model
     trained.json        how training ended, with its provenance
-    failed.json         why it did not
+    failed.json         why training failed
     results/            one JSON an evaluation
     partial/            features of an evaluation that was cut off
     pictures/           PNG
@@ -107,7 +107,7 @@ class RunFolder:
         return file.read_text(encoding="utf-8", errors="replace") if kept else None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happened, oldest first; a line that is no event, cut short say, is passed over."""
+        """What happened, oldest first. Lines that are no events are skipped."""
         file = self.path / "events.jsonl"
         if not file.exists():
             return
@@ -154,7 +154,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self, *, wait: bool) -> Iterator[bool]:
-        """Hold the run; the kernel lets go of it when the process dies.
+        """Hold the run. The kernel releases it when the process dies.
 
         Args:
             wait: Whether to wait for another process that holds it.
@@ -219,10 +219,10 @@ class Store:
         """Every run below the root, at any depth, packed or in a folder of its own."""
         from shalabench.records.packed import NAME, read_packed
 
-        found: list[RunFolder] = []
+        runs: list[RunFolder] = []
         for file in _files(self.root):
-            found += read_packed(file) if file.name == NAME else [RunFolder(file.parent)]
-        return found
+            runs += read_packed(file) if file.name == NAME else [RunFolder(file.parent)]
+        return runs
 
     def _packed(self) -> Iterator[RunFolder]:
         from shalabench.records.packed import NAME, read_packed
@@ -259,16 +259,16 @@ def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
 
 
 @contextlib.contextmanager
-def guard(place: Path, named: str = "--store") -> Iterator[None]:
-    """Say in sentences that a file or folder cannot be written.
+def guard(path: Path, named: str = "--store") -> Iterator[None]:
+    """Raise a readable error if a file or folder cannot be written.
 
     Args:
-        place: The file or folder.
+        path: The file or folder.
         named: What chooses it on the command line: "--store", "--out", "OUT".
 
     Raises:
         StoreError: The store cannot be written, or the disk is full.
-        BenchError: The same of another place.
+        BenchError: The same of another path.
     """
     try:
         yield
@@ -277,7 +277,7 @@ def guard(place: Path, named: str = "--store") -> Iterator[None]:
         cure = "Free some room" if full else f"Make it writable, or choose another {named}"
         kind = StoreError if named == "--store" else BenchError
         raise kind(
-            f"{place} cannot be written ({error.strerror}). What was recorded before is kept. "
+            f"{path} cannot be written ({error.strerror}). What was recorded before is kept. "
             f"{cure}, and run the same command again to go on."
         ) from error
 

@@ -1,4 +1,4 @@
-"""The gate from made-up stores whose figures are known."""
+"""The gate from made-up stores whose values are known."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_running_needs_seeds(stores):
     assert "--seeds" in found.output
 
 
-def test_json_holds_every_figure(stores):
+def test_json_holds_every_value(stores):
     new(stores, (0.71, 0.70, 0.72))
     found = json.loads(check(stores, "--json").output)
     assert found["exit_code"] == 1

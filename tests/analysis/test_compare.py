@@ -1,4 +1,4 @@
-"""Comparisons from made-up stores whose figures are known."""
+"""Comparisons from made-up stores whose values are known."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_methods_are_compared_over_paired_seeds_with_their_settings(store):
     assert any(x.split() == ["model.x", "1", "2"] for x in found.output.splitlines())
 
 
-def test_json_holds_every_figure(store):
+def test_json_holds_every_value(store):
     found = run("shala", "mmvae+", "--store", store.root, "--json")
     metric = json.loads(found.output)["comparisons"][0]["metrics"][0]
     assert metric["value"] == pytest.approx(0.48)
