@@ -211,7 +211,7 @@ def refuse_mixture(label: str, group: Records) -> None:
         if len(values) > 1:
             first, second, *_ = values.values()
             raise BenchError(
-                f"The runs of '{label}' differ in their {what}: {first} and {second}, for two. Run "
+                f"The runs of '{label}' differ in their {what}, such as {first} and {second}. Run "
                 "the older again, name one --store, or add --mix to average them all the same."
             )
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shalabench.api.errors import BenchError
-from shalabench.records.store import RunFolder, guard, write_whole
+from shalabench.records.store import RunFolder, guard, regular, write_whole
 
 if TYPE_CHECKING:
     from shalabench.records.store import Store
@@ -73,8 +73,8 @@ class PackedRun(RunFolder):
         """Only runs that are trained are exported."""
 
     def result_names(self, metric: str = "") -> list[str]:
-        mark = f'"metric":"{metric}'.encode()
-        return [name for name, line in self.lines.items() if not metric or mark in line]
+        mark = f'"metric":"{metric}'.encode() if metric and self.is_checked else b""
+        return [name for name, line in self.lines.items() if mark in line]
 
     def result(self, name: str) -> dict[str, Any]:
         try:
@@ -83,8 +83,8 @@ class PackedRun(RunFolder):
             raise BenchError(f"The line of {name} does not read. Export it again.") from error
 
     def picture(self, name: str) -> Path | None:
-        file = self.path.parent / "pictures" / self.path.name / Path(name).with_suffix(".webp").name
-        return file if file.is_file() and not file.is_symlink() else None
+        folder = self.path.parent / "pictures" / self.path.name
+        return regular(folder / Path(name).with_suffix(".webp").name)
 
     def text(self, name: str) -> str | None:
         return self._part("texts").get(Path(name).name)

@@ -97,14 +97,12 @@ class RunFolder:
 
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a result names, or None where it is not kept."""
-        file = self.path / "pictures" / Path(name).name
-        return file if file.is_file() and not file.is_symlink() else None
+        return regular(self.path / "pictures" / Path(name).name)
 
     def text(self, name: str) -> str | None:
         """A text that a result names, or None where it is not kept."""
-        file = self.path / "texts" / Path(name).name
-        kept = file.is_file() and not file.is_symlink()
-        return file.read_text(encoding="utf-8", errors="replace") if kept else None
+        file = regular(self.path / "texts" / Path(name).name)
+        return file.read_text(encoding="utf-8", errors="replace") if file else None
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What happened, oldest first. Lines that are no events are skipped."""
@@ -235,6 +233,11 @@ class Store:
         from shalabench.records.packed import export
 
         return export(self, destination)
+
+
+def regular(file: Path) -> Path | None:
+    """The path if a file is there, and no link."""
+    return file if file.is_file() and not file.is_symlink() else None
 
 
 def _files(root: Path) -> list[Path]:
