@@ -125,7 +125,7 @@ def test_settings_that_change_no_number_make_no_row(store, tmp_path):
 )
 def test_runs_that_differ_are_not_averaged_unasked(store, tmp_path, change, what):
     write_run(tmp_path, "shala", 3, 0.1, name="new", **change)
-    expected = rf"differ in their {what}: shala-2- and shala-3-new, .*--mix"
+    expected = rf"differ in their {what}, such as shala-2- and shala-3-new\. .*--mix"
     with pytest.raises(BenchError, match=expected):
         table_of(store)
     (row,) = [row for row in table_of(store, mix=True).rows if row.method == "shala"]
