@@ -1,8 +1,8 @@
-"""New runs against reference runs: what `bench.py check` says. Free of torch.
+"""New runs against reference runs: what `bench.py check` reports. Free of torch.
 
 A folder of reference records may hold `gates.json`: {"metrics": [...], "parts": [...], "seeds":
-[...]}, which metrics are gates, of which each given and target is one too, and which new seeds are
-run. Where there is none, all metrics are gates, but those that no method can change.
+[...]}. It lists the metrics that are gates, the metrics of which each pair of given and target is a
+gate, and the seeds of new runs. Without the file, all metrics of role "method" are gates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from shalabench.analysis.compare import differing_measures, differing_settings
 from shalabench.analysis.gate import LEVEL, Gate, Verdict, judge
 from shalabench.analysis.rows import group_rows, refuse_mixture
 from shalabench.api.errors import BenchError, unknown
-from shalabench.records.frame import Records, load, tuples
+from shalabench.records.columns import RunRow, ScoreRow, run_rows, score_rows
+from shalabench.records.frame import Records, load
 from shalabench.records.store import RunFolder, Store
 
 GATES = "gates.json"
@@ -46,7 +47,7 @@ class Report:
     """The outcome of a check.
 
     Attributes:
-        verdicts: One a gate.
+        verdicts: One per gate.
         broken: New runs that failed or diverged, with the reason.
         incomplete: What is missing, in sentences.
         differing: What makes runs not comparable, in sentences.
@@ -67,20 +68,6 @@ class Report:
         return INCOMPLETE if self.incomplete or not self.verdicts else HOLDS
 
 
-@dataclass(frozen=True)
-class Work:
-    """A row of the reference, to be run again.
-
-    Attributes:
-        overrides: The --set arguments that it was run with.
-    """
-
-    model: str
-    dataset: str
-    preset: str
-    overrides: tuple[str, ...]
-
-
 def read_gates(reference: Path) -> dict[str, Any]:
     """The reference folder's choice of metrics and seeds; empty where it makes none.
 
@@ -93,25 +80,19 @@ def read_gates(reference: Path) -> dict[str, Any]:
     try:
         return _Gates.model_validate_json(file.read_bytes()).model_dump(exclude_unset=True)
     except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else _first(error)
+        errors = error.errors() if isinstance(error, ValidationError) else []
+        reasons = [": ".join([*map(str, e["loc"]), e["msg"]]) for e in errors] or [str(error)]
         raise BenchError(
-            f"{file} does not read ({reason}). Expected: an object with lists of names, 'metrics' "
-            "and 'parts', and one of whole numbers, 'seeds'."
+            f"{file} does not read ({'; '.join(reasons)}). Write an object with two lists of "
+            "names, 'metrics' and 'parts', and a list of whole numbers, 'seeds'."
         ) from error
 
 
-def _first(error: ValidationError) -> str:
-    found = error.errors()[0]
-    where = ".".join(map(str, found["loc"]))
-    return f"{where}: {found['msg']}" if where else found["msg"]
-
-
-def work_of(reference: Path) -> tuple[list[Work], tuple[str, ...]]:
-    """What has to be run so that every row of a reference can be checked, and the evaluators."""
+def work_of(reference: Path) -> tuple[list[RunRow], tuple[str, ...]]:
+    """One run of each row of a reference, which all have to be run again, and the evaluators."""
     records = _reference(reference)
     evaluators = dict.fromkeys(r.evaluator for r in records.all_results())
-    works = records.runs[_WORK].drop_duplicates().itertuples(index=False)
-    return [Work(*work) for work in works], tuple(evaluators)
+    return run_rows(records.runs.drop_duplicates(_WORK)), tuple(evaluators)
 
 
 def not_judged(
@@ -126,31 +107,26 @@ def not_judged(
         outcomes: Status, sentence and folder of each run that was asked for.
         checkout: "commit" and "dirty" of the code that is checked.
     """
-    found = {}
+    excluded = {}
     for name, (status, text, folder) in outcomes.items():
         if status in ("stopped", "busy") or (status == "failed" and folder is None):
-            found[folder.name if folder else name] = text
+            excluded[folder.name if folder else name] = text
         elif status == "already" and folder:
             made_by = (RunFolder(folder).trained or {}).get("provenance", {})
-            if not _is_of(made_by, checkout):
-                commit = (made_by.get("commit") or "unknown")[:12]
-                changed = ", with changes" if made_by.get("dirty") else ""
-                found[folder.name] = (
-                    f"It was recorded by code that need not be the present, commit {commit}"
-                    f"{changed}. Remove {folder}, or name another --store."
+            commit, dirty = made_by.get("commit"), made_by.get("dirty")
+            is_clean = dirty is False and checkout["dirty"] is False
+            if not (is_clean and commit and commit == checkout["commit"]):
+                excluded[folder.name] = (
+                    f"Other code may have recorded it: commit {(commit or 'unknown')[:12]}"
+                    f"{', with changes' if dirty else ''}. Remove {folder}, or name another "
+                    "--store."
                 )
-    return found
-
-
-def _is_of(made_by: Mapping[str, Any], checkout: Mapping[str, Any]) -> bool:
-    clean = made_by.get("dirty") is False and checkout["dirty"] is False
-    return clean and bool(checkout["commit"]) and made_by.get("commit") == checkout["commit"]
+    return excluded
 
 
 def check(
     reference: Path,
     stores: Sequence[Store],
-    level: float = LEVEL,
     *,
     unmade: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
@@ -159,7 +135,6 @@ def check(
     Args:
         reference: The folder.
         stores: Where the new runs lie.
-        level: Chance of any false alarm where nothing changed.
         unmade: New runs that were asked for and that cannot be judged, with the reason; where a
             folder's name is among them, its record is passed over.
 
@@ -173,32 +148,32 @@ def check(
     report.incomplete += [f"{p.where} is {p.kind}: {p.text}" for p in new.problems]
     for label, rows in group_rows(records):
         first = rows.rows[0]
-        place = f"{label} on {first.dataset}, preset {first.preset}"
+        where = f"{label} on {first.dataset}, preset {first.preset}"
         alike = (new.runs[_WORK] == [getattr(first, key) for key in _WORK]).all(axis=1)
         runs = new.runs[alike & ~new.runs["run"].isin(list(unmade))]
         is_broken = runs["state"].isin(_BROKEN)
         is_trained = runs["provenance"].astype(bool) & ~is_broken
-        for run in tuples(runs[is_broken]):
+        for run in run_rows(runs[is_broken]):
             report.broken.append(f"{run.run} {run.state}: {run.reason}")
-        for run in tuples(runs[~is_broken & ~is_trained]):
+        for run in run_rows(runs[~is_broken & ~is_trained]):
             because = f": {run.reason.rstrip('.')}" if run.reason else ""
             report.incomplete.append(f"{run.run} is {run.state}{because}.")
-        own = new.of(runs[is_trained])
-        if own.runs.empty:
+        group = new.of(runs[is_trained])
+        if group.runs.empty:
             if not is_broken.any():
-                report.incomplete.append(f"{place}: there is no new run. Add --run to make it.")
+                report.incomplete.append(f"{where}: there is no new run. Add --run to make it.")
             continue
         try:
-            refuse_mixture(label, own)
+            refuse_mixture(label, group)
         except BenchError as error:
-            report.differing.append(f"{place}: {error}")
+            report.differing.append(f"{where}: {error}")
             continue
-        if differing := differing_settings(rows, own) + differing_measures(rows, own):
-            report.differing.append(f"{place}: {'; '.join(differing)}.")
+        if differing := differing_settings(rows, group) + differing_measures(rows, group):
+            report.differing.append(f"{where}: {'; '.join(differing)}.")
             continue
-        gates += _gates(label, rows, own, chosen, report)
+        gates += _gates(label, rows, group, chosen, report)
     if gates:
-        report.verdicts = judge(gates, level)
+        report.verdicts = judge(gates)
     elif not (report.broken or report.incomplete or report.differing):
         report.incomplete.append("No metric of the reference is a gate; nothing was checked.")
     known = {name for r in records.all_results() for name in r.scored}
@@ -209,21 +184,21 @@ def check(
 
 
 def _reference(reference: Path) -> Records:
-    found = load([Store(reference)])
-    if found.problems:
-        first = found.problems[0]
+    records = load([Store(reference)])
+    if records.problems:
+        first = records.problems[0]
         raise BenchError(
-            f"The reference {reference} holds records that cannot be used, {first.where} for one: "
+            f"The reference {reference} holds records that cannot be used, such as {first.where}: "
             f"{first.text} Move them away or make them again."
         )
-    return found.of(found.runs[found.runs["provenance"].astype(bool)])
+    return records.of(records.runs[records.runs["provenance"].astype(bool)])
 
 
 def _gates(
     label: str, reference: Records, new: Records, chosen: dict[str, list[Any]], report: Report
 ) -> list[Gate]:
     """The gates of one row; what is missing is reported."""
-    olds, news = (_gated(own, chosen) for own in (reference, new))
+    olds, news = (_gated(group, chosen) for group in (reference, new))
     gates = []
     for name, old in olds.items():
         now = news.get(name, [])
@@ -249,21 +224,19 @@ def _gates(
     return gates
 
 
-def _gated(own: Records, chosen: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _gated(group: Records, chosen: dict[str, list[Any]]) -> dict[str, list[ScoreRow]]:
     """The scores that are gates, one a run, by the gate's name."""
-    scores = own.scores
-    whole = scores["target"].isna() & (scores["given"].map(len) == 0)
-    is_gate = scores["role"] == "method"
-    if "metrics" in chosen:
-        is_gate = scores["metric"].isin(chosen["metrics"])
-    is_part = ~whole & scores["metric"].isin(chosen.get("parts", []))
-    found: dict[str, dict[str, Any]] = {}
-    for score in tuples(scores[(whole & is_gate) | is_part]):
+    gated: dict[str, dict[str, ScoreRow]] = {}
+    for score in score_rows(group.scores):
         name = score.metric
         if score.given or score.target is not None:
+            is_gate = name in chosen.get("parts", ())
             name += f" {'+'.join(score.given)}->{score.target}"
-        found.setdefault(name, {})[score.train_id] = score
-    return {name: list(by_run.values()) for name, by_run in found.items()}
+        else:
+            is_gate = name in chosen["metrics"] if "metrics" in chosen else score.role == "method"
+        if is_gate:
+            gated.setdefault(name, {})[score.train_id] = score
+    return {name: list(by_run.values()) for name, by_run in gated.items()}
 
 
 def render_check(report: Report) -> str:
@@ -273,27 +246,21 @@ def render_check(report: Report) -> str:
     lines = []
     if report.verdicts:
         head = ("gate", "reference", "new", "change", "visible drop", "p", "verdict")
-        body = [_line(v) for v in report.verdicts]
+        body = [_line(verdict) for verdict in report.verdicts]
         lines += [tabulate(body, head, disable_numparse=True), ""]
         lines.append(
-            "Change: positive is better. Visible drop: reported with a probability of 95 %. p: "
-            f"one-sided; Holm over all gates at {LEVEL:.0%}."
+            "Change: positive is better. Visible drop: the gate reports it with a probability of "
+            f"95 %. p: one-sided; Holm over all gates at {LEVEL:.0%}."
         )
-    for title, texts in (
-        ("Broken", report.broken),
-        ("Not comparable", report.differing),
-        ("Incomplete", report.incomplete),
-    ):
-        lines += [f"{title}: {text}" for text in texts]
-    improved = [v for v in report.verdicts if v.state == "improved"]
-    if improved:
+    lines += [f"Broken: {text}" for text in report.broken]
+    lines += [f"Not comparable: {text}" for text in report.differing]
+    lines += [f"Incomplete: {text}" for text in report.incomplete]
+    if improved := sum(verdict.state == "improved" for verdict in report.verdicts):
         lines.append(
-            f"Warning: {len(improved)} gates improved. If that is meant, make the reference anew."
+            f"Warning: {improved} gates improved. If that is intended, make the reference again."
         )
-    lines.append(
-        ("All gates hold.", "REGRESSION.", "INCOMPLETE.", "NOT COMPARABLE.")[report.exit_code]
-    )
-    return "\n".join(lines)
+    results = ("All gates hold.", "REGRESSION.", "INCOMPLETE.", "NOT COMPARABLE.")
+    return "\n".join([*lines, results[report.exit_code]])
 
 
 def report_json(report: Report) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from shalabench.analysis.statistics import Difference, difference
 from shalabench.analysis.variants import ablation_of, as_rows
 from shalabench.api.errors import BenchError, unknown
 from shalabench.config.settings import DEFAULT
+from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records, Result, load
 from shalabench.records.store import Store
 
@@ -24,6 +25,7 @@ _KEYS = {  # what two sides of a kind have in common
     "store": ["model", "dataset", "preset"],
 }
 _SHORT = 12  # letters of a digest
+_WIDTH = 40  # letters of a setting's value in a table
 _Cells = dict[tuple[str, ...], dict[str, Records]]
 
 
@@ -43,7 +45,7 @@ class Comparison:
     place: str
     names: tuple[str, str]
     configuration: list[tuple[str, str, str]] = field(default_factory=list)
-    only: tuple[list[str], list[str]] = ((), ())
+    only: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
     metrics: list[tuple[str, str, int, Difference]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -62,9 +64,8 @@ def compare(
     """Compare two sides wherever both have runs.
 
     Args:
-        a: A folder of records, a method (or a table's row, of an ablation too), a preset, or the
-            beginning of a commit.
-        b: Another of the same kind.
+        a, b: Two folders of records, methods, rows of a table or an ablation, presets, or
+            beginnings of a commit.
         stores: Where the records lie, unless the sides are stores themselves.
         metric: Only metrics that begin so.
         dataset, preset, models: Only these.
@@ -77,68 +78,72 @@ def compare(
         BenchError: A side is not known, they are of two kinds, or nothing can be compared.
     """
     names = a, b
-    records = None if all(map(_is_store, names)) else load(stores, split)
-    if records and (ablation := ablation_of(names)):
-        records = as_rows(ablation, records)
-    kind, other = (_kind(name, records) for name in names)
+    if all(map(_is_store, names)):
+        kind = other = "store"
+        sources = [load([Store(Path(name))], split) for name in names]
+    else:
+        records = load(stores, split)
+        if ablation := ablation_of(names):
+            records = as_rows(ablation, records)
+        kind, other = (_kind(name, records) for name in names)
+        sources = [records, records]
     if kind != other:
         raise BenchError(
             f"'{a}' is a {kind} and '{b}' is a {other}. Name two methods, two presets, two commits "
             "or two folders of records."
         )
     sides, left_out = [], []
-    for name in names:
-        own = load([Store(Path(name))], split) if kind == "store" else records
-        for column, asked in (("dataset", [dataset]), ("preset", [preset]), ("model", models)):
-            for value in set(asked) - {None, *own.runs[column]}:
-                raise BenchError(unknown(column, value, set(own.runs[column])))
-        left_out += [f"{p.where}: {p.kind}: {p.text}" for p in own.problems]
-        sides.append(_cells(own.select(dataset, preset, models), kind, name))
-    groups = [own for side in sides for rows in side.values() for own in rows.values()]
-    known = {name for own in groups for r in own.all_results() for name in r.scored}
+    asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
+    for name, group in zip(names, sources, strict=True):
+        for column, value in asked:
+            known = set(group.runs[column])
+            if value is not None and value not in known:
+                raise BenchError(unknown(column, value, known))
+        left_out += [f"{p.where}: {p.kind}: {p.text}" for p in group.problems]
+        sides.append(_cells(group.select(dataset, preset, models), kind, name))
+    groups = [group for side in sides for rows in side.values() for group in rows.values()]
+    known = {name for group in groups for r in group.all_results() for name in r.scored}
     if known and not any(name.startswith(metric) for name in known):
         raise BenchError(unknown("metric", metric, known))
-    found, alone = [], []
-    for place in sorted(sides[0].keys() | sides[1].keys()):
-        pairs, reason = _pairs(kind, names, ", ".join(place), [side.get(place) for side in sides])
-        alone += [reason] if reason else []
+    comparisons, left_out = [], list(dict.fromkeys(left_out))
+    for shared in sorted(sides[0].keys() | sides[1].keys()):
+        rows, title = [side.get(shared, {}) for side in sides], ", ".join(shared)
+        pairs, reason = _pairs(kind, names, title, rows)
+        left_out += [reason] if reason else []
         for first, second in pairs:
-            title = ", ".join(place)
-            if kind != "method" and first != place[0]:
-                title = f"{title}, {first}"
+            is_variant = kind != "method" and first != shared[0]
             shown = (first, second) if kind == "method" else names
-            found.append(Comparison(title, shown))
-            _fill(found[-1], sides[0][place][first], sides[1][place][second], metric)
-    left_out = list(dict.fromkeys(left_out)) + alone
-    if not any(comparison.metrics for comparison in found):
-        reasons = [text for comparison in found for text in comparison.refused] or left_out
+            comparison = Comparison(f"{title}, {first}" if is_variant else title, shown)
+            _fill(comparison, rows[0][first], rows[1][second], metric)
+            comparisons.append(comparison)
+    if not any(comparison.metrics for comparison in comparisons):
+        reasons = [text for comparison in comparisons for text in comparison.refused] or left_out
         raise BenchError(" ".join([f"'{a}' and '{b}' cannot be compared.", *reasons]))
-    return found, left_out
+    return comparisons, left_out
 
 
 def _is_store(name: str) -> bool:
     return Path(name).is_dir() and Store(Path(name)).has_runs()
 
 
-def _kind(name: str, records: Records | None) -> str:
+def _kind(name: str, records: Records) -> str:
     if _is_store(name):
         return "store"
-    known: dict[str, set[str]] = {"method": set(), "preset": set(), "commit": set()}
-    if records:
-        known["method"] = set(records.runs["model"])
-        for _, runs in records.runs.groupby(_KEYS["method"]):
-            known["method"] |= {label for label, _ in group_rows(records.of(runs))}
-        known["preset"] = set(records.runs["preset"])
-        known["commit"] = {commit[:_SHORT] for commit in records.runs["commit"]} - {""}
-    for kind in ("method", "preset"):
-        if name in known[kind]:
-            return kind
-    commits = [] if records is None else records.runs["commit"]
+    methods, presets = set(records.runs["model"]), set(records.runs["preset"])
+    for _, runs in records.runs.groupby(_KEYS["method"]):
+        methods |= {label for label, _ in group_rows(records.of(runs))}
+    if name in methods:
+        return "method"
+    if name in presets:
+        return "preset"
+    commits = set(records.runs["commit"]) - {""}
     if re.fullmatch(r"[0-9a-f]{6,40}", name) and any(c.startswith(name) for c in commits):
         return "commit"
-    text = unknown("method, preset, commit or folder", name, set().union(*known.values()))
-    left_out = [f"Left out: {p.where}: {p.text}" for p in records.problems] if records else []
-    raise BenchError(" ".join([text, *left_out]))
+    known = methods | presets | {commit[:_SHORT] for commit in commits}
+    text = unknown("method, preset, commit or folder", name, known)
+    raise BenchError(
+        " ".join([text, *(f"Left out: {p.where}: {p.text}" for p in records.problems)])
+    )
 
 
 def _cells(records: Records, kind: str, name: str) -> _Cells:
@@ -148,30 +153,27 @@ def _cells(records: Records, kind: str, name: str) -> _Cells:
         chosen = chosen[chosen["preset"] == name]
     elif kind == "commit":
         chosen = chosen[chosen["commit"].map(lambda commit: commit.startswith(name))]
-    found = {}
-    for place, runs in chosen.groupby(_KEYS[kind]):
-        groups = group_rows(records.of(runs))
-        rows = {label: own for label, own in groups if own.all_results()}
-        if kind == "method":
-            rows = {
-                label: own
-                for label, own in rows.items()
-                if label == name or (name not in rows and name in set(own.runs["model"]))
-            }
+    cells = {}
+    for shared, runs in chosen.groupby(_KEYS[kind]):
+        rows = {k: group for k, group in group_rows(records.of(runs)) if group.all_results()}
+        if kind == "method" and name in rows:
+            rows = {name: rows[name]}
+        elif kind == "method":
+            rows = {k: group for k, group in rows.items() if name in set(group.runs["model"])}
         if rows:
-            found[place] = rows
-    return found
+            cells[shared] = rows
+    return cells
 
 
 def _pairs(
-    kind: str, names: tuple[str, str], where: str, rows: list[dict[str, Records] | None]
+    kind: str, names: tuple[str, str], where: str, rows: list[dict[str, Records]]
 ) -> tuple[list[tuple[str, str]], str]:
     """The labels of the rows to compare, or why there are none."""
-    if None in rows:
-        return [], f"{where}: only '{names[rows[0] is None]}' has runs measured there."
-    if all(len(side) == 1 for side in rows):
-        return [(*rows[0], *rows[1])], ""
+    if not all(rows):
+        return [], f"{where}: only '{names[not rows[0]]}' has runs measured there."
     pairs = [(label, label) for label in rows[0] if label in rows[1] and kind != "method"]
+    if all(len(side) == 1 for side in rows):
+        pairs = [(label, other) for label in rows[0] for other in rows[1]]
     if pairs:
         return pairs, ""
     labels = " and ".join(", ".join(side) for side in rows)
@@ -181,9 +183,9 @@ def _pairs(
 def _fill(comparison: Comparison, a: Records, b: Records, metric: str) -> None:
     sides = (a, b)
     comparison.configuration, comparison.only = _configuration(*sides)
-    for name, own in zip(comparison.names, sides, strict=True):
+    for name, group in zip(comparison.names, sides, strict=True):
         try:
-            refuse_mixture(name, own)
+            refuse_mixture(name, group)
         except BenchError as error:
             comparison.refused.append(str(error))
     if differ := _differing_data(a, b):
@@ -204,24 +206,24 @@ def _fill(comparison: Comparison, a: Records, b: Records, metric: str) -> None:
         else:
             known |= {name: m for side in results for r in side for name, m in r.metrics.items()}
     for name, facts in known.items():
-        scores = [scores_of(own, name) for own in sides]
+        scores = [scores_of(group, name) for group in sides]
         if not name.startswith(metric) or not all(scores) or facts["role"] != "method":
             continue
         n = [{s.n for s in side.values()} for side in scores]
         if facts.get("biased") and n[0] != n[1]:
             comparison.refused.append(f"{name} depends on n, which differs: {n[0]} and {n[1]}.")
             continue
-        found = difference(*scores)
-        comparison.metrics.append((name, facts["direction"], facts["digits"], found))
+        about = name, facts["direction"], facts["digits"]
+        comparison.metrics.append((*about, difference(*scores)))
 
 
 def _by_label(a: Records, b: Records) -> dict[str, tuple[list[Result], list[Result]]]:
     """The results of both sides by evaluator and extractor."""
-    found: dict[str, tuple[list[Result], list[Result]]] = {}
-    for side, own in enumerate((a, b)):
-        for result in own.all_results():
-            found.setdefault(result.label, ([], []))[side].append(result)
-    return found
+    sides: dict[str, tuple[list[Result], list[Result]]] = {}
+    for side, group in enumerate((a, b)):
+        for result in group.all_results():
+            sides.setdefault(result.label, ([], []))[side].append(result)
+    return sides
 
 
 def differing_settings(a: Records, b: Records) -> list[str]:
@@ -231,19 +233,19 @@ def differing_settings(a: Records, b: Records) -> list[str]:
     default is what was done before, or the method's version is raised.
     """
     differing, only = _configuration(a, b)
-    both = (own.all_results() for own in (a, b))
+    both = (group.all_results() for group in (a, b))
     measured = set.intersection(*({r.evaluator for r in results} for results in both))
-    settings = {key for own in (a, b) for each in own.runs["settings"] for key in each}
+    settings = {key for group in (a, b) for each in group.runs["settings"] for key in each}
     texts = [
         f"{key} is {x} there and {y} here"
         for key, x, y in differing
         if key in settings | {"version"}
     ]
-    for side, own, keys in zip(("there", "here"), (a, b), only, strict=True):
+    for side, group, keys in zip(("there", "here"), (a, b), only, strict=True):
         for key in (key for key in keys if key in settings):
             part, _, rest = key.partition(".")
             unused = part == "evaluators" and rest.partition(".")[0] not in measured
-            layers = {origins[key][0] for origins in own.runs["origins"] if key in origins}
+            layers = {origins[key][0] for origins in group.runs["origins"] if key in origins}
             if not unused and layers != {DEFAULT}:
                 texts.append(f"{key} is only {side}")
     if differ := _differing_data(a, b):
@@ -253,7 +255,7 @@ def differing_settings(a: Records, b: Records) -> list[str]:
 
 def _differing_data(a: Records, b: Records) -> list[str]:
     """The short fingerprints of each side, where they are not the same."""
-    sides = [set(own.runs["fingerprint"]) for own in (a, b)]
+    sides = [set(group.runs["fingerprint"]) for group in (a, b)]
     short = [", ".join(sorted(text[:_SHORT] for text in side)) for side in sides]
     return short if sides[0] != sides[1] else []
 
@@ -266,46 +268,51 @@ def differing_measures(a: Records, b: Records) -> list[str]:
 
 def _differing(a: list[Result], b: list[Result]) -> list[str]:
     """What was measured with, where it is not one and the same on both sides."""
-    facts: dict[str, list[set[str]]] = {}
-    for side, results in enumerate((a, b)):
-        for result in results:
-            used = {"version": result.version, "real images": result.details.get("real")}
-            used |= {f"classifier of {k}": c["digest"] for k, c in result.classifiers.items()}
-            extractors = result.instruments.keys() - result.classifiers.keys()
-            used |= {f"extractor of {key}": result.instruments[key] for key in extractors}
-            for key, value in used.items():
-                values = facts.setdefault(key, [set(), set()])
-                values[side].add(json.dumps(value, sort_keys=True).strip('"')[:_SHORT])
     return [
         f"{key} ({' and '.join(', '.join(sorted(side)) or 'none' for side in sides)})"
-        for key, sides in facts.items()
+        for key, sides in _by_key(map(_measured_with, a), map(_measured_with, b)).items()
         if len(sides[0] | sides[1]) > 1 or not all(sides)
     ]
 
 
-def _configuration(a: Records, b: Records) -> tuple[list[tuple[str, str, str]], Any]:
+def _measured_with(result: Result) -> dict[str, str]:
+    used = {"version": result.version, "real images": result.details.get("real")}
+    used |= {f"classifier of {key}": c["digest"] for key, c in result.classifiers.items()}
+    extractors = result.instruments.keys() - result.classifiers.keys()
+    used |= {f"extractor of {key}": result.instruments[key] for key in extractors}
+    return {k: json.dumps(v, sort_keys=True).strip('"')[:_SHORT] for k, v in used.items()}
+
+
+def _by_key(*sides: Iterable[Mapping[str, Any]]) -> dict[str, tuple[set[str], set[str]]]:
+    """The values of each fact on both sides, as text."""
+    values: dict[str, tuple[set[str], set[str]]] = {}
+    for side, facts in enumerate(sides):
+        for key, value in (item for each in facts for item in each.items()):
+            text = value if isinstance(value, str) else json.dumps(value)
+            values.setdefault(key, (set(), set()))[side].add(text)
+    return values
+
+
+def _configuration(
+    a: Records, b: Records
+) -> tuple[list[tuple[str, str, str]], tuple[list[str], list[str]]]:
     """What differs in settings and surroundings; settings that only one side has."""
-    sides: list[dict[str, set[str]]] = [{}, {}]
-    for values, own in zip(sides, (a, b), strict=True):
-        for run in own.rows:
-            for key, value in _facts(run).items():
-                text = value if isinstance(value, str) else json.dumps(value)
-                values.setdefault(key, set()).add(text)
-    first, second = sides
+    values = _by_key(map(_facts, a.rows), map(_facts, b.rows))
     differing = [
-        (key, ", ".join(sorted(values)), ", ".join(sorted(second[key])))
-        for key, values in first.items()
-        if key in second and values != second[key]
+        (key, ", ".join(sorted(first)), ", ".join(sorted(second)))
+        for key, (first, second) in values.items()
+        if first and second and first != second
     ]
-    return differing, ([k for k in first if k not in second], [k for k in second if k not in first])
+    only_a = [key for key, (_, second) in values.items() if not second]
+    return differing, (only_a, [key for key, (first, _) in values.items() if not first])
 
 
-def _facts(run: Any) -> dict[str, Any]:
+def _facts(run: RunRow) -> dict[str, Any]:
     made = run.provenance
     return {
         **{"method": run.model, "version": run.model_version, "preset": run.preset},
         **run.settings,
-        "parameters": None if run.parameters != run.parameters else int(run.parameters),
+        "parameters": int(run.parameters) if run.parameters == run.parameters else None,
         **{key: made.get(key) for key in ("device", "platform", "python", "precision")},
         **{"commit": run.commit[:_SHORT], "dirty": made.get("dirty")},
         **{f"package {key}": version for key, version in made.get("packages", {}).items()},
@@ -313,15 +320,15 @@ def _facts(run: Any) -> dict[str, Any]:
     }
 
 
-def render_comparisons(found: list[Comparison], left_out: list[str], as_json: bool) -> str:
+def render_comparisons(comparisons: list[Comparison], left_out: list[str], as_json: bool) -> str:
     """The comparisons as text, or as JSON with every value."""
     if as_json:
         plain = []
-        for c in found:
+        for c in comparisons:
             metrics = [{"metric": m, "direction": d, **x.to_json()} for m, d, _, x in c.metrics]
             plain.append(vars(c) | {"metrics": metrics})
         return json.dumps({"comparisons": plain, "left_out": left_out}, indent=1)
-    parts = [_readable(comparison) for comparison in found]
+    parts = [_readable(comparison) for comparison in comparisons]
     if left_out:
         parts.append("\n".join(["Left out:", *(f"  {text}" for text in left_out)]))
     return "\n\n".join(parts)
@@ -340,30 +347,30 @@ def _readable(c: Comparison) -> str:
     lines += [f"  {text}" for text in c.refused]
     if any("items" in diff.basis for *_, diff in c.metrics):
         lines.append(
-            "  An interval over test items says nothing of other trainings. It takes both sides' "
-            "errors as independent: records hold no outcome of each item to pair by."
+            "  An interval over test items says nothing of other trainings. It takes the errors of "
+            "both sides as independent, because records have no values of single items to pair."
         )
     if len(c.metrics) > 1:
-        lines.append("  Each interval is for its metric alone: one in twenty errs by chance.")
+        lines.append("  Each interval is for one metric: one in twenty errs by chance.")
     lines.append("")
-    if c.configuration:
-        shown = [(key, _cut(x), _cut(y)) for key, x, y in c.configuration]
-        lines.append(tabulate(shown, ("differs", a, b), disable_numparse=True))
-    else:
-        lines.append("No setting that both have differs.")
+    shown = [(key, _cut(x), _cut(y)) for key, x, y in c.configuration]
+    table = tabulate(shown, ("differs", a, b), disable_numparse=True)
+    lines.append(table if shown else "No setting that both have differs.")
     for name, keys in zip(c.names, c.only, strict=True):
         lines += ["", f"Only {name}: {', '.join(keys)}."] if keys else []
     return "\n".join(lines)
 
 
-def _line(names: tuple[str, str], metric: str, direction: str, digits: int, diff: Difference):
+def _line(
+    names: tuple[str, str], metric: str, direction: str, digits: int, diff: Difference
+) -> tuple[str, ...]:
     values = f"{diff.a:.{digits}f}", f"{diff.b:.{digits}f}", f"{diff.value:+.{digits}f}"
     return (metric, *values, spread(diff, digits), verdict(diff, direction, names), diff.basis)
 
 
 def spread(diff: Difference, digits: int) -> str:
     """The interval in words."""
-    if not diff.is_tested:
+    if diff.margin is None:
         return "unknown"
     return f"{diff.value - diff.margin:+.{digits}f} to {diff.value + diff.margin:+.{digits}f}"
 
@@ -375,5 +382,5 @@ def verdict(diff: Difference, direction: str, names: tuple[str, str]) -> str:
     return f"{names[(diff.value > 0) != (direction != 'lower')]} is better"
 
 
-def _cut(text: str, width: int = 40) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-LEVEL = 0.01
+LEVEL = 0.01  # chance of any false alarm where nothing changed
 _POWER = 0.95
 
 State = Literal["holds", "regressed", "improved"]
@@ -25,12 +25,10 @@ class Gate:
 
     Attributes:
         label: The method, with what was overridden.
-        dataset: Registered name.
-        metric: Name of the metric.
         higher: Whether more is better.
-        reference: A figure a reference seed; two at least.
-        new: A figure a new seed.
-        resolution: Standard error of one run's figure over its test items.
+        reference: A value of each reference seed; two at least.
+        new: A value of each new seed.
+        resolution: Standard error of one run's value over its test items.
     """
 
     label: str
@@ -44,10 +42,9 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the test says of a gate.
+    """The result of a gate's test.
 
     Attributes:
-        gate: What was compared.
         change: New mean minus reference mean, positive where better.
         p: One-sided, of a change as bad as this where nothing changed.
         visible: The drop that this gate reports with a probability of 95 %, alone or beside the
@@ -62,15 +59,14 @@ class Verdict:
     state: State
 
 
-def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
+def judge(gates: Sequence[Gate]) -> list[Verdict]:
     """Test every gate.
 
     Args:
         gates: At least one.
-        level: Chance of any false alarm where nothing changed.
 
     Returns:
-        One verdict a gate, in order.
+        One verdict per gate, in order.
 
     Raises:
         ValueError: There is no gate, or one has fewer than two reference seeds or no new one.
@@ -79,35 +75,33 @@ def judge(gates: Sequence[Gate], level: float = LEVEL) -> list[Verdict]:
 
     if not gates:
         raise ValueError("There is no gate to judge.")
-    tests, visible = [], []
-    for gate in gates:
-        change, error, freedom = _difference(gate)
-        tests.append((change, error, freedom))
-        least = stdtrit(freedom, 1 - level / len(gates))  # of the first step of Holm's procedure
-        visible.append(float(nctdtrinc(freedom, 1 - _POWER, least)) * error)
-    worse = [_tail(stdtr, change, error, freedom) for change, error, freedom in tests]
-    better = [_tail(stdtr, -change, error, freedom) for change, error, freedom in tests]
-    regressed, improved = holm(worse, level), holm(better, level)
-    return [
-        Verdict(
-            gate,
-            tests[i][0],
-            worse[i],
-            visible[i],
-            "regressed" if regressed[i] else "improved" if improved[i] else "holds",
-        )
-        for i, gate in enumerate(gates)
-    ]
+
+    def tail(change: float, error: float, freedom: int) -> float:
+        if error == 0:
+            return 0.0 if change < 0 else 1.0
+        return float(stdtr(freedom, change / error))
+
+    tests = [_difference(gate) for gate in gates]
+    worse = [tail(change, error, freedom) for change, error, freedom in tests]
+    better = [tail(-change, error, freedom) for change, error, freedom in tests]
+    regressed, improved = holm(worse, LEVEL), holm(better, LEVEL)
+    verdicts = []
+    for i, (gate, (change, error, freedom)) in enumerate(zip(gates, tests, strict=True)):
+        least = stdtrit(freedom, 1 - LEVEL / len(gates))  # of the first step of Holm's procedure
+        visible = float(nctdtrinc(freedom, 1 - _POWER, least)) * error
+        state: State = "regressed" if regressed[i] else "improved" if improved[i] else "holds"
+        verdicts.append(Verdict(gate, change, worse[i], visible, state))
+    return verdicts
 
 
 def holm(p: Sequence[float], level: float) -> list[bool]:
-    """Which hypotheses fall by Holm's step-down procedure (1979)."""
-    fallen = [False] * len(p)
+    """Which hypotheses Holm's step-down procedure (1979) rejects."""
+    rejected = [False] * len(p)
     for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         if p[i] > level / (len(p) - rank):
             break
-        fallen[i] = True
-    return fallen
+        rejected[i] = True
+    return rejected
 
 
 def _difference(gate: Gate) -> tuple[float, float, int]:
@@ -121,9 +115,3 @@ def _difference(gate: Gate) -> tuple[float, float, int]:
     spread = max(math.sqrt(squares / freedom), gate.resolution)
     change = (mean_b - mean_a) * (1 if gate.higher else -1)
     return change, spread * math.sqrt(1 / len(a) + 1 / len(b)), freedom
-
-
-def _tail(stdtr, change: float, error: float, freedom: int) -> float:
-    if error == 0:
-        return 0.0 if change < 0 else 1.0
-    return float(stdtr(freedom, change / error))

@@ -1,4 +1,4 @@
-"""What a record's preset says today, where that is something else than when the record was made."""
+"""Runs whose preset has other settings today than when they were recorded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from shalabench.analysis.status import describe
 from shalabench.api import BenchError
 from shalabench.api.registry import find
-from shalabench.config.settings import DEFAULT, Resolved, resolve
+from shalabench.config.settings import DEFAULT, resolve
 from shalabench.records.store import RunFolder
 
+_resolve = cache(resolve)
 _DECIDES = ("model.", "data.", "prior.")  # what the device decides, as train.precision, is left out
 
 
@@ -21,17 +22,17 @@ def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
 
     The changes stand after the reason.
     """
-    found = []
+    outdated = []
     for folder in folders:
         item = describe(folder)
         changed = changes_since(folder.run) if item["state"] != "unreadable" else []
         if changed:
-            found.append(item | {"reason": f"{item['reason']} {'; '.join(changed)}".strip()})
-    return found
+            outdated.append(item | {"reason": f"{item['reason']} {'; '.join(changed)}".strip()})
+    return outdated
 
 
 def changes_since(run: dict[str, Any]) -> list[str]:
-    """Settings that its preset gives otherwise now, in words; nothing where it cannot be told.
+    """Settings that its preset gives otherwise now, in words; nothing where they are not known.
 
     A setting that the record does not know counts only where it is not at its default, which must
     be what was done before.
@@ -45,21 +46,14 @@ def changes_since(run: dict[str, Any]) -> list[str]:
     except BenchError:
         return []
     was = run["settings"]
-    told = (
-        []
-        if run["model_version"] == version
-        else [f"version {run['model_version']}, now {version}"]
-    )
+    changes = []
+    if run["model_version"] != version:
+        changes.append(f"version {run['model_version']}, now {version}")
     for key, value in json.loads(json.dumps(now.values())).items():
         default = now.origins[key].layer == DEFAULT
         if not key.startswith(_DECIDES) or (key not in was and default):
             continue
         if key not in was or was[key] != value:
             before = f"{key} {was[key]}" if key in was else f"no {key}"
-            told.append(f"{before}, now {value}")
-    return told
-
-
-@cache
-def _resolve(model: str, dataset: str, preset: str, overrides: tuple[str, ...]) -> Resolved:
-    return resolve(model, dataset, preset, overrides)
+            changes.append(f"{before}, now {value}")
+    return changes

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
 
 from shalabench.analysis.rows import FACTS, NOT_RUN, Cell, Row
 
@@ -27,7 +27,7 @@ _LATEX = str.maketrans(
 
 
 def render(tables: Sequence[Table], form: Format) -> str:
-    """Tables as text; "csv" and "json" hold every value, the others what one reads."""
+    """Tables as text; "csv" and "json" hold every value, the others what people read."""
     if form == "json":
         return json.dumps([_plain(table) for table in tables], indent=1)
     if form == "csv":
@@ -61,8 +61,8 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
     heading = ["method", *facts]
     lines = [[_escaped(t, form) for t in (r.label, *fact_texts(r, facts))] for r in table.rows]
     for name, (_, digits, _) in table.metrics.items():
-        own = published_name(name, table)
-        with_value = [row for row in table.rows if own in row.published]
+        published = published_name(name, table)
+        with_value = [row for row in table.rows if published in row.published]
         count = bool(with_value) + any(row.published_protocol for row in with_value)
         heading += [_escaped(_short(name, table.metrics), form)]
         heading += [f"published{_escaped(proxy, form)}", "published protocol"][:count]
@@ -70,7 +70,7 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
             cell = row.cells.get(name)
             measured = _shown(cell, digits, form) if cell else _escaped(row.missing, form)
             protocol = _escaped(row.published_protocol or "-", form)
-            line += [measured, *[row.published.get(own, "-"), protocol][:count]]
+            line += [measured, *[row.published.get(published, "-"), protocol][:count]]
     return [heading, *lines]
 
 
@@ -88,7 +88,7 @@ def fact_texts(row: Row, facts: Sequence[str]) -> list[str]:
 
 
 def published_name(name: str, table: Table) -> str:
-    """The name under which a metric's values are published: its own, or that of its family.
+    """The name under which a metric's values are published: its name, or that of its family.
 
     A family's values stand beside the first metric of it.
     """
@@ -99,7 +99,7 @@ def published_name(name: str, table: Table) -> str:
 
 
 def _escaped(text: str, form: Format) -> str:
-    """Words that the format would else take for its own marks."""
+    """Text in which the format's marks are escaped."""
     if form == "latex":
         return text.translate(_LATEX)
     return text.replace("|", r"\|") if form == "markdown" else text
@@ -119,47 +119,37 @@ def _shown(cell: Cell, digits: int, form: Format) -> str:
 
 
 def _plain(table: Table) -> dict[str, Any]:
-    metrics = {
-        name: dict(zip(("direction", "digits", "meaning"), facts, strict=True))
-        for name, facts in table.metrics.items()
-    }
+    """A table as plain values."""
+    facts = ("direction", "digits", "meaning")
+    shown = ("label", "method", "facts", "published_protocol", "missing", "reason")
     rows = [
         {
-            "label": row.label,
-            "method": row.method,
+            **{key: getattr(row, key) for key in shown},
             "measured": {name: vars(cell) for name, cell in row.cells.items()},
             "published": {name: float(value) for name, value in row.published.items()},
-            "facts": row.facts,
-            "published_protocol": row.published_protocol,
-            "missing": row.missing,
-            "reason": row.reason,
         }
         for row in table.rows
     ]
     return {
-        "dataset": table.dataset,
-        "preset": table.preset,
-        "metrics": metrics,
+        **{key: getattr(table, key) for key in ("dataset", "preset", "published_for", "notes")},
+        "metrics": {n: dict(zip(facts, m, strict=True)) for n, m in table.metrics.items()},
         "rows": rows,
-        "published_for": table.published_for,
-        "notes": table.notes,
     }
 
 
 def _csv(tables: Sequence[Table]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    head = ("dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n")
-    writer.writerow((*head, "published"))
+    lines = []
     for table in tables:
         for row in table.rows:
-            alone = [name for name in row.published if name not in table.metrics]
-            for name in (*table.metrics, *alone):
-                cell, value = row.cells.get(name), row.published.get(name, "")
-                values = ("", "", "", "", 0, "")
+            for name in dict.fromkeys([*table.metrics, *row.published]):
+                cell, published = row.cells.get(name), row.published.get(name)
+                values: list[Any] = ["", "", "", "", 0, ""]
                 if cell:
-                    values = (cell.mean, cell.stderr, *(cell.interval or ("", "")), cell.seeds)
-                    values = (*values, cell.n)
-                if cell or value:
-                    writer.writerow((table.dataset, table.preset, row.label, name, *values, value))
-    return out.getvalue().rstrip("\n")
+                    ends = cell.interval or ("", "")
+                    values = [cell.mean, cell.stderr, *ends, cell.seeds, cell.n]
+                if cell or published:
+                    where = table.dataset, table.preset, row.label, name
+                    lines.append([*where, *values, published])
+    head = ["dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n"]
+    frame = pd.DataFrame(lines, columns=[*head, "published"], dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")

@@ -11,6 +11,7 @@ from typing import Any
 from shalabench.analysis.statistics import difference, mean_and_error
 from shalabench.api.errors import BenchError
 from shalabench.api.records import Score
+from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
 
@@ -26,8 +27,7 @@ class Cell:
     Attributes:
         mean: Over seeds.
         stderr: Over seeds, or over test items where there is one seed; None where unknown.
-        seeds: Number of runs.
-        n: Test items a run.
+        n: Test items of each run.
         best: Whether nothing is significantly better.
         interval: 95 %, by bootstrap over test items, where there is one seed and the evaluator
             draws it.
@@ -57,16 +57,14 @@ class Row:
 
     Attributes:
         label: The method, with the settings that differ from those of other rows.
-        cells: By metric.
-        published: By metric, as reported in the paper.
+        cells, published: By metric: measured, and as reported in the paper.
         is_variant: Whether settings were not the preset's.
         other_data: Whether these were settings of the data, for which nothing is published then.
         facts: What its values depend on, by the names in `FACTS`; none for most data.
-        settings: Of its runs, by dotted key.
-        scores: By metric, of each seed.
+        scores: By metric and seed.
         runs: The names of its runs.
-        data: By metric, of what data, classifiers and version of the evaluator its value is: only
-            values of the same are ranked.
+        data: By metric, a key of the data, the classifiers and the evaluator's version. Only values
+            of the same key are ranked with each other.
         published_protocol: How the published values were measured, where rows differ in that.
         missing: In a word, why there is no value where there is none.
         reason: The same in full.
@@ -97,33 +95,34 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         mix: Whether runs of different code, data or classifiers may share a row.
     """
     rows = []
-    for label, own in group_rows(records):
+    for label, group in group_rows(records):
         if not mix:
-            refuse_mixture(label, own)
-        run = own.rows[0]
+            refuse_mixture(label, group)
+        run = group.rows[0]
         varied = run.label != run.model if run.label else bool(run.overrides)
-        row = Row(label, run.model, varied, settings=run.settings, facts=_facts(own))
+        row = Row(label, run.model, varied, settings=run.settings, facts=_facts(group))
         row.other_data = any(text.startswith("data.") for text in run.overrides)
-        row.runs = tuple(each.run for each in own.rows)
-        row.missing, row.reason = _why_missing(own)
-        data = _data_of(own)
+        row.runs = tuple(each.run for each in group.rows)
+        row.missing, row.reason = _why_missing(group)
+        data = _data_of(group)
         for name in metrics:
-            if found := scores_of(own, name):
-                row.scores[name], row.data[name] = found, data[name]
-                row.cells[name] = Cell.of(list(found.values()))
-                alone = own.all_results() if len(own.rows) == 1 else ()
-                ends = next((r.intervals[name] for r in alone if name in r.intervals), None)
-                row.cells[name] = replace(row.cells[name], interval=ends and tuple(ends))
+            if scores := scores_of(group, name):
+                row.scores[name], row.data[name] = scores, data[name]
+                cell = Cell.of(list(scores.values()))
+                drawn = group.all_results() if len(group.rows) == 1 else ()
+                ends = [r.intervals[name] for r in drawn if name in r.intervals]
+                interval = (ends[0][0], ends[0][1]) if ends else None
+                row.cells[name] = replace(cell, interval=interval)
         rows.append(row)
     return rows
 
 
-def scores_of(own: Records, metric: str) -> dict[int, Score]:
+def scores_of(group: Records, metric: str) -> dict[int, Score]:
     """The summary of a metric by seed, of the runs that have one."""
     return {
         run.seed: result.summaries[metric]
-        for run in own.rows
-        for result in reversed(own.results[run.train_id])  # the first that has it is kept
+        for run in group.rows
+        for result in reversed(group.results[run.train_id])  # the first that has it is kept
         if metric in result.summaries
     }
 
@@ -131,43 +130,42 @@ def scores_of(own: Records, metric: str) -> dict[int, Score]:
 def group_rows(records: Records) -> list[tuple[str, Records]]:
     """The runs that differ in nothing but the seed and the data, each with the row's label."""
     groups = records.group([_variant(run) for run in records.rows])
-    return list(zip(_labels([own.rows[0] for own in groups]), groups, strict=True))
+    return list(zip(_labels([group.rows[0] for group in groups]), groups, strict=True))
 
 
-def _variant(run: Any) -> str:
+def _variant(run: RunRow) -> str:
     """What the seeds of one row have in common: all that decides a number, but seed and data."""
     settings = {key: value for key, value in run.settings.items() if key not in _UNHASHED}
     return json.dumps([run.model, run.model_version, run.dataset, settings], sort_keys=True)
 
 
-def _labels(runs: list[Any]) -> list[str]:
+def _labels(runs: list[RunRow]) -> list[str]:
     """Names of the rows: what was overridden, and what else differs between rows of one name."""
     named: dict[str, list[dict[str, Any]]] = {}
     rows = []
     for run in runs:
-        name = run.label or " ".join([run.model, *(f"[{text}]" for text in run.overrides)])
-        rows.append((name, {"version": run.model_version, **run.settings}))
-        named.setdefault(name, []).append(rows[-1][1])
+        rows.append((run.name, {"version": run.model_version, **run.settings}))
+        named.setdefault(run.name, []).append(rows[-1][1])
     labels = []
-    for name, own in rows:
-        differing = [k for k in own if any(other.get(k) != own[k] for other in named[name])]
-        labels.append(" ".join([name, *(f"[{key}={own[key]}]" for key in differing)]))
+    for name, settings in rows:
+        differing = [k for k, v in settings.items() if any(o.get(k) != v for o in named[name])]
+        labels.append(" ".join([name, *(f"[{key}={settings[key]}]" for key in differing)]))
     return labels
 
 
-def _facts(own: Records) -> dict[str, str]:
-    """What the results say of the row that they stand in."""
-    found: dict[str, set[str]] = {}
-    for result in own.all_results():
+def _facts(group: Records) -> dict[str, str]:
+    """The facts on a row, from its results."""
+    facts: dict[str, set[str]] = {}
+    for result in group.all_results():
         for name, text in result.details.get("row", {}).items():
-            found.setdefault(name, set()).add(text)
-    return {name: ", ".join(sorted(found[name])) for name in FACTS if name in found}
+            facts.setdefault(name, set()).add(text)
+    return {name: ", ".join(sorted(facts[name])) for name in FACTS if name in facts}
 
 
-def _why_missing(own: Records) -> tuple[str, str]:
+def _why_missing(group: Records) -> tuple[str, str]:
     """Why some of a row's values may be missing: in a word, and in full with the number of runs."""
     states: dict[str, list[str]] = {}
-    for run in own.rows:
+    for run in group.rows:
         if run.state != "done":
             states.setdefault(run.state, []).append(" ".join(run.reason.split()).rstrip("."))
     texts = []
@@ -177,30 +175,30 @@ def _why_missing(own: Records) -> tuple[str, str]:
     return ", ".join(states) or NOT_MEASURED, "; ".join(texts)
 
 
-def _data_of(own: Records) -> dict[str, str]:
+def _data_of(group: Records) -> dict[str, str]:
     """By metric: data, classifiers and version; views hidden in training change none of these."""
-    found: dict[str, set[str]] = {}
-    for run in own.rows:
-        for result in own.results[run.train_id]:
+    marks_of: dict[str, set[str]] = {}
+    for run in group.rows:
+        for result in group.results[run.train_id]:
             digests = sorted(c["digest"] for c in result.classifiers.values())
             data = run.data.get("complete") or run.fingerprint
             for name in result.scored:
-                found.setdefault(name, set()).add(json.dumps([data, digests, result.version]))
-    return {name: " ".join(sorted(marks)) for name, marks in found.items()}
+                marks_of.setdefault(name, set()).add(json.dumps([data, digests, result.version]))
+    return {name: " ".join(sorted(marks)) for name, marks in marks_of.items()}
 
 
-def refuse_mixture(label: str, own: Records) -> None:
-    """Complain where runs of one row differ in code, data or classifiers.
+def refuse_mixture(label: str, group: Records) -> None:
+    """Refuse runs of one row that differ in code, data or classifiers.
 
     Raises:
         BenchError: It names two runs and what differs.
     """
     facts: dict[str, dict[Any, str]] = {}
-    for run in own.rows:
+    for run in group.rows:
         used = [("data", run.fingerprint)]
         if run.provenance:
             used += [("source code", run.source), ("network code", run.nets)]
-        for result in own.results[run.train_id]:
+        for result in group.results[run.train_id]:
             digests = json.dumps([c["digest"] for c in result.classifiers.values()])
             used += [
                 (f"{result.label} version", result.version),
@@ -213,25 +211,25 @@ def refuse_mixture(label: str, own: Records) -> None:
         if len(values) > 1:
             first, second, *_ = values.values()
             raise BenchError(
-                f"The runs of '{label}' differ in their {what}: {first} and {second}, for two. Run "
+                f"The runs of '{label}' differ in their {what}, such as {first} and {second}. Run "
                 "the older again, name one --store, or add --mix to average them all the same."
             )
 
 
 def refuse_other_measures(records: Records, metrics: Collection[str]) -> None:
-    """Complain where a metric that depends on n has rows of two n, or of two extractors.
+    """Refuse rows of two n or two extractors for a metric that depends on these.
 
     Raises:
         BenchError: It names the metric, two runs and their n.
     """
-    found: dict[str, dict[str, tuple[str, int]]] = {}
+    measures_of: dict[str, dict[str, tuple[str, int]]] = {}
     for run in records.rows:
         for result in records.results[run.train_id]:
             for name, score in result.summaries.items():
                 if name in metrics and result.metrics[name].get("biased"):
                     used = json.dumps([score.n, result.details.get("real"), result.instruments])
-                    found.setdefault(name, {})[used] = run.run, score.n
-    for name, measures in found.items():
+                    measures_of.setdefault(name, {})[used] = run.run, score.n
+    for name, measures in measures_of.items():
         if len(measures) > 1:
             first, second, *_ = (f"{run} with n = {n:,}" for run, n in measures.values())
             raise BenchError(
@@ -243,9 +241,9 @@ def refuse_other_measures(records: Records, metrics: Collection[str]) -> None:
 
 def mark_best(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> None:
     """Mark the best of each metric, and the rows that are not significantly worse."""
-    places = dict.fromkeys(place for row in rows for place in row.data.values())
-    for (name, (direction, _, _)), place in itertools.product(metrics.items(), places):
-        alike = without_variants([row for row in rows if row.data.get(name) == place])
+    kinds = dict.fromkeys(data for row in rows for data in row.data.values())
+    for (name, (direction, _, _)), data in itertools.product(metrics.items(), kinds):
+        alike = without_variants([row for row in rows if row.data.get(name) == data])
         if len(alike) < 2 or not direction:
             continue
         sign = 1 if direction == "higher" else -1
@@ -269,7 +267,7 @@ def is_behind(row: Row, top: Row, metric: str, sign: int) -> bool:
         metric: Of these.
         sign: 1 where higher values are better, -1 where lower ones are.
     """
-    found = difference(top.scores[metric], row.scores[metric])
-    if not found.is_tested:
+    lead = difference(top.scores[metric], row.scores[metric])
+    if not lead.is_tested:
         return top.cells[metric].mean != row.cells[metric].mean
-    return found.is_significant and sign * found.value > 0
+    return lead.is_significant and sign * lead.value > 0

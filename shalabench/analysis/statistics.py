@@ -64,7 +64,7 @@ class Difference:
             high = _CRITICAL[min(below, len(_CRITICAL)) - 1]
             low = _CRITICAL[above - 1] if above <= len(_CRITICAL) else _LIMIT
         if low - _ROUNDING < size < high + _ROUNDING:
-            return self.p < LEVEL
+            return self.p is not None and self.p < LEVEL
         return size > high
 
     @property
@@ -97,25 +97,39 @@ def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
         b: The same of the other side.
     """
     common = sorted(a.keys() & b.keys())
+    size: float | None
     if len(common) > 1:
-        return _paired(common, a, b)
-    if len(a) > 1 and len(b) > 1:
-        why = "no seed is common" if not common else "one seed is common"
-        return _welch(a, b, f"{len(a)} and {len(b)} seeds, not paired: {why}")
-    first = a[common[0] if common else min(a)]
-    second = b[common[0] if common else min(b)]
-    basis = "test items of one training each"
-    if not common:
-        basis += f" (seeds {min(a)} and {min(b)})"
-    elif len(a) + len(b) > 2:
-        basis += f" (seed {common[0]})"
-    return _over_items([first], [second], basis)
+        first, second = ([side[seed] for seed in common] for side in (a, b))
+        pairs = zip(first, second, strict=True)
+        _, error = mean_and_error([x.value - y.value for x, y in pairs])
+        size, basis = len(common), f"{len(common)} seeds, paired"
+        if left := sorted((a.keys() | b.keys()) - set(common)):
+            basis += f"; without a partner: {', '.join(map(str, left))}"
+    elif len(a) > 1 and len(b) > 1:
+        first, second = list(a.values()), list(b.values())
+        errors = [mean_and_error([score.value for score in side])[1] for side in (first, second)]
+        error = math.hypot(*errors)
+        parts = errors[0] ** 4 / (len(a) - 1) + errors[1] ** 4 / (len(b) - 1)
+        size = error**4 / parts + 1 if parts else None
+        why = "one seed is common" if common else "no seed is common"
+        basis = f"{len(a)} and {len(b)} seeds, not paired: {why}"
+    else:
+        basis = "test items of one training each"
+        if not common:
+            basis += f" (seeds {min(a)} and {min(b)})"
+        elif len(a) + len(b) > 2:
+            basis += f" (seed {common[0]})"
+        chosen = (a[common[0] if common else min(a)], b[common[0] if common else min(b)])
+        return _over_items([chosen[0]], [chosen[1]], basis)
+    if error <= _NO_SPREAD * max(abs(score.value) for score in (*first, *second)):
+        return _over_items(first, second, f"{basis}; they do not differ, so test items")
+    return _difference(_mean(first), _mean(second), error, basis, size)
 
 
 def against_constant(
     mean: float, stderr: float | None, seeds: int, constant: float, groups: int | None = None
 ) -> Difference:
-    """Compare a mean with a published value, whose own error is not known.
+    """Compare a mean with a published value, whose error is not known.
 
     Args:
         mean: Over seeds.
@@ -129,39 +143,17 @@ def against_constant(
     return _difference(mean, constant, stderr, f"{seeds} seeds", seeds)
 
 
-def _paired(common: list[int], a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
-    left = sorted((a.keys() | b.keys()) - set(common))
-    basis = f"{len(common)} seeds, paired"
-    if left:
-        basis += f"; without a partner: {', '.join(map(str, left))}"
-    sides = [[side[seed] for seed in common] for side in (a, b)]
-    first, second = ([score.value for score in side] for side in sides)
-    _, error = mean_and_error([x - y for x, y in zip(first, second, strict=True)])
-    if error <= _NO_SPREAD * max(map(abs, (*first, *second))):
-        return _over_items(*sides, f"{basis}; they do not differ, so test items")
-    return _difference(_mean(first), _mean(second), error, basis, len(common))
-
-
-def _welch(a: Mapping[int, Score], b: Mapping[int, Score], basis: str) -> Difference:
-    sides = [[score.value for score in side.values()] for side in (a, b)]
-    (mean_a, error_a), (mean_b, error_b) = map(mean_and_error, sides)
-    error = math.hypot(error_a, error_b)
-    if error <= _NO_SPREAD * max(map(abs, (*sides[0], *sides[1]))):
-        basis += "; they do not differ, so test items"
-        return _over_items(list(a.values()), list(b.values()), basis)
-    parts = error_a**4 / (len(a) - 1) + error_b**4 / (len(b) - 1)
-    return _difference(mean_a, mean_b, error, basis, error**4 / parts + 1)
-
-
 def _over_items(a: list[Score], b: list[Score], basis: str) -> Difference:
     """The means of two sides with the errors over their test items."""
-    scores = (*a, *b)
-    error = None
-    if all(score.stderr is not None for score in scores):
-        error = math.hypot(*(math.hypot(*(s.stderr for s in side)) / len(side) for side in (a, b)))
-    groups = min((score.groups for score in scores if score.groups), default=None)
-    means = (_mean([score.value for score in side]) for side in (a, b))
-    return _difference(*means, error, basis, groups)
+    errors = [_error_of_mean(side) for side in (a, b)]
+    error = None if None in errors else math.hypot(*filter(None, errors))
+    groups = min((score.groups for score in (*a, *b) if score.groups), default=None)
+    return _difference(_mean(a), _mean(b), error, basis, groups)
+
+
+def _error_of_mean(scores: list[Score]) -> float | None:
+    known = [score.stderr for score in scores if score.stderr is not None]
+    return math.hypot(*known) / len(scores) if len(known) == len(scores) else None
 
 
 def _difference(
@@ -181,5 +173,5 @@ def _difference(
     return Difference(a, b, a - b, basis, error, size - 1 if size else None)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(scores: Sequence[Score]) -> float:
+    return sum(score.value for score in scores) / len(scores)

@@ -15,38 +15,32 @@ def describe(folder: RunFolder) -> dict[str, Any]:
     except (BenchError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, BenchError) else "Its record has another schema."
         unknown = dict.fromkeys(("model", "dataset", "preset", "seed", "stage", "step"), "")
-        found = {"run": folder.path.name, **unknown, "state": "unreadable", "reason": reason}
-        return found | {"terms": {}, "evaluated": []}
+        state = {"state": "unreadable", "terms": {}, "evaluated": [], "reason": reason}
+        return {"run": folder.path.name, **unknown, **state}
 
 
 def _describe(folder: RunFolder) -> dict[str, Any]:
-    run, failure, last = folder.run, folder.failed or {}, {}
-    for event in folder.events():
-        if event["kind"] == "progress":
-            last = event
-    stage, step = last.get("stage", ""), last.get("step", 0)
-    others = {k: v for k, v in last.items() if k not in ("time", "kind", "stage", "step")}
-    terms = {k: v for k, v in others.items() if isinstance(v, int | float)}
+    run, failure = folder.run, folder.failed or {}
+    progress = [event for event in folder.events() if event["kind"] == "progress"]
+    last = progress[-1] if progress else {}
+    terms = {key: value for key, value in last.items() if key not in ("time", "step")}
     return {
         "run": folder.path.name,
-        "model": run["model"],
-        "dataset": run["dataset"],
-        "preset": run["preset"],
-        "seed": run["seed"],
+        **{key: run[key] for key in ("model", "dataset", "preset", "seed")},
         "state": failure.get("status") or folder.state(),
-        "stage": stage,
-        "step": step,
-        "terms": terms,
+        "stage": last.get("stage", ""),
+        "step": last.get("step", 0),
+        "terms": {key: value for key, value in terms.items() if isinstance(value, int | float)},
         "evaluated": [result["evaluator"] for result in folder.results()],
         "reason": failure.get("reason", ""),
     }
 
 
-def render_status(found: list[dict[str, Any]]) -> str:
+def render_status(states: list[dict[str, Any]]) -> str:
     """The states as a table, and the reasons of failures below it."""
     from tabulate import tabulate
 
-    if not found:
+    if not states:
         return "No runs."
     head = ("model", "dataset", "preset", "seed", "state", "stage", "step", "loss", "evaluated")
     body = [
@@ -55,7 +49,7 @@ def render_status(found: list[dict[str, Any]]) -> str:
             f"{item['terms']['loss']:.4g}" if "loss" in item["terms"] else "",
             ", ".join(item["evaluated"]),
         )
-        for item in found
+        for item in states
     ]
-    reasons = [f"{item['run']}: {item['reason']}" for item in found if item["reason"]]
+    reasons = [f"{item['run']}: {item['reason']}" for item in states if item["reason"]]
     return "\n".join([tabulate(body, head, disable_numparse=True), *reasons])

@@ -64,7 +64,6 @@ def make_tables(
     """Read the stores into tables, one for each dataset and preset.
 
     Args:
-        stores: Where records lie.
         metric, dataset, preset, models, mix, ablation: As in `tables_of`.
         split: What was measured on.
 
@@ -75,8 +74,8 @@ def make_tables(
     records = load(stores, split, metric=metric, may_be_empty=True)
     if not any(records.results.values()):  # so that mistakes are named by all that there is
         records = load(stores, split, may_be_empty=True)
-    asked = {"dataset": dataset, "preset": preset, "models": models}
-    refuse_unmeasured(records.select(**asked), split)
+    refuse_unmeasured(records.select(dataset, preset, models), split)
+    asked: dict[str, Any] = {"dataset": dataset, "preset": preset, "models": models}
     tables = tables_of(records, metric, **asked, mix=mix, ablation=ablation)
     for table in tables:
         table.notes += [f"Left out: {p.where}: {p.text}" for p in records.problems if p.is_loss]
@@ -98,9 +97,7 @@ def tables_of(
     Args:
         records: All on one split.
         metric: A metric, or the beginning of several ("coherence").
-        dataset: Only this one.
-        preset: Only this one.
-        models: Only these.
+        dataset, preset, models: Only these.
         mix: Whether runs of different code, packages' precision or data may share a row.
         ablation: Only its variants, a row each, beside what is published of them.
 
@@ -116,17 +113,12 @@ def tables_of(
     scored = set().union(*(result.scored for result in records.all_results()))
     known = scored | {p.metric for p in published}
     known |= {name.split("/")[0] for name in known}
-    mistakes = [] if any(matches(name, metric) for name in known) else [("metric", metric, known)]
-    check_names(
-        records,
-        dataset,
-        preset,
-        models,
-        besides={"dataset": [p.dataset for p in published], "model": [p.method for p in published]},
-        mistakes=[unknown(*mistake) for mistake in mistakes],
-    )
+    is_known = any(matches(name, metric) for name in known)
+    besides = {"dataset": [p.dataset for p in published], "model": [p.method for p in published]}
+    mistakes = [] if is_known else [unknown("metric", metric, known)]
+    check_names(records, dataset, preset, models, besides=besides, mistakes=mistakes)
     chosen = records.select(dataset, preset, models)
-    groups = {key: own for key, own in chosen.runs.groupby(["dataset", "preset"])}
+    groups = dict(iter(chosen.runs.groupby(["dataset", "preset"])))
     for name in {p.dataset for p in published if dataset in (None, p.dataset)}:
         if not any(key[0] == name for key in groups):
             groups[name, NOT_RUN] = chosen.runs[:0]
@@ -171,16 +163,16 @@ def _table(
     rows = make_rows(records, metrics, mix=mix)
     ran = {row.method for row in rows}
     for p in reported:
-        own = _rows_of(p, rows)
-        elsewhere = proxy_for and (p.setting or p.method not in ran)  # its rows are of runs alone
-        if (models and p.method not in models) or (elsewhere and not own):
+        shown = _rows_of(p, rows)
+        elsewhere = proxy_for and (p.setting or p.method not in ran)  # its rows are only of runs
+        if (models and p.method not in models) or (elsewhere and not shown):
             continue
-        if not own:
+        if not shown:
             facts = {"resolution": p.resolution} if p.resolution else {}
             label = _label(p)
-            own = [Row(label, p.method, label != p.method, facts=facts, missing=NOT_RUN)]
-            rows += own
-        for row in own:
+            shown = [Row(label, p.method, label != p.method, facts=facts, missing=NOT_RUN)]
+            rows += shown
+        for row in shown:
             row.published[p.metric], row.published_protocol = p.value, p.protocol
     mark_best(rows, metrics)
     order = list(dict.fromkeys(p.method for p in reported))
@@ -224,10 +216,10 @@ def _place(row: Row) -> tuple[int, str]:
 
 
 def only_shown(records: Records, metrics: Any) -> Records:
-    """The records with the results that have some metric, and the settings of their evaluators.
+    """The results that have some metric, and the settings of their evaluators.
 
-    So rows differ by nothing that decides no value of theirs, and runs that were made before an
-    evaluator existed stand with those made after.
+    Rows then differ only by what decides their values. Runs from before an evaluator existed share
+    a row with later ones.
     """
     names = set(metrics)
     results = records.all_results()
@@ -248,16 +240,16 @@ def without_evaluators(runs: Any, but: Any = ()) -> Any:
         return not key.startswith("evaluators.") or key.startswith(starts)
 
     return runs.assign(
-        settings=[{k: v for k, v in own.items() if stays(k)} for own in runs["settings"]],
-        overrides=[tuple(filter(stays, own)) for own in runs["overrides"]],
+        settings=[{k: v for k, v in values.items() if stays(k)} for values in runs["settings"]],
+        overrides=[tuple(filter(stays, texts)) for texts in runs["overrides"]],
     )
 
 
 def _main(published: list[Published], dataset: str, metric: str) -> list[Published]:
     """The main values; those under a condition where a method has no others."""
-    own = [p for p in published if p.dataset == dataset and matches(p.metric, metric)]
-    main = {(p.method, p.metric) for p in own if not p.condition}
-    return [p for p in own if not p.condition or (p.method, p.metric) not in main]
+    chosen = [p for p in published if p.dataset == dataset and matches(p.metric, metric)]
+    main = {(p.method, p.metric) for p in chosen if not p.condition}
+    return [p for p in chosen if not p.condition or (p.method, p.metric) not in main]
 
 
 def _metrics(
@@ -272,8 +264,8 @@ def _metrics(
     families = {name.split("/")[0] for name in names}
     names += [p.metric for p in published if p.metric not in families]
     blank = {"direction": "", "digits": 3, "meaning": ""}
-    facts = {name: known.get(name, blank) for name in dict.fromkeys(names)}
-    return {name: (m["direction"], m["digits"], m["meaning"]) for name, m in facts.items()}
+    facts = ((name, known.get(name, blank)) for name in names)
+    return {name: (m["direction"], m["digits"], m["meaning"]) for name, m in facts}
 
 
 def _notes(
@@ -291,29 +283,29 @@ def _notes(
     notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
     for name in metrics:
-        sizes = {row.label: row.cells[name].n for row in rows if name in row.cells}
-        few = [f"{label} ({n})" for label, n in sizes.items() if n < _FEW <= max(sizes.values())]
-        notes += [f"{name} is of fewer than {_FEW} items in {', '.join(few)}."] if few else []
+        items = {row.label: row.cells[name].n for row in rows if name in row.cells}
+        few = [f"{label} ({k})" for label, k in items.items() if k < _FEW <= max(items.values())]
+        notes += [f"{name} has fewer than {_FEW} test items in {', '.join(few)}."] if few else []
     if cells:
-        notes.append("In brackets: the number of seeds, over which the standard error is taken.")
+        notes.append("In brackets: the number of seeds. The standard error is over these seeds.")
     if any(cell.seeds == 1 for cell in cells):
-        drawn = "; its 95 % bootstrap intervals are in the formats csv and json"
-        drawn = drawn if any(cell.interval for cell in cells) else ""
-        notes.append(f"(1), one seed: the error is over test items, not over trainings{drawn}.")
+        notes.append("(1): one seed. The error is over test items, not over trainings.")
+    if any(cell.interval for cell in cells):
+        notes.append("The formats csv and json have 95 % bootstrap intervals over test items.")
     if any(cell.best for cell in cells):
         notes.append(
-            f"Marked: the best, and what is not significantly worse (p >= {LEVEL}); where no error "
-            "is recorded, only the best."
+            f"Marked: the best value, and all that are not significantly worse (p >= {LEVEL}). "
+            "Without errors, only the best is marked."
         )
         notes += _apart(rows, metrics)
         if len(without_variants(rows)) < len(rows):
-            notes.append("Variants of a method whose preset's settings ran are not ranked.")
+            notes.append("Variants are not ranked if the method also ran with its preset.")
     return [*notes, *_legend(metrics, published, rows)]
 
 
 def _bounds(records: Records, metrics: dict[str, Any]) -> list[str]:
-    """What needs no method to reach, what no method can pass, and how good the classifiers are."""
-    found: dict[str, list[str]] = {}
+    """Floors, ceilings, and the accuracy of the classifiers."""
+    bounds: dict[str, list[str]] = {}
     for result in records.all_results():
         size = result.details.get("row", {}).get("resolution", "")
         for name, m in result.metrics.items():
@@ -323,20 +315,21 @@ def _bounds(records: Records, metrics: dict[str, Any]) -> list[str]:
                 texts = [f"{s['target']} {s['value']:.{m['digits']}f}" for s in parts]
             elif m["role"] in ("floor", "ceiling") and name in result.summaries:
                 s = result.summaries[name]
-                related = any(matches(own, m["of"]) for own in metrics)
                 where = f"{s.n:,} test items" + (f", {size}" if size else "")
                 line = f"{m['role'].capitalize()}, {m['meaning']} ({where})"
-                texts = [f"{m['of']} {s.value:.{m['digits']}f}"] if related else []
+                is_of_shown = any(matches(name, m["of"]) for name in metrics)
+                texts = [f"{m['of']} {s.value:.{m['digits']}f}"] if is_of_shown else []
             else:
                 continue
-            if texts:
-                found.setdefault(line, []).extend(texts)
-    return [f"{line}: {', '.join(dict.fromkeys(texts))}." for line, texts in found.items()]
+            bounds.setdefault(line, []).extend(texts)
+    return [
+        f"{line}: {', '.join(dict.fromkeys(texts))}." for line, texts in bounds.items() if texts
+    ]
 
 
 def _apart(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
-    """Rows that are not ranked with each other, though no column shows it."""
-    found = {}
+    """Rows that are not ranked with each other for a reason that no column shows."""
+    notes = []
     resolutions = dict.fromkeys(row.facts.get("resolution") for row in rows)
     for name, resolution in itertools.product(metrics, resolutions):
         alike: dict[str, list[str]] = {}
@@ -345,11 +338,11 @@ def _apart(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
                 alike.setdefault(row.data[name], []).append(row.label)
         if len(alike) > 1:
             groups = "; ".join(", ".join(labels) for labels in alike.values())
-            found[
-                "Not ranked with each other, as data, classifiers or the evaluator's version "
-                f"differ: {groups}."
-            ] = None
-    return [*found]
+            notes.append(
+                "Not ranked with each other, because the data, the classifiers or the evaluator's "
+                f"version differ: {groups}."
+            )
+    return list(dict.fromkeys(notes))
 
 
 def _legend(metrics: dict[str, Any], published: list[Published], rows: list[Row]) -> list[str]:
@@ -360,7 +353,7 @@ def _legend(metrics: dict[str, Any], published: list[Published], rows: list[Row]
     if any(row.missing == NOT_RUN for row in rows):
         notes.append("not run: no run of the method is recorded here.")
     if any(row.missing == NOT_MEASURED and set(metrics) - set(row.cells) for row in rows):
-        notes.append("not measured: the method or the evaluator does not give it, or has yet to.")
+        notes.append("not measured: the method or evaluator has no such value, or has not run yet.")
     shown = [p for p in published if any(matches(name, p.metric) for name in metrics)]
     if shown:
         if any(p.metric not in row.published for p in shown for row in rows):

@@ -25,23 +25,23 @@ def as_rows(ablation: Ablation, records: Records) -> Records:
     if runs.empty:
         return records.of(runs)
     others = runs["overrides"].map(
-        lambda own: tuple(text for text in own if text.partition("=")[0] not in ablation.keys)
+        lambda texts: tuple(text for text in texts if text.partition("=")[0] not in ablation.keys)
     )
     labels = pd.Series("", index=runs.index, dtype=object)
     for (_, _, extra), alike in runs.groupby([runs["dataset"], runs["preset"], others], sort=False):
         rest = alike["settings"].map(lambda settings: _rest(ablation, settings))
-        named = [_names(ablation, own) for _, own in alike.groupby(rest, sort=False)]
-        own = max(named, key=pd.Series.nunique)
-        if not extra or own.nunique() > 1:
-            labels[own.index] = [" ".join([name, *(f"[{x}]" for x in extra)]) for name in own]
+        named = [_names(ablation, group) for _, group in alike.groupby(rest, sort=False)]
+        names = max(named, key=pd.Series.nunique)
+        if not extra or names.nunique() > 1:
+            labels[names.index] = [" ".join([name, *(f"[{x}]" for x in extra)]) for name in names]
     return records.of(runs.assign(label=labels)[labels != ""])
 
 
 def ablation_of(labels: Sequence[str]) -> Ablation | None:
     """The ablation in whose table rows are called so, or None."""
     for ablation in map(read_ablation, ablations()):
-        own = [f"{label_of(ablation, variant)} " for variant in ablation.variants]
-        if all(f"{label} ".startswith(tuple(own)) for label in labels):
+        starts = [f"{label_of(ablation, variant)} " for variant in ablation.variants]
+        if all(f"{label} ".startswith(tuple(starts)) for label in labels):
             return ablation
     return None
 
@@ -63,7 +63,7 @@ def _names(ablation: Ablation, runs: pd.DataFrame) -> pd.Series:
         for settings, overrides in zip(runs["settings"], runs["overrides"], strict=True)
         if not any(text.partition("=")[0] in ablation.keys for text in overrides)
     )
-    base = next(plain, {})
+    base: dict[str, Any] = next(plain, {})
     names = {
         index: label_of(ablation, variant)
         for index, settings in runs["settings"].items()
@@ -94,8 +94,8 @@ def in_order(ablation: Ablation, rows: Sequence[Any]) -> list[Any]:
     """A table's rows in the order of the variants, then those of further settings."""
     order = [label_of(ablation, variant) for variant in ablation.variants]
 
-    def place(row: Any) -> tuple[bool, int]:
+    def order_of(row: Any) -> tuple[bool, int]:
         named = [i for i, name in enumerate(order) if f"{row.label} ".startswith(f"{name} ")]
         return row.label not in order, named[0] if named else len(order)
 
-    return sorted(rows, key=place)
+    return sorted(rows, key=order_of)

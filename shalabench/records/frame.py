@@ -1,9 +1,8 @@
-"""Records of some stores as pandas data frames, and what is wrong with the others."""
+"""Records of stores as pandas data frames, and the problems of those that are left out."""
 
 from __future__ import annotations
 
 import gc
-from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,28 +13,10 @@ import pandas as pd
 
 from shalabench.api.errors import BenchError, ConfigErrors, unknown
 from shalabench.api.records import Score
+from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
 from shalabench.records.store import RunFolder, Store
 
-# Columns that hold lists or dictionaries are of type object.
-RUNS = (
-    *("run", "train_id", "model", "model_version", "paper", "dataset", "preset", "seed"),
-    *("overrides", "state", "reason", "device", "precision", "parameters", "tuples", "seconds"),
-    *("cpu_seconds", "peak_memory", "commit", "source", "nets", "fingerprint", "data_source"),
-    *("proxy_for", "deviation", "data", "settings", "origins", "provenance", "store", "label"),
-)
-SCORES = (
-    *("run", "train_id", "eval_id", "dataset", "preset", "fingerprint", "method", "variant"),
-    *("seed", "split", "evaluator", "version", "extractor", "metric", "role", "of", "given"),
-    *("target", "value", "stderr", "n", "groups", "low", "high", "direction", "digits"),
-    *("meaning", "biased", "headline"),
-)
-RunRow = namedtuple("RunRow", RUNS)
-ScoreRow = namedtuple("ScoreRow", SCORES)
-_NUMBERS = (
-    *("parameters", "tuples", "seconds", "cpu_seconds", "peak_memory"),
-    *("value", "stderr", "low", "high"),
-)
-_OPTIONAL = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}  # of a result
+_OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
 _FITTED = "mixture"  # a stage without updates
 
 
@@ -98,7 +79,7 @@ class Problem:
         where: The run's folder, and the file in it.
         kind: "unreadable", "another schema" or "duplicate".
         text: What is wrong, in a sentence.
-        is_loss: Whether anything is not shown for it; a copy with the same results is none.
+        is_loss: Whether results are missing because of it. A copy with the same results is no loss.
     """
 
     where: str
@@ -109,11 +90,10 @@ class Problem:
 
 @dataclass
 class Records:
-    """What some stores hold on one split, each training once, in the order of the folders.
+    """The records of stores on one split: each training once, in the order of the folders.
 
     Attributes:
-        runs: A row a training; its columns are in `RUNS`. "settings" has those of the evaluators
-            whose results these are, "label" is empty but for rows of an ablation.
+        runs: One row per training, with the columns of `RunRow`.
         results: By train_id, the last result of each evaluator's newest version.
         folders: By train_id, where the run lies: its events, pictures and texts.
         problems: What was left out and why.
@@ -129,30 +109,20 @@ class Records:
     @cached_property
     def rows(self) -> list[RunRow]:
         """The rows of `runs` as named tuples."""
-        return tuples(self.runs)
+        return run_rows(self.runs)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """A row a score; its columns are in `SCORES`. A summary has no target."""
-        return _frame(
-            [s for run in self.rows for s in _scores(run, self.results[run.train_id])], SCORES
-        )
+        """One row per score, with the columns of `ScoreRow`."""
+        rows = [s for run in self.rows for s in _scores(run, self.results[run.train_id])]
+        return make_frame(rows, SCORES)
 
     def select(
-        self,
-        dataset: str | None = None,
-        preset: str | None = None,
-        models: Sequence[str] = (),
-        **equal: Any,
+        self, dataset: str | None, preset: str | None, models: Sequence[str] = ()
     ) -> Records:
-        """The runs of a dataset, a preset and some models, and all problems.
-
-        Args:
-            dataset, preset, models: Not asked for where None or empty.
-            equal: Other columns and their value.
-        """
+        """The runs of a dataset, a preset and some models, where given, and all problems."""
         kept = self.runs
-        for column, value in {"dataset": dataset, "preset": preset, **equal}.items():
+        for column, value in (("dataset", dataset), ("preset", preset)):
             kept = kept if value is None else kept[kept[column] == value]
         return self.of(kept[kept["model"].isin(models)] if models else kept)
 
@@ -168,15 +138,15 @@ class Records:
         """The runs in groups of equal keys, in the order of each one's first run.
 
         Args:
-            keys: One a run.
+            keys: One per run.
         """
-        places: dict[Any, list[int]] = {}
-        for place, key in enumerate(keys):
-            places.setdefault(key, []).append(place)
+        members: dict[Any, list[int]] = {}
+        for number, key in enumerate(keys):
+            members.setdefault(key, []).append(number)
         groups = []
-        for own in places.values():
-            groups.append(self.of(self.runs.iloc[own]))
-            groups[-1].__dict__["rows"] = [self.rows[place] for place in own]
+        for numbers in members.values():
+            groups.append(self.of(self.runs.iloc[numbers]))
+            groups[-1].__dict__["rows"] = [self.rows[number] for number in numbers]
         return groups
 
 
@@ -184,79 +154,49 @@ def load(
     stores: Sequence[Store],
     split: str = "test",
     *,
-    evaluators: Iterable[str] | None = None,
     metric: str = "",
     may_be_empty: bool = False,
 ) -> Records:
-    """Read all records that are of today's form; name the rest.
+    """Read all records of today's form, and list the others as problems.
 
     Args:
         stores: Where records lie.
         split: What was measured on.
-        evaluators: Only results of these; of all where None.
-        metric: Of packed records, only results with a score whose name begins so: they are read
-            sooner.
-        may_be_empty: Whether stores without any run are read as no records.
+        metric: Of packed records, only results with a score whose name begins so, to save time.
+        may_be_empty: Whether stores without any run are allowed.
 
     Raises:
         BenchError: There is no run at all.
     """
-    wanted = None if evaluators is None else set(evaluators)
-    found, rows = Records(pd.DataFrame()), {}
-    for store in stores:
-        for folder in _runs(store):
-            try:
-                row, results, problems = _read(folder, metric)
-            except (BenchError, ValueError) as error:
-                found.problems.append(_problem(folder.path.name, error))
-                continue
-            found.problems += problems
-            training = row["train_id"]
-            splits = {result.split for result in results}
-            kept = _newest(
-                result
-                for result in results
-                if result.split == split and (wanted is None or result.evaluator in wanted)
-            )
-            if training in rows:
-                other = found.results[training] != kept
-                what = "OTHER" if other else "the same"
-                text = f"{row['run']} holds the same training, with {what} results, and is used."
-                where = rows[training]["run"]
-                found.problems.append(Problem(where, "duplicate", text, other))
-            used = {
-                f"evaluators.{result.evaluator}.{key}": value
-                for result in kept
-                for key, value in result.settings.items()
-            }
-            rows[training] = row | {
-                "settings": {**row["settings"], **used},
-                "store": str(store.root),
-                "label": "",
-            }
-            found.results[training], found.folders[training] = kept, folder
-            found.splits[training] = splits
-    if not (rows or found.problems or may_be_empty):
+    records = Records(pd.DataFrame())
+    rows: dict[str, RunRow] = {}
+    for root, folder in ((store.root, folder) for store in stores for folder in _runs(store)):
+        try:
+            row, results, problems = _read(folder, metric)
+        except (BenchError, ValueError) as error:
+            records.problems.append(_problem(folder.path.name, error))
+            continue
+        records.problems += problems
+        training = row.train_id
+        kept = _newest(result for result in results if result.split == split)
+        if training in rows:
+            differs = records.results[training] != kept
+            what = "OTHER" if differs else "the same"
+            text = f"{row.run} holds the same training, with {what} results, and is used."
+            records.problems.append(Problem(rows[training].run, "duplicate", text, differs))
+        used = {
+            f"evaluators.{result.evaluator}.{key}": value
+            for result in kept
+            for key, value in result.settings.items()
+        }
+        rows[training] = row._replace(settings=row.settings | used, store=str(root))
+        records.results[training], records.folders[training] = kept, folder
+        records.splits[training] = {result.split for result in results}
+    if not (rows or records.problems or may_be_empty):
         where = ", ".join(str(store.root) for store in stores)
         raise BenchError(f"There is no run in {where}. Name a folder of records with --store.")
-    found.runs = _frame([tuple(map(row.get, RUNS)) for row in rows.values()], RUNS)
-    return found
-
-
-def tuples(frame: pd.DataFrame) -> list[Any]:
-    """The rows of a frame of runs or scores as named tuples.
-
-    `DataFrame.itertuples` needs a hundred times longer where columns are many and rows few.
-    """
-    kind = RunRow if "settings" in frame else ScoreRow
-    return list(map(kind._make, frame.to_numpy(dtype=object).tolist()))
-
-
-def _frame(rows: list[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
-    """A frame whose texts and lists are objects, so that None stays None, and numbers floats."""
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    numbers = {name: float for name in _NUMBERS if name in columns}
-    return frame.astype(numbers).copy()  # in two blocks, of which rows are taken ten times faster
+    records.runs = make_frame(list(rows.values()), RUNS)
+    return records
 
 
 def _runs(store: Store) -> list[RunFolder]:
@@ -271,44 +211,41 @@ def _runs(store: Store) -> list[RunFolder]:
             gc.enable()
 
 
-def _read(folder: RunFolder, metric: str) -> tuple[dict[str, Any], list[Result], list[Problem]]:
+def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Problem]]:
     """A row of `Records.runs`, the results that read, and what is wrong with the others."""
-    is_checked = getattr(folder, "is_checked", False)
-    run = _as_schema("run", folder.run, "run.json", is_checked)
-    trained, failed = folder.trained, folder.failed
-    trained = _as_schema("trained", trained, "trained.json", is_checked) if trained else {}
-    failed = _as_schema("failed", failed, "failed.json", is_checked) if failed else {}
+    run = _in_form("run", folder.run, "run.json", folder)
+    trained, failed = folder.trained or {}, folder.failed or {}
+    trained = trained and _in_form("trained", trained, "trained.json", folder)
+    failed = failed and _in_form("failed", failed, "failed.json", folder)
     results, problems = [], []
-    for name in folder.result_names(metric) if is_checked else folder.result_names():
+    for name in folder.result_names(metric):
         try:
-            results.append(Result(_as_schema("result", folder.result(name), name, is_checked)))
+            results.append(Result(_in_form("result", folder.result(name), name, folder)))
         except (BenchError, ValueError) as error:
             problems.append(_problem(f"{folder.path.name}/results/{name}", error))
     provenance, data = trained.get("provenance", {}), run["data"]
-    row = {
+    row: dict[str, Any] = {
         **{key: run[key] for key in ("train_id", "model", "model_version", "paper", "dataset")},
         **{key: run[key] for key in ("preset", "seed", "data", "settings")},
         **{key: provenance.get(key) or "" for key in ("device", "precision", "commit")},
         **{key: provenance.get(key) for key in ("seconds", "cpu_seconds", "peak_memory")},
         **{key: provenance.get(key, "") for key in ("source", "nets")},
+        **{key: data.get(key, "") for key in ("fingerprint", "proxy_for", "deviation")},
         "run": folder.path.name,
         "overrides": tuple(run["overrides"]),
         "state": failed.get("status") or folder.state(),
         "reason": failed.get("reason", ""),
         "parameters": trained.get("parameters"),
         "tuples": tuples_seen(run["settings"], trained.get("last", {})) if trained else None,
-        "fingerprint": data["fingerprint"],
         "data_source": data["source"],
-        "proxy_for": data.get("proxy_for", ""),
-        "deviation": data.get("deviation", ""),
         "origins": run.get("origins", {}),
         "provenance": provenance,
     }
-    return row, results, problems
+    return RunRow(**row, store="", label=""), results, problems
 
 
-def _as_schema(kind: Any, content: dict[str, Any], name: str, is_checked: bool) -> dict[str, Any]:
-    if is_checked:
+def _in_form(kind: str, content: dict[str, Any], name: str, folder: RunFolder) -> dict[str, Any]:
+    if folder.is_checked:
         return content
     from shalabench.records.schema import read  # pydantic, which packed records do not need
 
@@ -328,11 +265,10 @@ def _problem(where: str, error: Exception) -> Problem:
 
 def _scores(run: RunRow, results: list[Result]) -> Iterable[tuple[Any, ...]]:
     """Rows of `Records.scores`."""
-    variant = run.label or " ".join([run.model, *(f"[{text}]" for text in run.overrides)])
     for result in results:
         about = (
             *(run.run, run.train_id, result.eval_id, run.dataset, run.preset, run.fingerprint),
-            *(run.model, variant, run.seed, result.split, result.evaluator, result.version),
+            *(run.model, run.name, run.seed, result.split, result.evaluator, result.version),
             result.extractor,
         )
         for s in result.content["scores"]:
@@ -362,10 +298,10 @@ def tuples_seen(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> int |
         None where a stage's steps or batch size are not among the settings.
     """
     total = 0
-    for place, stage in enumerate(stages):
+    for number, stage in enumerate(stages):
         if stage == _FITTED:
             continue
-        starts = (f"model.{stage}.", f"model.{stage}_", *(() if place else ("model.",)))
+        starts = (f"model.{stage}.", f"model.{stage}_", *(() if number else ("model.",)))
         sizes = [
             settings[f"{start}steps"] * settings[f"{start}batch_size"]
             for start in starts
@@ -386,33 +322,39 @@ def check_names(
     besides: Mapping[str, Iterable[str]] = MappingProxyType({}),
     mistakes: Sequence[str] = (),
 ) -> None:
-    """Complain of every name that is neither recorded nor registered.
+    """Refuse names that are neither recorded nor registered.
 
     Args:
         records: What there is.
         dataset, preset, models: The names that were asked for.
         besides: Other names that are known, by "dataset" and "model".
-        mistakes: Others that were made, reported together with these.
+        mistakes: Messages on other mistakes, which are reported with these.
 
     Raises:
         ConfigErrors: With the nearest names.
     """
-    found = list(mistakes)
+    messages = list(mistakes)
     asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
     for kind, name in asked:
         known = {*records.runs[kind], *besides.get(kind, ())}
         if name and name not in known:
-            from shalabench.api.registry import entries  # these import torch
-            from shalabench.config.settings import presets
+            known |= _registered(kind)
+            messages += [] if name in known else [unknown(kind, name, known)]
+    if messages:
+        raise ConfigErrors(messages)
 
-            known |= set(presets() if kind == "preset" else entries(kind))
-            found += [] if name in known else [unknown(kind, name, known)]
-    if found:
-        raise ConfigErrors(found)
+
+def _registered(kind: str) -> set[str]:
+    from shalabench.api.registry import entries  # these import torch
+    from shalabench.config.settings import presets
+
+    if kind == "preset":
+        return set(presets())
+    return set(entries("model" if kind == "model" else "dataset"))
 
 
 def refuse_unmeasured(records: Records, split: str) -> None:
-    """Complain where runs were measured, but none of them on a split.
+    """Refuse a split that none of the measured runs has results on.
 
     Args:
         records: The runs that values are asked of.

@@ -29,14 +29,11 @@ def train_id(
     """Identity of a training.
 
     Args:
-        model: Registered name.
-        model_version: Of the method.
-        settings: Of the method, as plain values.
-        dataset: Registered name.
-        fingerprint: Content digest of the data.
+        model, model_version, settings: Of the method, as plain values.
+        dataset, fingerprint: Of the data.
         train: Settings of the training loop, as plain values.
         seed: Of the run.
-        prior: Of the mixture that stands in for the method's own prior, where one does.
+        prior: Of the mixture that replaces the method's prior, where one does.
     """
     loop = {key: value for key, value in train.items() if key not in NOT_IDENTITY}
     return hash_of(
@@ -66,12 +63,9 @@ def eval_id(
 
     Args:
         training: The `train_id`.
-        evaluator: Registered name.
-        version: Of the evaluator.
-        settings: Of the evaluator, as plain values.
+        evaluator, version, settings: Of the evaluator, as plain values.
         classifiers: Digest of the weights by modality; empty where unused.
-        split: Which split was used.
-        n: Its size.
+        split, n: Name and size of the split.
     """
     return hash_of(
         {

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shalabench.api.errors import BenchError
-from shalabench.records.store import RunFolder, guard, write_whole
+from shalabench.records.store import RunFolder, guard, regular, write_whole
 
 if TYPE_CHECKING:
     from shalabench.records.store import Store
@@ -37,7 +37,7 @@ VERSION = 1  # of this form and of what a record's schema asks for; others are c
 _PROGRESS_KEPT = 60  # readings of the losses a run
 _QUALITY = 78  # of lossy WebP; see `_as_webp`
 _PLACE = ("time", "kind", "stage", "step")
-_TIMES = {int, float}
+_NUMBERS = {int, float}
 _PARTS = {"name", "run", "trained", "events", "texts"}  # of a run's line
 _RESULT = b'{"result":"'  # how a result's line begins, before its file name
 
@@ -49,12 +49,10 @@ class PackedRun(RunFolder):
     Attributes:
         path: The packed folder and the run's name; nothing lies there.
         content: The run's line, or what is wrong with it in a sentence.
-        is_checked: Whether the lines are as they were checked when they were written.
         lines: Of its results, by file name; each is read when it is asked for.
     """
 
     content: dict[str, Any] | str = field(default="", repr=False)
-    is_checked: bool = False
     lines: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def _part(self, name: str) -> Any:
@@ -75,13 +73,8 @@ class PackedRun(RunFolder):
         """Only runs that are trained are exported."""
 
     def result_names(self, metric: str = "") -> list[str]:
-        """The files of the evaluations, in order.
-
-        Args:
-            metric: Only of those that may have a score whose name begins so.
-        """
-        mark = f'"metric":"{metric}'.encode()
-        return [name for name, line in self.lines.items() if not metric or mark in line]
+        mark = f'"metric":"{metric}'.encode() if metric and self.is_checked else b""
+        return [name for name, line in self.lines.items() if mark in line]
 
     def result(self, name: str) -> dict[str, Any]:
         try:
@@ -90,8 +83,8 @@ class PackedRun(RunFolder):
             raise BenchError(f"The line of {name} does not read. Export it again.") from error
 
     def picture(self, name: str) -> Path | None:
-        file = self.path.parent / "pictures" / self.path.name / Path(name).with_suffix(".webp").name
-        return file if file.is_file() and not file.is_symlink() else None
+        folder = self.path.parent / "pictures" / self.path.name
+        return regular(folder / Path(name).with_suffix(".webp").name)
 
     def text(self, name: str) -> str | None:
         return self._part("texts").get(Path(name).name)
@@ -108,7 +101,7 @@ class PackedRun(RunFolder):
 
 
 def read_packed(file: Path) -> list[PackedRun]:
-    """The runs of a packed file; what does not read stands among them with the reason.
+    """The runs of a packed file, among them those that do not read, with the reason.
 
     Args:
         file: Its records.jsonl.gz.
@@ -117,36 +110,41 @@ def read_packed(file: Path) -> list[PackedRun]:
     try:
         raw, is_whole = _decompress(file.read_bytes())
     except OSError as error:
-        return [PackedRun(file, f"{where} does not read ({error.strerror}). Export it again.")]
+        return [_lost(file, f"{where} does not read ({error.strerror}).")]
     first, _, rest = raw.partition(b"\n")
     head = _read_line(first) or {}
     digest = hashlib.sha256(rest).hexdigest()
     is_checked = is_whole and (head.get("packed"), head.get("digest")) == (VERSION, digest)
-    found, good, lines = [], 0, {}
+    runs: list[PackedRun] = []
+    lines: dict[str, bytes] = {}
     for number, line in enumerate(rest[: rest.rfind(b"\n") + 1].splitlines(), 2):
         if line.startswith(_RESULT):
             lines[line[len(_RESULT) : line.find(b'"', len(_RESULT))].decode()] = line
         elif content := _read_line(line):
-            good, lines = good + 1, {}
+            lines = {}
             trusted = is_checked and content["name"] not in head["unchecked"]
-            found.append(PackedRun(file.parent / content["name"], content, trusted, lines))
+            runs.append(PackedRun(file.parent / content["name"], trusted, content, lines))
         else:
             lines = {}  # those that follow are of the run that is lost
-            text = f"Line {number} of {where} does not read. Export its run again."
-            found.append(PackedRun(file.with_name(f"{NAME} line {number}"), text))
+            at = file.with_name(f"{NAME} line {number}")
+            runs.append(_lost(at, f"Line {number} of {where} does not read."))
     if not is_whole or "packed" not in head:
-        text = f"{where} is cut short: {good} of {head.get('runs', 'its')} runs are read."
-        found = [run for run in found if isinstance(run.content, dict)]
-        found.append(PackedRun(file, f"{text} Export it again."))
-    return found
+        runs = [run for run in runs if isinstance(run.content, dict)]
+        count = f"{len(runs)} of {head.get('runs', 'its')} runs"
+        runs.append(_lost(file, f"{where} is cut short: {count} are read."))
+    return runs
+
+
+def _lost(path: Path, reason: str) -> PackedRun:
+    return PackedRun(path, content=f"{reason} Export it again.")
 
 
 def _decompress(packed: bytes) -> tuple[bytes, bool]:
-    """What can be had of a gzip file, and whether that is all."""
+    """The readable part of a gzip file, and whether that is all."""
     stream = zlib.decompressobj(wbits=31)
     parts = []
     try:
-        for start in range(0, len(packed), 1 << 16):  # so that damage costs what is behind it alone
+        for start in range(0, len(packed), 1 << 16):  # damage costs only what follows
             parts.append(stream.decompress(packed[start : start + (1 << 16)]))
     except zlib.error:
         return b"".join(parts), False
@@ -165,7 +163,7 @@ def _read_line(line: bytes) -> dict[str, Any] | None:
 @cache
 def _read_curves(file: Path) -> dict[str, list[dict[str, Any]]]:
     """The progress events of each run, with the seconds since its start as their time."""
-    found: dict[str, dict[tuple, dict[str, Any]]] = {}
+    progress: dict[str, dict[tuple, dict[str, Any]]] = {}
     if not file.is_file():
         return {}
     raw, _ = _decompress(file.read_bytes())
@@ -177,14 +175,14 @@ def _read_curves(file: Path) -> dict[str, list[dict[str, Any]]]:
             continue
         stage, step, seconds = key
         event = {"time": seconds, "kind": "progress", "stage": stage, "step": step}
-        found.setdefault(row["run"], {}).setdefault(key, event)[row["term"]] = value
-    return {run: list(events.values()) for run, events in found.items()}
+        progress.setdefault(row["run"], {}).setdefault(key, event)[row["term"]] = value
+    return {run: list(events.values()) for run, events in progress.items()}
 
 
 def export(store: Store, destination: Path) -> int:
     """Pack the records of finished runs, without weights and checkpoints.
 
-    Where a text names a file of the store, the store's place on this machine is left out.
+    Names of files in texts are written relative to the store.
 
     Args:
         store: What is packed.
@@ -203,33 +201,32 @@ def export(store: Store, destination: Path) -> int:
         raise BenchError(
             f"{destination} is the store that is exported. Name another folder for the copies."
         )
-    finished = [folder for folder in store.runs() if folder.trained is not None]
-    targets, packs = [], {}
-    for folder in finished:
-        run = folder.run
-        pack = destination / f"{run['dataset']}-{run['preset']}"
-        targets.append((pack, folder.path.name))
+    roots = [f"{root}/" for root in (store.root.absolute(), store.root)]
+    packs: dict[Path, dict[str, dict[str, Any]]] = {}
+    targets = []
+    for folder in (folder for folder in store.runs() if folder.trained is not None):
+        new = _content(folder)
+        pack = destination / f"{new['run']['dataset']}-{new['run']['preset']}"
+        targets.append((pack, folder))
         if pack not in packs:
             packs[pack] = {old.path.name: _content(old) for old in _read_whole(pack)}
         old = packs[pack].get(folder.path.name)
-        if old and old["trained"].get("digest") != folder.trained.get("digest"):
+        if old and old["trained"].get("digest") != new["trained"].get("digest"):
             raise BenchError(
                 f"{pack} holds another training of the run {folder.path.name}, with other weights, "
                 "and records of two are never mixed. Nothing was copied. Export to another "
                 "folder, or move that one away."
             )
-        new = _content(folder)
         if old:
             added = {p: dict(sorted({**new[p], **old[p]}.items())) for p in ("results", "texts")}
             new = old | added | {"events": new["events"]}
-        places = [f"{place}/" for place in (store.root.absolute(), store.root)]
-        packs[pack][folder.path.name] = new | {"events": _without(places, new["events"])}
+        packs[pack][folder.path.name] = new | {"events": _without(roots, new["events"])}
     with guard(destination, "DESTINATION"):
         for pack, runs in packs.items():
             _write(pack, dict(sorted(runs.items())))
-        for folder, (pack, name) in zip(finished, targets, strict=True):
-            _write_pictures(folder, pack / "pictures" / name)
-    return len(finished)
+        for pack, folder in targets:
+            _write_pictures(folder, pack / "pictures" / folder.path.name)
+    return len(targets)
 
 
 def _read_whole(pack: Path) -> list[PackedRun]:
@@ -239,11 +236,11 @@ def _read_whole(pack: Path) -> list[PackedRun]:
         BenchError: One does not read, and writing the file anew would lose it.
     """
     file = pack / NAME
-    found = read_packed(file) if file.is_file() else []
-    for run in found:
+    runs = read_packed(file) if file.is_file() else []
+    for run in runs:
         if isinstance(run.content, str):
             raise BenchError(f"{run.content} Nothing was copied to {pack}: move that file away.")
-    return found
+    return runs
 
 
 def _content(folder: RunFolder) -> dict[str, Any]:
@@ -261,10 +258,10 @@ def _content(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _without(places: Iterable[str], content: Any) -> Any:
+def _without(roots: Iterable[str], content: Any) -> Any:
     text = json.dumps(content)
-    for place in places:
-        text = text.replace(place, "")
+    for root in roots:
+        text = text.replace(root, "")
     return json.loads(text)
 
 
@@ -276,9 +273,9 @@ def _write(pack: Path, runs: dict[str, dict[str, Any]]) -> None:
         others = [e for e in events if e["kind"] not in ("progress", "checkpoint")]
         start = others[0].get("time", 0) if others else 0
         for event in _thin([e for e in events if e["kind"] == "progress"]):
-            place = name, event["stage"], event["step"], round(event["time"] - start, 1)
-            terms = {k: v for k, v in event.items() if k not in _PLACE and type(v) in (int, float)}
-            curves += [(*place, term, f"{value:.6g}") for term, value in terms.items()]
+            where = name, event["stage"], event["step"], round(event["time"] - start, 1)
+            terms = {k: v for k, v in event.items() if k not in _PLACE and type(v) in _NUMBERS}
+            curves += [(*where, term, f"{value:.6g}") for term, value in terms.items()]
         content, fits = _checked(content | {"events": others})
         unchecked += [] if fits else [name]
         results = content.pop("results")
@@ -314,7 +311,8 @@ def _thin(progress: list[dict[str, Any]]) -> list[dict[str, Any]]:
     fit = [
         e
         for e in progress
-        if isinstance(e.get("stage"), str) and {type(e.get("step")), type(e.get("time"))} <= _TIMES
+        if isinstance(e.get("stage"), str)
+        and {type(e.get("step")), type(e.get("time"))} <= _NUMBERS
     ]
     spread = fit[:: max(1, len(fit) // _PROGRESS_KEPT)]
     return spread if spread[-1:] == fit[-1:] else [*spread, fit[-1]]
@@ -331,13 +329,13 @@ def _write_pictures(folder: RunFolder, target: Path) -> None:
 
 
 def _as_webp(file: Path) -> bytes:
-    """A picture as WebP: without loss, or with a loss that nobody sees where that is smaller."""
+    """A picture as WebP: without loss, or with an invisible loss where that is smaller."""
     from PIL import Image
 
-    found = []
+    encoded = []
     with Image.open(file) as picture:
         for options in ({"lossless": True}, {"quality": _QUALITY, "use_sharp_yuv": True}):
             out = io.BytesIO()
             picture.convert("RGB").save(out, "WEBP", **options)
-            found.append(out.getvalue())
-    return min(found, key=len)
+            encoded.append(out.getvalue())
+    return min(encoded, key=len)

@@ -1,4 +1,4 @@
-"""The paper's own figures, which are shown beside ours and never mixed with them."""
+"""Values reported in papers, which are shown beside ours and never mixed with them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ FILE = Path(__file__).parent / "published.csv"
 
 @dataclass(frozen=True)
 class Published:
-    """One printed figure.
+    """One published value.
 
     Attributes:
-        condition: Of an ablation, a resolution ("128 px"), or a setting that its method has in no
-            other figure ("model.decoders=diffusion"); empty for a main figure.
-        value: As printed, with its digits.
+        condition: Of an ablation, a resolution ("128 px"), or a setting that its method has for no
+            other value ("model.decoders=diffusion"); empty for a main value.
+        value: As published, with its digits.
         source: Authors, year and table.
         note: What one should know of it.
         protocol: How it was measured, where rows of one table differ in that.
@@ -44,6 +44,6 @@ class Published:
 
 
 def read_published(file: Path = FILE) -> list[Published]:
-    """Every figure of the file."""
+    """Every value of the file."""
     with file.open(encoding="utf-8", newline="") as lines:
         return [Published(**row) for row in csv.DictReader(lines, restval="")]

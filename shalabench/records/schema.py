@@ -10,9 +10,8 @@ import re
 import reprlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-VERSION = 1  # of the packed form; raised when a packed file has to be checked again
 Whole = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[Number, Field(ge=0)]
@@ -35,8 +34,8 @@ class Data(_Model):
     fingerprint: str
     source: str
     complete: str = ""
-    proxy_for: str = Field("", validation_alias=AliasChoices("proxy_for", "twin"))
-    deviation: str = Field("", validation_alias=AliasChoices("deviation", "departs"))
+    proxy_for: str = ""
+    deviation: str = ""
     sizes: dict[str, Whole] = {}
     modalities: Texts = []
 
@@ -67,7 +66,6 @@ class Training(_Model):
     seconds: Size | None = None
     cpu_seconds: Size | None = None
     peak_memory: Size | None = None
-    reused: Any = Field(None, validation_alias=AliasChoices("reused", "borrowed"))
 
 
 class Trained(_Model):
@@ -174,42 +172,46 @@ class ResultOf(_Model):
     provenance: Evaluation
 
 
-_FORMS = {"run": Run, "trained": Trained, "failed": Failed, "result": ResultOf}
-_RENAMED = {
+_FORMS: dict[str, type[BaseModel]] = {
+    "run": Run,
+    "trained": Trained,
+    "failed": Failed,
+    "result": ResultOf,
+}
+_RENAMED: dict[str, tuple[str, dict[str, str]]] = {  # today's names of older fields
     "run": ("data", {"twin": "proxy_for", "departs": "deviation"}),
     "trained": ("provenance", {"borrowed": "reused"}),
 }
 
 
-def read(kind: Literal["run", "trained", "failed", "result"], content: Any, file: str) -> dict:
+def read(kind: str, content: dict[str, Any], file: str) -> dict[str, Any]:
     """A record's content in today's form.
 
     Args:
-        kind: Which of the files it is.
+        kind: "run", "trained", "failed" or "result".
         content: Of the file.
         file: Its name, for the message.
 
     Raises:
-        SchemaError: A field is missing, has another form, or is a score's that is not known. The
-            message has the file, the key, the value and what is expected.
+        SchemaError: A field is missing or has another form, or a score has a field that this code
+            does not know. The message has the file, the key, the value and what is expected.
     """
+    part, names = _RENAMED.get(kind, ("", {}))
+    if isinstance(content.get(part), dict):
+        renamed = {names.get(key, key): value for key, value in content[part].items()}
+        content = content | {part: renamed}
     try:
         _FORMS[kind].model_validate(content)
     except ValidationError as error:
         raise SchemaError(_sentence(error.errors()[0], file)) from error
-    content = dict(content)
-    if kind in _RENAMED:
-        part, names = _RENAMED[kind]
-        content[part] = {names.get(key, key): value for key, value in content[part].items()}
-    if kind == "result":
-        content["metrics"] = [_with_role(metric) for metric in content["metrics"]]
-        described = {metric["name"] for metric in content["metrics"]}
-        for score in content["scores"]:
-            summary = not score["given"] and score["target"] is None
-            if summary and score["metric"] not in described:
-                name = score["metric"]
-                raise SchemaError(f"{file}: the metric '{name}' is scored and not described.")
-    return content
+    if kind != "result":
+        return content
+    metrics = {metric["name"]: _with_role(metric) for metric in content["metrics"]}
+    for score in content["scores"]:
+        is_summary = not score["given"] and score["target"] is None
+        if is_summary and score["metric"] not in metrics:
+            raise SchemaError(f"{file} has scores of '{score['metric']}' without its description.")
+    return content | {"metrics": list(metrics.values())}
 
 
 def _sentence(error: Any, file: str) -> str:

@@ -1,4 +1,4 @@
-"""The store: plain files, one folder a run, each written whole or not at all. Free of torch.
+"""The store: plain files, one folder per run, each file written whole or not at all. Free of torch.
 
 <store>/<model>-<dataset>-<preset>-s<seed>-<train id>/
     run.json            what is run, written once
@@ -6,7 +6,7 @@
     checkpoints/        the two newest
     weights.pt          the trained model
     trained.json        how training ended, with its provenance
-    failed.json         why it did not
+    failed.json         why training failed
     results/            one JSON an evaluation
     partial/            features of an evaluation that was cut off
     pictures/           PNG
@@ -48,9 +48,11 @@ class RunFolder:
 
     Attributes:
         path: The folder.
+        is_checked: Whether its records were checked against today's schema when they were packed.
     """
 
     path: Path
+    is_checked: bool = False
 
     @property
     def run(self) -> dict[str, Any]:
@@ -76,8 +78,12 @@ class RunFolder:
         """Every evaluation's record, in the order of their file names."""
         return [self.result(name) for name in self.result_names()]
 
-    def result_names(self) -> list[str]:
-        """The files of the evaluations, in order."""
+    def result_names(self, metric: str = "") -> list[str]:
+        """The files of the evaluations, in order.
+
+        Args:
+            metric: Packed runs leave out files without a score whose name begins so.
+        """
         return [file.name for file in sorted((self.path / "results").glob("*.json"))]
 
     def result(self, name: str) -> dict[str, Any]:
@@ -91,17 +97,15 @@ class RunFolder:
 
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a result names, or None where it is not kept."""
-        file = self.path / "pictures" / Path(name).name
-        return file if file.is_file() and not file.is_symlink() else None
+        return regular(self.path / "pictures" / Path(name).name)
 
     def text(self, name: str) -> str | None:
         """A text that a result names, or None where it is not kept."""
-        file = self.path / "texts" / Path(name).name
-        kept = file.is_file() and not file.is_symlink()
-        return file.read_text(encoding="utf-8", errors="replace") if kept else None
+        file = regular(self.path / "texts" / Path(name).name)
+        return file.read_text(encoding="utf-8", errors="replace") if file else None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happened, oldest first; a line that is no event, cut short say, is passed over."""
+        """What happened, oldest first. Lines that are no events are skipped."""
         file = self.path / "events.jsonl"
         if not file.exists():
             return
@@ -117,8 +121,11 @@ class RunFolder:
         file = self.path / "events.jsonl"
         with guard(file), file.open("a+b") as out:
             # A crash may have left half a line, which must not swallow this one.
-            whole = out.tell() == 0 or _last_byte(file) == b"\n"
-            out.write((b"" if whole else b"\n") + line.encode() + b"\n")
+            is_whole = out.tell() == 0
+            if not is_whole:
+                out.seek(-1, os.SEEK_END)
+                is_whole = out.read(1) == b"\n"
+            out.write((b"" if is_whole else b"\n") + line.encode() + b"\n")
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the folder, whole or not at all."""
@@ -145,7 +152,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self, *, wait: bool) -> Iterator[bool]:
-        """Hold the run; the kernel lets go of it when the process dies.
+        """Hold the run. The kernel releases it when the process dies.
 
         Args:
             wait: Whether to wait for another process that holds it.
@@ -210,10 +217,10 @@ class Store:
         """Every run below the root, at any depth, packed or in a folder of its own."""
         from shalabench.records.packed import NAME, read_packed
 
-        found: list[RunFolder] = []
+        runs: list[RunFolder] = []
         for file in _files(self.root):
-            found += read_packed(file) if file.name == NAME else [RunFolder(file.parent)]
-        return found
+            runs += read_packed(file) if file.name == NAME else [RunFolder(file.parent)]
+        return runs
 
     def _packed(self) -> Iterator[RunFolder]:
         from shalabench.records.packed import NAME, read_packed
@@ -226,6 +233,11 @@ class Store:
         from shalabench.records.packed import export
 
         return export(self, destination)
+
+
+def regular(file: Path) -> Path | None:
+    """The path if a file is there, and no link."""
+    return file if file.is_file() and not file.is_symlink() else None
 
 
 def _files(root: Path) -> list[Path]:
@@ -250,16 +262,16 @@ def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
 
 
 @contextlib.contextmanager
-def guard(place: Path, named: str = "--store") -> Iterator[None]:
-    """Say in sentences that a file or folder cannot be written.
+def guard(path: Path, named: str = "--store") -> Iterator[None]:
+    """Raise a readable error if a file or folder cannot be written.
 
     Args:
-        place: The file or folder.
+        path: The file or folder.
         named: What chooses it on the command line: "--store", "--out", "OUT".
 
     Raises:
         StoreError: The store cannot be written, or the disk is full.
-        BenchError: The same of another place.
+        BenchError: The same of another path.
     """
     try:
         yield
@@ -268,15 +280,9 @@ def guard(place: Path, named: str = "--store") -> Iterator[None]:
         cure = "Free some room" if full else f"Make it writable, or choose another {named}"
         kind = StoreError if named == "--store" else BenchError
         raise kind(
-            f"{place} cannot be written ({error.strerror}). What was recorded before is kept. "
+            f"{path} cannot be written ({error.strerror}). What was recorded before is kept. "
             f"{cure}, and run the same command again to go on."
         ) from error
-
-
-def _last_byte(file: Path) -> bytes:
-    with file.open("rb") as content:
-        content.seek(-1, os.SEEK_END)
-        return content.read(1)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The gate from made-up stores whose figures are known."""
+"""The gate from made-up stores whose values are known."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_parts_are_gates_where_the_reference_says_so_and_see_what_the_mean_hides
     assert "regressed" in line
 
 
-def test_a_gate_that_the_reference_does_not_know_is_told_and_passes_nothing(stores):
+def test_a_gate_that_the_reference_does_not_know_is_incomplete(stores):
     choice = {"metrics": ["coherence/joint"], "parts": ["coherence/cros"]}
     (stores / "reference" / "gates.json").write_text(json.dumps(choice))
     new(stores, (0.81, 0.80, 0.79))
@@ -93,7 +93,7 @@ def test_a_gate_that_the_reference_does_not_know_is_told_and_passes_nothing(stor
 
 
 def add_pair(root, value):
-    """Give every run below a folder a figure of one pair, in place of an earlier one."""
+    """Give every run below a folder a score of one pair, in place of an earlier one."""
     score = Score("coherence/cross", value, 1000, 0.01, ("m0",), "m1").to_json()
     for file in root.rglob("results/*.json"):
         result = json.loads(file.read_text())
@@ -104,7 +104,7 @@ def add_pair(root, value):
 
 
 @pytest.mark.parametrize("content", ['["coherence/joint"]', '{"metric": []}', '{"seeds": ["a"]}'])
-def test_gates_of_another_shape_are_told_and_not_passed_over(stores, content):
+def test_gates_of_another_shape_are_refused(stores, content):
     (stores / "reference" / "gates.json").write_text(content)
     new(stores, (0.81, 0.80, 0.79))
     found = check(stores)
@@ -112,7 +112,7 @@ def test_gates_of_another_shape_are_told_and_not_passed_over(stores, content):
     assert "gates.json does not read" in found.output
 
 
-def test_a_new_run_that_did_not_end_is_told_and_passes_nothing(stores):
+def test_a_new_run_that_did_not_end_is_incomplete(stores):
     new(stores, (0.81, 0.80, 0.79))
     next((stores / "new").rglob("trained.json")).unlink()
     found = check(stores)
@@ -159,7 +159,7 @@ def test_what_was_recorded_before_is_judged_only_where_its_code_is_the_present(
     assert not_judged({"shala": ("done", "Done.", folder)}, checkout) == {}
 
 
-def test_runs_that_were_asked_for_and_not_made_are_told_and_not_judged(stores):
+def test_runs_that_were_asked_for_and_not_made_are_not_judged(stores):
     new(stores, (0.81, 0.80, 0.79))
     folder = next((stores / "new").rglob("run.json")).parent
     unmade = not_judged({"a": ("stopped", "Stopped.", folder), "b": ("failed", "No.", None)}, CLEAN)
@@ -170,7 +170,7 @@ def test_runs_that_were_asked_for_and_not_made_are_told_and_not_judged(stores):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--run", "--seeds", "100,")])
-def test_a_store_that_is_a_file_is_told(stores, arguments):
+def test_a_store_that_is_a_file_is_refused(stores, arguments):
     (stores / "new").write_text("mine")
     found = check(stores, *arguments)
     assert found.exit_code == 2
@@ -184,7 +184,7 @@ def test_seeds_without_run_are_refused(stores):
     assert "Add --run" in found.output
 
 
-def test_other_settings_are_not_comparable_and_printed(stores):
+def test_other_settings_are_not_comparable_and_named(stores):
     new(stores, (0.81, 0.80, 0.79), x=7)
     found = check(stores)
     assert found.exit_code == 3
@@ -225,7 +225,7 @@ def test_a_new_run_that_diverged_is_a_regression(stores):
     assert "diverged: The loss at step 3." in found.output
 
 
-def test_a_reference_that_does_not_read_is_told_before_anything(stores):
+def test_a_reference_that_does_not_read_is_refused_first(stores):
     new(stores, (0.81,))
     next((stores / "reference").rglob("run.json")).write_text("{")
     found = check(stores)
@@ -239,7 +239,7 @@ def test_running_needs_seeds(stores):
     assert "--seeds" in found.output
 
 
-def test_json_holds_every_figure(stores):
+def test_json_holds_every_value(stores):
     new(stores, (0.71, 0.70, 0.72))
     found = json.loads(check(stores, "--json").output)
     assert found["exit_code"] == 1

@@ -1,4 +1,4 @@
-"""Comparisons from made-up stores whose figures are known."""
+"""Comparisons from made-up stores whose values are known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*arguments):
     return CliRunner().invoke(main, ["compare", *map(str, arguments)])
 
 
-def test_methods_are_compared_over_paired_seeds_and_settings_told(store):
+def test_methods_are_compared_over_paired_seeds_with_their_settings(store):
     found = run("shala", "mmvae+", "--store", store.root)
     assert found.exit_code == 0, found.output
     line = next(x for x in found.output.splitlines() if x.startswith("coherence/joint"))
@@ -37,7 +37,7 @@ def test_methods_are_compared_over_paired_seeds_and_settings_told(store):
     assert any(x.split() == ["model.x", "1", "2"] for x in found.output.splitlines())
 
 
-def test_json_holds_every_figure(store):
+def test_json_holds_every_value(store):
     found = run("shala", "mmvae+", "--store", store.root, "--json")
     metric = json.loads(found.output)["comparisons"][0]["metrics"][0]
     assert metric["value"] == pytest.approx(0.48)
@@ -107,7 +107,7 @@ def test_a_variant_is_called_as_in_the_table_of_its_dataset(store):
     assert found.names == ("shala", "shala [model.x=3]")
 
 
-def test_an_extractor_that_is_a_classifier_is_told_by_its_digest_alone(store):
+def test_an_extractor_that_is_a_classifier_is_named_by_its_digest_only(store):
     """Older records name no instruments, and their classifiers' digests are the same."""
     for folder in store.root.glob("shala*"):
         (file,) = (folder / "results").iterdir()
@@ -136,14 +136,14 @@ def test_an_unknown_metric_is_called_so(store):
         compare("shala", "mmvae+", [store], metric="coherrence/joint")
 
 
-def test_sides_of_two_kinds_and_unknown_names_are_told(store):
+def test_sides_of_two_kinds_and_unknown_names_are_refused(store):
     with pytest.raises(BenchError, match="'shala' is a method and 'quick' is a preset"):
         compare("shala", "quick", [store])
     with pytest.raises(BenchError, match="Did you mean 'shala'"):
         compare("shalla", "mmvae+", [store])
 
 
-def test_a_broken_record_is_left_out_and_told(store):
+def test_a_broken_record_is_left_out_and_named(store):
     (store.root / "broken").mkdir()
     (store.root / "broken" / "run.json").write_text("{")
     found, left_out = compare("shala", "mmvae+", [store])

@@ -54,19 +54,19 @@ def test_without_any_error_nothing_is_claimed():
 
 
 @pytest.mark.parametrize("second", [0, 2], ids=["paired", "not paired"])
-def test_seeds_that_do_not_differ_are_told_apart_by_test_items(second):
+def test_seeds_that_do_not_differ_are_compared_over_test_items(second):
     """As counts of a rare event do: a spread of zero is no certainty."""
 
-    def told(a, b, stderr):
+    def compared(a, b, stderr):
         return difference(scores({0: a, 1: a}, stderr), scores({second: b, second + 1: b}, stderr))
 
-    assert told(0.5, 0.5, 0.01).p == 1
-    assert not told(0.0010, 0.0005, 0.0006).is_significant
-    found = told(0.75, 0.5, 0.01)
+    assert compared(0.5, 0.5, 0.01).p == 1
+    assert not compared(0.0010, 0.0005, 0.0006).is_significant
+    found = compared(0.75, 0.5, 0.01)
     assert found.is_significant
     assert found.margin == pytest.approx(stats.norm.ppf(0.975) * 0.01, rel=1e-6)
     assert found.basis.endswith("they do not differ, so test items")
-    assert told(0.75, 0.5, None).p is None
+    assert compared(0.75, 0.5, None).p is None
     shifted = difference(scores({0: 0.1, 1: 0.3}), scores({0: 0.1 + 1e-13, 1: 0.3}))
     assert shifted.p == pytest.approx(1)
 
@@ -76,13 +76,13 @@ def test_errors_of_few_groups_have_student_s_quantiles():
     found = difference({0: a}, {0: b})
     assert found.p == pytest.approx(2 * stats.t.sf(1 / 0.5, 4))
     assert found.margin == pytest.approx(stats.t.ppf(0.975, 4) * 0.5)
-    printed = against_constant(9, 0.3, 1, 8.5, groups=5)
-    assert printed.p == pytest.approx(2 * stats.t.sf(0.5 / 0.3, 4))
+    published = against_constant(9, 0.3, 1, 8.5, groups=5)
+    assert published.p == pytest.approx(2 * stats.t.sf(0.5 / 0.3, 4))
     assert Score.from_json(a.to_json()) == a
     assert "groups" not in Score("m", 1.0, 3).to_json()
 
 
-def test_a_printed_figure_is_a_constant():
+def test_a_published_value_is_a_constant():
     values = [0.80, 0.84, 0.85]
     stderr = stats.sem(values)
     found = against_constant(sum(values) / 3, stderr, 3, 0.9)

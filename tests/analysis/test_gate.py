@@ -85,7 +85,7 @@ def test_the_spread_is_never_below_the_error_of_one_run():
     assert floored.visible > 0.01
 
 
-def test_an_improvement_is_told_apart_and_never_a_regression():
+def test_an_improvement_is_reported_and_never_a_regression():
     [verdict] = judge([gate([0.5, 0.51, 0.49, 0.5], [0.7, 0.71, 0.69])])
     assert verdict.state == "improved"
 

@@ -1,4 +1,4 @@
-"""Tables from a made-up store whose figures are known."""
+"""Tables from a made-up store whose values are known."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_mean_and_standard_error_over_seeds(store):
     assert not rows["mmvae+"].cells["coherence/joint"].best
 
 
-def test_published_figures_stand_beside_and_absent_methods_are_said(store):
+def test_published_values_stand_beside_and_absent_methods_are_named(store):
     text = render([table_of(store)], "text")
     rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert "0.820*" in rows["shala"]
@@ -78,7 +78,7 @@ def test_a_variant_is_none_for_what_nobody_overrode(store, tmp_path):
     assert {label for label, row in rows.items() if row.published} == {*plain, "mmvae+"}
 
 
-def test_no_printed_figure_stands_beside_a_part_of_the_data(tmp_path):
+def test_no_published_value_stands_beside_a_part_of_the_data(tmp_path):
     digits = {"overrides": ["data.digits=[0,1]"], "settings": {"data.digits": [0, 1]}}
     write_run(tmp_path, "shala", 0, 0.97, **digits)
     rows = {row.label: row for row in table_of(Store(tmp_path)).rows}
@@ -125,7 +125,7 @@ def test_settings_that_change_no_number_make_no_row(store, tmp_path):
 )
 def test_runs_that_differ_are_not_averaged_unasked(store, tmp_path, change, what):
     write_run(tmp_path, "shala", 3, 0.1, name="new", **change)
-    expected = rf"differ in their {what}: shala-2- and shala-3-new, .*--mix"
+    expected = rf"differ in their {what}, such as shala-2- and shala-3-new\. .*--mix"
     with pytest.raises(BenchError, match=expected):
         table_of(store)
     (row,) = [row for row in table_of(store, mix=True).rows if row.method == "shala"]
@@ -176,7 +176,7 @@ def test_the_legend_says_why_a_figure_is_missing(store, tmp_path):
     assert "not run: no run of the method is recorded here." in text
 
 
-def test_a_failed_evaluation_of_a_finished_training_is_told(tmp_path):
+def test_a_failed_evaluation_of_a_finished_training_is_noted(tmp_path):
     folder = write_run(tmp_path, "shala", 0, 0.8)
     (folder / "results" / "coherence-0.json").unlink()
     failure = {"status": "failed", "reason": "No room."}
@@ -229,9 +229,9 @@ def test_a_method_with_a_published_row_alone_keeps_it_and_says_so(tmp_path):
     assert "128 px" in line
 
 
-def test_tables_of_views_have_columns_for_what_figures_hang_on(tmp_path):
-    told = {"supervision": "single views, with cameras", "reduced": "no weights of others"}
-    write_views(tmp_path, "renderdiffusion", 20.0, **told)
+def test_tables_of_views_have_columns_for_what_values_depend_on(tmp_path):
+    facts = {"supervision": "single views, with cameras", "reduced": "no weights of others"}
+    write_views(tmp_path, "renderdiffusion", 20.0, **facts)
     write_views(tmp_path, "shala", 21.0, supervision="aligned views", reduced="")
     tables = make_tables([Store(tmp_path)], "psnr")
     text = render(tables, "text")
@@ -248,11 +248,11 @@ def test_tables_of_views_have_columns_for_what_figures_hang_on(tmp_path):
     found = next(row for row in rows if row["method"] == "renderdiffusion" and row["measured"])
     assert found["facts"]["reduced"] == "no weights of others"
     csv_rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
-    printed = {row["metric"] for row in csv_rows if row["published"]}
-    assert printed == {"psnr"}
+    published = {row["metric"] for row in csv_rows if row["published"]}
+    assert published == {"psnr"}
     interval = next(row for row in csv_rows if row["metric"] == "psnr/p1" and row["mean"] == "20.0")
     assert [float(interval[end]) for end in ("low", "high")] == pytest.approx([19.8, 20.3])
-    assert "its 95 % bootstrap intervals are in the formats csv and json" in text
+    assert "95 % bootstrap intervals" in text
 
 
 def test_the_best_is_marked_among_rows_of_one_resolution(tmp_path):
@@ -279,15 +279,15 @@ def test_the_best_is_marked_among_rows_of_the_same_data_and_classifiers(tmp_path
 
 
 @pytest.mark.parametrize("change", [{"judge": "other"}, {"data": "other"}, {"version": 2}])
-def test_rows_of_other_data_judges_or_versions_are_not_ranked_and_told(tmp_path, change):
+def test_rows_of_other_data_classifiers_or_versions_are_not_ranked(tmp_path, change):
     write_run(tmp_path, "shala", 0, 0.5)
     write_run(tmp_path, "mvae", 0, 0.4)
     write_run(tmp_path, "mmvae+", 0, 0.9, **change)
     table = table_of(Store(tmp_path))
     best = {r.label for r in table.rows if r.cells and r.cells["coherence/joint"].best}
     assert best == {"shala"}
-    (told,) = (note for note in table.notes if note.startswith("Not ranked with each other"))
-    assert "mvae, shala" in told or "shala, mvae" in told
+    (ranking,) = (note for note in table.notes if note.startswith("Not ranked with each other"))
+    assert "mvae, shala" in ranking or "shala, mvae" in ranking
     versions = "coherence version 1 on the test split, coherence version 2" in str(table.notes)
     assert versions == ("version" in change)
 
@@ -299,13 +299,13 @@ def test_a_seed_without_figures_leaves_its_row_ranked(store):
     assert not any(note.startswith("Not ranked") for note in table.notes)
 
 
-def test_a_figure_of_few_items_is_told(store):
+def test_a_value_of_few_items_is_noted(store):
     (folder,) = store.root.glob("mmvae+-0-*")
     (file,) = (folder / "results").iterdir()
     text = file.read_text().replace('"n": 1000', '"n": 7')
     file.write_text(text)
     assert any(
-        note == "coherence/joint is of fewer than 100 items in mmvae+ (7)."
+        note == "coherence/joint has fewer than 100 test items in mmvae+ (7)."
         for note in table_of(store).notes
     )
 
@@ -325,7 +325,7 @@ def test_labels_are_safe_in_every_format(tmp_path):
     assert r"shala [model.a_b=x\|y]" in render(tables, "markdown")
 
 
-def test_runs_of_other_settings_than_the_preset_has_today_are_told(tmp_path):
+def test_runs_of_other_settings_than_the_preset_has_today_are_listed(tmp_path):
     settings = resolve("shala", "polydigits", "quick", []).values()
     changes = {
         0: {},
@@ -338,8 +338,8 @@ def test_runs_of_other_settings_than_the_preset_has_today_are_told(tmp_path):
         write_run(tmp_path, "shala", seed, 0.5, dataset="polydigits", settings=own)
     write_run(tmp_path, "removed", 0, 0.5)
     found = CliRunner().invoke(main, ["status", "--outdated", "--json", "--store", str(tmp_path)])
-    told = {item["seed"]: item["reason"] for item in json.loads(found.output)}
-    assert told == {1: "model.latent_dim 8, now 64; no model.prior.width, now 256"}
+    reasons = {item["seed"]: item["reason"] for item in json.loads(found.output)}
+    assert reasons == {1: "model.latent_dim 8, now 64; no model.prior.width, now 256"}
 
 
 def test_a_run_in_two_stores_counts_once(store):
@@ -348,7 +348,7 @@ def test_a_run_in_two_stores_counts_once(store):
     assert render(one, "json") == render(two, "json")
 
 
-def test_csv_holds_every_figure_and_formats_are_well_formed(store):
+def test_csv_holds_every_value_and_formats_are_well_formed(store):
     tables = make_tables([store], "coherence", dataset="polymnist")
     rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
     ours = next(r for r in rows if r["method"] == "shala" and r["metric"] == "coherence/joint")
@@ -363,7 +363,7 @@ def test_csv_holds_every_figure_and_formats_are_well_formed(store):
 RESULT = "results/coherence-0.json"
 
 
-def test_a_record_that_does_not_read_is_told_below_the_table(store, tmp_path):
+def test_a_record_that_does_not_read_is_noted_below_the_table(store, tmp_path):
     write_run(tmp_path, "mopoe", 0, 0.5)
     (tmp_path / "mopoe-0-" / "run.json").write_bytes(b"\xff\xfe")
     (tmp_path / "odd").mkdir()
@@ -377,7 +377,7 @@ def test_a_record_that_does_not_read_is_told_below_the_table(store, tmp_path):
 
 
 @pytest.mark.parametrize("recorded", ["test", "validation"])
-def test_a_split_that_nothing_was_measured_on_is_told(store, tmp_path, recorded):
+def test_a_split_that_nothing_was_measured_on_is_refused(store, tmp_path, recorded):
     other = "test" if recorded == "validation" else "validation"
     for folder in store.runs():
         path = folder.path / RESULT
@@ -387,37 +387,3 @@ def test_a_split_that_nothing_was_measured_on_is_told(store, tmp_path, recorded)
     assert found.exit_code == 2
     assert f"measured on the {other} split, only on {recorded}. Write --split" in found.output
     assert CliRunner().invoke(main, [*words, recorded]).exit_code == 0
-
-
-@pytest.mark.parametrize("place", ["file/x", "/proc/x/y"])
-@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
-def test_a_place_that_cannot_be_written_is_told(store, tmp_path, command, place):
-    (tmp_path / "file").write_text("mine")
-    out = tmp_path / place
-    found = CliRunner().invoke(main, [*command, str(out), "--store", str(tmp_path)])
-    assert found.exit_code == 2
-    assert str(out) in found.output
-    assert "cannot be written" in found.output
-    name = {"export": "DESTINATION", "report": "OUT", "figure": "--out"}[command[0]]
-    assert f"choose another {name}, and" in found.output
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
-def test_a_file_in_place_of_a_folder_is_left_as_it_is(store, tmp_path, command):
-    (tmp_path / "file").write_text("mine")
-    words = [*command, str(tmp_path / "file"), "--store", str(tmp_path)]
-    found = CliRunner().invoke(main, words)
-    assert found.exit_code == 2
-    assert str(tmp_path / "file") in found.output
-    assert "--store" not in found.output
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    "command", [["table", "--metric", "coherence"], ["status"], ["export", "x"]]
-)
-def test_a_store_that_is_not_there_is_told(tmp_path, command):
-    found = CliRunner().invoke(main, [*command, "--store", str(tmp_path / "rnus")])
-    assert found.exit_code == 2
-    assert "there is no such folder" in found.output

@@ -86,7 +86,7 @@ def test_a_field_of_another_schema_costs_its_record_alone(store, tmp_path, file,
 
 @pytest.mark.parametrize("name", ["trained.json", "failed.json", "run.json"])
 @pytest.mark.parametrize("content", ["[1]", "null", "5"])
-def test_a_record_that_is_no_object_is_told(store, tmp_path, name, content):
+def test_a_record_that_is_no_object_is_a_problem(store, tmp_path, name, content):
     (tmp_path / "shala-0-" / name).write_text(content)
     (problem,) = load([store]).problems
     assert (problem.where, problem.kind) == ("shala-0-", "unreadable")

@@ -1,4 +1,4 @@
-"""Folders of runs that something else wrote into."""
+"""Folders of runs that something else wrote into, and folders that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from helpers.records import write_run
 
 from bench import main
-from shalabench.analysis.tables import make_tables
 from shalabench.records.store import Store
 
 
@@ -20,10 +19,6 @@ def store(tmp_path):
     for seed, value in enumerate((0.30, 0.34, 0.38)):
         write_run(tmp_path, "mmvae+", seed, value)
     return Store(tmp_path)
-
-
-def table_of(store, metric="coherence/joint", **filters):
-    return next(t for t in make_tables([store], metric, **filters) if t.dataset == "polymnist")
 
 
 @pytest.mark.parametrize(
@@ -47,3 +42,37 @@ def test_lines_that_are_no_events_are_passed_over(store, tmp_path, command, line
     found = CliRunner().invoke(main, [command, *words[command], "--store", str(tmp_path)])
     assert found.exit_code == 0, found.output
     assert whole in store.runs()[0].events()
+
+
+@pytest.mark.parametrize("name", ["file/x", "/proc/x/y"])
+@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
+def test_a_folder_that_cannot_be_written_is_an_error(store, tmp_path, command, name):
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / name
+    found = CliRunner().invoke(main, [*command, str(out), "--store", str(tmp_path)])
+    assert found.exit_code == 2
+    assert str(out) in found.output
+    assert "cannot be written" in found.output
+    option = {"export": "DESTINATION", "report": "OUT", "figure": "--out"}[command[0]]
+    assert f"choose another {option}, and" in found.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [["export"], ["report"], ["figure", "dots", "--out"]])
+def test_a_file_in_place_of_a_folder_is_left_as_it_is(store, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    words = [*command, str(tmp_path / "file"), "--store", str(tmp_path)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 2
+    assert str(tmp_path / "file") in found.output
+    assert "--store" not in found.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "command", [["table", "--metric", "coherence"], ["status"], ["export", "x"]]
+)
+def test_a_store_that_does_not_exist_is_an_error(tmp_path, command):
+    found = CliRunner().invoke(main, [*command, "--store", str(tmp_path / "rnus")])
+    assert found.exit_code == 2
+    assert "there is no such folder" in found.output
