@@ -120,7 +120,7 @@ def rgb(*channels: float) -> np.ndarray:
 
 def mix(first: np.ndarray, second: np.ndarray, share: Field | float) -> np.ndarray:
     """A colour between two: `share` is that of the second."""
-    return first + (second - first) * (share if np.isscalar(share) else share[:, None])
+    return first + (second - first) * (share[:, None] if isinstance(share, np.ndarray) else share)
 
 
 def _steps(side: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
