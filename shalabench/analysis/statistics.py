@@ -80,8 +80,8 @@ class Difference:
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean of two or more values, and its standard error."""
-    mean, k = sum(values) / len(values), len(values)
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (k - 1) / k)
+    mean, k = math.fsum(values) / len(values), len(values)  # `sum` depends on the Python version
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (k - 1) / k)
 
 
 def difference(a: Mapping[int, Score], b: Mapping[int, Score]) -> Difference:
@@ -174,4 +174,4 @@ def _difference(
 
 
 def _mean(scores: Sequence[Score]) -> float:
-    return sum(score.value for score in scores) / len(scores)
+    return math.fsum(score.value for score in scores) / len(scores)
