@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-import classifiers
 from shalabench.api import (
     BenchError,
     Classifier,
-    DataError,
     DataPaths,
     Dataset,
     Model,
@@ -21,7 +19,7 @@ from shalabench.api import (
 from shalabench.api.registry import find
 from shalabench.config.settings import PriorSettings, nest
 from shalabench.execute.incomplete import hide_views
-from shalabench.execute.inputs import open_dataset, order_channels_last
+from shalabench.execute.inputs import load_classifiers, open_dataset, order_channels_last
 from shalabench.execute.priors import with_prior
 from shalabench.records.store import RunFolder
 
@@ -75,10 +73,9 @@ def load_with_classifiers(
     There are no classifiers where the data have no classes or none are shipped.
     """
     model, dataset = load_trained(folder, paths)
-    try:
-        return model, dataset, classifiers.load(dataset.spec, "cpu") if dataset.spec.classes else {}
-    except DataError:
+    if not dataset.spec.classes:
         return model, dataset, {}
+    return model, dataset, load_classifiers(dataset, (), None, torch.device("cpu"))
 
 
 def _read(folder: RunFolder, cls: type[Settings], section: str) -> Any:

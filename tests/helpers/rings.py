@@ -69,5 +69,5 @@ class Noisy(Known):
 
 
 def tools_of(train=None):
-    lend = None if train is None else lambda name: {"train": train}[name]
-    return EvalContext(torch.device("cpu"), 0, splits=lend)
+    splits = None if train is None else lambda name: {"train": train}[name]
+    return EvalContext(torch.device("cpu"), 0, splits=splits)

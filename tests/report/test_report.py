@@ -211,16 +211,16 @@ def test_runs_of_other_code_are_left_out_of_the_row_by_name(tmp_path):
 
 
 def test_printed_figures_of_other_data_stand_beside_and_are_not_compared(tmp_path):
-    departs = "a tenth of the published images"
+    words = "a tenth of the published images"
     for seed, joint in enumerate((0.30, 0.32)):
-        write_run(tmp_path / "store", "shala", seed, joint, deviation=departs)
+        write_run(tmp_path / "store", "shala", seed, joint, deviation=words)
     built(Store(tmp_path / "store"), tmp_path / "out")
     first = " ".join(page(tmp_path / "out").text.split())
-    assert f"not compared: {departs}" in first
+    assert f"not compared: {words}" in first
     assert "0.815 for shala" in first
     assert " here: " not in first
     own = page(tmp_path / "out", "polymnist-quick.html")
-    assert f"so no gap is shown: {departs}" in own.text
+    assert f"so no gap is shown: {words}" in own.text
     assert not [e for e in own.having("td") if {"below", "above"} & {*e.get("class", "").split()}]
 
 
