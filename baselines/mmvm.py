@@ -25,11 +25,12 @@ from shalabench.api import (
     register_model,
     setting,
 )
-from shalabench.nets.backbones import Network, decode_many, decoder, encoder, initialise
+from shalabench.nets.backbones import Network, decode_each, decoder, encoder, initialise
 from shalabench.nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
 from shalabench.nets.likelihoods import log_likelihood, view_of
 from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.private import draw_experts
+from shalabench.nets.stacked import apply_each
 
 _CODE = "MMVM code, ModelConfig.py, mv_mixedprior_vae.py (reproduction/mmvm.md)"
 _END = 1e-10  # Last value of the annealed weight; the code's guard against log 0.
@@ -96,15 +97,17 @@ class MMVM(Model):
         where h is the mixture of the present modalities' posteriors, and a falls from 1 to 0.
         """
         views, present = batch.views, batch.present
-        q = stack_posteriors([self.encoders[n](views[n]) for n in self.spec.names])  # [M, B, D]
+        names = self.spec.names
+        found = apply_each([self.encoders[n] for n in names], [views[n] for n in names])
+        q = stack_posteriors(found)  # [M, B, D]
         z = draw_experts(q, rng.normal, self.config.samples)  # [M, K, B, D]
         if present is None:
             present = torch.ones(z.shape[2], len(z), dtype=torch.bool, device=z.device)
         there = present.T  # [M, B]
+        outputs = decode_each([self.decoders[n] for n in names], z)  # M times [K, B, ...]
         fidelity = [
-            -m.weight
-            * log_likelihood(m, decode_many(self.decoders[m.name], z[n]), views[m.name]).mean(0)
-            for n, m in enumerate(self.spec.modalities)
+            -m.weight * log_likelihood(m, output, views[m.name]).mean(0)
+            for m, output in zip(self.spec.modalities, outputs, strict=True)
         ]  # M times [B]
         nll = torch.stack(fidelity).where(there, 0.0)
         apart = self.divergence(q, z, present).where(there, 0.0)  # [M, B]
@@ -112,7 +115,7 @@ class MMVM(Model):
         a = self.standard_weight(step)
         loss = (nll + self.config.beta * (a * rate + (1 - a) * apart)).sum(0).mean()
         counts = there.sum(1).clamp(min=1)
-        terms = dict(zip((f"nll_{n}" for n in self.spec.names), nll.sum(1) / counts, strict=True))
+        terms = dict(zip((f"nll_{n}" for n in names), nll.sum(1) / counts, strict=True))
         return loss, terms | {"kl": rate.sum(0).mean(), "kl_mixture": apart.sum(0).mean()}
 
     def divergence(self, q: Normal, z: Tensor, present: Tensor) -> Tensor:

@@ -64,14 +64,14 @@ class MVAE(SharedLatent):
         products = product_of_experts(q, members, self._prior_power(members))  # [S, B, D]
         noise = rng.normal(len(batch), len(members), c.latent_dim).transpose(0, 1)
         z = products.mean + products.scale * noise
+        rows = [[0, 1 + m, *range(1 + len(names), len(members))] for m in range(len(names))]
+        densities = self.log_likelihoods(batch.views, [z[r] for r in rows])  # [M, R, B]
         fidelity, own = 0.0, []
-        for m, name in enumerate(names):
-            weight = self.spec[name].weight
-            rows = [0, 1 + m, *range(1 + len(names), len(members))]
-            density = self.log_likelihood(name, batch.views[name], z[rows])  # [R, B]
+        for m, (name, density) in enumerate(zip(names, densities, strict=True)):
             if c.single_weights == "one":
+                weight = self.spec[name].weight
                 density = torch.cat([density[:1], density[1:2] / weight, density[2:]])
-            density = density.where(members[rows][..., m], 0.0)
+            density = density.where(members[rows[m]][..., m], 0.0)
             fidelity = fidelity + density.sum(0)
             own.append(density[0])
         rates = kl_to_standard(products).where(members.any(-1), 0.0)  # [S, B]

@@ -10,6 +10,7 @@ from shalabench.api import DataSpec, Rng, Views
 from shalabench.nets.backbones import Network, decoder, encoder, initialise
 from shalabench.nets.likelihoods import log_likelihood, view_of
 from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
+from shalabench.nets.stacked import apply_each
 
 
 class Inference(nn.Module):
@@ -45,12 +46,14 @@ class Inference(nn.Module):
 
     def features(self, views: Views) -> dict[str, Tensor]:
         """The deterministic features h_i `[B, F]` of the given modalities."""
-        return {name: self.encoders[self.spec[name].name](x) for name, x in views.items()}
+        found = apply_each([self.encoders[self.spec[n].name] for n in views], list(views.values()))
+        return dict(zip(views, found, strict=True))
 
     def posterior(self, features: dict[str, Tensor]) -> Normal:
         """q(z|X) with batch shape `[B, D]` from the features of all modalities."""
         stacked = torch.cat([features[name] for name in self.spec.names], dim=-1)
-        return self.head(self.fuse(stacked))
+        fused = apply_each([self.fuse], [stacked])
+        return apply_each([self.head], fused)[0]
 
     def decode(self, z: Tensor, targets: tuple[str, ...]) -> Views:
         """Decoder means of the targets at latents `[B, D]`."""
@@ -70,10 +73,10 @@ class Inference(nn.Module):
         """
         posterior = self.posterior(self.features(views))
         z = draw(posterior, rng)[0]  # [B, D]
+        outputs = apply_each(list(self.decoders.values()), [z] * len(self.decoders))
         terms = {
-            f"nll_{m.name}": -m.weight
-            * log_likelihood(m, self.decoders[m.name](z), views[m.name]).mean()
-            for m in self.spec.modalities
+            f"nll_{m.name}": -m.weight * log_likelihood(m, output, views[m.name]).mean()
+            for m, output in zip(self.spec.modalities, outputs, strict=True)
         }
         divergence = kl_to_standard(posterior).mean()
         return sum(terms.values()) + beta * divergence, terms | {"kl": divergence}

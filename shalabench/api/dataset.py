@@ -60,7 +60,7 @@ class Batch:
 
     @cached_property
     def views(self) -> Views:
-        """The tuples' views, converted on the device; images are in channels-last memory order."""
+        """The tuples' views, converted on the device; on GPUs, images are channels last."""
         rows = self.split.rows
         return {
             name: _convert(x[rows[name][self.index] if name in rows else self.index])
@@ -152,9 +152,11 @@ class Split:
 
 
 def _convert(x: Tensor) -> Tensor:
-    if x.dim() == 4:
-        return x.to(torch.float32, memory_format=torch.channels_last).div_(255)
-    return x.long()
+    if x.dim() != 4:
+        return x.long()
+    # On a CPU, several networks' inputs and outputs are reordered together (nets/stacked.py).
+    form = torch.contiguous_format if x.device.type == "cpu" else torch.channels_last
+    return x.to(torch.float32, memory_format=form).div_(255)
 
 
 class Dataset(ABC):

@@ -13,6 +13,7 @@ Sources: reproduction/polymnist.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -23,6 +24,8 @@ from torch.nn import functional
 from shalabench.api import Modality, Settings, setting
 from shalabench.nets.cub import CaptionDecoder, CaptionEncoder
 from shalabench.nets.mst import Encoder, mst_decoder, mst_encoder
+from shalabench.nets.stacked import apply_each, follow, stacks
+from shalabench.nets.texts import TextDecoder, TextEncoder
 
 
 class EncoderNetwork(Settings):
@@ -318,64 +321,27 @@ class Block(nn.Module):
         return self.shortcut(x) + 0.1 * branch
 
 
-_TEXT_WIDTH = 128  # MST's text network (mmJSD code, reproduction/mnist-svhn-text.md)
+@stacks(ConvEncoder, ConvDecoder, ResnetEncoder, ResnetDecoder)
+def _layers(networks: Sequence[ConvEncoder], x: Tensor) -> Tensor:
+    return follow([network.layers for network in networks], x)
 
 
-class TextEncoder(Encoder):
-    """Token embedding and strided convolutions over positions, until two are left."""
-
-    def __init__(self, modality: Modality):
-        super().__init__()
-        halvings = _text_halvings(modality)
-        self.features = _TEXT_WIDTH * math.ceil(modality.shape[0] / 2**halvings)
-        self.embedding = nn.Embedding(len(modality.vocabulary), _TEXT_WIDTH)
-        self.layers = nn.Sequential(
-            *(
-                layer
-                for _ in range(halvings)
-                for layer in (nn.ReLU(), nn.Conv1d(_TEXT_WIDTH, _TEXT_WIDTH, 3, 2, 1))
-            ),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.embedding(x).transpose(1, 2))
+@stacks(Block)
+def _blocks(blocks: Sequence[Block], x: Tensor) -> Tensor:
+    hidden = follow([block.first for block in blocks], functional.leaky_relu(x, 0.2))
+    branch = follow([block.second for block in blocks], functional.leaky_relu(hidden, 0.2))
+    return follow([block.shortcut for block in blocks], x) + 0.1 * branch
 
 
-class TextDecoder(nn.Module):
-    """From latents to logits `[N, L, V]`: the mirrored encoder."""
-
-    def __init__(self, modality: Modality, inputs: int):
-        super().__init__()
-        halvings = _text_halvings(modality)
-        lengths = [math.ceil(modality.shape[0] / 2**k) for k in range(halvings, -1, -1)]
-        self.layers = nn.Sequential(
-            nn.Linear(inputs, _TEXT_WIDTH * lengths[0]),
-            nn.Unflatten(1, (_TEXT_WIDTH, lengths[0])),
-            *(
-                layer
-                for short, long in pairwise(lengths)
-                for layer in (
-                    nn.ReLU(),
-                    nn.ConvTranspose1d(
-                        _TEXT_WIDTH, _TEXT_WIDTH, 3, 2, 1, output_padding=long - (2 * short - 1)
-                    ),
-                )
-            ),
-            nn.ReLU(),
-            nn.Conv1d(_TEXT_WIDTH, len(modality.vocabulary), 1),
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z).transpose(1, 2)
+@stacks(CoarseToFine)
+def _coarse_to_fine(decoders: Sequence[CoarseToFine], z: Tensor) -> Tensor:
+    enlarge = decoders[0].enlarge
+    coarse = follow([decoder.coarse for decoder in decoders], z)
+    return follow([decoder.fine for decoder in decoders], z) + enlarge @ coarse @ enlarge.T
 
 
-def _text_halvings(modality: Modality) -> int:
-    return max(1, math.ceil(math.log2(modality.shape[0])) - 1)
-
-
-def decode_many(net: nn.Module, z: Tensor) -> Tensor:
-    """Decode latents with any leading axes in one call, from `[..., D]` to `[..., *event]`."""
-    output = net(z.reshape(-1, z.shape[-1]))
-    return output.unflatten(0, z.shape[:-1]) if z.dim() != 2 else output
+def decode_each(networks: Sequence[nn.Module], latents: Sequence[Tensor]) -> list[Tensor]:
+    """Decode latents with any leading axes, from `[..., D]` to `[..., *event]`, by each network."""
+    outputs = apply_each(networks, [z.reshape(-1, z.shape[-1]) for z in latents])
+    shapes = [z.shape[:-1] for z in latents]
+    return [output.unflatten(0, shape) for output, shape in zip(outputs, shapes, strict=True)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from shalabench.api import Rng
 from shalabench.nets.precision import widen
+from shalabench.nets.stacked import follow, stacks
 
 Posterior = Normal | Laplace
 _FLOOR = 1e-6  # Keeps a scale positive if its softmax underflows (the published code's guard).
@@ -38,6 +41,19 @@ class LaplaceHead(nn.Module):
     def forward(self, features: Tensor) -> Laplace:
         scale = softmax_scale(widen(self.raw(features)))
         return Laplace(widen(self.mean(features)), scale, validate_args=False)
+
+
+@stacks(NormalHead)
+def _normal_heads(heads: Sequence[NormalHead], features: Tensor) -> Normal:
+    log_var = widen(follow([head.log_var for head in heads], features)).clamp(-20, 20)
+    mean = widen(follow([head.mean for head in heads], features))
+    return Normal(mean, (0.5 * log_var).exp(), validate_args=False)
+
+
+@stacks(LaplaceHead)
+def _laplace_heads(heads: Sequence[LaplaceHead], features: Tensor) -> Laplace:
+    scale = softmax_scale(widen(follow([head.raw for head in heads], features)))
+    return Laplace(widen(follow([head.mean for head in heads], features)), scale, False)
 
 
 def softmax_scale(raw: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from shalabench.api import Batch, DataSpec, Model, Rng, Settings, Views
-from shalabench.nets.backbones import decode_many, decoder, encoder, initialise
+from shalabench.nets.backbones import decode_each, decoder, encoder, initialise
 from shalabench.nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
 from shalabench.nets.importance import (
     detached,
@@ -25,6 +25,7 @@ from shalabench.nets.importance import (
 )
 from shalabench.nets.likelihoods import log_likelihood, view_of
 from shalabench.nets.posteriors import LaplaceHead, NormalHead, Posterior, draw, softmax_scale
+from shalabench.nets.stacked import apply_each
 
 Family = Literal["laplace", "normal"]
 Noise = Callable[..., Tensor]
@@ -161,11 +162,10 @@ class PrivateLatents(Model):
 
     def posteriors(self, views: Views) -> tuple[Posterior, Posterior]:
         """Posteriors of the shared and of the private latents, batch shapes `[M, B, D]`."""
-        z, w = (
-            stack_posteriors([towers[name](views[name]) for name in self.spec.names])
-            for towers in (self.shared, self.private)
-        )
-        return z, w
+        names = self.spec.names
+        networks = [self.shared[n] for n in names] + [self.private[n] for n in names]
+        found = apply_each(networks, [views[n] for n in names] * 2)
+        return stack_posteriors(found[: len(names)]), stack_posteriors(found[len(names) :])
 
     def noise(self, rng: Rng) -> Noise:
         """The source of standard noise of the family."""
@@ -259,14 +259,17 @@ def cross_log_likelihoods(
     """
     z, w = latents
     modalities, samples, batch, dim = w.shape
-    densities = []
-    for n, modality in enumerate(spec.modalities):
+    inputs = []
+    for n in range(modalities):
         private = scales[n] * _expert_noise(noise, modalities, samples, batch, dim)
         chosen = torch.arange(modalities, device=w.device).view(-1, 1, 1, 1) == n
         private = torch.where(chosen, w, private)
-        output = decode_many(decoders[modality.name], torch.cat([private, z], -1))
-        densities.append(log_likelihood(modality, output, views[modality.name]))
-    return densities
+        inputs.append(torch.cat([private, z], -1))
+    outputs = decode_each([decoders[name] for name in spec.names], inputs)
+    return [
+        log_likelihood(m, output, views[m.name])
+        for m, output in zip(spec.modalities, outputs, strict=True)
+    ]
 
 
 def _expert_noise(noise: Noise, modalities: int, samples: int, batch: int, dim: int) -> Tensor:

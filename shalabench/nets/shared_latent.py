@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import Batch, DataSpec, GradientStage, Model, Rng, Settings, Stage, Views
-from shalabench.nets.backbones import decode_many, decoder, encoder, initialise
+from shalabench.nets.backbones import decode_each, decoder, encoder, initialise
 from shalabench.nets.experts import stack_posteriors
 from shalabench.nets.likelihoods import log_likelihood, view_of
 from shalabench.nets.posteriors import LaplaceHead, NormalHead, Posterior
+from shalabench.nets.stacked import apply_each
 
 
 class SharedLatent(Model):
@@ -54,23 +55,24 @@ class SharedLatent(Model):
 
     def experts(self, views: Views) -> Posterior:
         """The unimodal posteriors stacked, batch shape `[M, B, D]`, in the order of `views`."""
-        return stack_posteriors([self.encoders[self.spec[n].name](x) for n, x in views.items()])
+        networks = [self.encoders[self.spec[name].name] for name in views]
+        return stack_posteriors(apply_each(networks, list(views.values())))
 
-    def log_likelihood(self, name: str, view: Tensor, z: Tensor) -> Tensor:
-        """lambda_m log p(x_m | z) in nats, `[..., B]`.
+    def log_likelihoods(self, views: Views, z: Tensor | Sequence[Tensor]) -> Tensor:
+        """lambda_m log p(x_m | z) of all modalities in nats, `[M, ..., B]`.
 
         Args:
-            name: Name of modality m.
-            view: x_m, `[B, ...]`.
-            z: Latents `[..., B, D]`, which are decoded in one call.
+            views: All modalities, `[B, ...]` each.
+            z: Latents `[..., B, D]`, of all modalities or of each.
         """
-        modality = self.spec[name]
-        output = decode_many(self.decoders[name], z)
-        return modality.weight * log_likelihood(modality, output, view)
-
-    def log_likelihoods(self, views: Views, z: Tensor) -> Tensor:
-        """lambda_m log p(x_m | z) of all modalities at latents `[..., B, D]`: `[M, ..., B]`."""
-        return torch.stack([self.log_likelihood(n, views[n], z) for n in self.spec.names])
+        modalities = self.spec.modalities
+        latents = [z] * len(modalities) if isinstance(z, Tensor) else z
+        outputs = decode_each([self.decoders[m.name] for m in modalities], latents)
+        densities = [
+            m.weight * log_likelihood(m, output, views[m.name])
+            for m, output in zip(modalities, outputs, strict=True)
+        ]
+        return torch.stack(densities)
 
     def prior(self, n: int, rng: Rng) -> Tensor:
         """Latents `[n, D]` of N(0, I)."""
