@@ -16,7 +16,6 @@ The commit must have `find`, `resolve`, `Stage.update` and `evaluate` as f61a9d3
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import tarfile
 import tempfile
@@ -31,7 +30,7 @@ import click
 import torch
 from side import Side
 from tabulate import tabulate
-from timing import ROOT, ratio_of_medians
+from timing import ROOT, describe_processor, ratio_of_medians
 
 METHODS = ("shala", "mvae", "mmvae", "mopoe", "mmjsd", "mvtcae", "mmvae+", "mvebm", "cmvae")
 
@@ -120,7 +119,7 @@ def compare(revision: str, what: Comparison) -> dict[str, Any]:
                     rows.append(row)
                     click.echo(f"{method} {row['work']}: {row['faster']:.2f}", err=True)
     settings = {k: v for k, v in asdict(what).items() if k != "paths"}
-    machine = {"machine": _processor(), "torch": torch.__version__, "threads": 1}
+    machine = {"machine": describe_processor(), "torch": torch.__version__, "threads": 1}
     made = {"commit": commit, **machine, **settings, "rows": rows, "skipped": skipped}
     return made | {"means": summarise(rows)}
 
@@ -220,13 +219,3 @@ def render(made: dict[str, Any]) -> str:
     text += [f"geometric mean, {name}: {value:.2f}" for name, value in made["means"].items()]
     facts = f"{made['machine']}, torch {made['torch']}, {made['threads']} thread"
     return "\n".join([*text, f"{facts}; against {made['commit'][:10]}"])
-
-
-def _processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

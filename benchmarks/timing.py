@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import sys
 import time
 import weakref
@@ -50,7 +51,12 @@ def cpu_seconds(work: Work) -> float:
 
 
 def best_times(works: dict[str, Work], repeats: int) -> dict[str, float]:
-    """Smallest process CPU time of each piece of work, in seconds.
+    """Smallest process CPU time of each piece of work, in seconds; see `take_turns`."""
+    return {name: min(times) for name, times in take_turns(works, repeats).items()}
+
+
+def take_turns(works: dict[str, Work], repeats: int) -> dict[str, list[float]]:
+    """Process CPU times of each piece of work, in seconds.
 
     Each piece runs in a forked process of its own, so its settings (such as how the allocator
     treats freed memory) do not reach the others. The pieces take turns, so a busy spell of the
@@ -68,7 +74,7 @@ def best_times(works: dict[str, Work], repeats: int) -> dict[str, float]:
             [pool.submit(_seconds, name).result() for name, pool in pools.items()]
             for _ in range(repeats + 1)
         ]
-    return dict(zip(works, map(min, zip(*turns[1:], strict=True)), strict=True))
+    return dict(zip(works, map(list, zip(*turns[1:], strict=True)), strict=True))
 
 
 _works: dict[str, Work] = {}
@@ -104,6 +110,16 @@ def ratio_of_medians(
     drawn = [ratio(rng.integers(n, size=n)) for _ in range(draws)]
     low, high = np.quantile(drawn, (0.025, 0.975))
     return ratio(range(n)), float(low), float(high)
+
+
+def describe_processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 class Meter(TorchDispatchMode):
