@@ -139,17 +139,20 @@ def _compare_method(
         old.ask("keep_weights", file=file)
         for side in (old, new):
             side.ask("take_weights", file=file)
-    losses = [side.ask("first_losses") for side in (old, new)]
+    rows = []
     precisions = {k: t["precision"] for k, t in zip(("old", "new"), told, strict=True)}
     for number, (name, steps, size) in enumerate(told[0]["stages"]):
         if what.stage not in ("", name):
             continue
         order = {"order": "update", "stage": number, "updates": what.updates}
         times = _take_turns(old, new, what.turns, order)
-        before, after = losses[0][number], losses[1][number]
         row = {"method": method, "work": name, "stage": number, "steps": steps, "batch": size}
-        row |= {"precision": precisions, "loss": abs(after - before) / max(abs(before), 1e-12)}
-        yield row | _summarise_times(times) | _peaks(old, new)
+        row |= {"precision": precisions} | _summarise_times(times)
+        rows.append(row | _peaks(old, new))
+    losses = [side.ask("first_losses") for side in (old, new)]  # last: in float32 it takes memory
+    for row in rows:
+        before, after = (side[row["stage"]] for side in losses)
+        yield row | {"loss": abs(after - before) / max(abs(before), 1e-12)}
     known = old.ask("evaluators") if what.evaluators else ()
     for name in what.evaluators:
         if name not in known:

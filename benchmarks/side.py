@@ -72,6 +72,10 @@ class Side:
         return result
 
 
+class CutOff(Exception):
+    """An evaluation took long enough; its argument is the number of all items over those done."""
+
+
 class Worker:
     """A method of a tree, ready to be measured.
 
@@ -150,13 +154,17 @@ class Worker:
         """Names of the evaluators that apply."""
         return [evaluation.evaluator.name for evaluation in self._plan(())]
 
-    def evaluate(self, evaluator: str, tuples: int = 0, batches: int = 0) -> dict[str, Any]:
+    def evaluate(
+        self, evaluator: str, tuples: int = 0, batches: int = 0, limit: float = 0
+    ) -> dict[str, Any]:
         """CPU seconds of an evaluation of the untrained weights, and its summaries by metric.
 
         Args:
             evaluator: Registered name.
             tuples: Of the test split; all if 0.
             batches: Of each piece of work; the rest is estimated to take as long. All if 0.
+            limit: CPU seconds after which it is cut off, and the rest estimated by the share of
+                items that are done; none if 0. What is cut off has no summaries.
         """
         from shalabench.execute.evaluation import evaluate
         from shalabench.records.store import Store
@@ -167,11 +175,22 @@ class Worker:
         with tempfile.TemporaryDirectory() as scratch, few_batches(batches) as left_out:
             folder = Store(Path(scratch)).folder(self.method, "data", "preset", 0, "0" * 64)
             evaluation = (planned, self.model.eval(), self.dataset.spec, split, 0)
-            rest = (self._classifiers((evaluator,)), folder, "0" * 64, lambda *_: None)
-            seconds = cpu_seconds(lambda: evaluate(*evaluation, *rest, self.dataset.split))
-            (result,) = folder.results()
-        scores = {s["metric"]: s["value"] for s in result["scores"] if not s.get("target")}
-        return {"seconds": seconds + sum(left_out), "scores": scores}
+            known, began = self._classifiers((evaluator,)), time.process_time()
+
+            def report(done: int, total: int) -> None:
+                if limit and done and time.process_time() - began > limit:
+                    raise CutOff(total / done)
+
+            rest = (known, folder, "0" * 64, report, self.dataset.split)
+            try:
+                evaluate(*evaluation, *rest)
+                whole = 1.0
+            except CutOff as cut:
+                (whole,) = cut.args
+            seconds = (time.process_time() - began + sum(left_out)) * whole
+            scores = [score for result in folder.results() for score in result["scores"]]
+        summaries = {s["metric"]: s["value"] for s in scores if not s.get("target")}
+        return {"seconds": seconds, "scores": summaries}
 
     def forget_peak(self) -> None:
         """Let `peak` count from now on, where the system can do that (Linux)."""
