@@ -7,38 +7,38 @@ latents of 512 (32 + 32 with private ones), one sample of each expert. MultiVae'
 copies of the networks built here. First the script compares objectives and gradients in float64,
 with the same number in place of every random draw of a tuple; `objective` and `gradient` are the
 relative differences. Then it times forward, backward and optimiser step. Both sides take turns,
-each in a process of its own with one thread; the best CPU time is shown. MultiVae runs as its
+each in a process of its own with one thread; the median CPU time is shown. MultiVae runs as its
 trainer runs it: float32, unfused Adam, a batch of floats. This project runs as in training, through
 `Stage.update`: images converted from integers, fused Adam, channels last, freed memory kept; once
-in float32 and once in bf16, its default. MultiVae is not a dependency. Where it is missing, the
+in float32 and once in bf16. With `--tuples`, it also times the coherence evaluators on that many
+test tuples (peer_coherence.py). MultiVae is not a dependency. Where it is missing, the
 message names the commands that install it.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 from typing import Any
 from unittest import mock
 
 import click
 import torch
+from peer_coherence import make_evaluations
+from peer_models import PAIRS, Copies, Pair, build_peer
 from step import make_update
 from tabulate import tabulate
-from timing import best_times, keep_memory
+from timing import Work, describe_processor, keep_memory, take_turns
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from shalabench.api import DataSpec, Modality, Model, Rng, Split
 from shalabench.api.registry import entries, find
 from shalabench.nets.backbones import Network
-from shalabench.nets.experts import subsets
 
 _SHAPE, _MODALITIES, _SCALE = (3, 28, 28), 5, 0.75
 _COMPARED = 64  # tuples on which the objectives are compared
@@ -47,156 +47,6 @@ _MISSING = (
     "its own with `python -m venv peer && peer/bin/pip install multivae==1.0.3 .` and run "
     "`peer/bin/python benchmarks/peer.py`."
 )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """How one method is built on both sides.
-
-    Attributes:
-        there: Name of MultiVae's model; its configuration is called the same with "Config".
-        settings: Of this project's configuration, beside the networks.
-        translate: Gives MultiVae's settings for a model built here, beside the shared ones.
-        summed: Whether MultiVae's loss is the sum over the batch; here it is the mean.
-    """
-
-    there: str
-    settings: dict[str, Any]
-    translate: Callable[[Model], dict[str, Any]]
-    summed: bool = False
-
-
-def _mopoe_subsets(model: Model) -> list[list[str]]:
-    names = model.spec.names
-    rows = subsets(len(names), torch.device("cpu")).bool().tolist()  # in the order of the slices
-    return [[n for n, there in zip(names, row, strict=True) if there] for row in rows]
-
-
-def _importance(model: Model) -> dict[str, Any]:
-    return {"K": model.config.importance_samples, "loss": "iwae_looser"}
-
-
-_PRIVATE = {"shared_dim": 32, "private_dim": 32}
-_SHARED = {"latent_dim": 512}
-PAIRS: dict[str, Pair] = {
-    "mvtcae": Pair("MVTCAE", _SHARED, lambda model: {"alpha": model.config.ratio}),
-    "mopoe": Pair(
-        "MoPoE",
-        _SHARED | {"components": "slices"},
-        lambda model: {"subsets": _mopoe_subsets(model)},
-    ),
-    "cmvae": Pair(
-        "CMVAE",
-        _PRIVATE,
-        lambda model: _importance(model) | {"number_of_clusters": model.config.clusters},
-        summed=True,
-    ),
-    "mmvae+": Pair("MMVAEPlus", _PRIVATE, _importance, summed=True),
-    "mvae": Pair("MVAE", _SHARED, lambda model: {"k": model.config.random_subsets, "warmup": 0}),
-    "mmvae": Pair(
-        "MMVAE",
-        _SHARED,
-        lambda model: _importance(model) | {"learn_prior": model.config.learn_prior},
-        summed=True,
-    ),
-}
-
-
-class Copies:
-    """Copies of a model's networks.
-
-    Attributes:
-        pairs: Parameters here with their copies there.
-    """
-
-    def __init__(self) -> None:
-        self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
-
-    def take(self, module: nn.Module) -> nn.Module:
-        """A copy whose parameters are remembered."""
-        taken = copy.deepcopy(module)
-        self.pairs += zip(module.parameters(), taken.parameters(), strict=True)
-        return taken
-
-
-def build_peer(model: Model, pair: Pair, copies: Copies) -> nn.Module:
-    """MultiVae's model with the settings and copied networks of a model built here."""
-    import multivae.models
-
-    c, spec, private = model.config, model.spec, "private_dim" in pair.settings
-    dims = {"latent_dim": c.shared_dim if private else c.latent_dim}
-    if private:
-        dims["modalities_specific_dim"] = c.private_dim
-    config = getattr(multivae.models, f"{pair.there}Config")(
-        n_modalities=len(spec.names),
-        input_dims={m.name: m.shape for m in spec.modalities},
-        decoders_dist=dict.fromkeys(spec.names, "laplace"),
-        decoder_dist_params={m.name: {"scale": m.scale} for m in spec.modalities},
-        beta=c.beta,
-        **dims,
-        **pair.translate(model),
-    )
-    towers = model.shared if private else model.encoders
-    encoders = {
-        name: _wrap_encoder(
-            copies.take(tower), copies.take(model.private[name]) if private else None
-        )
-        for name, tower in towers.items()
-    }
-    private_dim = c.private_dim if private else 0
-    decoders = {
-        n: _wrap_decoder(copies.take(net), private_dim) for n, net in model.decoders.items()
-    }
-    peer = getattr(multivae.models, pair.there)(config, encoders, decoders)
-    if pair.there == "CMVAE":
-        for there, here in zip(peer.mean_clusters, model.clusters.means, strict=True):
-            there.data.copy_(here[None])
-    return peer
-
-
-def _wrap_encoder(tower: nn.Module, private: nn.Module | None) -> nn.Module:
-    from multivae.models.base import ModelOutput
-    from multivae.models.nn.base_architectures import BaseEncoder
-
-    def outputs(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        trunk, head = net
-        features = trunk(x)
-        raw = head.log_var if hasattr(head, "log_var") else head.raw
-        return head.mean(features), raw(features)
-
-    class Encoder(BaseEncoder):
-        def __init__(self):
-            super().__init__()
-            self.tower, self.private = tower, private
-            self.latent_dim = tower[1].mean.out_features
-            self.style_dim = 0 if private is None else private[1].mean.out_features
-
-        def forward(self, x: Tensor):
-            mean, raw = outputs(self.tower, x)
-            made = ModelOutput(embedding=mean, log_covariance=raw)
-            if self.private is not None:
-                made["style_embedding"], made["style_log_covariance"] = outputs(self.private, x)
-            return made
-
-    return Encoder()
-
-
-def _wrap_decoder(net: nn.Module, private_dim: int) -> nn.Module:
-    """Puts private latents first, as the networks here expect; MultiVae gives shared ones first."""
-    from multivae.models.base import ModelOutput
-    from multivae.models.nn.base_architectures import BaseDecoder
-
-    class Decoder(BaseDecoder):
-        def __init__(self):
-            super().__init__()
-            self.net = net
-
-        def forward(self, z: Tensor):
-            shared = z.shape[-1] - private_dim
-            ordered = torch.cat([z[..., shared:], z[..., :shared]], -1) if private_dim else z
-            return ModelOutput(reconstruction=self.net(ordered))
-
-    return Decoder()
 
 
 def make_split(batch: int) -> Split:
@@ -283,7 +133,7 @@ def _peer_loss(peer: nn.Module, views: dict[str, Tensor]) -> Tensor:
 
 
 def measure(model: Model, peer: nn.Module, split: Split, repeats: int) -> dict[str, float]:
-    """Best CPU seconds of an update of each kind."""
+    """Median CPU seconds of an update of each kind."""
     stage = model.to(memory_format=torch.channels_last).stages()[0]
     views = {name: x.float() / 255 for name, x in split.tensors.items()}
     settings = stage._settings
@@ -296,14 +146,33 @@ def measure(model: Model, peer: nn.Module, split: Split, repeats: int) -> dict[s
         adam.step()
 
     works = {f"{p}_s": keep_memory(make_update(stage, split, p)) for p in ("float32", "bf16")}
-    return best_times({"multivae_s": update_peer} | works, repeats)
+    return median_times({"multivae_s": update_peer} | works, repeats)
 
 
-def mean_ratio(rows: dict[str, dict[str, Any]], precision: str) -> float | None:
+def median_times(works: dict[str, Work], repeats: int) -> dict[str, float]:
+    """Median CPU seconds of each piece of work; the pieces take turns."""
+    return {name: median(times) for name, times in take_turns(works, repeats).items()}
+
+
+def mean_ratio(rows: Iterable[dict[str, Any]], precision: str) -> float | None:
     """Geometric mean of MultiVae's CPU time over this project's; None if nothing was measured."""
-    measured = [row for row in rows.values() if "multivae_s" in row]
+    measured = [row for row in rows if "multivae_s" in row]
     ratios = [row["multivae_s"] / row[f"{precision}_s"] for row in measured]
     return geometric_mean(ratios) if ratios else None
+
+
+def render_coherence(rows: dict[str, dict[str, Any]], tuples: int) -> str:
+    """Tuples a second of the coherence evaluators, as a table."""
+    measured = {name: row["coherence"] for name, row in rows.items() if "coherence" in row}
+    lines = []
+    for name, row in measured.items():
+        rates = [tuples / row[f"{kind}_s"] for kind in ("multivae", "float32", "bf16")]
+        ratios = (f"{rate / rates[0]:.2f}" for rate in rates[1:])
+        lines.append((name, *(f"{rate:.1f}" for rate in rates), *ratios))
+    means = (mean_ratio(measured.values(), kind) for kind in ("float32", "bf16"))
+    lines.append(("geometric mean", "", "", "", *(f"{mean:.2f}" for mean in means)))
+    head = ("coherence, tuples/s", "MultiVae", "here", "here, bf16", "ratio", "ratio, bf16")
+    return tabulate(lines, head, disable_numparse=True)
 
 
 def render(rows: dict[str, dict[str, Any]]) -> str:
@@ -319,8 +188,8 @@ def render(rows: dict[str, dict[str, Any]]) -> str:
         ratios = (f"{seconds[0] / s:.2f}" for s in seconds[1:])
         gaps = (f"{row[kind]:.1e}" for kind in ("objective", "gradient"))
         lines.append((name, *gaps, *(f"{s:.2f}" for s in seconds), *ratios))
-    if mean_ratio(rows, "bf16"):
-        means = (f"{mean_ratio(rows, kind):.2f}" for kind in ("float32", "bf16"))
+    if mean_ratio(rows.values(), "bf16"):
+        means = (f"{mean_ratio(rows.values(), kind):.2f}" for kind in ("float32", "bf16"))
         lines.append(("geometric mean", *("",) * 5, *means))
     return tabulate(lines, head, disable_numparse=True)
 
@@ -328,9 +197,10 @@ def render(rows: dict[str, dict[str, Any]]) -> str:
 @click.command(help=__doc__)
 @click.option("--batch", default=256, show_default=True)
 @click.option("--methods", default=",".join(PAIRS), show_default=True)
-@click.option("--repeats", default=2, show_default=True)
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--tuples", default=0, help="Also evaluate coherence on so many tuples.")
 @click.option("--json", "as_json", is_flag=True, help="Everything measured, as one JSON object.")
-def main(batch: int, methods: str, repeats: int, as_json: bool) -> None:
+def main(batch: int, methods: str, repeats: int, tuples: int, as_json: bool) -> None:
     """Print the table."""
     if importlib.util.find_spec("multivae") is None:
         raise click.ClickException(_MISSING)
@@ -345,13 +215,23 @@ def main(batch: int, methods: str, repeats: int, as_json: bool) -> None:
         peer = build_peer(model, pair, copies)
         row = compare(model, peer, copies, pair, split) | measure(model, peer, split, repeats)
         rows[method] = row
+        if tuples:
+            works = make_evaluations(model, peer, spec, make_split(tuples), tuples)
+            row["coherence"] = median_times(works, min(repeats, 3))
         click.echo(f"{method}: {row['multivae_s'] / row['bf16_s']:.2f}", err=True)
     if not as_json:
         click.echo(render(rows))
+        if tuples:
+            click.echo("\n" + render_coherence(rows, tuples))
         return
     versions = {name: importlib.metadata.version(name) for name in ("torch", "multivae")}
-    means = {kind: mean_ratio(rows, kind) for kind in ("float32", "bf16")}
-    made = {"batch": batch, "versions": versions, "methods": rows, "geometric_mean": means}
+    kinds = ("float32", "bf16")
+    means = {kind: mean_ratio(rows.values(), kind) for kind in kinds}
+    made = {"machine": describe_processor(), "batch": batch, "tuples": tuples}
+    made |= {"versions": versions, "methods": rows, "geometric_mean": means}
+    if tuples:
+        coherence = [row["coherence"] for row in rows.values() if "coherence" in row]
+        made["coherence_mean"] = {kind: mean_ratio(coherence, kind) for kind in kinds}
     click.echo(json.dumps(made, indent=2))
 
 

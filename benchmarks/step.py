@@ -1,6 +1,7 @@
 """CPU time, FLOPs and memory of a training update for each method, stage and network family.
 
     python benchmarks/step.py [--batch 256] [--methods shala,mmvae+] [--families conv,resnet]
+    python benchmarks/step.py --against REV [--methods shala,mmvae+] [--precision float32]
 
 Each time is the best CPU time of a few updates, in a process with one thread, after a warm-up.
 Without `--batch`, an update has 32 tuples for conv and 2 for resnet, which costs 40 times as much.
@@ -10,18 +11,24 @@ backward, for one training tuple. `step MiB` is the peak memory of the tensors o
 (activations, gradients), without weights and optimiser. `images/s` counts the images of the other
 modalities that are generated from the first in a second of CPU time. Methods that cannot run are
 named on stderr with the reason.
+
+With `--against`, it compares updates of this tree with those of a commit instead (see against.py):
+the preset's batch size, PolyMNIST, the preset `cpu` and the nine methods of the paper unless others
+are named. `--families` and `--repeats` do not apply then.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import torch
+from against import METHODS, Comparison, compare, render
 from tabulate import tabulate
-from timing import Meter, Work, best_times, keep_memory
+from timing import Meter, best_times, keep_memory
 
 from shalabench.api import (
     DataPaths,
@@ -51,13 +58,15 @@ def build(method: str, spec: DataSpec, config: Settings) -> Model:
     return model.train()
 
 
-def make_update(stage: Stage, split: Split, precision: str) -> Work:
-    """One update of a stage on all of a split, as training does it."""
+def make_update(
+    stage: Stage, split: Split, precision: str
+) -> Callable[[], dict[str, torch.Tensor]]:
+    """One update of a stage on all of a split, as training does it; gives its loss terms."""
     index = torch.arange(len(split))
 
-    def update() -> None:
+    def update() -> dict[str, torch.Tensor]:
         with arithmetic(precision, split.device):
-            stage.update(split.batch(index), Rng(0))
+            return stage.update(split.batch(index), Rng(0))
 
     return update
 
@@ -107,17 +116,63 @@ def measure(
 @click.option("--methods", default="", help="Comma between them; all that are registered if empty.")
 @click.option("--families", default="conv", show_default=True)
 @click.option("--repeats", default=2, show_default=True)
-@click.option("--dataset", "name", default="polydigits", show_default=True)
-@click.option("--preset", default="paper", show_default=True)
+@click.option("--dataset", "name", help="polydigits if not given; polymnist with --against.")
+@click.option("--preset", help="paper if not given; cpu with --against.")
+@click.option("--against", metavar="REV", help="Compare with this commit.")
+@click.option("--stage", default="", help="With --against: only the stage of this name.")
+@click.option(
+    "--precision", type=click.Choice(["auto", "bf16", "float32"]), default="auto", show_default=True
+)
+@click.option("--set", "overrides", multiple=True, help="With --against: as bench.py's.")
+@click.option("--turns", default=8, show_default=True, help="With --against: turns of each side.")
+@click.option("--updates", default=3, show_default=True, help="With --against: updates a turn.")
+@click.option("--evaluate", default="", help="With --against: evaluators to time too.")
+@click.option("--tuples", default=0, help="With --evaluate: test tuples; all if 0.")
+@click.option("--json", "as_json", is_flag=True, help="With --against: one JSON object.")
+@click.option("--data-root", envvar="SHALA_DATA", default="data")
 @click.option("--cache-dir", envvar="SHALA_CACHE", default=Path.home() / ".cache" / "shala-bench")
 def main(
-    batch: int, methods: str, families: str, repeats: int, name: str, preset: str, cache_dir: Path
+    batch: int,
+    methods: str,
+    families: str,
+    repeats: int,
+    name: str | None,
+    preset: str | None,
+    against: str | None,
+    stage: str,
+    precision: str,
+    overrides: tuple[str, ...],
+    turns: int,
+    updates: int,
+    evaluate: str,
+    tuples: int,
+    as_json: bool,
+    data_root: Path,
+    cache_dir: Path,
 ) -> None:
     """Print the table."""
     torch.set_num_threads(1)
+    if against is not None:
+        comparison = Comparison(
+            methods=tuple(methods.split(",")) if methods else METHODS,
+            dataset=name or "polymnist",
+            preset=preset or "cpu",
+            overrides=(f"train.precision={precision}", *overrides),
+            stage=stage,
+            turns=turns,
+            updates=updates,
+            evaluators=tuple(evaluate.split(",")) if evaluate else (),
+            tuples=tuples,
+            batch=batch,
+            paths={"data_root": str(data_root), "cache_dir": str(cache_dir)},
+        )
+        made = compare(against, comparison)
+        click.echo(json.dumps(made, indent=1) if as_json else render(made))
+        return
+    name, preset = name or "polydigits", preset or "paper"
     entry = find("dataset", name).cls
     dataset = entry(entry.Config())
-    dataset.prepare(DataPaths(Path(), Path(cache_dir)))
+    dataset.prepare(DataPaths(Path(data_root), Path(cache_dir)))
     rows = []
     for method in methods.split(",") if methods else entries("model"):
         config = resolve(method, name, preset, ()).model

@@ -1,25 +1,33 @@
 """What the benchmarks share: CPU time on a busy machine, operations and memory of a piece of work.
 
-Importing this module puts the project's root on the import path, so the scripts run uninstalled.
+Importing this module puts the project's root on the import path, so the scripts run uninstalled. It
+is this tree, or the one that the environment variable SHALA_BENCH_TREE names (as `side.py` is told
+to measure another commit).
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import platform
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+ROOT = Path(__file__).parent.parent
+TREE = "SHALA_BENCH_TREE"
+sys.path.insert(0, os.environ.get(TREE, str(ROOT)))
 
 Work = Callable[[], object]
 
@@ -35,8 +43,20 @@ def keep_memory(work: Work) -> Work:
     return run
 
 
+def cpu_seconds(work: Work) -> float:
+    """Process CPU time of a piece of work."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 def best_times(works: dict[str, Work], repeats: int) -> dict[str, float]:
-    """Smallest process CPU time of each piece of work, in seconds.
+    """Smallest process CPU time of each piece of work, in seconds; see `take_turns`."""
+    return {name: min(times) for name, times in take_turns(works, repeats).items()}
+
+
+def take_turns(works: dict[str, Work], repeats: int) -> dict[str, list[float]]:
+    """Process CPU times of each piece of work, in seconds.
 
     Each piece runs in a forked process of its own, so its settings (such as how the allocator
     treats freed memory) do not reach the others. The pieces take turns, so a busy spell of the
@@ -54,16 +74,52 @@ def best_times(works: dict[str, Work], repeats: int) -> dict[str, float]:
             [pool.submit(_seconds, name).result() for name, pool in pools.items()]
             for _ in range(repeats + 1)
         ]
-    return dict(zip(works, map(min, zip(*turns[1:], strict=True)), strict=True))
+    return dict(zip(works, map(list, zip(*turns[1:], strict=True)), strict=True))
 
 
 _works: dict[str, Work] = {}
 
 
 def _seconds(name: str) -> float:
-    began = time.process_time()
-    _works[name]()
-    return time.process_time() - began
+    return cpu_seconds(_works[name])
+
+
+def ratio_of_medians(
+    old: list[list[float]], new: list[list[float]], draws: int = 1000
+) -> tuple[float, float, float]:
+    """Median of the old times over that of the new ones, and a 95 % interval.
+
+    The interval is a bootstrap over turns, each with the times of both sides, so a busy spell of
+    the machine is drawn or left out for both.
+
+    Args:
+        old: Times by turn.
+        new: Times by turn, as many turns.
+        draws: Of the bootstrap, from seed 0.
+
+    Returns:
+        The ratio (above 1 where the new side is faster), its lower and its upper limit.
+    """
+
+    def ratio(turns: Iterable[int]) -> float:
+        chosen = list(turns)
+        a, b = ([x for i in chosen for x in side[i]] for side in (old, new))
+        return median(a) / median(b)
+
+    n, rng = len(old), np.random.default_rng(0)
+    drawn = [ratio(rng.integers(n, size=n)) for _ in range(draws)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return ratio(range(n)), float(low), float(high)
+
+
+def describe_processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 class Meter(TorchDispatchMode):

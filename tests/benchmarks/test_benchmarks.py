@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from shalabench.api import EvalContext
 from shalabench.api.registry import entries
 
 ROOT = Path(__file__).parent.parent.parent
@@ -77,6 +79,85 @@ def test_step_measures_every_stage_on_toy_sizes(tmp_path):
         ["shala", "conv", "prior"],
         ["mmvae+", "conv", "vae"],
     ]
+
+
+TINY = ("--dataset", "toy", "--preset", "smoke", "--batch", "8")
+
+
+@pytest.mark.slow
+def test_a_tree_agrees_with_its_own_commit(tmp_path):
+    against = ("--against", "HEAD", "--turns", "2", "--updates", "1", "--json")
+    more = ("--methods", "shala,mmvae+", "--evaluate", "latents,style", "--tuples", "20")
+    done = run("step.py", *TINY, *against, *more, "--cache-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    works = [(row["method"], row["work"]) for row in made["rows"]]
+    stages = [("shala", "inference"), ("shala", "prior"), ("mmvae+", "vae")]
+    assert [w for w in works if "evaluate" not in w[1]] == stages
+    assert set(made["skipped"]) == {"shala, style", "mmvae+, style"}
+    assert ("shala", "evaluate latents") in works
+    for row in made["rows"]:
+        assert row["low"] <= row["faster"] <= row["high"]
+        assert min(row["old_mib"], row["new_mib"]) > 100
+        assert row.get("loss", 0) <= 1e-4
+    assert set(made["means"]) == {
+        *("first stages", "later stages", "whole trainings", "evaluations"),
+    }
+
+
+def test_an_unknown_commit_is_one_sentence():
+    done = run("step.py", *TINY, "--against", "no-such-commit")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "'no-such-commit'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_git_there_is_nothing_to_compare_with(load, monkeypatch, tmp_path):
+    against = load("against")
+    monkeypatch.setattr(against, "ROOT", tmp_path)
+    with pytest.raises(click.ClickException, match="git checkout"):
+        against.find_commit("HEAD")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(click.ClickException, match="the program git"):
+        against.find_commit("HEAD")
+
+
+def test_ratio_of_medians_takes_turns_together(load):
+    ratio = load("timing").ratio_of_medians
+    busy = [1.0, 1.0, 9.0, 1.0]  # a busy spell slows both sides alike
+    old, new = ([[factor * x, factor * x] for x in busy] for factor in (3.0, 2.0))
+    assert ratio(old, new) == (1.5, 1.5, 1.5)
+    value, low, high = ratio([[2.0], [3.0], [4.0]], [[1.0], [1.0], [1.0]])
+    assert (value, low, high) == (3.0, 2.0, 4.0)
+
+
+def test_whole_trainings_weigh_stages_by_their_updates(load):
+    row = {"method": "a", "work": "first", "stage": 0, "steps": 30, "old_ms": 4.0, "new_ms": 2.0}
+    later = row | {"work": "second", "stage": 1, "steps": 10, "old_ms": 8.0, "new_ms": 10.0}
+    rows = [row | {"faster": 2.0}, later | {"faster": 0.8}]
+    means = load("against").summarise([*rows, {"method": "a", "work": "evaluate", "faster": 5.0}])
+    assert means["first stages"] == pytest.approx(2.0)
+    assert means["later stages"] == pytest.approx(0.8)
+    assert means["whole trainings"] == pytest.approx(200 / 160)
+    assert means["evaluations"] == pytest.approx(5.0)
+
+
+def test_few_batches_stand_for_the_others(load):
+    calls = []
+
+    def make(index, rng):
+        calls.append(len(index))
+        return {"x": index.float()}
+
+    context = EvalContext(torch.device("cpu"), 0)
+    with load("side").few_batches(2) as left_out:
+        made = context.map(make, 10, 3, "any")
+    assert calls == [3, 3]
+    assert len(left_out) == 2
+    assert made["x"].tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 3]
+    assert len(context.map(make, 10, 3, "any")["x"]) == 10
+    assert calls[2:] == [3, 3, 3, 1]
 
 
 def test_held_bytes_are_those_alive_at_once(load):
