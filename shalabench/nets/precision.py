@@ -11,4 +11,9 @@ def widen(x: Tensor) -> Tensor:
 
     Sums over thousands of pixels lose digits in bfloat16.
     """
-    return x if x.dtype == torch.float64 else x.float()
+    return x.to(widened(x.dtype))
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """Float32, or float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

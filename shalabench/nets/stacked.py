@@ -18,6 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from shalabench.nets.precision import widened
 
 Rule = Callable[[Sequence[Any], Tensor], Any]
 """`(M layers, their inputs) -> their outputs`: images `[N, M C, H, W]` or vectors `[M, N, D]`."""
@@ -84,7 +87,10 @@ def _together(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Iterab
     if not isinstance(output, Tensor):
         pairs = zip(output.mean.unbind(), output.scale.unbind(), strict=True)
         return [type(output)(mean, scale, validate_args=False) for mean, scale in pairs]
-    return _Widen.apply(output).chunk(count, 1) if output.dim() == 4 else output.unbind()
+    if output.dim() < 4:
+        return output.unbind()
+    ready = output.dtype == widened(output.dtype) and output.stride(3) == 1
+    return (output if ready else _Widen.apply(output)).chunk(count, 1)
 
 
 @stacks(nn.Sequential)
@@ -132,17 +138,44 @@ def _linear(layers: Sequence[nn.Linear], x: Tensor) -> Tensor:
 
 @stacks(nn.Conv2d, nn.ConvTranspose2d)
 def _convolution(layers: Sequence[nn.Conv2d | nn.ConvTranspose2d], x: Tensor) -> Tensor:
-    first = layers[0]
+    first, count = layers[0], len(layers)
+    if _is_finest(first):
+        return _finest(layers, x)
     transposed = isinstance(first, nn.ConvTranspose2d)
-    settings = (
-        first.stride,
-        first.padding,
-        first.dilation,
-        transposed,
-        first.output_padding,
-        len(layers),
+    shape = first.stride, first.padding, first.dilation, transposed, first.output_padding, count
+    return _Convolution.apply(x, shape, count, *_parameters(layers))
+
+
+_FINEST = 4  # channels up to which a transposed convolution is slow for its few products
+_TAPS = ((1, 3), (2, 0))  # of a kernel of 3 and a zero: the output's parity, the input's offset
+
+
+def _is_finest(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, nn.ConvTranspose2d)
+        and layer.out_channels <= _FINEST
+        and (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (2, 2), (1, 1))
+        and layer.bias is not None
     )
-    return _Convolution.apply(x, settings, *_parameters(layers))
+
+
+def _finest(layers: Sequence[Any], x: Tensor) -> Tensor:
+    """Transposed convolutions to a few channels as convolutions of 2 x 2 (Shi et al. 2016).
+
+    Each gives the four pixels that lie between an input pixel and its neighbours.
+    """
+    first, count = layers[0], len(layers)
+    taps = torch.tensor(_TAPS, device=x.device)
+    kernels = functional.pad(torch.stack([layer.weight for layer in layers]), (0, 1, 0, 1))
+    kernels = kernels[:, :, :, taps][..., taps]  # [M, C, O, 2, 2, 2, 2]
+    weight = kernels.permute(0, 2, 3, 5, 1, 4, 6).reshape(-1, first.in_channels, 2, 2)
+    bias = torch.cat([layer.bias for layer in layers]).repeat_interleave(4)
+    shape = (1, 1), (1, 1), (1, 1), False, (0, 0), count
+    quarters = _Convolution.apply(x, shape, 1, weight, bias)  # its first row and column are unused
+    sides = [
+        2 * side - 1 + extra for side, extra in zip(x.shape[2:], first.output_padding, strict=False)
+    ]
+    return _Interleave.apply(quarters)[..., : sides[0], : sides[1]]
 
 
 def _parameters(layers: Sequence[Any]) -> list[Tensor]:
@@ -157,9 +190,14 @@ def _arithmetic(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
+_SMALL = 1 << 15  # elements up to which one call for all matters more than one pass over them
+
+
 def _gather(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Weights or biases of M layers, one after the other along the first dimension."""
     first = parts[0]
+    if first.numel() <= _SMALL:
+        return torch.cat(list(parts)).to(dtype)
     form = torch.channels_last if first.dim() == 4 else torch.contiguous_format
     shape = len(parts) * first.shape[0], *first.shape[1:]
     together = torch.empty(shape, dtype=dtype, device=first.device, memory_format=form)
@@ -209,46 +247,58 @@ class _Linear(Function):
         if any(asked[1:]):
             weights = _product(grad.transpose(1, 2), x, ctx.grown).unbind()
             if biases:
-                biases = grad.sum(1, dtype=ctx.grown).unbind()
+                biases = grad.sum(1).to(ctx.grown).unbind()
         return back, *weights, *biases
 
 
 class _Convolution(Function):
     """A grouped convolution, transposed or not, whose bias gradient is a plain sum.
 
-    That of transposed convolutions is slow in torch, as is one without output padding.
+    That of transposed convolutions is slow in torch.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, settings: tuple, *parameters: Tensor) -> Tensor:
-        count = settings[-1]
+    def forward(ctx: Any, x: Tensor, shape: tuple, parts: int, *parameters: Tensor) -> Tensor:
         dtype = _arithmetic(x)
         x = x.to(dtype, memory_format=torch.channels_last)
-        weight = _gather(parameters[:count], dtype)
-        biased = len(parameters) > count
-        bias = _gather(parameters[count:], dtype) if biased else None
+        weight = _gather(parameters[:parts], dtype)
+        bias = _gather(parameters[parts:], dtype) if len(parameters) > parts else None
         ctx.save_for_backward(x, weight)
-        ctx.settings, ctx.grown = settings, parameters[0].dtype
-        return torch.convolution(x, weight, bias, *settings)
+        ctx.shape, ctx.parts, ctx.grown = shape, parts, parameters[0].dtype
+        return torch.convolution(x, weight, bias, *shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        count = ctx.settings[-1]
-        asked = ctx.needs_input_grad
-        learns = any(asked[2:])
+        asked, transposed = ctx.needs_input_grad, ctx.shape[3]
+        learns = any(asked[3:])
         grad = grad.contiguous(memory_format=torch.channels_last)
-        back, grown, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, *ctx.settings, (asked[0], learns, False)
+        back, grown, total = torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            weight,
+            [grad.shape[1]],
+            *ctx.shape,
+            (asked[0], learns, learns and not transposed),
         )
-        weights, biases = (None,) * count, (None,) * (len(asked) - 2 - count)
+        parts = ctx.parts
+        weights, biases = (None,) * parts, (None,) * (len(asked) - 3 - parts)
         if learns:
-            grown = grown.to(ctx.grown, memory_format=torch.channels_last)
-            weights = grown.chunk(count)
+            weights = grown.to(ctx.grown, memory_format=torch.channels_last).chunk(parts)
             if biases:
-                biases = grad.sum((0, 2, 3), dtype=ctx.grown).chunk(count)
-        return back, None, *weights, *biases
+                total = _sum_over_pixels(grad) if transposed else total
+                biases = total.to(ctx.grown).chunk(parts)
+        return back, None, None, *weights, *biases
+
+
+def _sum_over_pixels(grad: Tensor) -> Tensor:
+    """Sums `[C]` of channels-last images; in float32 a product takes a fifth of the time."""
+    if grad.dtype != torch.float32:
+        return grad.sum((0, 2, 3))
+    rows = grad.permute(0, 2, 3, 1).flatten(0, 2)
+    with torch.autocast(grad.device.type, enabled=False):
+        return (rows.new_ones(1, len(rows)) @ rows)[0]
 
 
 class _Widen(Function):
@@ -257,10 +307,39 @@ class _Widen(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.narrow = x.dtype
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return x.to(wide, memory_format=torch.contiguous_format)
+        return x.to(widened(x.dtype), memory_format=torch.contiguous_format)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad.to(ctx.narrow, memory_format=torch.channels_last)
+
+
+class _Interleave(Function):
+    """Images `[N, C, 2 H, 2 W]` from their quarters `[N, 4 C, H + 1, W + 1]`, as `_Widen`."""
+
+    @staticmethod
+    def forward(ctx: Any, quarters: Tensor) -> Tensor:
+        n, channels, height, width = quarters.shape
+        ctx.given = quarters.shape, quarters.dtype
+        shape = n, channels // 4, 2 * height - 2, 2 * width - 2
+        images = torch.empty(shape, dtype=widened(quarters.dtype), device=quarters.device)
+        for i, part in enumerate(_quarters(images)):
+            part.copy_(quarters[:, i::4, 1:, 1:])
+        return images
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        shape, dtype = ctx.given
+        form = torch.channels_last
+        back = torch.empty(shape, dtype=dtype, device=grad.device, memory_format=form)
+        back[..., 0, :], back[..., 0] = 0, 0
+        for i, part in enumerate(_quarters(grad)):
+            back[:, i::4, 1:, 1:].copy_(part)
+        return back
+
+
+def _quarters(images: Tensor) -> list[Tensor]:
+    """Every second pixel, for each parity of rows and columns."""
+    return [images[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
