@@ -165,9 +165,10 @@ class PrivateLatents(Model):
                 mean = (density[n] if choice.everyone else density).mean()
             else:
                 density = torch.where(present[:, n], density, 0.0)
-                under, there = density[n], present[:, n]
-                if not choice.everyone:
-                    there = there & choice.present.T  # [k, B]
+                if choice.everyone:
+                    under, there = density[n], present[:, n]
+                else:
+                    there = present[:, n] & choice.present.T  # [k, B]
                     under = density.where(there[:, None], 0.0)
                 mean = under.sum() / (density.shape[1] * there.sum().clamp(min=1))
             total = total + modality.weight * density
