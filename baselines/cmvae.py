@@ -28,6 +28,7 @@ from shalabench.api import (
 )
 from shalabench.nets.backbones import Network
 from shalabench.nets.clusters import ClusterPrior
+from shalabench.nets.experts import Experts
 from shalabench.nets.private import Family, PrivateLatents, draw_experts
 from shalabench.nets.refiner import RefinerConfig, Refiners, images
 
@@ -47,6 +48,11 @@ class CMVAEConfig(Settings):
         0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
     )
     importance_samples: int = setting(1, "K, samples of each expert.", _CODE, ge=1)
+    experts: Experts = setting(
+        "all",
+        "Experts that each tuple samples: all, or a number of them, drawn at random.",
+        _CODE,
+    )
     estimator: Literal["iwae", "dreg"] = setting(
         "iwae",
         "Gradient: plain, which that of the code's 'dreg' equals, or doubly reparametrised.",
@@ -88,7 +94,7 @@ class CMVAE(PrivateLatents):
     def skip(cls, spec: DataSpec, config: CMVAEConfig) -> str | None:
         if config.decoders == "diffusion" and not images(spec):
             return "Diffusion decoders are for images, and the data have none."
-        return None
+        return super().skip(spec, config)
 
     @property
     def _refines(self) -> bool:

@@ -10,9 +10,16 @@ from torch.distributions import Laplace, Normal
 
 from shalabench.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.experts import draw_mixture, mixture_log_prob
+from shalabench.nets.experts import (
+    Experts,
+    choose_experts,
+    draw_mixture,
+    mixture_log_prob,
+    refuse_experts,
+)
 from shalabench.nets.importance import detached, doubly_reparametrised, importance_bound
 from shalabench.nets.posteriors import LaplaceHead, NormalHead, softmax_scale
+from shalabench.nets.private import draw_experts
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "MMVAE code (reproduction/mmvae.md)"
@@ -28,6 +35,11 @@ class MMVAEConfig(Settings):
     learn_prior: bool = setting(True, "Learn the prior's scale.", f"{_CODE}: --learn-prior")
     importance_samples: int = setting(
         1, "K, samples of each expert.", "our choice; the paper has 30, with dreg", ge=1
+    )
+    experts: Experts = setting(
+        "all",
+        "Experts that each tuple samples: all, or a number of them, drawn at random.",
+        _CODE,
     )
     estimator: Literal["iwae", "stl", "dreg"] = setting(
         "iwae",
@@ -57,7 +69,12 @@ class MMVAE(SharedLatent):
     def skip(cls, spec: DataSpec, config: MMVAEConfig) -> str | None:
         if spec.missing and config.bound == "tight":
             return "The tight bound takes all experts' samples; use model.bound=looser."
-        return None
+        if config.experts != "all" and config.bound == "tight":
+            return (
+                f"model.experts is {config.experts}, but the tight bound is estimated without bias "
+                "from all experts only; use model.experts=all or model.bound=looser."
+            )
+        return refuse_experts(spec, config.experts)
 
     def __init__(self, spec: DataSpec, config: MMVAEConfig):
         head = {"laplace": LaplaceHead, "normal": NormalHead}[config.family]
@@ -69,26 +86,26 @@ class MMVAE(SharedLatent):
         """Minus the bound of eq. 3 (or its looser form, appendix A), mean over the batch.
 
         log w_m^k = sum_n lambda_n log p(x_n | z_m^k) + beta [log p(z_m^k) - log mean_j q_j(z_m^k)]
-        for K samples z_m^k of each present expert.
+        for K samples z_m^k of each present expert; of k of these, drawn for each tuple, if the
+        setting `experts` is a number.
         """
         c, names = self.config, self.spec.names
         q = self.experts(batch.views)  # [M, B, D]
-        noise = self._noise(rng)(len(batch), len(names) * c.importance_samples * c.latent_dim)
-        noise = noise.view(len(batch), len(names), -1, c.latent_dim).permute(1, 2, 0, 3)
-        z = q.mean[:, None] + q.scale[:, None] * noise  # [M, K, B, D]
+        choice = choose_experts(c.experts, q, rng, batch.present)
+        z = draw_experts(choice.pick(q), self._noise(rng), c.importance_samples)  # [k, K, B, D]
         if c.bound == "tight":
             z = z.flatten(0, 1)[None]  # [1, M K, B, D]: all samples in one bound
         if c.estimator != "iwae":
             q = detached(q)
         there = presence(batch, len(names))
-        density = self.log_likelihoods(batch.views, z)  # [M, (M, K), B]
+        density = self.log_likelihoods(batch.views, z)  # [M, (k, K), B]
         density = density.where(there[:, None, None], 0.0)
         rate = mixture_log_prob(q, z, batch.present) - self.prior_log_prob(z)
         log_w = density.sum(0) - c.beta * rate
         if c.estimator == "dreg":
-            bound = doubly_reparametrised(log_w, (z,), batch.present)
+            bound = doubly_reparametrised(log_w, (z,), choice.present)
         else:
-            bound = importance_bound(log_w, batch.present)
+            bound = importance_bound(log_w, choice.present)
         own = density.flatten(1, 2).mean(1)  # over all experts' samples
         return -bound, own_losses(names, own, there) | {"rate": rate.mean()}
 

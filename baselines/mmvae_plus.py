@@ -22,6 +22,7 @@ from shalabench.api import (
     setting,
 )
 from shalabench.nets.backbones import Network
+from shalabench.nets.experts import Experts
 from shalabench.nets.private import Family, PrivateLatents
 
 _CODE = "MMVAE+ code, 2024 release (reproduction/mmvae-plus.md)"
@@ -38,6 +39,11 @@ class MMVAEPlusConfig(Settings):
         0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
     )
     importance_samples: int = setting(1, "K, samples of each expert.", _CODE, ge=1)
+    experts: Experts = setting(
+        "all",
+        "Experts that each tuple samples: all, or a number of them, drawn at random.",
+        _CODE,
+    )
     estimator: Literal["iwae", "dreg"] = setting(
         "iwae",
         "Gradient: plain, which that of the code's 'dreg' equals, or doubly reparametrised.",

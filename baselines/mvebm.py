@@ -25,6 +25,7 @@ from shalabench.api import (
 )
 from shalabench.nets.alternating import AlternatingStage
 from shalabench.nets.backbones import Network
+from shalabench.nets.experts import Experts
 from shalabench.nets.importance import expert_mean, importance_bound
 from shalabench.nets.langevin import gradient_of, sample_langevin
 from shalabench.nets.precision import widen
@@ -44,6 +45,11 @@ class MVEBMConfig(Settings):
     auxiliary_start: float = setting(
         0.0,
         "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.",
+        _BACKBONE,
+    )
+    experts: Experts = setting(
+        "all",
+        "Experts that each tuple samples: all, or a number of them, drawn at random.",
         _BACKBONE,
     )
     beta: float = setting(2.5, "Factor of the divergence terms.", _BACKBONE, ge=0)
@@ -105,8 +111,10 @@ class MVEBM(PrivateLatents):
 
     def evidence(
         self, views: Views, present: Tensor | None, rng: Rng
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor | None]:
         """The evidence lower bound without log Z, from one draw of every present expert.
+
+        If the setting `experts` is a number, k of them are drawn for each tuple.
 
         mean over m of sum_n lambda_n log p(x_n | z_m, w) + beta [f_a(z_m) + log p_0(z_m)
         + log p(w_m) - log mean_j q_j(z_m) - log q_m(w_m)], with m, n and j over the present
@@ -118,12 +126,13 @@ class MVEBM(PrivateLatents):
             rng: Noise of every draw.
 
         Returns:
-            The scalar to ascend, the terms to log, and the draws z `[M, 1, B, Dz]`.
+            The scalar to ascend, the terms to log, the draws z `[k, 1, B, Dz]` (k is M without the
+            setting), and which of them count, `[B, k]` bool or None for all.
         """
-        log_w, terms, (z, _) = self.log_weights(
+        log_w, terms, (z, _), counted = self.log_weights(
             views, rng, self.prior_log_density, samples=1, beta=self.config.beta, present=present
         )
-        return importance_bound(log_w, present), terms, z
+        return importance_bound(log_w, counted), terms, z, counted
 
     def contrast(
         self, z: Tensor, present: Tensor | None, rng: Rng
@@ -134,8 +143,8 @@ class MVEBM(PrivateLatents):
         enough for the chains to follow.
 
         Args:
-            z: Draws `[M, 1, B, Dz]` of the experts, the positives.
-            present: `[B, M]` bool; None is all present.
+            z: Draws `[k, 1, B, Dz]` of k experts, the positives.
+            present: `[B, k]` bool, those that count; None is all of them.
             rng: Randomness of the B chains.
 
         Returns:
@@ -182,10 +191,11 @@ class EnergyStage(AlternatingStage):
         super().__init__("vae", parts, steps=c.steps, batch_size=c.batch_size)
 
     def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
-        present = batch.present
-        bound, terms, z = self._model.evidence(batch.views, present, rng.fork("evidence"))
+        bound, terms, z, counted = self._model.evidence(
+            batch.views, batch.present, rng.fork("evidence")
+        )
         self.descend("networks", -bound)
-        gain, energies = self._model.contrast(z, present, rng.fork("contrast"))
+        gain, energies = self._model.contrast(z, counted, rng.fork("contrast"))
         if self._step >= self._wait:
             self.descend("energy", -gain)
         self._step += 1

@@ -18,8 +18,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -141,8 +143,7 @@ class Meter(TorchDispatchMode):
         kwargs = kwargs or {}
         given = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
         made = func(*args, **kwargs)
-        rule = flop_registry.get(func._overloadpacket)
-        self.flops += rule(*args, **kwargs, out_val=made) if rule else 0
+        self.flops += _count_flops(func._overloadpacket, args, kwargs, made)
         for x in _tensors(made):
             storage = x.untyped_storage()
             key = storage._cdata
@@ -156,6 +157,19 @@ class Meter(TorchDispatchMode):
 
     def _release(self, key: int) -> None:
         self._held -= self._sizes.pop(key)
+
+
+def _count_flops(operation: Any, args: tuple, kwargs: dict, made: Any) -> int:
+    """By torch's rule, which counts a grouped convolution's weight gradient once a group."""
+    rule = flop_registry.get(operation)
+    if rule is None:
+        return 0
+    if operation is not torch.ops.aten.convolution_backward:
+        return rule(*args, **kwargs, out_val=made)
+    *given, groups, (inputs, weights, _) = args
+    parts = (inputs, False, False), (False, weights, False)
+    back, grown = (rule(*given, groups, mask, **kwargs, out_val=made) for mask in parts)
+    return back + grown // groups
 
 
 def _tensors(tree: object) -> list[Tensor]:

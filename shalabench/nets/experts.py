@@ -4,15 +4,91 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 from torch.distributions import Normal
 
-from shalabench.api import Rng
+from shalabench.api import DataSpec, Rng
 from shalabench.nets.posteriors import Posterior, draw
 
 _GUARD = 1e-8  # Added to every variance before it is inverted, as in the published code.
+
+
+def _check_experts(value: Any) -> Any:
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError(
+        "experts",
+        "Write 'all', or a number of experts from 1 to the number of modalities",
+    )
+
+
+Experts = Annotated[Literal["all"] | int, BeforeValidator(_check_experts)]
+"""Experts of a mixture that each tuple of an update samples: all, or k drawn at random."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The experts of a mixture that each tuple samples.
+
+    Attributes:
+        which: Their numbers, `[k, B]`, or `[M, 1]` if they are all experts in order.
+        present: Those that count, `[B, k]` bool; None for all.
+        everyone: Whether they are all experts in order.
+    """
+
+    which: Tensor
+    present: Tensor | None
+    everyone: bool = False
+
+    def pick(self, experts: Posterior) -> Posterior:
+        """Their posteriors `[k, B, D]`, from those of all experts `[M, B, D]`."""
+        if self.everyone:
+            return experts
+        index = self.which.unsqueeze(-1).expand(-1, -1, experts.mean.shape[-1])
+        mean, scale = experts.mean.gather(0, index), experts.scale.gather(0, index)
+        return type(experts)(mean, scale, validate_args=False)
+
+
+def choose_experts(
+    experts: Experts, q: Posterior, rng: Rng, present: Tensor | None = None
+) -> Choice:
+    """Choose the experts that each tuple samples.
+
+    A number k of them is drawn evenly and without replacement from the present experts of each
+    tuple, so the mean over them has the expectation of the mean over all present experts. A tuple
+    with fewer than k present experts has all of them.
+
+    Args:
+        experts: "all", or k, at most M.
+        q: The posteriors of all, batch shape `[M, B, D]`.
+        rng: Randomness of the choice, which other draws do not see.
+        present: `[B, M]` bool; None is all present.
+    """
+    modalities, batch = q.mean.shape[:2]
+    if experts == "all":
+        return Choice(torch.arange(modalities, device=q.mean.device)[:, None], present, True)
+    keys = rng.fork("experts").uniform(batch, modalities)
+    if present is not None:
+        keys = keys.masked_fill(~present, -1.0)
+    which = keys.topk(experts, 1).indices  # [B, k]
+    return Choice(which.T, None if present is None else present.gather(1, which))
+
+
+def refuse_experts(spec: DataSpec, experts: Experts) -> str | None:
+    """Why a mixture over the data's modalities has not so many experts; None where it has."""
+    modalities = len(spec.modalities)
+    if experts == "all" or experts <= modalities:
+        return None
+    return (
+        f"model.experts is {experts}, but the data have {modalities} modalities; "
+        f"use 1 to {modalities}, or all."
+    )
 
 
 def stack_posteriors(posteriors: Sequence[Posterior]) -> Posterior:

@@ -1,6 +1,7 @@
 """Importance-weighted bounds over the experts of a mixture, and their gradients.
 
 If tuples miss modalities, `present` `[B, M]` marks the experts that count; None is all of them.
+M is the number of experts that each tuple samples, which may be fewer than the mixture has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""VAEs with shared and private latents: every expert's draw is decoded for every modality.
+"""VAEs with shared and private latents: each sampled expert's draw is decoded for every modality.
 
 An expert's private latent reaches only its modality's decoder. Every other decoder gets a draw of
 an auxiliary prior (Palumbo et al. 2023, eq. 8).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,14 @@ from torch.distributions import Laplace, Normal
 
 from shalabench.api import Batch, DataSpec, Model, Rng, Settings, Views
 from shalabench.nets.backbones import decode_each, decoder, encoder, initialise
-from shalabench.nets.experts import draw_mixture, mixture_log_prob, stack_posteriors
+from shalabench.nets.experts import (
+    Choice,
+    choose_experts,
+    draw_mixture,
+    mixture_log_prob,
+    refuse_experts,
+    stack_posteriors,
+)
 from shalabench.nets.importance import (
     detached,
     doubly_reparametrised,
@@ -39,7 +46,7 @@ class PrivateLatents(Model):
 
     A method derives from it and gives `prior` and `stages`. Then it can sample, translate and
     reconstruct. Its settings have at least `network`, `shared_dim` (Dz), `private_dim` (Dw),
-    `family` and `auxiliary_start`.
+    `family`, `auxiliary_start` and `experts`.
     """
 
     max_given = None
@@ -63,6 +70,10 @@ class PrivateLatents(Model):
         self.auxiliary = nn.Parameter(torch.full(shape, config.auxiliary_start))
         initialise(self, config.network)
 
+    @classmethod
+    def skip(cls, spec: DataSpec, config: Any) -> str | None:
+        return refuse_experts(spec, config.experts)
+
     @abstractmethod
     def prior(self, n: int, rng: Rng) -> Tensor:
         """Shared latents `[n, Dz]` for joint generation."""
@@ -75,14 +86,14 @@ class PrivateLatents(Model):
         The settings `importance_samples`, `beta` and `estimator` define it. The published code sums
         over the batch, which changes Adam's update only through its epsilon.
         """
-        c, present = self.config, batch.present
-        log_w, terms, draws = self.log_weights(
+        c = self.config
+        log_w, terms, draws, present = self.log_weights(
             batch.views,
             rng,
             log_prior,
             samples=c.importance_samples,
             beta=c.beta,
-            present=present,
+            present=batch.present,
             detach=c.estimator == "dreg",
         )
         if c.estimator == "iwae":
@@ -99,12 +110,13 @@ class PrivateLatents(Model):
         beta: float,
         present: Tensor | None = None,
         detach: bool = False,
-    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor], Tensor | None]:
         """The log importance weights of the objective (Palumbo et al. 2023, eq. 8, with beta).
 
         log W_m^k = sum_n lambda_n log p(x_n | z_m^k, w) + beta [log p(z_m^k) + log p(w_m^k)
         - log mean_j q_j(z_m^k) - log q_m(w_m^k)], where w is w_m^k for n = m and a draw of the
-        auxiliary prior r_n for every other n; n and j go over the present modalities.
+        auxiliary prior r_n for every other n; n and j go over the present modalities. m goes over
+        k of them, drawn for each tuple, if the setting `experts` is a number; else k is M.
 
         Args:
             views: All modalities, `[B, ...]` each; absent ones do not count.
@@ -117,39 +129,49 @@ class PrivateLatents(Model):
             detach: Whether densities have gradients to the encoders only through the draws.
 
         Returns:
-            `[M, K, B]` in nats, the terms to log, and the draws (z `[M, K, B, Dz]`,
-            w `[M, K, B, Dw]`).
+            `[k, K, B]` in nats, the terms to log, the draws (z `[k, K, B, Dz]`,
+            w `[k, K, B, Dw]`), and which of the k experts count, `[B, k]` bool or None for all.
         """
         noise = self.noise(rng)
         q_z, q_w = self.posteriors(views)  # batch shapes [M, B, D]
-        z = draw_experts(q_z, noise, samples)  # [M, K, B, Dz]
-        w = draw_experts(q_w, noise, samples)  # [M, K, B, Dw]
+        choice = choose_experts(self.config.experts, q_z, rng, present)
+        q_w = choice.pick(q_w)  # [k, B, Dw]
+        z = draw_experts(choice.pick(q_z), noise, samples)  # [k, K, B, Dz]
+        w = draw_experts(q_w, noise, samples)  # [k, K, B, Dw]
         if detach:
             q_z, q_w = detached(q_z), detached(q_w)
         densities = cross_log_likelihoods(
-            self.spec, self.decoders, views, (z, w), self.scales, noise
-        )  # M times [M, K, B]
-        fidelity, own = self._weigh(densities, present)
+            self.spec, self.decoders, views, (z, w), self.scales, noise, choice.which
+        )  # M times [k, K, B]
+        fidelity, own = self._weigh(densities, present, choice)
         own_w = type(q_w)(q_w.mean[:, None], q_w.scale[:, None], validate_args=False)
         rate_z = mixture_log_prob(q_z, z, present) - prior(z)
         rate_w = own_w.log_prob(w).sum(-1) - self.standard_log_prob(w)
         log_w = fidelity - beta * (rate_z + rate_w)
         terms = {f"nll_{n}": -value for n, value in zip(self.spec.names, own, strict=True)}
         rates = {"rate_shared": rate_z, "rate_private": rate_w}
-        return log_w, terms | {n: expert_mean(x, present) for n, x in rates.items()}, (z, w)
+        terms |= {n: expert_mean(x, choice.present) for n, x in rates.items()}
+        return log_w, terms, (z, w), choice.present
 
     def _weigh(
-        self, densities: list[Tensor], present: Tensor | None
+        self, densities: list[Tensor], present: Tensor | None, choice: Choice
     ) -> tuple[Tensor, list[Tensor]]:
-        """Weighted log-likelihoods: sums over targets `[M, K, B]`, and means by modality."""
+        """Weighted log-likelihoods: sums over targets `[k, K, B]`, and means by modality.
+
+        A mean is under the modality's own expert, or under all that were drawn if some were not.
+        """
         total, own = 0.0, []
         for n, (modality, density) in enumerate(zip(self.spec.modalities, densities, strict=True)):
-            if present is None:
-                mean = density[n].mean()
+            if present is None or choice.present is None:
+                mean = (density[n] if choice.everyone else density).mean()
             else:
                 density = torch.where(present[:, n], density, 0.0)
-                counted = len(density[n]) * present[:, n].sum().clamp(min=1)
-                mean = density[n].sum() / counted
+                if choice.everyone:
+                    under, there = density[n], present[:, n]
+                else:
+                    there = present[:, n] & choice.present.T  # [k, B]
+                    under = density.where(there[:, None], 0.0)
+                mean = under.sum() / (density.shape[1] * there.sum().clamp(min=1))
             total = total + modality.weight * density
             own.append(modality.weight * mean)
         return torch.as_tensor(total), own
@@ -223,7 +245,7 @@ class PrivateLatents(Model):
 
 
 def draw_experts(experts: Posterior, noise: Noise, samples: int) -> Tensor:
-    """Reparametrised samples `[M, K, B, D]` of stacked posteriors `[M, B, D]`.
+    """Reparametrised samples `[M, K, B, D]` of stacked posteriors `[M, B, D]`, of any number M.
 
     Args:
         experts: The posteriors.
@@ -242,6 +264,7 @@ def cross_log_likelihoods(
     latents: tuple[Tensor, Tensor],
     scales: Tensor,
     noise: Noise,
+    experts: Tensor,
 ) -> list[Tensor]:
     """Log p(x_n | z, w) of every target n under every expert's draw, without modality weights.
 
@@ -249,22 +272,21 @@ def cross_log_likelihoods(
         spec: The modalities.
         decoders: By modality, from private and shared latent together `[N, Dw + Dz]`.
         views: All modalities, `[B, ...]` each.
-        latents: The experts' draws z `[M, K, B, Dz]` and w `[M, K, B, Dw]`.
+        latents: The experts' draws z `[k, K, B, Dz]` and w `[k, K, B, Dw]`.
         scales: `[M, Dw]` of the zero-mean auxiliary priors r_n. Decoder n gets a draw of r_n in
             place of w if the expert is another modality's.
-        noise: Standard noise of that prior's family, drawn anew for every ordered pair.
+        noise: Standard noise of that prior's family, drawn anew for every expert and target.
+        experts: Numbers of their modalities, `[k, B]`, or `[k, 1]` if all items have the same.
 
     Returns:
-        For each target in the order of `spec`, `[M, K, B]` in nats.
+        For each target in the order of `spec`, `[k, K, B]` in nats.
     """
     z, w = latents
-    modalities, samples, batch, dim = w.shape
     inputs = []
-    for n in range(modalities):
-        private = scales[n] * _expert_noise(noise, modalities, samples, batch, dim)
-        chosen = torch.arange(modalities, device=w.device).view(-1, 1, 1, 1) == n
-        private = torch.where(chosen, w, private)
-        inputs.append(torch.cat([private, z], -1))
+    for n in range(len(spec.modalities)):
+        private = scales[n] * _expert_noise(noise, *w.shape)
+        own = (experts == n)[:, None, :, None]  # [k, 1, B, 1]
+        inputs.append(torch.cat([torch.where(own, w, private), z], -1))
     outputs = decode_each([decoders[name] for name in spec.names], inputs)
     return [
         log_likelihood(m, output, views[m.name])

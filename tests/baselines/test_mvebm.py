@@ -117,7 +117,7 @@ def test_the_evidence_equals_the_loop_in_value_and_gradient(
 ):
     model = build(spec, network, family=family, energy_bound=bound)
     views = blank(views, present)
-    value, _, _ = model.evidence(views, present, Rng(7))
+    value, *_ = model.evidence(views, present, Rng(7))
     expected, _ = evidence_by_loop(model, spec, views, present, Rng(7))
     torch.testing.assert_close(value, expected)
     assert_gradients(value, expected, list(model.parameters()))
@@ -131,7 +131,7 @@ def test_the_contrast_equals_the_loop_in_value_and_gradient(
 ):
     model = build(spec, network, family=family, langevin_steps=3, energy_decay=decay)
     views = blank(views, present)
-    _, _, z = model.evidence(views, present, Rng(7))
+    _, _, z, _ = model.evidence(views, present, Rng(7))
     value, terms = model.contrast(z, present, Rng(8))
     _, positive = evidence_by_loop(model, spec, views, present, Rng(7))
     there = torch.ones(4, 3, dtype=torch.bool) if present is None else present
@@ -166,7 +166,7 @@ def test_an_absent_view_does_not_count(spec, network, views):
         n: torch.where(MASK[:, m].view(-1, *(1,) * (x.dim() - 1)), x, other[n])
         for m, (n, x) in enumerate(views.items())
     }
-    value, _, _ = model.evidence(views, MASK, Rng(7))
+    value, *_ = model.evidence(views, MASK, Rng(7))
     torch.testing.assert_close(model.evidence(mixed, MASK, Rng(7))[0], value)
 
 
@@ -175,7 +175,7 @@ def test_each_update_moves_its_own_part_only(spec, network, views):
     model = build(spec, network, optimiser=Optimiser(lr=0.1), energy_optimiser=Optimiser(lr=0.1))
     stage = EnergyStage(model)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    bound, _, z = model.evidence(views, None, Rng(7))
+    bound, _, z, _ = model.evidence(views, None, Rng(7))
     stage.descend("networks", -bound)
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved
@@ -192,7 +192,7 @@ def test_an_update_is_the_two_ascents_in_turn(spec, network, views):
     other.load_state_dict(model.state_dict())
     terms = EnergyStage(model).update(FakeBatch(views, MASK), Rng(3))
     stage = EnergyStage(other)
-    bound, _, z = other.evidence(views, MASK, Rng(3).fork("evidence"))
+    bound, _, z, _ = other.evidence(views, MASK, Rng(3).fork("evidence"))
     stage.descend("networks", -bound)
     stage.descend("energy", -other.contrast(z, MASK, Rng(3).fork("contrast"))[0])
     torch.testing.assert_close(terms["loss"], -bound.detach())
@@ -239,7 +239,7 @@ def test_energies_and_chains_keep_full_precision_under_autocast(spec, network, v
     model = build(spec, network).float()
     x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        bound, terms, z = model.evidence(x, MASK, Rng(7))
+        bound, terms, z, _ = model.evidence(x, MASK, Rng(7))
         gap, energies = model.contrast(z, MASK, Rng(8))
         inside = model.prior(5, Rng(1))
     outputs = [bound, gap, inside, *terms.values(), *energies.values()]
