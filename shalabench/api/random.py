@@ -79,7 +79,7 @@ class Rng:
         size = max(1, _CACHED // max(len(elements), 1))
         if self.device.type != "cpu" or shape[0] <= size:
             return law(rows + elements).view(shape)
-        drawn = torch.empty(shape[0], len(elements))
+        drawn = torch.empty(shape[0], len(elements), dtype=torch.float32)
         for some, out in zip(rows.split(size), drawn.split(size), strict=True):
             out.copy_(law(some + elements))
         return drawn.view(shape)

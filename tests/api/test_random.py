@@ -49,7 +49,7 @@ def test_numbers_are_those_of_the_formula_bit_for_bit():
     rows = [splitmix(((first + i) * golden + key) % 2**64) for i in range(n)]
     bits = [[splitmix((row + j * golden) % 2**64) for j in range(e)] for row in rows]
     high, low = (
-        torch.tensor([[(x >> shift & 0x7FFFFF) + 0.5 for x in row] for row in bits]) / 2**23
+        torch.tensor([[(x >> shift & 0x7FFFFF) + 0.5 for x in r] for r in bits]).float() / 2**23
         for shift in (40, 0)
     )
     normal = torch.sqrt(-2.0 * torch.log(high)) * torch.cos(2 * math.pi * low)
