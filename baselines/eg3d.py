@@ -42,7 +42,7 @@ from shalabench.nets.stylegan import (
     logistic,
     rectify,
 )
-from shalabench.nets.viewpoints import camera_vector, why_no_views
+from shalabench.nets.viewpoints import camera_vector, number, why_no_views
 
 _CODE = "EG3D code (NVlabs/eg3d; reproduction/eg3d.md)"
 _OPEN = "our choice: the code has no view synthesis (reproduction/eg3d.md)"
@@ -274,7 +274,7 @@ class EG3D(Model):
         for name in (*given, *targets):
             self.spec[name]  # a KeyError names an unknown modality
         images = torch.stack(list(given.values()), 1)  # [B, G, C, H, W]
-        view = torch.tensor([self.spec.names.index(n) for n in given], device=images.device)
+        view = number(self.spec, given, images.device)
         return self._views(self.invert(images, view, rng), targets)
 
     def _views(self, styles: Tensor, targets: Sequence[str]) -> Views:
