@@ -8,18 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shalabench.api import (
     Batch,
     DataSpec,
     Model,
     Optimiser,
+    PartedStage,
     Rng,
     Settings,
     Split,
@@ -28,7 +27,6 @@ from shalabench.api import (
     register_model,
     setting,
 )
-from shalabench.nets.alternating import AlternatingStage
 from shalabench.nets.inversion import descend, misfit
 from shalabench.nets.planes import read_planes, to_colour
 from shalabench.nets.precision import widen
@@ -44,7 +42,7 @@ from shalabench.nets.stylegan import (
     logistic,
     rectify,
 )
-from shalabench.nets.viewpoints import camera_vector, why_no_views
+from shalabench.nets.viewpoints import camera_vector, number, why_no_views
 
 _CODE = "EG3D code (NVlabs/eg3d; reproduction/eg3d.md)"
 _OPEN = "our choice: the code has no view synthesis (reproduction/eg3d.md)"
@@ -276,7 +274,7 @@ class EG3D(Model):
         for name in (*given, *targets):
             self.spec[name]  # a KeyError names an unknown modality
         images = torch.stack(list(given.values()), 1)  # [B, G, C, H, W]
-        view = torch.tensor([self.spec.names.index(n) for n in given], device=images.device)
+        view = number(self.spec, given, images.device)
         return self._views(self.invert(images, view, rng), targets)
 
     def _views(self, styles: Tensor, targets: Sequence[str]) -> Views:
@@ -340,7 +338,7 @@ class EG3D(Model):
         return misfit(self._seen(styles, view), images) + prior
 
 
-class AdversarialStage(AlternatingStage):
+class AdversarialStage(PartedStage):
     """Trains generator and discriminator in turn, and averages the generator over the updates."""
 
     def __init__(self, model: EG3D):
@@ -349,23 +347,31 @@ class AdversarialStage(AlternatingStage):
             "generator": (model.generator.parameters(), c.optimiser),
             "discriminator": (model.discriminator.parameters(), c.discriminator_optimiser),
         }
-        super().__init__("adversaries", parts, steps=c.steps, batch_size=c.batch_size)
+        average = model.generator, c.ema
+        super().__init__(
+            "adversaries", parts, steps=c.steps, batch_size=c.batch_size, average=average
+        )
         self._model = model
-        average = get_ema_multi_avg_fn(c.ema)
-        self._average = AveragedModel(model.generator, multi_avg_fn=average)
 
-    def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+    @property
+    def phase(self) -> tuple[bool, bool]:
+        """Whether the next update has the terms for smoothness and R1."""
+        c = self._model.config
+        return self._step % c.smoothness_every == 0, self._step % c.r1_every == 0
+
+    def work(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         model, c = self._model, self._model.config
         real, view = self._real(batch, rng.fork("real"))
         image, raw, seen, planes = model.make(len(real), rng.fork("made"))
         made = 2 * image - 1, 2 * raw - 1, seen
         terms = {"generator": logistic(model.realness(*made))}
         loss = terms["generator"]
-        if self._step % c.smoothness_every == 0:
+        smooth, penalise = self.phase
+        if smooth:
             terms["roughness"] = c.smoothness_every * model.roughness(planes, rng.fork("rough"))
             loss = loss + c.smoothness * terms["roughness"]
         self.descend("generator", loss)
-        self._average.update_parameters(model.generator)
+        self.average.update()
 
         real = 2 * real - 1
         given = real, functional.avg_pool2d(real, 2), view
@@ -373,13 +379,12 @@ class AdversarialStage(AlternatingStage):
         at_made = model.realness(*(x.detach() for x in made))
         terms |= {"real": logistic(at_real), "made": logistic(-at_made)}
         loss = terms["real"] + terms["made"]
-        if self._step % c.r1_every == 0:
+        if penalise:
             terms["r1"] = c.r1_every * model.penalty(*given)
             loss = loss + c.gamma * terms["r1"]
         self.descend("discriminator", loss)
         terms["accuracy"] = ((at_real > 0).float().mean() + (at_made < 0).float().mean()) / 2
-        self._step += 1
-        return {name: value.detach() for name, value in terms.items()}
+        return terms
 
     def _real(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
         """One view of each tuple `[B, C, H, W]`, and its number `[B]`."""
@@ -389,12 +394,5 @@ class AdversarialStage(AlternatingStage):
         return every[torch.arange(len(view), device=view.device), view], view
 
     def finish(self, data: Split) -> None:
-        self._model.generator.load_state_dict(self._average.module.state_dict())
+        super().finish(data)
         self._model.measure()
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"average": self._average.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._average.load_state_dict(state["average"])

@@ -13,11 +13,13 @@ from torch.distributions import Normal, kl_divergence
 from shalabench.api import (
     Batch,
     DataSpec,
+    Now,
     Optimiser,
     Rng,
     Settings,
     Views,
     register_model,
+    rise,
     setting,
 )
 from shalabench.nets.backbones import Network, encoder, initialise
@@ -81,7 +83,7 @@ class JMVAE(SharedLatent):
         initialise(self.joint, config.network)
         initialise(self.fuse, config.network)
 
-    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch, rng: Rng, step: Now) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the bound of eq. 4, with one posterior sample, mean over the batch.
 
         sum_m -lambda_m log p(x_m | z) + t [beta KL(q(z|X) || p(z)) + alpha sum_m KL(q(z|X) ||
@@ -92,8 +94,7 @@ class JMVAE(SharedLatent):
         density = self.log_likelihoods(views, draw(posterior, rng)[0]).mean(1)  # [M]
         rate = kl_to_standard(posterior).mean()
         unimodal = kl_divergence(posterior, self.experts(views)).sum(-1).mean(1).sum()
-        rise = c.warmup * c.steps
-        factor = min(1.0, (step + 1) / rise) if rise else 1.0
+        factor = rise(step, c.warmup * c.steps)
         loss = factor * (c.beta * rate + c.alpha * unimodal) - density.sum()
         terms = dict(zip((f"nll_{name}" for name in self.spec.names), -density, strict=True))
         return loss, terms | {"kl": rate, "kl_unimodal": unimodal}

@@ -17,12 +17,14 @@ from shalabench.api import (
     DataSpec,
     GradientStage,
     Model,
+    Now,
     Optimiser,
     Rng,
     Settings,
     Stage,
     Views,
     register_model,
+    rise,
     setting,
 )
 from shalabench.nets.backbones import Network, decode_each, decoder, encoder, initialise
@@ -90,7 +92,7 @@ class MMVM(Model):
             )
         ]
 
-    def _loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: Batch, rng: Rng, step: Now) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the bound, summed over the present modalities, mean over the batch.
 
         sum_m -lambda_m log p(x_m | z_m) + beta [a KL(q_m || N(0, I)) + (1 - a) KL(q_m || h)],
@@ -135,10 +137,10 @@ class MMVM(Model):
         pairs = kl_divergence(own, q).sum(-1)  # [M, M, B]
         return pairs.where(present.T, 0.0).sum(1) / present.sum(1)
 
-    def standard_weight(self, step: int) -> float:
+    def standard_weight(self, step: Now) -> float | Tensor:
         """The weight of N(0, I) at an update; it falls geometrically to 1e-10."""
         length = self.config.anneal * self.config.steps
-        return max(_END ** (step / length), _END) if length else 0.0
+        return _END ** rise(step - 1, length) if length else 0.0
 
     def encode(self, given: Views, rng: Rng) -> Tensor:
         """A sample `[B, D]` of the mixture of the given modalities' posteriors."""

@@ -7,7 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shalabench.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.api import (
+    Batch,
+    Now,
+    Optimiser,
+    Rng,
+    Settings,
+    Views,
+    register_model,
+    rise,
+    setting,
+)
 from shalabench.nets.backbones import Network
 from shalabench.nets.experts import product_of_all, product_of_experts
 from shalabench.nets.posteriors import draw, kl_to_standard
@@ -51,7 +61,7 @@ class MVAE(SharedLatent):
     Config = MVAEConfig
     incomplete = True
 
-    def loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch, rng: Rng, step: Now) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the sum of the subsets' ELBOs (section 2.2), mean over the batch.
 
         The subsets are all present modalities, each single one, and k random ones. A modality is
@@ -64,18 +74,18 @@ class MVAE(SharedLatent):
         products = product_of_experts(q, members, self._prior_power(members))  # [S, B, D]
         noise = rng.normal(len(batch), len(members), c.latent_dim).transpose(0, 1)
         z = products.mean + products.scale * noise
-        rows = [[0, 1 + m, *range(1 + len(names), len(members))] for m in range(len(names))]
-        densities = self.log_likelihoods(batch.views, [z[r] for r in rows])  # [M, R, B]
+        latents = [_rows(z, m, len(names)) for m in range(len(names))]
+        densities = self.log_likelihoods(batch.views, latents)  # [M, R, B]
         fidelity, own = 0.0, []
         for m, (name, density) in enumerate(zip(names, densities, strict=True)):
             if c.single_weights == "one":
                 weight = self.spec[name].weight
                 density = torch.cat([density[:1], density[1:2] / weight, density[2:]])
-            density = density.where(members[rows[m]][..., m], 0.0)
+            density = density.where(_rows(members[..., m], m, len(names)), 0.0)
             fidelity = fidelity + density.sum(0)
             own.append(density[0])
         rates = kl_to_standard(products).where(members.any(-1), 0.0)  # [S, B]
-        factor = min(1.0, (step + 1) / (c.warmup * c.steps)) if c.warmup else 1.0
+        factor = rise(step, c.warmup * c.steps)
         loss = (factor * c.beta * rates.sum(0) - fidelity).mean()
         return loss, own_losses(names, torch.stack(own), there) | {"kl": rates[0].mean()}
 
@@ -96,3 +106,8 @@ class MVAE(SharedLatent):
         """A sample `[B, D]` of the product of the given modalities' experts."""
         prior = self.config.prior_expert == "always" or len(given) > 1
         return draw(product_of_all(self.experts(given), prior=float(prior)), rng)[0]
+
+
+def _rows(x: Tensor, m: int, modalities: int) -> Tensor:
+    """Rows of `[S, ...]` with modality m: all present, m alone, and the random subsets."""
+    return torch.cat([x[:1], x[1 + m : 2 + m], x[1 + modalities :]])

@@ -16,6 +16,7 @@ from shalabench.api import (
     Batch,
     DataSpec,
     Optimiser,
+    PartedStage,
     Rng,
     Settings,
     Stage,
@@ -23,7 +24,6 @@ from shalabench.api import (
     register_model,
     setting,
 )
-from shalabench.nets.alternating import AlternatingStage
 from shalabench.nets.backbones import Network
 from shalabench.nets.experts import Experts
 from shalabench.nets.importance import expert_mean, importance_bound
@@ -176,7 +176,7 @@ class MVEBM(PrivateLatents):
         return self._langevin(n, self.config.sample_steps, rng)[0]
 
 
-class EnergyStage(AlternatingStage):
+class EnergyStage(PartedStage):
     """Raises the evidence with f_a fixed, then the contrast of f_a with the rest fixed, in turn."""
 
     def __init__(self, model: MVEBM):
@@ -190,13 +190,17 @@ class EnergyStage(AlternatingStage):
         }
         super().__init__("vae", parts, steps=c.steps, batch_size=c.batch_size)
 
-    def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+    @property
+    def phase(self) -> bool:
+        """Whether the next update trains f_a."""
+        return self._step >= self._wait
+
+    def work(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         bound, terms, z, counted = self._model.evidence(
             batch.views, batch.present, rng.fork("evidence")
         )
         self.descend("networks", -bound)
         gain, energies = self._model.contrast(z, counted, rng.fork("contrast"))
-        if self._step >= self._wait:
+        if self.phase:
             self.descend("energy", -gain)
-        self._step += 1
-        return {n: value.detach() for n, value in ({"loss": -bound} | terms | energies).items()}
+        return {"loss": -bound} | terms | energies

@@ -297,8 +297,8 @@ class SyncDreamer(Model):
     def _drop(self, image: Tensor, first: Tensor, rng: Rng) -> _Condition:
         """Drop embedding, image, volume, the first two, or all, each with probability `drop`."""
         slot = (rng.uniform(len(image)) / max(self.config.drop, _NORM)).long().clamp(max=5)
-        table = [[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]
-        kept = image.new_tensor(table)[slot]
+        bits = 3 * slot[:, None] + torch.arange(2, -1, -1, device=slot.device)
+        kept = (0b111_000_001_110_101_011 >> bits & 1).to(image)  # a table, its first row last
         return _Condition(image, torch.where(kept[:, :2].any(1), first, 0), kept)
 
     def _patches(self, image: Tensor) -> Tensor:
@@ -307,7 +307,7 @@ class SyncDreamer(Model):
     def sample(self, n: int, rng: Rng) -> Views:
         modality, device = self.spec.modalities[0], self._device
         image = self._patches(torch.full((n, *modality.shape), 0.5, device=device))
-        kept = image.new_tensor([0, 0, 1]).expand(n, 3)
+        kept = (torch.arange(3, device=device) == 2).to(image).expand(n, 3)
         first = torch.zeros(n, dtype=torch.int64, device=device)
         return self._views(_Condition(image, first, kept), self.spec.names, rng)
 

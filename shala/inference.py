@@ -59,7 +59,9 @@ class Inference(nn.Module):
         """Decoder means of the targets at latents `[B, D]`."""
         return {n: view_of(self.spec[n], self.decoders[n](z)) for n in targets}
 
-    def elbo(self, views: Views, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
+    def elbo(
+        self, views: Views, beta: float | Tensor, rng: Rng
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the evidence lower bound, from one posterior sample, mean over the batch.
 
         Args:

@@ -15,6 +15,7 @@ from shalabench.api import (
     DataSpec,
     GradientStage,
     Model,
+    Now,
     Optimiser,
     Rng,
     Settings,
@@ -22,12 +23,14 @@ from shalabench.api import (
     Stage,
     Views,
     register_model,
+    rise,
     setting,
 )
 from shalabench.nets.backbones import Network, encoder
 from shalabench.nets.posteriors import draw
 
 _OPEN = "our choice, not given in the paper"
+_RAGGED = "prior.condition=view encodes as many views of a modality as are drawn"
 _ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
 
 
@@ -102,14 +105,14 @@ class ShaLa(Model):
                 begin=self._encode_training_data,
                 finish=self._forget_training_data,
                 ignores=tuple(f"prior.{name}" for name in SAMPLING),
+                host="" if c.prior.condition == "feature" else _RAGGED,
             ),
         ]
 
     def _inference_loss(
-        self, batch: Batch, rng: Rng, step: int
+        self, batch: Batch, rng: Rng, step: Now
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        rise = self.config.kl_warmup * self.config.steps
-        beta = self.config.beta * min(1.0, (step + 1) / rise if rise else 1.0)
+        beta = self.config.beta * rise(step, self.config.kl_warmup * self.config.steps)
         return self.inference.elbo(batch.views, beta, rng)
 
     @torch.no_grad()

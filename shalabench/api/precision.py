@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -22,3 +23,15 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[o
     """The context of updates: autocast for "bf16", none for "float32"."""
     cast = precision == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16) if cast else nullcontext()
+
+
+@contextmanager
+def tensor_cores(tf32: bool) -> Iterator[None]:
+    """Within it, GPUs compute products in float32 by TF32; False leaves torch's settings."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32, cudnn.allow_tf32 = (tf32 or own for own in before)
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before

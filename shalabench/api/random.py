@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
+_CACHED = 1 << 16  # numbers drawn at a time on a CPU, so that they stay in its cache
 _LISTED = 100_000  # subsets; larger numbers of them are sampled without listing all
-_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def _signed(value: int) -> int:
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
 def derive_seed(*parts: object) -> int:
@@ -49,34 +57,38 @@ class Rng:
 
     def uniform(self, *shape: int) -> Tensor:
         """Float32 `shape`, uniform in (0, 1), both ends excluded."""
-        return self._unit(self._bits(shape) >> 40)
+        return self._draw(shape, _uniform)
 
     def normal(self, *shape: int) -> Tensor:
         """Float32 `shape`, standard normal (Box and Muller 1958)."""
-        bits = self._bits(shape)
-        radius = torch.sqrt(-2.0 * torch.log(self._unit(bits >> 40)))
-        return radius * torch.cos(2 * math.pi * self._unit(bits))
+        return self._draw(shape, _normal)
 
     def laplace(self, *shape: int) -> Tensor:
         """Float32 `shape`, Laplace of mean 0 and scale 1, by inversion."""
         u = self.uniform(*shape) - 0.5
-        return -torch.sign(u) * torch.log1p(-2.0 * u.abs())
+        return u.sign().neg_().mul_(u.abs_().mul_(-2.0).log1p_())
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Int64 `shape`, uniform over 0 .. high - 1."""
         return (self.uniform(*shape) * high).long().clamp_(max=high - 1)
 
-    def _unit(self, bits: Tensor) -> Tensor:
-        # 23 bits and a half: u and 1 - u are exact in float32, and neither 0 nor 1 can occur.
-        return ((bits & 0x7FFFFF).float() + 0.5) / 0x800000
+    def _draw(self, shape: tuple[int, ...], law: Callable[[Tensor], Tensor]) -> Tensor:
+        items = torch.arange(self.first, self.first + shape[0], device=self.device)  # [B]
+        rows = _mix(items.mul_(_GOLDEN).add_(self._key()))[:, None]  # [B, 1]
+        elements = torch.arange(math.prod(shape[1:]), device=self.device).mul_(_GOLDEN)  # [E]
+        size = max(1, _CACHED // max(len(elements), 1))
+        if self.device.type != "cpu" or shape[0] <= size:
+            return law(rows + elements).view(shape)
+        drawn = torch.empty(shape[0], len(elements), dtype=torch.float32)
+        for some, out in zip(rows.split(size), drawn.split(size), strict=True):
+            out.copy_(law(some + elements))
+        return drawn.view(shape)
 
-    def _bits(self, shape: tuple[int, ...]) -> Tensor:
+    def _key(self) -> int | Tensor:
+        """The key of the next draw: a number, or a 0-d tensor on the device."""
         key = derive_seed(self.seed, "call", self._calls)
         self._calls += 1
-        items = torch.arange(self.first, self.first + shape[0], device=self.device)  # [B]
-        rows = _mix(items * _signed(_GOLDEN) + _signed(key))  # [B]
-        elements = torch.arange(math.prod(shape[1:]), device=self.device)  # [E]
-        return _mix(rows[:, None] + elements * _signed(_GOLDEN)).view(shape)
+        return key
 
 
 def fixed_choice(n: int, wanted: int, *names: object) -> Tensor:
@@ -113,13 +125,42 @@ def choose_subsets(
     return [tuple(names[i] for i in subset) for subset in list(chosen)[:most]]
 
 
-def _signed(value: int) -> int:
-    value &= _MASK
-    return value - (1 << 64) if value >> 63 else value
-
-
 def _mix(x: Tensor) -> Tensor:
-    # SplitMix64's finaliser. Torch's >> keeps the sign, so the shifted-in bits are masked away.
-    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(_MIX[0])
-    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(_MIX[1])
-    return x ^ ((x >> 31) & ((1 << 33) - 1))
+    # SplitMix64's finaliser, in place.
+    y = _stir(x)
+    return x.bitwise_xor_(y.bitwise_and_((1 << 33) - 1))
+
+
+def _stir(x: Tensor) -> Tensor:
+    """All of the finaliser but the last exclusive or, in place; returns x >> 31.
+
+    Torch's >> keeps the sign, so the shifted-in bits are masked away; not those of the result,
+    which are above the lowest 33.
+    """
+    y = x >> 30
+    x.bitwise_xor_(y.bitwise_and_((1 << 34) - 1)).mul_(_MIX[0])
+    torch.bitwise_right_shift(x, 27, out=y)
+    x.bitwise_xor_(y.bitwise_and_((1 << 37) - 1)).mul_(_MIX[1])
+    return torch.bitwise_right_shift(x, 31, out=y)
+
+
+def _uniform(x: Tensor) -> Tensor:
+    """Uniform numbers from the hashes of `x`, by the bits 40 to 62; overwrites `x`."""
+    _stir(x)  # its last step changes the bits below 33 only
+    return _unit(x.bitwise_right_shift_(40))
+
+
+def _normal(x: Tensor) -> Tensor:
+    """Normal numbers from the hashes of `x`, by the bits 40 to 62 and 0 to 22; overwrites `x`."""
+    low = _stir(x).bitwise_xor_(x)
+    radius = _unit(x.bitwise_right_shift_(40)).log_().mul_(-2.0).sqrt_()
+    return radius.mul_(_unit(low).mul_(2 * math.pi).cos_())
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """(k + 1/2) / 2^23 for the number k of the lowest 23 bits: neither 0 nor 1 can occur.
+
+    k becomes the mantissa of 1 + k / 2^23. Taking 1 - 2^-24 from it is exact in float32.
+    """
+    mantissa = bits.int().bitwise_and_(0x7FFFFF).bitwise_or_(0x3F800000)
+    return mantissa.view(torch.float32).sub_(1 - 2**-24)

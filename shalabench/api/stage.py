@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shalabench.api.dataset import Batch, Split
+from shalabench.api.descent import Descent, MovingAverage, Optimiser
 from shalabench.api.random import Rng
-from shalabench.api.settings import Settings, setting
 
-Loss = Callable[[Batch, Rng, int], tuple[Tensor, dict[str, Tensor]]]
+Now = int | Tensor
+"""Number of an update, from 0: an integer, or 0-d float64 where a graph captures the update."""
+Loss = Callable[[Batch, Rng, Now], tuple[Tensor, dict[str, Tensor]]]
 """`(batch, rng, step) -> (scalar to descend, terms to log as 0-d tensors)`."""
 
 
@@ -72,63 +72,108 @@ class Stage(ABC):
         """Restore what `state_dict` gave."""
 
 
-class Optimiser(Settings):
-    """Settings of a gradient descent."""
+class PartedStage(Stage):
+    """Descends losses of one or several parts of a model.
 
-    name: Literal["adam", "adamw"] = setting(
-        "adam", "Update rule.", "the baselines' code (reproduction/polymnist.md)"
-    )
-    lr: float = setting(
-        1e-3, "Peak learning rate.", "MMVAE+ code (reproduction/mmvae-plus.md)", gt=0
-    )
-    betas: tuple[float, float] = setting(
-        (0.9, 0.999), "Decay of the moment estimates.", "Kingma and Ba 2015"
-    )
-    amsgrad: bool = setting(False, "Keep the maximum of the second moment.", "torch's default")
-    weight_decay: float = setting(0.0, "Decay of the weights.", "torch's default for Adam", ge=0)
-    schedule: Literal["constant", "cosine"] = setting(
-        "constant",
-        "Learning rate after the warm-up: constant, or a half cosine to 0.",
-        "the baselines' code (reproduction/polymnist.md)",
-    )
-    warmup: float = setting(
-        0.0,
-        "Part of the steps over which the rate rises linearly from 0.",
-        "our choice: none published",
-        ge=0,
-        lt=1,
-    )
-    clip: float = setting(
-        0.0,
-        "Largest norm of the whole gradient; 0 does not clip.",
-        "our choice: none published",
-        ge=0,
-    )
+    An update has work of the host, which is the same for all such stages, and `work` of the device.
+    The latter may be captured as a CUDA graph and replayed. So it must not wait for the device, nor
+    depend on anything of the host that changes between updates but `phase`.
 
-    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser, fused into one kernel where the device has it."""
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
-        fused = parameters[0].device.type in ("cpu", "cuda")
-        return kind(
-            parameters,
-            lr=self.lr,
-            betas=self.betas,
-            amsgrad=self.amsgrad,
-            weight_decay=self.weight_decay,
-            fused=fused,
-        )
+    Args:
+        name: Unique within the model.
+        parts: The parameters of each part and the settings of its optimiser, by the part's name.
+        steps: Number of updates.
+        batch_size: Tuples an update.
+        average: A module and the decay of the moving average that replaces its parameters at the
+            stage's end; `work` calls its `update`. None or a decay of 0 keeps none.
 
-    def rate(self, step: int, steps: int) -> float:
-        """Learning rate of update `step` (counted from 0) of `steps`."""
-        rise = self.warmup * steps
-        if step < rise:
-            return self.lr * (step + 1) / (rise + 1)
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+    Attributes:
+        host: Why `work` cannot be captured; empty where it can.
+    """
+
+    host: str = ""
+
+    def __init__(
+        self,
+        name: str,
+        parts: Mapping[str, tuple[Iterable[nn.Parameter], Optimiser]],
+        *,
+        steps: int,
+        batch_size: int,
+        average: tuple[nn.Module, float] | None = None,
+    ):
+        self.name, self.steps, self.batch_size, self._step = name, steps, batch_size, 0
+        self.average = MovingAverage(*average) if average and average[1] else None
+        self._parts = {part: Descent(*given) for part, given in parts.items()}
+        self._now: Tensor | None = None
+
+    @abstractmethod
+    def work(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+        """Descend each part's loss and return the terms to log, as 0-d tensors."""
+
+    @property
+    def phase(self) -> Hashable:
+        """What `work` decides by the number of the next update; a graph holds one phase."""
+        return None
+
+    @property
+    def now(self) -> Now:
+        """Number of the update, from 0: a tensor where `work` may be captured."""
+        return self._step if self._now is None else self._now
+
+    def use_graphs(self, device: torch.device) -> None:
+        """Keep in tensors what the host sets before each update."""
+        self._now = torch.zeros((), dtype=torch.float64, device=device)
+        for descent in self._parts.values():
+            descent.use_graphs()
+
+    def prepare(self) -> None:
+        """Set what depends on the number of the update."""
+        for descent in self._parts.values():
+            descent.set_rate(self._step, self.steps)
+        if self._now is not None:
+            self._now.fill_(self._step)
+
+    def advance(self) -> None:
+        """Count an update."""
+        self._step += 1
+
+    def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+        self.prepare()
+        terms = self.work(batch, rng)
+        self.advance()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def descend(self, part: str, loss: Tensor) -> None:
+        """Take one step of a part's optimiser; the other parts get no gradient."""
+        self._parts[part].descend(loss)
+
+    def finish(self, data: Split) -> None:
+        if self.average is not None:
+            self.average.apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {part: descent.state_dict() for part, descent in self._parts.items()}
+        average = None if self.average is None else self.average.state_dict()
+        return {"step": self._step, "optimisers": states, "average": average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._step = state["step"]
+        for part, descent in self._parts.items():
+            descent.load_state_dict(state["optimisers"][part])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
 
 
-class GradientStage(Stage):
+def rise(now: Now, length: float) -> float | Tensor:
+    """The share of a linear rise after update `now`, which ends at 1 after `length` updates."""
+    if not length:
+        return 1.0
+    share = (now + 1) / length
+    return share.clamp(max=1.0).float() if isinstance(share, Tensor) else min(1.0, share)
+
+
+class GradientStage(PartedStage):
     """Descends one loss with one optimiser, the ordinary case.
 
     Args:
@@ -144,6 +189,7 @@ class GradientStage(Stage):
         begin: Called with the training split before the first update and after each resume.
         finish: Called with the training split after the last update.
         ignores: As `Stage.ignores`.
+        host: As `PartedStage.host`.
     """
 
     module: nn.Module
@@ -161,48 +207,32 @@ class GradientStage(Stage):
         begin: Callable[[Split], None] | None = None,
         finish: Callable[[Split], None] | None = None,
         ignores: tuple[str, ...] = (),
+        host: str = "",
     ):
-        self.name, self.steps, self.batch_size = name, steps, batch_size
-        self.module, self.ignores = module, ignores
+        trained = [p for p in module.parameters() if p.requires_grad]
+        super().__init__(
+            name,
+            {"all": (trained, optimiser)},
+            steps=steps,
+            batch_size=batch_size,
+            average=(module, ema),
+        )
+        self.module, self.ignores, self.host = module, ignores, host
         self._loss, self._settings = loss, optimiser
         self._begin, self._finish = begin, finish
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
-        self._optimiser = optimiser.build(self._parameters)
-        self._average = (
-            AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
-        )
-        self._step = 0
 
     def begin(self, data: Split) -> None:
         if self._begin:
             self._begin(data)
 
-    def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._settings.rate(self._step, self.steps)
-        loss, terms = self._loss(batch, rng, self._step)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if self._settings.clip:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
-        self._optimiser.step()
-        if self._average is not None:
-            self._average.update_parameters(self.module)
-        self._step += 1
-        return {"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()}
+    def work(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+        loss, terms = self._loss(batch, rng, self.now)
+        self.descend("all", loss)
+        if self.average is not None:
+            self.average.update()
+        return {"loss": loss} | terms
 
     def finish(self, data: Split) -> None:
-        if self._average is not None:
-            self.module.load_state_dict(self._average.module.state_dict())
+        super().finish(data)
         if self._finish:
             self._finish(data)
-
-    def state_dict(self) -> dict[str, Any]:
-        average = None if self._average is None else self._average.state_dict()
-        return {"step": self._step, "optimiser": self._optimiser.state_dict(), "average": average}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._step = state["step"]
-        self._optimiser.load_state_dict(state["optimiser"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])

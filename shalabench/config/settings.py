@@ -6,51 +6,18 @@ import tomllib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from shalabench.api import BenchError, ConfigErrors, Settings, setting, unknown
+from shalabench.api import BenchError, ConfigErrors, Settings, unknown
 from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config.files import DatasetFile, Table, read_toml
+from shalabench.config.training import PriorSettings, TrainSettings
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
 Entry = tuple[str, Any, "Origin"]  # dotted key, value, where it comes from
-
-
-class TrainSettings(Settings):
-    """How every method is trained; part of a run's identity but for `compile` and `log_every`."""
-
-    precision: Literal["auto", "bf16", "float32"] = setting(
-        "auto",
-        "Arithmetic of training: bf16 where the device computes in it, else float32; a record "
-        "holds which. Evaluation is in float32.",
-        "our choice: 1.75 times faster on a CPU that has bf16, 6 to 35 times slower on one that "
-        "emulates it (reproduction/engine.md#precision)",
-    )
-    channels_last: bool = setting(
-        True,
-        "Memory order of images.",
-        "our choice: faster, same numbers (reproduction/engine.md#training-loop)",
-    )
-    compile: bool = setting(False, "Compile the networks (--compile).", "our choice")
-    log_every: int = setting(50, "Updates between two readings of the losses.", "our choice", ge=1)
-
-
-class PriorSettings(Settings):
-    """Whether a fitted Gaussian mixture replaces a method's prior in joint samples."""
-
-    kind: Literal["own", "gmm"] = setting(
-        "own", "The method's prior, or a mixture fitted to its encodings (a floor).", "our choice"
-    )
-    components: int = setting(
-        10, "Gaussians of the mixture.", "pythae's and MultiVae's sampler", ge=1
-    )
-    covariance: Literal["full", "diag"] = setting(
-        "full", "Of each Gaussian.", "pythae's and MultiVae's sampler"
-    )
-    tuples: int = setting(20_000, "Training tuples that it is fitted to.", "our choice", ge=100)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import classifiers
 from shalabench.api import BenchError, Classifier, DataPaths, Dataset, DataSettings
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import resolve_data
+from shalabench.config.training import TrainSettings
 from shalabench.execute.incomplete import hide_views
 
 
@@ -127,6 +128,20 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise BenchError(f"--device is '{name}' and torch sees {count} GPUs. Use cpu or auto.")
     return device
+
+
+def check_gpu_settings(train: TrainSettings, device: torch.device) -> None:
+    """Refuse settings of a training that have no meaning on its device.
+
+    Raises:
+        BenchError: One is set, and the device is no GPU.
+    """
+    for name in ("graphs", "tf32"):
+        if getattr(train, name) and device.type != "cuda":
+            raise BenchError(
+                f"train.{name} is true and the device is {device}; it needs an NVIDIA GPU "
+                f"(--device cuda). Leave train.{name} false."
+            )
 
 
 def order_channels_last(model: nn.Module) -> None:

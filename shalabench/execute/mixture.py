@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shalabench.api import Batch, Model, Rng, Split, Stage, derive_seed
-from shalabench.config.settings import PriorSettings
+from shalabench.config.training import PriorSettings
 from shalabench.execute.priors import FittedPrior
 
 _ENCODING_BATCH = 1000  # Tuples at a time.

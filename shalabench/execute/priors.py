@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import ABILITIES, DataSpec, Model, Rng, Settings, Stage, Views
-from shalabench.config.settings import PriorSettings
+from shalabench.config.training import PriorSettings
 
 _FACTS = ("name", "version", "incomplete", "reduced", "supervision")  # what a class says of itself
 _OF_THE_PRIOR = ("prior", "sample", "trace")  # abilities that a method's own prior gives it

@@ -61,12 +61,24 @@ def _imported(node: ast.AST) -> list[str]:
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Python, packages, device and threads."""
     cuda = device.type == "cuda"
-    return {
+    found = {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.machine(),
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
+    }
+    return found | ({"arithmetic": _arithmetic()} if cuda else {})
+
+
+def _arithmetic() -> dict[str, bool]:
+    """Torch's settings by which a GPU's results differ in their last digits; `train.tf32` aside."""
+    cudnn = torch.backends.cudnn
+    return {
+        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_tf32": cudnn.allow_tf32,
+        "cudnn_benchmark": cudnn.benchmark,
+        "cudnn_deterministic": cudnn.deterministic,
     }
 
 

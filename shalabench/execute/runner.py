@@ -23,14 +23,17 @@ from shalabench.api import (
     Model,
     choose_precision,
     derive_seed,
+    tensor_cores,
 )
 from shalabench.api.errors import BenchError
 from shalabench.api.registry import find
 from shalabench.config.plan import Run
 from shalabench.execute.backends import Emit
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
+from shalabench.execute.graphs import GraphError
 from shalabench.execute.incomplete import hide_views, needs_complete_tuples
 from shalabench.execute.inputs import (
+    check_gpu_settings,
     choose_device,
     compile_networks,
     keep_freed_memory,
@@ -120,6 +123,7 @@ class _Runner:
         self.run, self.options, self.emit, self.stop = run, options, emit, stop
         self.entry = find("model", run.model)
         self.device = choose_device(options.device)
+        check_gpu_settings(run.resolved.train, self.device)
         precision = choose_precision(run.resolved.train.precision, self.device)
         loop = run.resolved.train.model_copy(update={"precision": precision})
         self.resolved = replace(run.resolved, train=loop)  # what is recorded is what was done
@@ -200,7 +204,7 @@ class _Runner:
         except Diverged as error:
             facts = {"stage": error.stage, "step": error.step, "term": error.term}
             return self._failure("diverged", str(error), **facts)
-        except StoreError as error:
+        except (StoreError, GraphError) as error:
             return Outcome("failed", str(error), where)
         except (MemoryError, torch.OutOfMemoryError):
             return self._failure("failed", self._memory_hint())
@@ -264,9 +268,9 @@ class _Runner:
             compile_networks(model)
         reuse = functools.partial(find_reuse, self.store, self.folder, made_by)
         watch = Watch(self._should_stop, self._report, self.options.checkpoint_every)
-        last, clock = train(
-            model, data, self.folder, self.run.seed, self.resolved.train, watch, reuse
-        )
+        loop = self.resolved.train
+        with tensor_cores(loop.tf32):
+            last, clock = train(model, data, self.folder, self.run.seed, loop, watch, reuse)
         self._record_training(model, last, clock, code)
         return model
 

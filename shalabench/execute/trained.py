@@ -17,7 +17,8 @@ from shalabench.api import (
     Settings,
 )
 from shalabench.api.registry import find
-from shalabench.config.settings import PriorSettings, nest
+from shalabench.config.settings import nest
+from shalabench.config.training import PriorSettings
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import load_classifiers, open_dataset, order_channels_last
 from shalabench.execute.priors import with_prior

@@ -7,6 +7,7 @@ import math
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic, process_time
 from typing import Any
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from shalabench.api import Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
-from shalabench.config.settings import TrainSettings
+from shalabench.config.training import TrainSettings
+from shalabench.execute.graphs import GraphedUpdates, capturable
 from shalabench.execute.reuse import Reuse
 from shalabench.records.store import RunFolder
 
@@ -121,9 +123,12 @@ def train(
 
     Raises:
         Diverged: A loss term was not finite, or ran away and stayed there.
+        GraphError: `settings.graphs` is true and a stage cannot be captured.
         Stopped: `watch.should_stop` returned True; a checkpoint is written.
     """
     stages = model.stages()
+    if settings.graphs:
+        capturable(stages)
     saved = _restore(folder, model, data.device)
     if saved is None and (reuse := find_reuse(stages)):
         saved = reuse.load(model, stages)
@@ -160,9 +165,13 @@ class _Loop:
     last: dict[str, float] = field(default_factory=dict)
     calm: float | None = None  # the greatest term before it ran away
     away: int = 0  # readings since
+    graphed: GraphedUpdates | None = None
 
     def run(self, saved: dict[str, Any] | None) -> dict[str, float]:
         step = self._begin(saved)
+        if self.settings.graphs:
+            [stage] = capturable([self.stage])
+            self.graphed = GraphedUpdates(stage, self.data, self._size, self._arithmetic)
         began, first, kept = monotonic(), step, monotonic()
         batches = self._batches(step)
         while step < self.stage.steps:
@@ -219,13 +228,24 @@ class _Loop:
     def _update(self, step: int, index: Tensor) -> None:
         device, name = self.data.device, self.stage.name
         torch.manual_seed(derive_seed(self.seed, name, "global", step))
-        rng = Rng(derive_seed(self.seed, name, "update", step), device=device)
-        with arithmetic(self.settings.precision, device):
-            self.window.add(self.stage.update(self.data.batch(index), rng))
+        seed = derive_seed(self.seed, name, "update", step)
+        if self.graphed:
+            self.window.add(self.graphed.update(index, seed))
+            return
+        with self._arithmetic():
+            self.window.add(self.stage.update(self.data.batch(index), Rng(seed, device=device)))
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        return arithmetic(self.settings.precision, self.data.device)
+
+    @property
+    def _size(self) -> int:
+        """Tuples an update."""
+        return min(self.stage.batch_size, len(self.data))
 
     def _batches(self, step: int) -> Iterator[Tensor]:
         """Index tensors from update `step` on; an epoch's order follows from its number alone."""
-        size = min(self.stage.batch_size, len(self.data))
+        size = self._size
         per_epoch = len(self.data) // size
         while True:
             epoch, position = divmod(step, per_epoch)

@@ -122,7 +122,7 @@ def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -
     powers = powers.to(precision)
     if powers.dim() == 2:
         powers = powers[:, None].expand(-1, precision.shape[1], -1)
-    own = torch.as_tensor(prior, dtype=precision.dtype, device=precision.device)
+    own = prior.to(precision) if isinstance(prior, Tensor) else precision.new_full((), prior)
     own = own.reshape(*own.shape, *(1,) * (3 - own.dim())) / (1 + _GUARD)
     total = torch.einsum("sbm,mbd->sbd", powers, precision) + own
     mean = torch.einsum("sbm,mbd->sbd", powers, precision * experts.mean) / total
@@ -131,7 +131,7 @@ def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -
 
 def product_of_all(experts: Normal, prior: float) -> Normal:
     """The product `[B, D]` of all experts `[M, B, D]` and of N(0, I) to the power `prior`."""
-    powers = torch.ones(1, len(experts.mean))
+    powers = torch.ones(1, len(experts.mean), device=experts.mean.device)
     product = product_of_experts(experts, powers, prior)
     return Normal(product.mean[0], product.scale[0], validate_args=False)
 

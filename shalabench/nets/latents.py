@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -96,9 +96,9 @@ class UnimodalCoders(nn.Module):
         code = self.encoders[name](x)
         return code.mean if self.variational else widen(code)
 
-    def given(self, views: Iterable[str], device: torch.device) -> Tensor:
+    def given(self, views: Collection[str], device: torch.device) -> Tensor:
         """Whether each modality is among the views, `[M]` bool."""
-        return torch.tensor([name in set(views) for name in self.spec.names], device=device)
+        return torch.stack([torch.full((), n in views, device=device) for n in self.spec.names])
 
     def decode(self, z: Tensor, targets: Iterable[str]) -> Views:
         """Decoder means of the targets at latents `[B, M, D]`."""
@@ -307,7 +307,7 @@ class DiffusedLatents(Model):
         clean = diffusion.mean.new_zeros(n, *diffusion.mean.shape)
         if given:
             latents = self.coders.encode(given)
-            if kept.all():
+            if len(given) == len(kept):
                 return latents
             clean = diffusion.standardise(latents)
         denoiser, revise = self.hold(kept, clean, rng)

@@ -20,7 +20,8 @@ def read_planes(planes: Tensor, place: Tensor) -> Tensor:
         planes: `[B, 3, P, H, W]`, the planes of x and y, x and z, y and z.
         place: `[B, Q, 3]` points; the planes span [-1, 1].
     """
-    grid = torch.stack([place[..., axes] for axes in _AXES], 1).flatten(0, 1)  # [3 B, Q, 2]
+    x = place.unbind(-1)
+    grid = torch.stack([torch.stack([x[a], x[b]], -1) for a, b in _AXES], 1).flatten(0, 1)
     maps = widen(planes).flatten(0, 1)
     found = functional.grid_sample(maps, grid[:, None].to(maps), align_corners=False)
     return found.unflatten(0, (-1, 3)).mean(1)[:, :, 0].transpose(1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -44,6 +45,11 @@ def describe_row(model: Model, spec: DataSpec, protocol: str) -> dict[str, str]:
 def stack(views: Views, names: tuple[str, ...]) -> Tensor:
     """Views of these names, in this order, `[B, V, C, H, W]`."""
     return torch.stack([views[name] for name in names], dim=1)
+
+
+def number(spec: DataSpec, names: Iterable[str], device: torch.device) -> Tensor:
+    """Numbers `[V]` int64 of views, made on the device so that the host does not wait."""
+    return torch.stack([torch.full((), spec.names.index(n), device=device) for n in names])
 
 
 def angle(a: Camera, b: Camera) -> float:

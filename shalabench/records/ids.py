@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-NOT_IDENTITY = ("compile", "log_every")  # change the speed or the log, not the result
+NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
+_LATER = {"tf32": False}  # settings that older runs had not, and what they did
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
@@ -35,7 +36,11 @@ def train_id(
         seed: Of the run.
         prior: Of the mixture that replaces the method's prior, where one does.
     """
-    loop = {key: value for key, value in train.items() if key not in NOT_IDENTITY}
+    loop = {
+        key: value
+        for key, value in train.items()
+        if key not in NOT_IDENTITY and not (key in _LATER and value == _LATER[key])
+    }
     return hash_of(
         {
             "model": model,

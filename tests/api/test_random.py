@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from shalabench.api import Rng, choose_subsets
+from shalabench.api import Rng, choose_subsets, derive_seed
+from shalabench.api.tape import KeyTape
 
 pytestmark = pytest.mark.float64
 
@@ -33,6 +34,64 @@ def test_no_draw_depends_on_how_items_are_batched(kind, shape):
         starts = [sum(parts[:i]) for i in range(len(parts))]
         pieces = [drawn(start, n) for start, n in zip(starts, parts, strict=True)]
         assert torch.equal(drawn(0, 8), torch.cat(pieces))
+
+
+def splitmix(x):
+    """SplitMix64's finaliser of one number."""
+    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+    x = ((x ^ x >> 27) * 0x94D049BB133111EB) % 2**64
+    return x ^ x >> 31
+
+
+def test_numbers_are_those_of_the_formula_bit_for_bit():
+    golden, n, e, first = 0x9E3779B97F4A7C15, 40, 3, 7
+    key = derive_seed(5, "call", 0)
+    rows = [splitmix(((first + i) * golden + key) % 2**64) for i in range(n)]
+    bits = [[splitmix((row + j * golden) % 2**64) for j in range(e)] for row in rows]
+    high, low = (
+        torch.tensor([[(x >> shift & 0x7FFFFF) + 0.5 for x in r] for r in bits]).float() / 2**23
+        for shift in (40, 0)
+    )
+    normal = torch.sqrt(-2.0 * torch.log(high)) * torch.cos(2 * math.pi * low)
+    u = high - 0.5
+    laplace = -torch.sign(u) * torch.log1p(-2.0 * u.abs())
+    expected = {"uniform": high, "normal": normal, "laplace": laplace}
+    expected["integers"] = (high * 1000).long()
+    for kind, draw in KINDS.items():
+        assert torch.equal(draw(Rng(5, first=first), n, e), expected[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_draws_are_the_rows_of_small_ones(kind):
+    whole = KINDS[kind](Rng(3), 5, 40_000)
+    rows = [KINDS[kind](Rng(3, first=i), 1, 40_000) for i in range(5)]
+    assert torch.equal(whole, torch.cat(rows))
+
+
+def draws(rng):
+    z = [rng.normal(4, 3), rng.fork("a", 1).uniform(4), rng.fork("a").fork(2).laplace(4)]
+    return [*z, rng.integers(9, 4)]
+
+
+def test_a_tape_gives_the_numbers_of_every_seed():
+    tape = KeyTape()
+    noted = draws(tape.note(3))
+    assert all(map(torch.equal, noted, draws(Rng(3))))
+    for seed in (3, 4, 2**62):
+        rng = tape.replay()
+        tape.fill(seed)
+        assert all(map(torch.equal, draws(rng), draws(Rng(seed))))
+
+
+def test_a_tape_refuses_other_draws_and_tells_no_seed():
+    tape = KeyTape()
+    tape.note(3).fork("a").normal(2)
+    with pytest.raises(RuntimeError, match="not made"):
+        tape.replay().fork("b").normal(2)
+    with pytest.raises(AttributeError):
+        tape.replay().seed  # noqa: B018
+    with pytest.raises(RuntimeError, match="no tensor yet"):
+        KeyTape().fill(0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,8 @@ import pytest
 from shalabench.api.registry import broken, entries
 from shalabench.config.ablations import ablations, read_ablation
 from shalabench.config.files import DatasetFile, read_toml
-from shalabench.config.settings import CONFIGS, PriorSettings, TrainSettings, _sources
+from shalabench.config.settings import CONFIGS, _sources
+from shalabench.config.training import PriorSettings, TrainSettings
 
 PAGES = Path(__file__).parents[2] / "docs" / "reproduction"
 INDEX = (PAGES / "index.md").read_text(encoding="utf-8")

@@ -13,13 +13,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.rings import SPEC, ring_of
-from helpers.toys import build, toy_data
+from helpers.toys import build
 
 from shalabench.api import Joint, Latent, Reconstruct, Rng, Trace, Transfer, Translate, derive_seed
-from shalabench.api.registry import broken, entries, find
+from shalabench.api.registry import broken, find
 from shalabench.config.settings import resolve
 
-MODELS = sorted(entries("model"))
 UPDATES = 3
 
 
@@ -63,27 +62,6 @@ def assert_same(a, b, exact=True):
             assert torch.equal(a[name], b[name]), name
         else:
             torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toys")
-    return [toy_data(folder, name) for name in ("toy", "toy-views")]
-
-
-@pytest.fixture(scope="module", params=MODELS)
-def name(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def toy(name, toys):
-    """The first toy dataset that the model can run on."""
-    cls = find("model", name).cls
-    for data in toys:
-        if cls.skip(data.spec, resolve(name, data.name, "smoke", ()).model) is None:
-            return data
-    pytest.fail(f"No toy dataset suits the model {name}.")
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ from helpers.campaigns import options, run, smoke
 from helpers.toys import build, toy_data
 
 import classifiers
-from shalabench.api import BenchError, DataError
+from shalabench.api import BenchError, DataError, tensor_cores
 from shalabench.config.plan import plan
+from shalabench.config.training import TrainSettings
 from shalabench.execute import inputs
+from shalabench.records.ids import train_id
 from shalabench.records.store import RunFolder
 
 
@@ -60,6 +62,29 @@ def test_a_classifier_in_training_mode_is_an_error(tmp_path, archive, monkeypatc
 def test_a_device_that_is_not_there_is_an_error(name):
     with pytest.raises(BenchError, match=f"'{name}'"):
         inputs.choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["graphs", "tf32"])
+def test_settings_for_gpus_are_refused_on_a_cpu_in_one_sentence(name):
+    train = TrainSettings(**{name: True})
+    with pytest.raises(BenchError, match=rf"train\.{name} is true.*cpu.*Leave train\.{name} false"):
+        inputs.check_gpu_settings(train, torch.device("cpu"))
+    inputs.check_gpu_settings(train, torch.device("cuda"))
+    inputs.check_gpu_settings(TrainSettings(), torch.device("cpu"))
+
+
+def test_tf32_is_on_within_a_training_alone_and_part_of_its_identity():
+    matmul = torch.backends.cuda.matmul
+    with tensor_cores(True):
+        assert matmul.allow_tf32
+    assert not matmul.allow_tf32
+    with tensor_cores(False):
+        assert not matmul.allow_tf32
+
+    def identity(**train):
+        return train_id("m", 1, {}, "d", "f", {"precision": "float32"} | train, 0)
+
+    assert identity() == identity(tf32=False, graphs=True) != identity(tf32=True)
 
 
 def test_compiling_reaches_every_network_that_is_called(toy, monkeypatch):

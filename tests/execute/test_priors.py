@@ -8,7 +8,8 @@ from helpers.toys import toy_data
 
 from shalabench.api import ABILITIES, Joint, Latent, Rng, Trace, Transfer, Translate, has_ability
 from shalabench.api.registry import find
-from shalabench.config.settings import PriorSettings, resolve
+from shalabench.config.settings import resolve
+from shalabench.config.training import PriorSettings
 from shalabench.execute.incomplete import Incomplete
 from shalabench.execute.priors import identity_of, with_prior
 

@@ -13,7 +13,8 @@ import torch
 from helpers.toys import build
 
 from shalabench.api import Diverged
-from shalabench.config.settings import TrainSettings, resolve
+from shalabench.config.settings import resolve
+from shalabench.config.training import TrainSettings
 from shalabench.execute.trainer import Stopped, Watch, train
 from shalabench.records.store import RunFolder
 
