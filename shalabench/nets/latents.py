@@ -26,7 +26,6 @@ from shalabench.nets.backbones import Network, decoder, encoder, initialise
 from shalabench.nets.diffusion import (
     Denoiser,
     Revise,
-    Schedule,
     VectorDenoiser,
     embed_time,
     make_schedule,
@@ -176,14 +175,7 @@ class LatentDiffusion(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(modalities, dim))
         self.register_buffer("std", torch.ones(modalities, dim))
-        self._schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The forward process, on the device of the weights."""
-        if self._schedule.signal.device != self.mean.device:
-            self._schedule = self._schedule.to(self.mean.device)
-        return self._schedule
+        self.schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
 
     def fit_scale(self, latents: Tensor, there: Tensor | None = None) -> None:
         """Set the standardisation by latents `[N, M, D]`, of which `[N, M]` are there."""
@@ -200,7 +192,10 @@ class LatentDiffusion(nn.Module):
         return (widen(z) - self.mean) / self.std
 
     def predict(self, z: Tensor, times: Tensor) -> Tensor:
-        """The denoiser's prediction at z `[B, M, D]` with a time `[B, M]` for each modality."""
+        """The denoiser's prediction at z `[B, M, D]` with a time `[B, M]` for each modality.
+
+        Times that all items share may have one row.
+        """
         each = embed_times(times)
         # The denoiser's main time is the latest: the time of the modalities being generated.
         return widen(self.denoiser(z.flatten(1), times.amax(1), each)).view_as(z)
@@ -230,8 +225,8 @@ class LatentDiffusion(nn.Module):
         return ((error * scored).sum(1) / scored.sum(1).clamp(min=1)).mean()
 
     def denoise(self, kept: Tensor) -> Denoiser:
-        """The denoiser with time 0 for the kept modalities `[M]`."""
-        return lambda z, t: self.predict(z, t[:, None].where(~kept, 0))
+        """The denoiser with time 0 for the kept modalities `[M]`, where all items share a time."""
+        return lambda z, t: self.predict(z, t[:1, None].where(~kept, 0))
 
     def generate(
         self, n: int, rng: Rng, denoiser: Denoiser, revise: Revise | None = None

@@ -163,7 +163,7 @@ def exact_denoiser(schedule, covariance):
     def predict(z, times):
         out, dim = torch.empty_like(z), z.shape[-1]
         for row in times.unique(dim=0):
-            items = (times == row).all(1)
+            items = (times == row).all(1).expand(len(z))  # times may have one row
             signal = schedule.signal[row].double().repeat_interleave(dim)
             sigma = schedule.sigma[row].double().repeat_interleave(dim)
             noisy = signal[:, None] * covariance * signal + torch.diag(sigma**2)
