@@ -31,6 +31,7 @@ _HOMES = {
         "Transfer",
         "Translate",
     ),
+    "encodings": ("encoded_once",),
     "evaluator": ("Classifier", "Evaluator", "Outcome", "EvalContext", "has_ability"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
