@@ -15,7 +15,7 @@ _HOMES = {
     "conventions": ("from_eg3d", "from_nmr", "from_opengl", "from_pose", "from_srn"),
     "grammar": ("Attribute", "Grammar"),
     "modalities": ("END", "PAD", "DataSpec", "Modality"),
-    "precision": ("arithmetic", "choose_precision"),
+    "precision": ("arithmetic", "choose_precision", "sampling", "sampling_precision"),
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
     "random": ("Rng", "choose_subsets", "derive_seed", "fixed_choice"),

@@ -1,10 +1,14 @@
-"""Arithmetic of training: bfloat16 where it is fast, float32 elsewhere."""
+"""Arithmetic of training and of samplers: bfloat16 where it is fast, float32 elsewhere."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
+
+_SAMPLING = ContextVar("sampling", default="float32")
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
@@ -22,3 +26,18 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[o
     """The context of updates: autocast for "bf16", none for "float32"."""
     cast = precision == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16) if cast else nullcontext()
+
+
+@contextmanager
+def sampling(precision: str) -> Iterator[None]:
+    """Within it, samplers run their denoisers in "bf16" or "float32"; outside in float32."""
+    before = _SAMPLING.set(precision)
+    try:
+        yield
+    finally:
+        _SAMPLING.reset(before)
+
+
+def sampling_precision() -> str:
+    """The arithmetic of denoisers in samplers, as `sampling` sets it."""
+    return _SAMPLING.get()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import Rng
-from shalabench.nets.precision import widen
+from shalabench.nets.precision import for_sampling, widen
 
 Prediction = Literal["noise", "velocity", "data"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -260,34 +260,38 @@ class VectorDenoiser(nn.Module):
 
         A time or a condition that all items share may have one row.
         """
-        context = self._embed(t) + self.condition(condition)
-        return self.leave(self._refine(self.enter(z), context))
+        dtype = self.enter.weight.dtype
+        context = self._embed(t) + self.condition(condition.to(dtype))
+        return self.leave(self._refine(self.enter(z.to(dtype)), context))
 
     def mix(self, conditions: Sequence[Tensor], weights: Sequence[float]) -> Denoiser:
         """The weighted sum of the predictions under several conditions, for a sampler.
 
         All items must have the same time. What depends on the conditions alone is computed here,
-        and what depends on the time alone for one row a call.
+        and what depends on the time alone for one row a call. The blocks compute in the arithmetic
+        of samplers (`for_sampling`), the rest in that of the weights.
 
         Args:
             conditions: `[B, C]` each, or `[1, C]` where all items share it.
             weights: Of each condition. They sum to 1.
         """
         branches = list(zip(map(self.condition, conditions), weights, strict=True))
-        normalise, activate, project = self.leave
+        network, project = for_sampling(self), self.leave[-1]
+        normalise, activate, _ = network.leave
+        dtype = network.enter.weight.dtype
 
         def predict(z: Tensor, t: Tensor) -> Tensor:
-            time, x = self._embed(t[:1]), self.enter(z)
+            time, x = self._embed(t[:1]), network.enter(z.to(dtype))
             outputs = (
-                weight * activate(normalise(self._refine(x, time + condition)))
-                for condition, weight in branches
+                weight * widen(activate(normalise(network._refine(x, (time + c).to(dtype)))))
+                for c, weight in branches
             )
             return project(sum(outputs))  # affine, so that the sum may come before it
 
         return predict
 
     def _embed(self, t: Tensor) -> Tensor:
-        return self.time(embed_time(t, self.width))
+        return self.time(embed_time(t, self.width).to(self.enter.weight.dtype))
 
     def _refine(self, x: Tensor, context: Tensor) -> Tensor:
         """The blocks; `context` is `[B, width]` or `[1, width]`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shalabench.api import Rng
+from shalabench.api import Rng, sampling
 from shalabench.nets.diffusion import (
     VectorDenoiser,
     embed_time,
@@ -205,3 +205,24 @@ def test_a_mixture_of_conditions_is_the_weighted_sum_of_their_predictions():
     alone = denoiser.mix([shared], [1.0])(z, t)
     torch.testing.assert_close(alone, parts[2])
     torch.testing.assert_close(denoiser(z, t[:1], shared), parts[2])
+
+
+@torch.no_grad()
+def test_a_sampler_in_bf16_is_close_to_float32_and_changes_no_weight():
+    torch.set_default_dtype(torch.float32)
+    denoiser, z, t = denoiser_of().float(), torch.randn(50, 4), torch.full((50,), 7)
+    own, shared = torch.randn(50, 3), torch.randn(1, 3)
+    before = {key: x.clone() for key, x in denoiser.state_dict().items()}
+
+    def predict():
+        return denoiser.mix([own, shared], [3.0, -2.0])(z, t)
+
+    exact = predict()
+    with sampling("bf16"):
+        rough = predict()
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    assert (rough - exact).norm() < 0.05 * exact.norm()
+    assert torch.equal(predict(), exact)
+    for key, x in denoiser.state_dict().items():
+        assert torch.equal(x, before[key])
