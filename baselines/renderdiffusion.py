@@ -188,7 +188,7 @@ class RenderDiffusion(Model):
         b, n = x.shape[:2]
         rows = torch.arange(b, device=x.device)
         view = rng.fork("view").integers(n, b)
-        image, schedule = x[rows, view], self._schedule.to(x.device)
+        image, schedule = x[rows, view], self._schedule
         t = rng.fork("t").integers(schedule.steps + 1, b)  # 0 too: a pass without noise
         t = torch.where(rng.fork("clean").uniform(b) < self.config.clean, 0, t)
         noise = rng.fork("noise").normal(*image.shape)
@@ -270,7 +270,7 @@ class RenderDiffusion(Model):
                 own, z = rng.fork(name), 2 * image[rows] - 1
                 number = torch.full((len(z),), self.spec.names.index(name), device=z.device)
                 t, noise = torch.full_like(number, start), own.fork("start").normal(*z.shape)
-                z = schedule.to(z.device).diffuse(z, t, noise)
+                z = schedule.diffuse(z, t, noise)
                 found.append(self._denoise(z, number, start, own.fork("steps")))
             return torch.stack(found).mean(0)
 
@@ -286,7 +286,7 @@ class RenderDiffusion(Model):
             planes[:] = [self.planes(z, t, view)]
             return 2 * self.render(planes[0], view) - 1
 
-        schedule = self._schedule.to(z.device)
+        schedule = self._schedule
         steps = max(1, round(self.config.sampling_steps * start / schedule.steps))
         sample_ancestral(clean, schedule, z, rng, steps=steps, start=start)
         return planes[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -256,7 +255,7 @@ class SyncDreamer(Model):
         views, known, target, t, noise = self._draw(batch.views, rng)
         rows = torch.arange(len(views), device=views.device)
         chosen, noise = views[rows, target], noise[rows, target]
-        schedule = self._schedule.to(views.device)
+        schedule = self._schedule
         x = schedule.diffuse(chosen, t, noise)
         output = self.single(x, t, target, self.single.embed(known.image), known)
         return self._error(output, schedule.target(chosen, t, noise))
@@ -264,7 +263,7 @@ class SyncDreamer(Model):
     def _volume_loss(self, batch: Batch, rng: Rng, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         views, known, target, t, noise = self._draw(batch.views, rng)
         rows = torch.arange(len(views), device=views.device)
-        schedule = self._schedule.to(views.device)
+        schedule = self._schedule
         x = schedule.diffuse(views, t, noise)
         volume = self.volume.build(x, t) * known.kept[:, 2, None, None, None, None]
         attend = self.volume.attend(volume, t, target)
@@ -343,7 +342,7 @@ class SyncDreamer(Model):
 
     def _generate(self, known: _Condition, rng: Rng) -> Tensor:
         """All views `[B, N, C, H, W]` in the order of the data."""
-        schedule = self._schedule.to(self._device)
+        schedule = self._schedule
         embedding = self.single.embed(known.image)
 
         def clean(x: Tensor, t: Tensor) -> Tensor:
@@ -353,7 +352,7 @@ class SyncDreamer(Model):
         start = rng.fork("start").normal(
             len(known.image), len(self.spec.names), *known.image.shape[1:]
         )
-        of_data, steps = replace(schedule, prediction="data"), self.config.sampling_steps
+        of_data, steps = schedule.predicting("data"), self.config.sampling_steps
         if self.config.stochastic:
             x = sample_ancestral(clean, of_data, start, rng.fork("steps"), steps=steps)
         else:

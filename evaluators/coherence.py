@@ -117,10 +117,7 @@ class Coherence(Evaluator):
             classes = work.joint()
             details["joint_histogram"] = _histogram(classes, spec)
             scores += _joint_scores(classes, spec.classes)
-        if isinstance(model, Reconstruct):
-            scores.append(work.posterior())
-        for k in work.subsets:
-            scores += work.translations(k)
+        scores += work.given()
         details["cross_matrix"] = _matrix(scores, "coherence/cross")
         return Outcome(scores, details)
 
@@ -171,32 +168,38 @@ class _Measurement:
             lambda i, rng: self.model.sample(len(i), rng), self.spec.names, self.samples, "joint"
         )
 
-    def posterior(self) -> Score:
-        """Agreement of decoded posterior samples, all modalities given."""
-        classes = self._classify(
-            lambda i, rng: self.model.reconstruct(self.split.batch(i).views, rng),
-            self.spec.names,
-            self.items,
-            "posterior",
-        )
-        shared = self._shared(self.spec.names, self.items)
-        return _score("coherence/posterior", _agreeing(classes), shared)
+    def given(self) -> list[Score]:
+        """Posterior coherence, then that of each number of given modalities.
 
-    def translations(self, k: int) -> list[Score]:
-        """The summary for `k` given modalities, and each subset with each target outside it.
-
-        A subset is encoded once for all its targets; a target is decoded and classified once.
+        What needs the same tuples is measured batch by batch, so that each view is encoded once.
         """
-        metric = "coherence/cross" if k == 1 else f"coherence/subset-{k}"
-        items = self._items_of(k)
+        single, several = {}, {}
+        if isinstance(self.model, Reconstruct):
+            single["posterior",] = self._reconstruct
+        for k, subsets in self.subsets.items():
+            jobs = single if k == 1 else several
+            for subset in subsets:
+                jobs[_metric(k), *subset] = self._translation(subset)
+        classes = self._classify_each(single, self.items)
+        classes |= self._classify_each(several, self.subset_items)
+        scores = []
+        if isinstance(self.model, Reconstruct):
+            shared = self._shared(self.spec.names, self.items)
+            scores.append(_score("coherence/posterior", _agreeing(classes["posterior",]), shared))
+        for k in self.subsets:
+            scores += self._translations(k, classes)
+        return scores
+
+    def _translations(self, k: int, classes: dict[tuple[str, ...], Tensor]) -> list[Score]:
+        """The summary for `k` given modalities, and each subset with each target outside it."""
+        metric, items = _metric(k), self._items_of(k)
         labels = self.split.labels[items]
         by_target: dict[str, list[Tensor]] = {name: [] for name in self.spec.names}
         parts = []
         for subset in self.subsets[k]:
             shared = self._shared(subset, items)
-            targets = [name for name in self.spec.names if name not in subset]
-            right = self._translate(metric, subset, targets, items) == labels
-            for target, hits in zip(targets, right, strict=True):
+            right = classes[metric, *subset] == labels
+            for target, hits in zip(self._targets(subset), right, strict=True):
                 by_target[target].append(hits.double())
                 parts.append(_score(metric, hits, shared, subset, target))
         means = [torch.stack(hits).mean(0) for hits in by_target.values() if hits]
@@ -210,14 +213,31 @@ class _Measurement:
         """Which image each tuple `[n]` shows, for every modality whose images tuples share."""
         return [self.split.rows[name][items] for name in names if name in self.split.rows]
 
-    def _translate(
-        self, metric: str, subset: tuple[str, ...], targets: list[str], items: Tensor
-    ) -> Tensor:
-        def translate(index: Tensor, rng: Rng) -> Views:
-            views = self.split.batch(index).views
-            return self.model.translate({name: views[name] for name in subset}, targets, rng)
+    def _targets(self, subset: tuple[str, ...]) -> list[str]:
+        return [name for name in self.spec.names if name not in subset]
 
-        return self._classify(translate, targets, items, metric, *subset)
+    def _reconstruct(self, views: Views, rng: Rng) -> Tensor:
+        return self._read(self.model.reconstruct(views, rng), self.spec.names)
+
+    def _translation(self, subset: tuple[str, ...]) -> Callable[[Views, Rng], Tensor]:
+        """A subset is encoded once for all its targets; a target is decoded and read once."""
+        targets = self._targets(subset)
+
+        def translate(views: Views, rng: Rng) -> Tensor:
+            given = {name: views[name] for name in subset}
+            return self._read(self.model.translate(given, targets, rng), targets)
+
+        return translate
+
+    def _classify_each(
+        self, jobs: dict[tuple[str, ...], Callable[[Views, Rng], Tensor]], items: Tensor
+    ) -> dict[tuple[str, ...], Tensor]:
+        """Classes `[m, n]` of the m views that each job makes of the tuples."""
+        if not jobs:
+            return {}
+        size = self.config.batch_size
+        made = self.context.map_views(self.model, self.split, jobs, items, size)
+        return {purpose: classes.T.contiguous() for purpose, classes in made.items()}
 
     def _classify(
         self,
@@ -227,14 +247,23 @@ class _Measurement:
         *purpose: str,
     ) -> Tensor:
         """Classes `[len(names), n]` of the views that `make` returns."""
-
-        def classify(index: Tensor, rng: Rng) -> Tensor:
-            views = make(index, rng)
-            classifiers = self.context.classifiers
-            return torch.stack([classifiers[m].network(views[m]).argmax(-1) for m in names], 1)
-
-        classes = self.context.map(classify, items, self.config.batch_size, *purpose)
+        classes = self.context.map(
+            lambda index, rng: self._read(make(index, rng), names),
+            items,
+            self.config.batch_size,
+            *purpose,
+        )
         return classes.T.contiguous()
+
+    def _read(self, views: Views, names: Sequence[str]) -> Tensor:
+        """Classes `[b, len(names)]` of views."""
+        classifiers = self.context.classifiers
+        return torch.stack([classifiers[m].network(views[m]).argmax(-1) for m in names], 1)
+
+
+def _metric(k: int) -> str:
+    """Of `k` given modalities."""
+    return "coherence/cross" if k == 1 else f"coherence/subset-{k}"
 
 
 def _subsets(

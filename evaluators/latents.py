@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from shalabench.api import (
     Score,
     Settings,
     Split,
+    Views,
     choose_subsets,
     fixed_choice,
     register_evaluator,
@@ -107,33 +109,43 @@ class Latents(Evaluator):
         probed = sum(map(len, sizes.values())) * (len(items) + len(learned)) if sizes else 0
         context.expect(2 * len(items) + probed)
 
-        def encode(source: Split, index: Tensor, names: tuple[str, ...], what: str) -> np.ndarray:
-            def make(index: Tensor, rng: Rng) -> Tensor:
-                views = source.batch(index).views
-                return model.encode({name: views[name] for name in names}, rng)
-
-            return _plain(context.map(make, index, size, what, *names))
-
-        posterior = encode(split, items, spec.names, "posterior")
+        subsets = [names for of_size in sizes.values() for names in of_size]
+        jobs = [("posterior", *spec.names), *(("test", *names) for names in subsets)]
+        codes = context.map_views(model, split, _encodings(model, jobs), items, size)
+        posterior = _plain(codes["posterior", *spec.names])
         prior = _plain(
             context.map(lambda i, rng: model.prior(len(i), rng), len(items), size, "prior")
         )
         labels = None if split.labels is None else split.labels[items].cpu().numpy()
         scores = _hole(posterior, prior)
-        for k, subsets in sizes.items():
+        if subsets:
+            jobs = [("train", *names) for names in subsets]
+            codes |= context.map_views(model, train, _encodings(model, jobs), learned, size)
             known = train.labels[learned].cpu().numpy()
+        for k, of_size in sizes.items():
             parts = [
                 _probe(
                     f"latents/probe-{k}",
                     names,
-                    (encode(train, learned, names, "train"), known),
-                    (encode(split, items, names, "test"), labels),
+                    (_plain(codes["train", *names]), known),
+                    (_plain(codes["test", *names]), labels),
                 )
-                for names in subsets
+                for names in of_size
             ]
             right = np.mean([right for _, right in parts], axis=0)  # clustered by test tuple
             scores += [_mean(f"latents/probe-{k}", right), *(score for score, _ in parts)]
         return Outcome(scores, {"projection": _projection(posterior, prior, labels)})
+
+
+def _encodings(
+    model: Model, jobs: Iterable[tuple[str, ...]]
+) -> dict[tuple[str, ...], Callable[[Views, Rng], Tensor]]:
+    """What encodes the modalities that each job names after its purpose."""
+
+    def encoding(names: tuple[str, ...]) -> Callable[[Views, Rng], Tensor]:
+        return lambda views, rng: model.encode({name: views[name] for name in names}, rng)
+
+    return {job: encoding(job[1:]) for job in jobs}
 
 
 def _plain(latents: Tensor) -> np.ndarray:

@@ -13,7 +13,6 @@ from shalabench.api import DataSpec, Optimiser, Rng, Settings, setting
 from shalabench.nets.diffusion import (
     Denoiser,
     Revise,
-    Schedule,
     VectorDenoiser,
     denoising_loss,
     make_schedule,
@@ -102,7 +101,7 @@ class DiffusionPrior(nn.Module):
         self.register_buffer("latent_std", torch.ones(latent))
         self.register_buffer("feature_mean", torch.zeros(modalities, feature))
         self.register_buffer("feature_std", torch.ones(modalities, feature))
-        self._schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
+        self.schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
 
     def fit_scale(self, mean: Tensor, std: Tensor, features: Tensor | None) -> None:
         """Set the standardisation by the training data.
@@ -132,9 +131,10 @@ class DiffusionPrior(nn.Module):
             condition = condition + self.config.blur * rng.normal(*condition.shape)
         dropped = rng.uniform(len(z0)) < self.config.drop
         condition = torch.where(dropped[:, None], self.tokens[-1], condition)
-        denoiser = self._conditioned(condition)
         z0 = (z0 - self.latent_mean) / self.latent_std
-        return denoising_loss(denoiser, self.schedule, z0, rng).mean()
+        return denoising_loss(
+            lambda z, t: self.denoiser(z, t, condition), self.schedule, z0, rng
+        ).mean()
 
     def condition(self, features: Tensor, which: Tensor) -> Tensor:
         """Standardised features `[B, F]` through the adapters, plus the token of their modality.
@@ -228,9 +228,9 @@ class DiffusionPrior(nn.Module):
         several: str,
         guidance: float | None = None,
     ) -> Denoiser:
-        free = self._conditioned(self.tokens[-1].expand(n, -1))
+        free = self.tokens[-1:]  # [1, F], the same for all items
         if not features:
-            return free
+            return self.denoiser.mix([free], [1.0])
         conditions = torch.stack(
             [
                 self.condition(h, torch.full((n,), self.names.index(name), device=h.device))
@@ -240,22 +240,9 @@ class DiffusionPrior(nn.Module):
         if several == "random":
             choice = rng.integers(len(conditions), n)
             conditions = conditions[choice, torch.arange(n, device=choice.device)][None]
-        bound = [self._conditioned(condition) for condition in conditions]
+        # Ho and Salimans 2022, eq. 6; valid for every prediction, as all are affine in noise.
         w = self.config.guidance if guidance is None else guidance
-
-        def guided(z: Tensor, t: Tensor) -> Tensor:
-            conditional = sum(denoiser(z, t) for denoiser in bound) / len(bound)
-            # Ho and Salimans 2022, eq. 6; valid for every prediction, as all are affine in noise.
-            return conditional if w == 0 else (1 + w) * conditional - w * free(z, t)
-
-        return guided
-
-    def _conditioned(self, condition: Tensor) -> Denoiser:
-        return lambda z, t: self.denoiser(z, t, condition)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The forward process, on the device of the weights."""
-        if self._schedule.signal.device != self.tokens.device:
-            self._schedule = self._schedule.to(self.tokens.device)
-        return self._schedule
+        weights = [(1 + w) / len(conditions)] * len(conditions)
+        if w == 0:
+            return self.denoiser.mix(conditions, weights)
+        return self.denoiser.mix([*conditions, free], [*weights, -w])

@@ -15,7 +15,13 @@ _HOMES = {
     "conventions": ("from_eg3d", "from_nmr", "from_opengl", "from_pose", "from_srn"),
     "grammar": ("Attribute", "Grammar"),
     "modalities": ("END", "PAD", "DataSpec", "Modality"),
-    "precision": ("arithmetic", "choose_precision", "tensor_cores"),
+    "precision": (
+        "arithmetic",
+        "choose_precision",
+        "sampling",
+        "sampling_precision",
+        "tensor_cores",
+    ),
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
     "random": ("Rng", "choose_subsets", "derive_seed", "fixed_choice"),
@@ -32,6 +38,7 @@ _HOMES = {
         "Transfer",
         "Translate",
     ),
+    "encodings": ("encoded_once",),
     "evaluator": ("Classifier", "Evaluator", "Outcome", "EvalContext", "has_ability"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from shalabench.api.dataset import Split, SplitName
+from shalabench.api.dataset import Split, SplitName, Views
+from shalabench.api.encodings import encoded_once
 from shalabench.api.errors import DataError
 from shalabench.api.modalities import DataSpec
 from shalabench.api.model import Model
@@ -110,6 +111,40 @@ class EvalContext:
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
         return {key: torch.cat([part[key] for part in parts if key in part]) for key in parts[0]}
+
+    def map_views(
+        self,
+        model: Model,
+        split: Split,
+        makes: Mapping[tuple[str, ...], Callable[[Views, Rng], Tensor]],
+        items: Tensor,
+        batch_size: int,
+    ) -> dict[tuple[str, ...], Tensor]:
+        """Apply several functions to the views of tuples, batch by batch, as `map` does.
+
+        The functions of a batch get the same views, and encoders of the model encode each of these
+        once (`encoded_once`). Random numbers and results are those of one `map` a function.
+
+        Args:
+            model: Whose encoders are asked several times.
+            split: Of the tuples.
+            makes: By what the random numbers are for. Each takes all views `[b, ...]` of a batch
+                and its random numbers, and returns a tensor with one row a tuple.
+            items: Numbers `[n]` of the tuples.
+            batch_size: Tuples in a batch.
+
+        Returns:
+            A tensor with n rows for each function.
+        """
+        parts: dict[tuple[str, ...], list[Tensor]] = {purpose: [] for purpose in makes}
+        for first in range(0, len(items), batch_size):
+            batch = split.batch(items[first : first + batch_size])
+            with encoded_once(model, batch.views):
+                for purpose, make in makes.items():
+                    rng = self.rng(*purpose, first=first)
+                    parts[purpose].append(make(batch.views, rng))
+                    self.advance(len(batch))
+        return {purpose: torch.cat(made) for purpose, made in parts.items()}
 
 
 @dataclass(frozen=True)

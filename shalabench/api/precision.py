@@ -1,11 +1,14 @@
-"""Arithmetic of training: bfloat16 where it is fast, float32 elsewhere."""
+"""Arithmetic of training and of samplers: bfloat16 where it is fast, float32 elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
+
+_SAMPLING = ContextVar("sampling", default="float32")
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
@@ -35,3 +38,18 @@ def tensor_cores(tf32: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def sampling(precision: str) -> Iterator[None]:
+    """Within it, samplers run their denoisers in "bf16" or "float32"; outside in float32."""
+    before = _SAMPLING.set(precision)
+    try:
+        yield
+    finally:
+        _SAMPLING.reset(before)
+
+
+def sampling_precision() -> str:
+    """The arithmetic of denoisers in samplers, as `sampling` sets it."""
+    return _SAMPLING.get()

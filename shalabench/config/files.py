@@ -26,11 +26,12 @@ class Table(BaseModel):
     data: dict[str, Any] = {}
     train: dict[str, Any] = {}
     prior: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
     evaluators: dict[str, Any] = {}
 
     def shared(self, known: Container[str]) -> Iterator[Value]:
         """What holds for every method that has it; `known` are the dotted keys of settings."""
-        for section in ("model", "data", "train", "prior", "evaluators"):
+        for section in ("model", "data", "train", "prior", "evaluate", "evaluators"):
             yield from _walk(section, getattr(self, section), known, self.source)
 
     def special(self, model: str, known: Container[str]) -> Iterator[Value]:

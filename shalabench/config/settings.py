@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from shalabench.api import BenchError, ConfigErrors, Settings, unknown
 from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config.files import DatasetFile, Table, read_toml
-from shalabench.config.training import PriorSettings, TrainSettings
+from shalabench.config.training import EvaluateSettings, PriorSettings, TrainSettings
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
@@ -49,6 +49,7 @@ class Resolved:
         data: Of the dataset.
         train: Of the training loop.
         prior: Of what joint samples are drawn from.
+        evaluate: Of every evaluation.
         evaluators: Of each evaluator, by name.
         origins: Of every value, by dotted key such as "model.prior.width".
     """
@@ -57,19 +58,20 @@ class Resolved:
     data: Settings
     train: TrainSettings
     prior: PriorSettings
+    evaluate: EvaluateSettings
     evaluators: dict[str, Settings]
     origins: dict[str, Origin]
 
     def values(self) -> dict[str, Any]:
-        """Every value by dotted key."""
+        """Every value that a run's record holds, by dotted key."""
         parts = {"model": self.model, "data": self.data, "train": self.train, "prior": self.prior}
         parts |= {f"evaluators.{name}": part for name, part in self.evaluators.items()}
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
         return dict(_leaves(nested))
 
     def choices(self) -> dict[str, Any]:
-        """Settings of evaluators that no record holds, such as a file's path, by dotted key."""
-        return {
+        """Settings of evaluations that no run's record holds, such as a path, by dotted key."""
+        return {"evaluate.precision": self.evaluate.precision} | {
             f"evaluators.{name}.{key}": getattr(part, key)
             for name, part in self.evaluators.items()
             for key, field in type(part).model_fields.items()
@@ -110,7 +112,7 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     built, origins = _lay(classes, layers, mistakes, whom=f", for {model}", hidden=hidden)
     if mistakes:
         raise ConfigErrors(mistakes)
-    sections = {name: built.pop(name) for name in ("model", "data", "train", "prior")}
+    sections = {name: built.pop(name) for name in ("model", "data", "train", "prior", "evaluate")}
     evaluators = {name.removeprefix("evaluators."): part for name, part in built.items()}
     return Resolved(**sections, evaluators=evaluators, origins=origins)
 
@@ -149,7 +151,7 @@ def _classes(
             mistakes.append(str(error))
     if preset not in presets():
         mistakes.append(unknown("preset", preset, presets()))
-    classes |= {"train": TrainSettings, "prior": PriorSettings}
+    classes |= {"train": TrainSettings, "prior": PriorSettings, "evaluate": EvaluateSettings}
     for name, entry in entries("evaluator").items():
         classes[f"evaluators.{name}"] = entry.cls.Config
     return classes

@@ -25,6 +25,7 @@ from shalabench.api import (
     Model,
     Split,
     derive_seed,
+    sampling,
 )
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import Resolved
@@ -103,8 +104,11 @@ def evaluate(
     report: Callable[[int, int], None],
     splits: Callable[[str], Split] | None = None,
     cache: Path | None = None,
+    precision: str = "float32",
 ) -> None:
-    """Run one evaluator in float32 and record its results.
+    """Run one evaluator and record its results.
+
+    All is computed in float32, but for the denoisers of latents in samplers: `precision` is theirs.
 
     Raises:
         BenchError: A classifier is in training mode, in which dropout would change its output.
@@ -122,7 +126,7 @@ def evaluate(
     scratch = folder.path / "partial" / f"{evaluator.name}-{evaluation.identity[:LETTERS]}"
     context = EvalContext(split.device, seed, classifiers, report, splits, cache, scratch)
     began = time.time()
-    with torch.inference_mode():
+    with torch.inference_mode(), sampling(precision):
         outcome = evaluator.run(model, spec, split, context)
     scored = {score.metric for score in outcome.scores}
     end = _ending(evaluation, folder)
@@ -156,6 +160,7 @@ def evaluate(
             "provenance": {
                 **describe_code(find("evaluator", evaluator.name)),
                 **describe_machine(split.device),
+                "precision": precision,
                 "seconds": round(time.time() - began, 2),
                 "finished": round(time.time()),
             },

@@ -332,6 +332,7 @@ class _Runner:
             report,
             self.complete.split,
             self.options.paths.cache,
+            choose_precision(self.resolved.evaluate.precision, self.device),
         )
 
     def _report(self, progress: Progress) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import Rng
-from shalabench.nets.precision import widen
+from shalabench.nets.precision import for_sampling, widen
 
 Prediction = Literal["noise", "velocity", "data"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -21,9 +20,10 @@ Revise = Callable[[Tensor, int], Tensor]
 """`(z_t [B, ...], t) -> z_t [B, ...]`, called before each prediction and at t = 0."""
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(nn.Module):
     """A variance-preserving forward process z_t = signal_t z_0 + sigma_t eps, t = 0 .. T.
+
+    As a part of a network it moves to the device with the weights. It adds nothing to the state.
 
     Attributes:
         signal: `[T + 1]` float32, the product of the alphas up to t; 1 at t = 0.
@@ -34,16 +34,21 @@ class Schedule:
 
     signal: Tensor
     sigma: Tensor
-    prediction: Prediction
+
+    def __init__(self, signal: Tensor, sigma: Tensor, prediction: Prediction):
+        super().__init__()
+        self.register_buffer("signal", signal, persistent=False)
+        self.register_buffer("sigma", sigma, persistent=False)
+        self.prediction = prediction
 
     @property
     def steps(self) -> int:
         """T."""
         return len(self.signal) - 1
 
-    def to(self, device: torch.device) -> Schedule:
-        """The same schedule on another device."""
-        return Schedule(self.signal.to(device), self.sigma.to(device), self.prediction)
+    def predicting(self, prediction: Prediction) -> Schedule:
+        """The same process for a denoiser that returns something else."""
+        return Schedule(self.signal, self.sigma, prediction)
 
     def diffuse(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Sample q(z_t | z_0) with the given noise; `t` is `[B]`."""
@@ -234,7 +239,7 @@ class VectorDenoiser(nn.Module):
 
     Args:
         dim: D, size of the vectors.
-        condition: Size of the condition vector.
+        condition: C, size of the condition vector.
         width: Units of each layer.
         blocks: Number of residual blocks.
     """
@@ -251,12 +256,49 @@ class VectorDenoiser(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Predict from z_t `[B, D]`, t `[B]` and condition `[B, C]`; `[B, D]`."""
-        context = self.time(embed_time(t, self.width)) + self.condition(condition)  # [B, width]
-        x = self.enter(z)
+        """Predict from z_t `[B, D]`, t `[B]` and condition `[B, C]`; `[B, D]`.
+
+        A time or a condition that all items share may have one row.
+        """
+        dtype = self.enter.weight.dtype
+        context = self._embed(t) + self.condition(condition.to(dtype))
+        return self.leave(self._refine(self.enter(z.to(dtype)), context))
+
+    def mix(self, conditions: Sequence[Tensor], weights: Sequence[float]) -> Denoiser:
+        """The weighted sum of the predictions under several conditions, for a sampler.
+
+        All items must have the same time. What depends on the conditions alone is computed here,
+        and what depends on the time alone for one row a call. The blocks compute in the arithmetic
+        of samplers (`for_sampling`), the rest in that of the weights.
+
+        Args:
+            conditions: `[B, C]` each, or `[1, C]` where all items share it.
+            weights: Of each condition. They sum to 1.
+        """
+        branches = list(zip(map(self.condition, conditions), weights, strict=True))
+        network, project = for_sampling(self), self.leave[-1]
+        normalise, activate, _ = network.leave
+        dtype = network.enter.weight.dtype
+
+        def predict(z: Tensor, t: Tensor) -> Tensor:
+            time, x = self._embed(t[:1]), network.enter(z.to(dtype))
+            outputs = (
+                weight * widen(activate(normalise(network._refine(x, (time + c).to(dtype)))))
+                for c, weight in branches
+            )
+            return project(sum(outputs))  # affine, so that the sum may come before it
+
+        return predict
+
+    def _embed(self, t: Tensor) -> Tensor:
+        return self.time(embed_time(t, self.width).to(self.enter.weight.dtype))
+
+    def _refine(self, x: Tensor, context: Tensor) -> Tensor:
+        """The blocks; `context` is `[B, width]` or `[1, width]`."""
+        context = nn.functional.silu(context)
         for block in self.blocks:
             x = block(x, context)
-        return self.leave(x)
+        return x
 
 
 class _ResidualBlock(nn.Module):
@@ -267,8 +309,8 @@ class _ResidualBlock(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        scale, shift = self.modulate(nn.functional.silu(context)).chunk(2, dim=-1)
-        return x + self.layers(self.norm(x) * (1 + scale) + shift)
+        scale, shift = self.modulate(context).chunk(2, dim=-1)
+        return x + self.layers(torch.addcmul(shift, self.norm(x), 1 + scale))
 
 
 def embed_time(t: Tensor, width: int) -> Tensor:

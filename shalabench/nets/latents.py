@@ -26,7 +26,6 @@ from shalabench.nets.backbones import Network, decoder, encoder, initialise
 from shalabench.nets.diffusion import (
     Denoiser,
     Revise,
-    Schedule,
     VectorDenoiser,
     embed_time,
     make_schedule,
@@ -35,7 +34,7 @@ from shalabench.nets.diffusion import (
 )
 from shalabench.nets.likelihoods import log_likelihood, view_of
 from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
-from shalabench.nets.precision import widen
+from shalabench.nets.precision import for_sampling, widen
 
 _OPEN = "our choice, as for ShaLa"
 _TIME = 32  # Sines and cosines of one modality's time.
@@ -176,14 +175,7 @@ class LatentDiffusion(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(modalities, dim))
         self.register_buffer("std", torch.ones(modalities, dim))
-        self._schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The forward process, on the device of the weights."""
-        if self._schedule.signal.device != self.mean.device:
-            self._schedule = self._schedule.to(self.mean.device)
-        return self._schedule
+        self.schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
 
     def fit_scale(self, latents: Tensor, there: Tensor | None = None) -> None:
         """Set the standardisation by latents `[N, M, D]`, of which `[N, M]` are there."""
@@ -199,11 +191,15 @@ class LatentDiffusion(nn.Module):
         """The autoencoders' latents on the scale of the diffusion."""
         return (widen(z) - self.mean) / self.std
 
-    def predict(self, z: Tensor, times: Tensor) -> Tensor:
-        """The denoiser's prediction at z `[B, M, D]` with a time `[B, M]` for each modality."""
+    def predict(self, z: Tensor, times: Tensor, denoiser: VectorDenoiser | None = None) -> Tensor:
+        """A denoiser's prediction at z `[B, M, D]` with a time `[B, M]` for each modality.
+
+        Times that all items share may have one row.
+        """
         each = embed_times(times)
         # The denoiser's main time is the latest: the time of the modalities being generated.
-        return widen(self.denoiser(z.flatten(1), times.amax(1), each)).view_as(z)
+        denoiser = denoiser or self.denoiser
+        return widen(denoiser(z.flatten(1), times.amax(1), each)).view_as(z)
 
     def loss(self, z0: Tensor, kept: Tensor, rng: Rng, there: Tensor | None = None) -> Tensor:
         """Denoising error with some modalities kept clean, mean over the batch.
@@ -230,8 +226,9 @@ class LatentDiffusion(nn.Module):
         return ((error * scored).sum(1) / scored.sum(1).clamp(min=1)).mean()
 
     def denoise(self, kept: Tensor) -> Denoiser:
-        """The denoiser with time 0 for the kept modalities `[M]`."""
-        return lambda z, t: self.predict(z, t[:, None].where(~kept, 0))
+        """The denoiser with time 0 for the kept modalities `[M]`, where all items share a time."""
+        network = for_sampling(self.denoiser)
+        return lambda z, t: self.predict(z, t[:1, None].where(~kept, 0), network)
 
     def generate(
         self, n: int, rng: Rng, denoiser: Denoiser, revise: Revise | None = None

@@ -18,6 +18,7 @@ class Encoder(nn.Module):
     """A network from views `[B, ...]` to features `[B, F]`; its attribute `features` is F."""
 
     features: int
+    encodes_views = True  # evaluators may use an output again (`encoded_once`)
 
 
 def mst_encoder(modality: Modality, width: float, activation: Activation) -> Encoder:

@@ -1,9 +1,16 @@
-"""Precision of densities and divergences, which are never computed in half precision."""
+"""Precision of densities, which are never computed in half precision, and of samplers."""
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from shalabench.api import sampling_precision
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def widen(x: Tensor) -> Tensor:
@@ -17,3 +24,10 @@ def widen(x: Tensor) -> Tensor:
 def widened(dtype: torch.dtype) -> torch.dtype:
     """Float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def for_sampling(network: Network) -> Network:
+    """A denoiser in the arithmetic of samplers: itself, or a copy in bfloat16."""
+    if sampling_precision() == "float32":
+        return network
+    return copy.deepcopy(network).to(torch.bfloat16)

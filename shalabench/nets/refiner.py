@@ -6,7 +6,6 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -78,8 +77,7 @@ class Refiners(nn.Module):
         for m in images(self.spec):
             denoiser = self._given(m.name, coarse[m.name])
             x = 2 * views[m.name] - 1
-            schedule = self._schedule.to(x.device)
-            error = denoising_loss(denoiser, schedule, x, rng.fork(m.name))  # [B]
+            error = denoising_loss(denoiser, self._schedule, x, rng.fork(m.name))  # [B]
             there = torch.ones_like(error)
             if present is not None:
                 there = present[:, self.spec.names.index(m.name)].to(error)
@@ -99,16 +97,15 @@ class Refiners(nn.Module):
         if name not in self.networks:
             return coarse
         start = rng.normal(*coarse.shape)
-        schedule = self._schedule.to(coarse.device)
         denoiser = self._given(name, coarse)
 
         def clipped(x: Tensor, t: Tensor) -> Tensor:
             # Near t = T the estimate from the noise is inaccurate: without clipping, toy images
             # exceeded [0, 1] by a factor of 25.
-            return schedule.split(x, t, widen(denoiser(x, t)))[0].clamp(-1, 1)
+            return self._schedule.split(x, t, widen(denoiser(x, t)))[0].clamp(-1, 1)
 
-        schedule_of_data = replace(schedule, prediction="data")
-        x = sample_ddim(clipped, schedule_of_data, start, self.config.sampling_steps)
+        of_data = self._schedule.predicting("data")
+        x = sample_ddim(clipped, of_data, start, self.config.sampling_steps)
         return (x + 1) / 2
 
     def _given(self, name: str, coarse: Tensor) -> Denoiser:

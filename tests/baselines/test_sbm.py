@@ -158,7 +158,7 @@ class ConstantCoders:
 
 def with_gaussian_latents(model, covariance, latents, kept):
     exact = gaussian_denoiser(model.diffusion.schedule, covariance)
-    model.diffusion.predict = lambda z, times: exact(z, times[:, 0])
+    model.diffusion.predict = lambda z, times, _=None: exact(z, times[:, 0])
     model._modules.pop("coders")
     model.coders = ConstantCoders(latents, kept)
     return model
@@ -212,7 +212,7 @@ def test_given_latents_are_noised_to_every_step(spec, network, views, correction
     clean = model.diffusion.standardise(model.coders.encode(given))[0]
     real, seen = model.diffusion.predict, []
 
-    def watch(z, times):
+    def watch(z, times, *network):
         assert (times == times[0, 0]).all()
         seen.append(int(times[0, 0]))
         signal = model.diffusion.schedule.signal[seen[-1]]
@@ -220,7 +220,7 @@ def test_given_latents_are_noised_to_every_step(spec, network, views, correction
         for m in (0, 2):
             assert (z[:, m].mean(0) - signal * clean[m]).abs().max() < 5 * sigma / 3000**0.5
             torch.testing.assert_close(z[:, m].std(0) / sigma, torch.ones(D), rtol=0.08, atol=0)
-        return real(z, times)
+        return real(z, times, *network)
 
     model.diffusion.predict = watch
     made = model.translate(given, ["a", "b"], Rng(1))

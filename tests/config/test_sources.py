@@ -11,7 +11,7 @@ from shalabench.api.registry import broken, entries
 from shalabench.config.ablations import ablations, read_ablation
 from shalabench.config.files import DatasetFile, read_toml
 from shalabench.config.settings import CONFIGS, _sources
-from shalabench.config.training import PriorSettings, TrainSettings
+from shalabench.config.training import EvaluateSettings, PriorSettings, TrainSettings
 
 PAGES = Path(__file__).parents[2] / "docs" / "reproduction"
 INDEX = (PAGES / "index.md").read_text(encoding="utf-8")
@@ -63,8 +63,8 @@ def test_every_default_of_every_component_has_a_source(kind):
     assert {key: why for key, why in checked.items() if why} == {}
 
 
-@pytest.mark.parametrize("settings", [TrainSettings, PriorSettings])
-def test_every_default_of_training_and_prior_has_a_source(settings):
+@pytest.mark.parametrize("settings", [TrainSettings, PriorSettings, EvaluateSettings])
+def test_every_default_of_a_section_has_a_source(settings):
     assert {key: why for key, why in _of_class(settings).items() if why} == {}
 
 

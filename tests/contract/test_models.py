@@ -15,7 +15,17 @@ import torch
 from helpers.rings import SPEC, ring_of
 from helpers.toys import build
 
-from shalabench.api import Joint, Latent, Reconstruct, Rng, Trace, Transfer, Translate, derive_seed
+from shalabench.api import (
+    Joint,
+    Latent,
+    Reconstruct,
+    Rng,
+    Trace,
+    Transfer,
+    Translate,
+    derive_seed,
+    encoded_once,
+)
 from shalabench.api.registry import broken, find
 from shalabench.config.settings import resolve
 
@@ -132,6 +142,23 @@ def test_several_given_modalities_are_taken(trained, toy):
     *given, target = toy.spec.names
     x = views(toy, 3)
     check_views(model.translate({g: x[g] for g in given}, [target], Rng(1)), toy.spec, [target], 3)
+
+
+@torch.inference_mode()
+def test_encodings_that_are_computed_once_change_nothing(trained, toy):
+    model, x = abilities(trained, Translate), views(toy, 3)
+    names = toy.spec.names
+    most = min(model.max_given or len(names), len(names) - 1)
+    subsets = [names[:k] for k in (1, most, 1)]
+
+    def made():
+        given = [{n: x[n] for n in subset} for subset in subsets]
+        return [model.translate(views_, names[-1:], Rng(1)) for views_ in given]
+
+    expected = made()
+    with encoded_once(model, x):
+        for found, right in zip(made(), expected, strict=True):
+            assert_same(found, right)
 
 
 @torch.no_grad()

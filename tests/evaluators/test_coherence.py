@@ -283,3 +283,41 @@ def test_two_clusterings_add_up_less_what_both_count():
         total += float(deviation[i] * deviation[related].sum())
     assert n == 20
     assert stderr == pytest.approx(total**0.5 / 600, rel=0.04)  # G / (G - 1) for each clustering
+
+
+class Encoded(Fake):
+    """A fake whose label goes through an encoder for each modality."""
+
+    class Encoder(nn.Module):
+        encodes_views = True
+
+        def __init__(self):
+            super().__init__()
+            self.items = 0
+
+        def forward(self, x):
+            self.items += len(x)
+            return x.clone()
+
+    def __init__(self, remembers):
+        super().__init__(right=0.7)
+        self.encoders = nn.ModuleDict({name: self.Encoder() for name in NAMES})
+        for encoder in self.encoders.values():
+            encoder.encodes_views = remembers
+
+    def translate(self, given, targets, rng):
+        given = {name: self.encoders[name](x) for name, x in given.items()}
+        return super().translate(given, targets, rng)
+
+    def reconstruct(self, views, rng):
+        return self.translate(views, NAMES, rng)
+
+
+@torch.inference_mode()
+def test_each_view_is_encoded_once_and_the_scores_are_those_without():
+    settings = {"n": 90, "subset_items": 50, "batch_size": 40}
+    models = Encoded(True).eval(), Encoded(False).eval()
+    scores = [measure(model, **settings)[1].scores for model in models]
+    assert scores[0] == scores[1]
+    counts = [{encoder.items for encoder in model.encoders.values()} for model in models]
+    assert counts == [{90 + 50}, {2 * 90 + 14 * 50}]

@@ -43,6 +43,18 @@ def test_bf16_is_used_where_the_device_computes_in_it_and_the_record_says_so(
     folder = RunFolder(next(iter(summary.outcomes.values())).folder)
     assert folder.run["settings"]["train.precision"] == precision
     assert folder.trained["provenance"]["precision"] == precision
+    (result,) = folder.results()
+    assert result["provenance"]["precision"] == precision
+
+
+def test_the_precision_of_samplers_is_no_part_of_an_identity(tmp_path, archive):
+    chosen = options(tmp_path, archive, evaluators=("samples",))
+    run(smoke("shala", overrides=["evaluate.precision=float32"]), chosen)
+    again, _ = run(smoke("shala", overrides=["evaluate.precision=bf16"]), chosen)
+    (outcome,) = again.outcomes.values()
+    assert outcome.status == "already"
+    (result,) = RunFolder(outcome.folder).results()
+    assert result["provenance"]["precision"] == "float32"
 
 
 def test_the_same_run_again_does_nothing_and_says_so(tmp_path, archive):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shalabench.api import Rng
+from shalabench.api import Rng, sampling
 from shalabench.nets.diffusion import (
     VectorDenoiser,
     embed_time,
@@ -166,3 +166,63 @@ def test_a_denoiser_of_any_width_embeds_time_and_an_even_one_as_published():
     torch.testing.assert_close(embed_time(t, 6), waves, check_dtype=False, atol=1e-3, rtol=0)
     denoiser = VectorDenoiser(4, 3, 9, 1).double()
     assert denoiser(torch.ones(2, 4).double(), t, torch.ones(2, 3).double()).shape == (2, 4)
+
+
+def test_a_schedule_moves_with_its_network_and_adds_nothing_to_the_state():
+    network = torch.nn.Module()
+    network.schedule = make_schedule("cosine", 20, "noise")
+    assert not network.state_dict()
+    assert network.to("meta").schedule.sigma.device.type == "meta"
+    of_data = network.schedule.predicting("data")
+    assert (of_data.prediction, network.schedule.prediction) == ("data", "noise")
+    assert of_data.signal is network.schedule.signal
+
+
+def denoiser_of(dim=4, condition=3):
+    denoiser = VectorDenoiser(dim, condition, 16, 3)
+    torch.nn.init.normal_(denoiser.leave[-1].weight)
+    torch.nn.init.normal_(denoiser.leave[-1].bias)
+    return denoiser
+
+
+def test_a_vector_denoiser_equals_its_formula():
+    denoiser, z, t = denoiser_of(), torch.randn(5, 4), torch.arange(1, 6)
+    condition, silu = torch.randn(5, 3), torch.nn.functional.silu
+    context = denoiser.time(embed_time(t, 16)) + denoiser.condition(condition)
+    x = denoiser.enter(z)
+    for block in denoiser.blocks:
+        scale, shift = block.modulate(silu(context)).chunk(2, dim=-1)
+        x = x + block.layers(block.norm(x) * (1 + scale) + shift)
+    torch.testing.assert_close(denoiser(z, t, condition), denoiser.leave(x))
+
+
+def test_a_mixture_of_conditions_is_the_weighted_sum_of_their_predictions():
+    denoiser, z, t = denoiser_of(), torch.randn(5, 4), torch.full((5,), 7)
+    own, other, shared = torch.randn(5, 3), torch.randn(5, 3), torch.randn(1, 3)
+    mixed = denoiser.mix([own, other, shared], [1.5, 1.5, -2.0])(z, t)
+    parts = [denoiser(z, t, c) for c in (own, other, shared.expand(5, -1))]
+    torch.testing.assert_close(mixed, 1.5 * (parts[0] + parts[1]) - 2 * parts[2])
+    alone = denoiser.mix([shared], [1.0])(z, t)
+    torch.testing.assert_close(alone, parts[2])
+    torch.testing.assert_close(denoiser(z, t[:1], shared), parts[2])
+
+
+@torch.no_grad()
+def test_a_sampler_in_bf16_is_close_to_float32_and_changes_no_weight():
+    torch.set_default_dtype(torch.float32)
+    denoiser, z, t = denoiser_of().float(), torch.randn(50, 4), torch.full((50,), 7)
+    own, shared = torch.randn(50, 3), torch.randn(1, 3)
+    before = {key: x.clone() for key, x in denoiser.state_dict().items()}
+
+    def predict():
+        return denoiser.mix([own, shared], [3.0, -2.0])(z, t)
+
+    exact = predict()
+    with sampling("bf16"):
+        rough = predict()
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    assert (rough - exact).norm() < 0.05 * exact.norm()
+    assert torch.equal(predict(), exact)
+    for key, x in denoiser.state_dict().items():
+        assert torch.equal(x, before[key])
