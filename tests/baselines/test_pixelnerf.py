@@ -206,7 +206,7 @@ def test_a_point_reads_the_maps_where_the_given_view_sees_it():
     _, colour = model.query(model.coarse, read, points, towards, given)
     for k in range(2):
         (slope,) = torch.autograd.grad(colour[0, k].sum(), read, retain_graph=True)
-        rows, columns = (slope[0, 0].abs().sum(0) > 0).nonzero().T
+        rows, columns = (slope[0, 0].abs().sum(-1) > 0).nonzero().T
         assert len(rows) == 4
         assert abs((columns.double().mean() + 0.5) / SIDE - place[k, 0]) < 0.5 / SIDE
         assert abs((rows.double().mean() + 0.5) / SIDE - place[k, 1]) < 0.5 / SIDE
