@@ -381,13 +381,13 @@ class PixelNeRF(Model):
         tuples, parts = max(1, rays // len(pixel)), []
         for some in zip(*(read.split(tuples) for read in maps), strict=True):
             size = len(some[0]), -1
+            views = view.expand(*size).split(rays, 1)
+            places = pixel.expand(*size).split(rays, 1)
             pieces = [
                 self.render(some, given.expand(*size), v, p, None)[1]
-                for v, p in zip(
-                    view.expand(*size).split(rays, 1), pixel.expand(*size).split(rays, 1), strict=True
-                )
+                for v, p in zip(views, places, strict=True)
             ]
             parts.append(torch.cat(pieces, 1).unflatten(1, pixels.shape).flatten(0, 1))
         colours = torch.cat(parts)  # [B T, K, C]
-        views = wanted.repeat(len(maps[0]))
-        return self.rays.develop(colours, views).unflatten(0, (-1, len(wanted)))
+        number = wanted.repeat(len(maps[0]))
+        return self.rays.develop(colours, number).unflatten(0, (-1, len(wanted)))

@@ -233,7 +233,8 @@ def render_twice(
     colours (Max 1995, the midpoint rule).
 
     Args:
-        look: From depths `[..., S]` to raw densities `[..., S]` and colours `[..., S, C]`.
+        look: From depths `[..., S]` to raw densities `[..., S]` and colours `[..., S, C]`. These
+            may be of several objects, where the depths are of one.
         solid: From raw densities to positive ones, per unit of the world.
         near: `[...]`, the start of the first of the even parts.
         far: `[...]`, the end of the last part.
@@ -243,12 +244,14 @@ def render_twice(
     """
 
     def place(what: str, middle: Tensor) -> Tensor:
-        size = *near.shape, len(middle)
+        size = *shape, len(middle)
         return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
 
+    shape = near.shape
     depth = stratify(near, far, place("even", near.new_full((even,), 0.5)))
     density, colour = look(depth)
     if more:
+        shape, depth = density.shape[:-1], depth.expand(density.shape)
         with torch.no_grad():  # the weight of a part is that of its sample
             length = ((far - near) / even)[..., None]
             weight = composite(solid(density), colour, length)[1]
