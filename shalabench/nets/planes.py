@@ -48,7 +48,7 @@ def _read_alike(planes: Tensor, place: Tensor) -> Tensor:
         mode="sum",
         per_sample_weights=torch.where(inside, share, 0).flatten(1).to(planes),
     )
-    return found.unflatten(1, (b, width)).transpose(0, 1)
+    return found.unflatten(1, (b, width)).transpose(0, 1).contiguous()
 
 
 def to_colour(raw: Tensor) -> Tensor:
