@@ -141,7 +141,7 @@ class Generator(nn.Module):
         Args:
             planes: `[B, 3, P, S, S]`.
             styles: `[B, L, D]`.
-            view: `[B]` int64, the number of each camera.
+            view: `[B]` int64, the number of each camera, or `[1]`, of one for all without `rng`.
             rng: Draws the samples along the rays; None takes the middles of their parts.
         """
         features = self.rays.develop(self.render(planes, view, rng), view)  # [B, F, H / 2, W / 2]
@@ -165,7 +165,7 @@ class Generator(nn.Module):
         return render_twice(look, solid, near, far, c.samples, c.importance, rng)
 
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw densities `[B, Q]` and features `[B, Q, F]` in [0, 1] at points `[B, Q, 3]`."""
+        """Raw densities `[B, Q]` and features `[B, Q, F]` in [0, 1], as `read_planes`."""
         raw = widen(self.decoder(read_planes(planes, points / self.config.box)))
         return raw[..., 0], to_colour(raw[..., 1:])
 
@@ -282,7 +282,7 @@ class EG3D(Model):
         for some in styles.split(_ITEMS):
             planes = self.generator.planes(some)
             for name in targets:
-                view = torch.full((len(some),), self.spec.names.index(name), device=some.device)
+                view = torch.tensor([self.spec.names.index(name)], device=some.device)
                 parts[name].append(self.generator.picture(planes, some, view, None)[0])
         return {name: torch.cat(images) for name, images in parts.items()}
 
@@ -328,7 +328,7 @@ class EG3D(Model):
     def _seen(self, styles: Tensor, view: Tensor) -> Tensor:
         """Images `[B, G, C, H, W]` of styles `[B, L, D]` by cameras `[G]`."""
         planes = self.generator.planes(styles)
-        every = [self.generator.picture(planes, styles, v.expand(len(styles)), None) for v in view]
+        every = [self.generator.picture(planes, styles, v, None) for v in view.split(1)]
         return torch.stack([image for image, _ in every], 1)
 
     def _objective(self, x: Tensor, images: Tensor, view: Tensor) -> Tensor:

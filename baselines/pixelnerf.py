@@ -29,17 +29,18 @@ from shalabench.api import (
     setting,
 )
 from shalabench.nets.precision import widen
-from shalabench.nets.rays import Rays, composite, gaps, middles, resample, stratify
+from shalabench.nets.rays import Rays, composite, gaps, middles, read_maps, resample, stratify
 from shalabench.nets.viewpoints import why_no_views
 
 _CODE = "pixelNeRF code (sxyu/pixel-nerf; reproduction/pixelnerf.md)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf
 _AVERAGED = 3  # blocks before the mean over the given views
 _WHITE = 0.99  # a pixel is background if its darkest channel is brighter
-_POINTS = 1 << 15  # points evaluated at a time when views are generated
+_POINTS = 1 << 19  # points evaluated at a time when views are generated
+_CACHED = 1 << 12  # on a CPU, where a layer of these stays in the cache of a core
 
 Maps = tuple[Tensor, Tensor]
-"""The feature maps of given views for the coarse and the fine field, `[B, S, 3 width, h, w]`."""
+"""The feature maps of given views for the coarse and the fine field, `[B, S, h, w, 3 width]`."""
 
 
 class PixelNeRFConfig(Settings):
@@ -164,12 +165,13 @@ class FieldNetwork(nn.Module):
             nn.init.zeros_(block[3].bias)
 
     def project(self, features: Tensor) -> Tensor:
-        """Linear maps `[B, S, 3 width, h, w]` of features `[B, S, F, h, w]` for the first blocks.
+        """Linear maps `[B, S, h, w, 3 width]` of features `[B, S, F, h, w]` for the first blocks.
 
         A linear layer and interpolation commute. There are fewer pixels than points, so the layer
         comes first.
         """
-        return self.inject(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        maps = self.inject(features.flatten(0, 1)).movedim(1, -1)
+        return maps.unflatten(0, features.shape[:2]).contiguous()
 
     def forward(self, points: Tensor, directions: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
         """Densities `[B, Q]` and colours `[B, Q, C]` in [0, 1].
@@ -179,21 +181,34 @@ class FieldNetwork(nn.Module):
             directions: `[B, S, Q, 3]`, unit vectors along the rays, in the same axes.
             added: `[B, S, Q, 3 width]`, the maps of `project` where each given view shows a point.
         """
-        x, added = (
-            self.enter(torch.cat([encode(points), directions], -1)),
-            added.chunk(_AVERAGED, -1),
-        )
+        x = self.enter(torch.cat([encode(points), directions], -1))
+        step = _learn if torch.is_grad_enabled() else _infer
         for number, block in enumerate(self.blocks):
-            if number < _AVERAGED:
-                x = x + added[number]
-            elif number == _AVERAGED:
+            if number == _AVERAGED:
                 x = x.mean(1)
-            x = x + block(x)
+            x = step(x, added.chunk(_AVERAGED, -1)[number] if number < _AVERAGED else None, block)
         x = x.mean(1) if len(self.blocks) <= _AVERAGED else x
         raw = widen(self.leave(functional.relu(x)))
         sigma = raw[..., -1]
         positive = sigma.relu() if self.config.density == "relu" else functional.softplus(sigma - 1)
         return self.config.density_unit * positive, torch.sigmoid(raw[..., :-1])
+
+
+def _learn(x: Tensor, added: Tensor | None, block: nn.Module) -> Tensor:
+    x = x if added is None else x + added
+    return x + block(x)
+
+
+def _infer(x: Tensor, added: Tensor | None, block: nn.Module) -> Tensor:
+    """The same as `_learn`, in the memory of `x`: new memory would not be in the cache."""
+    _, first, _, second = block
+    x = widen(x)
+    x = x if added is None else x.add_(added)
+    h = first(x.relu()).relu_()
+    if torch.is_autocast_enabled(x.device.type):
+        return x + second(h)
+    x.view(-1, x.shape[-1]).addmm_(h.flatten(0, -2), second.weight.T)
+    return x.add_(second.bias)
 
 
 def encode(x: Tensor) -> Tensor:
@@ -338,19 +353,13 @@ class PixelNeRF(Model):
 
         Args:
             field: The coarse or the fine field.
-            read: `[B, S, 3 width, h, w]`, its feature maps.
+            read: `[B, S, h, w, 3 width]`, its feature maps.
             points: `[B, Q, 3]`.
             directions: `[B, Q, 3]`, unit vectors.
             given: `[B, S]` int64, numbers of the given views.
         """
         place, _ = self.rays.project(points[:, None], given)  # [B, S, Q, 2]
-        seen = functional.grid_sample(
-            read.flatten(0, 1),
-            (2 * place - 1).flatten(0, 1)[:, None],
-            padding_mode="border",
-            align_corners=False,
-        )  # [B S, 3 width, 1, Q]
-        seen = seen[:, :, 0].transpose(1, 2).unflatten(0, given.shape)
+        seen = read_maps(read.flatten(0, 1), place.flatten(0, 1)).unflatten(0, given.shape)
         points, directions = (self.rays.turn(v[:, None], given) for v in (points, directions))
         return field(points, directions, seen)
 
@@ -359,23 +368,26 @@ class PixelNeRF(Model):
             self.spec[name]  # a KeyError names an unknown modality
         images = torch.stack(list(given.values()), 1)  # [B, S, C, H, W]
         numbers = torch.tensor([self.spec.names.index(n) for n in given], device=images.device)
-        maps = self.maps(images)
-        return {name: self._develop(maps, numbers, name) for name in targets}
+        wanted = torch.tensor([self.spec.names.index(n) for n in targets], device=images.device)
+        made = self._develop(self.maps(images), numbers, wanted)
+        return dict(zip(targets, made.unbind(1), strict=True))
 
-    def _develop(self, maps: Maps, given: Tensor, target: str) -> Tensor:
-        """A whole view `[B, C, H, W]`, some rays at a time."""
-        c, number = self.config, self.spec.names.index(target)
-        pixels = self.rays.lit[number]
-        samples = len(given) * (2 * c.samples + c.importance + c.around)
-        rays = max(1, _POINTS // samples)
-        parts = []
-        tuples = max(1, rays // len(pixels))
+    def _develop(self, maps: Maps, given: Tensor, wanted: Tensor) -> Tensor:
+        """Whole views `[B, T, C, H, W]` by cameras `wanted` `[T]`, some rays at a time."""
+        c, pixels = self.config, self.rays.lit[wanted]  # [T, K]
+        most = _CACHED if pixels.device.type == "cpu" else _POINTS
+        rays = max(1, most // (len(given) * (c.samples + c.importance + c.around)))
+        view, pixel = wanted[:, None].expand_as(pixels).flatten(), pixels.flatten()
+        tuples, parts = max(1, rays // len(pixel)), []
         for some in zip(*(read.split(tuples) for read in maps), strict=True):
             size = len(some[0]), -1
-            view = given.new_full((len(some[0]),), number)
+            views = view.expand(*size).split(rays, 1)
+            places = pixel.expand(*size).split(rays, 1)
             pieces = [
-                self.render(some, given.expand(*size), view[:, None].expand_as(p), p, None)[1]
-                for p in pixels.expand(*size).split(rays, 1)
+                self.render(some, given.expand(*size), v, p, None)[1]
+                for v, p in zip(views, places, strict=True)
             ]
-            parts.append(self.rays.develop(torch.cat(pieces, 1), view))
-        return torch.cat(parts)
+            parts.append(torch.cat(pieces, 1).unflatten(1, pixels.shape).flatten(0, 1))
+        colours = torch.cat(parts)  # [B T, K, C]
+        number = wanted.repeat(len(maps[0]))
+        return self.rays.develop(colours, number).unflatten(0, (-1, len(wanted)))

@@ -243,7 +243,7 @@ class RenderDiffusion(Model):
         return composite(density.unflatten(1, size), colour.unflatten(1, size), length)[0]
 
     def render(self, planes: Tensor, view: Tensor) -> Tensor:
-        """Whole views `[B, C, H, W]` in [0, 1] of planes by cameras `view` `[B]`."""
+        """Whole views `[B, C, H, W]` in [0, 1] of planes by cameras `view` `[B]`, or `[1]`."""
         pixels = self.rays.lit[view]
         middle = planes.new_full((*pixels.shape, self.config.samples), 0.5)
         return self.rays.develop(self._render(planes, view, pixels, middle), view)
@@ -300,8 +300,6 @@ class RenderDiffusion(Model):
             rows = slice(start, min(start + _OBJECTS, n))
             planes = make(rows, Rng(rng.seed, first=rng.first + start, device=rng.device))
             for name in targets:
-                number = torch.full(
-                    (len(planes),), self.spec.names.index(name), device=planes.device
-                )
+                number = torch.tensor([self.spec.names.index(name)], device=planes.device)
                 parts[name].append(self.render(planes, number))
         return {name: torch.cat(images) for name, images in parts.items()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from shalabench.api import Camera, Rng
 
@@ -128,6 +129,35 @@ class Rays(nn.Module):
         return white.scatter(1, index, colours).transpose(1, 2).unflatten(2, (self.side, -1))
 
 
+def read_maps(maps: Tensor, place: Tensor) -> Tensor:
+    """Features `[B, Q, F]` at places in maps, interpolated bilinearly; the border's beyond it.
+
+    As `grid_sample` with padding "border", from maps whose channels come last. With many channels
+    that is several times faster on a CPU: a place reads four rows, not four values a channel.
+
+    Args:
+        maps: `[B, h, w, F]`.
+        place: `[B, Q, 2]` in widths and heights from the upper left corner, x first.
+    """
+    b, height, width, _ = maps.shape
+    size = place.new_tensor([width, height])
+    at = (place * size - 0.5).clamp(min=0).minimum(size - 1)
+    low = at.floor()
+    x, y = (at - low).unbind(-1)
+    weight = torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)  # [B, Q, 4]
+    left, top = low.long().unbind(-1)
+    right, below = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    first = height * torch.arange(b, device=maps.device)[:, None]  # row of each map
+    rows = [(first + r) * width + c for r in (top, below) for c in (left, right)]
+    found = functional.embedding_bag(
+        torch.stack(rows, -1).flatten(0, 1),
+        maps.flatten(0, 2),
+        mode="sum",
+        per_sample_weights=weight.flatten(0, 1).to(maps),
+    )
+    return found.unflatten(0, (b, -1))
+
+
 def stratify(near: Tensor, far: Tensor, place: Tensor) -> Tensor:
     """Depths `[..., S]`, one in each of S equal parts from near to far `[...]`.
 
@@ -203,7 +233,8 @@ def render_twice(
     colours (Max 1995, the midpoint rule).
 
     Args:
-        look: From depths `[..., S]` to raw densities `[..., S]` and colours `[..., S, C]`.
+        look: From depths `[..., S]` to raw densities `[..., S]` and colours `[..., S, C]`. These
+            may be of several objects, where the depths are of one.
         solid: From raw densities to positive ones, per unit of the world.
         near: `[...]`, the start of the first of the even parts.
         far: `[...]`, the end of the last part.
@@ -213,12 +244,14 @@ def render_twice(
     """
 
     def place(what: str, middle: Tensor) -> Tensor:
-        size = *near.shape, len(middle)
+        size = *shape, len(middle)
         return middle.expand(size) if rng is None else rng.fork(what).uniform(*size)
 
+    shape = near.shape
     depth = stratify(near, far, place("even", near.new_full((even,), 0.5)))
     density, colour = look(depth)
     if more:
+        shape, depth = density.shape[:-1], depth.expand(density.shape)
         with torch.no_grad():  # the weight of a part is that of its sample
             length = ((far - near) / even)[..., None]
             weight = composite(solid(density), colour, length)[1]

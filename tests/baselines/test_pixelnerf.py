@@ -206,7 +206,7 @@ def test_a_point_reads_the_maps_where_the_given_view_sees_it():
     _, colour = model.query(model.coarse, read, points, towards, given)
     for k in range(2):
         (slope,) = torch.autograd.grad(colour[0, k].sum(), read, retain_graph=True)
-        rows, columns = (slope[0, 0].abs().sum(0) > 0).nonzero().T
+        rows, columns = (slope[0, 0].abs().sum(-1) > 0).nonzero().T
         assert len(rows) == 4
         assert abs((columns.double().mean() + 0.5) / SIDE - place[k, 0]) < 0.5 / SIDE
         assert abs((rows.double().mean() + 0.5) / SIDE - place[k, 1]) < 0.5 / SIDE
@@ -223,3 +223,20 @@ def test_data_that_it_cannot_render_are_refused_in_a_sentence(shape, cameras, sa
     assert said in PixelNeRF.skip(spec_of(cameras, shape), PixelNeRF.Config())
     assert "there are fewer" in PixelNeRF.skip(spec_of(RING), PixelNeRF.Config(given=5))
     assert PixelNeRF.skip(spec_of(RING), PixelNeRF.Config()) is None
+
+
+@pytest.mark.parametrize("blocks", [3, 4])
+def test_inference_gives_what_training_gives_with_any_number_of_rays_at_a_time(blocks, monkeypatch):
+    model, x = build(blocks=blocks), views_of(3)
+    given = {name: x[name] for name in ("v0", "v2")}
+    pixels = torch.arange(SIDE**2).expand(3, -1)
+    numbers, view = torch.tensor([[0, 2]] * 3), torch.ones_like(pixels)
+    maps = model.maps(torch.stack(list(given.values()), 1))
+    due = model.render(maps, numbers, view, pixels, None)[1]
+    white = (model.rays.far > model.rays.near)[1, :, None]
+    due = torch.where(white, due, 1.0).transpose(1, 2).unflatten(2, (SIDE, SIDE))
+    for points in (1, 300, 1 << 20):
+        monkeypatch.setattr("baselines.pixelnerf._CACHED", points)
+        with torch.inference_mode():
+            made = model.translate(given, ["v3", "v1"], Rng(1))
+        torch.testing.assert_close(made["v1"], due)

@@ -6,9 +6,20 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from shalabench.api import Camera
-from shalabench.nets.rays import Rays, composite, cross_sphere, gaps, resample, stratify
+from shalabench.nets.planes import read_planes
+from shalabench.nets.rays import (
+    Rays,
+    composite,
+    cross_sphere,
+    gaps,
+    read_maps,
+    render_twice,
+    resample,
+    stratify,
+)
 
 pytestmark = pytest.mark.float64
 
@@ -153,3 +164,51 @@ def test_samples_follow_the_weights():
     assert within.mean().item() == pytest.approx(2.25, abs=1e-3)
     assert within.var().item() == pytest.approx(0.25 / 12, rel=1e-2)
     assert (depth.diff() >= 0).all()
+
+
+def test_maps_are_read_as_by_grid_sample_with_the_border_beyond():
+    maps, place = torch.rand(2, 5, 7, 3), 1.6 * torch.rand(2, 40, 2) - 0.3
+    place[0, :4] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [6.5 / 7, 4.5 / 5], [0.5, 0.5]])
+    due = functional.grid_sample(
+        maps.movedim(-1, 1),
+        (2 * place - 1)[:, None],
+        padding_mode="border",
+        align_corners=False,
+    )
+    torch.testing.assert_close(read_maps(maps, place), due[:, :, 0].transpose(1, 2))
+    maps.requires_grad_()
+    (slope,) = torch.autograd.grad(read_maps(maps, place).square().sum(), maps)
+    (other,) = torch.autograd.grad(
+        (
+            functional.grid_sample(
+                maps.movedim(-1, 1),
+                (2 * place - 1)[:, None],
+                padding_mode="border",
+                align_corners=False,
+            )
+            ** 2
+        ).sum(),
+        maps,
+    )
+    torch.testing.assert_close(slope, other)
+
+
+def test_points_that_all_objects_share_are_read_as_points_of_each():
+    planes = torch.rand(3, 3, 2, 4, 6, requires_grad=True)
+    place = 2.6 * torch.rand(1, 50, 3) - 1.3  # some are outside
+    one, each = read_planes(planes, place), read_planes(planes, place.expand(3, -1, -1))
+    torch.testing.assert_close(one, each)
+    slopes = [torch.autograd.grad(x.square().sum(), planes)[0] for x in (one, each)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_objects_before_one_camera_are_rendered_as_by_a_camera_each():
+    density, colour = torch.randn(3, 4, 1), torch.rand(3, 4, 1, 2)
+    near, far = torch.rand(1, 4), 1 + torch.rand(1, 4)
+
+    def look(depth):
+        return density + depth.sin(), colour * depth.cos()[..., None]
+
+    one = render_twice(look, torch.exp, near, far, 5, 4, None)
+    each = render_twice(look, torch.exp, near.expand(3, -1), far.expand(3, -1), 5, 4, None)
+    torch.testing.assert_close(one, each)
