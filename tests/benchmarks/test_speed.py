@@ -37,7 +37,7 @@ def updates(*faster: float) -> dict:
 
 def records() -> dict:
     peer = {"multivae_s": 3.0, "float32_s": 2.0, "bf16_s": 1.0}
-    where, means = {"dataset": "a"}, {"bf16": 3.0, "float32": 1.5}
+    means = {"bf16": 3.0, "float32": 1.5}
     share = [
         {
             "dataset": "a",
