@@ -1,36 +1,61 @@
 """How a method's cost grows with the number of views: updates, joint samples and translations.
 
     python benchmarks/views.py [--method shala] [--views 4,8,16,32] [--set train.precision=float32]
+    python benchmarks/views.py --method mmvae+,cmvae --modalities 2,4,6,8,10 --set model.experts=1
 
 The views are random pictures with cameras evenly spaced round an object. Networks, batch sizes and
-precision are the preset's for cars. The rows are an update of each stage, sixteen joint samples,
-and sixteen translations of the first view to all. The numbers of views take turns, each in a
+precision are the preset's for cars. With `--modalities`, they are pictures without cameras, and all
+is the preset's for PolyMNIST. The rows are an update of each stage, sixteen joint samples, and
+sixteen translations of the first view to all. The numbers of views take turns, each in a
 process of its own with one thread; the best CPU time of each is shown. `GFLOP` counts the
 multiplications and additions of convolutions and matrix products, the same on every machine.
 Columns with an x are relative to the row with the fewest views. No cost should grow faster than
-`views x`.
+`views x`. `power` is the exponent p for which CPU time grew as views^p between the ends. Methods
+without a setting that `--set` names are left out, with a sentence on stderr.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from math import log
 
 import click
 import torch
 from step import build, make_update
 from tabulate import tabulate
-from timing import Meter, Work, best_times, keep_memory
+from timing import Meter, Work, best_times, describe_processor, keep_memory
 
-from shalabench.api import DataSpec, Joint, Model, Rng, Split, Translate, choose_precision
+from shalabench.api import (
+    ConfigErrors,
+    DataSpec,
+    Joint,
+    Modality,
+    Model,
+    Rng,
+    Split,
+    Translate,
+    choose_precision,
+)
 from shalabench.config.settings import Resolved, resolve
+from shalabench.datasets.sources.composing import describe_modalities
+from shalabench.datasets.sources.polymnist import SIDE
 from shalabench.datasets.sources.rig import describe_views, ring
 
 _GENERATED = 16  # tuples
+_HEAD = ("work", "views", "CPU ms", "GFLOP", "views x", "CPU x", "GFLOP x")
 
 
-def make_works(method: str, config: Resolved, views: int) -> dict[str, Work]:
-    """What is measured at a number of views, by name."""
-    modalities = describe_views(ring(views), config.data.resolution)
+def make_modalities(config: Resolved, views: int) -> tuple[Modality, ...]:
+    """Views of a car where the data have cameras, else PolyMNIST's modalities."""
+    if hasattr(config.data, "resolution"):
+        return describe_views(ring(views), config.data.resolution)
+    return describe_modalities(views, SIDE)
+
+
+def make_works(method: str, config: Resolved, views: int, only: str = "") -> dict[str, Work]:
+    """What is measured at a number of views, by name; only work whose name contains `only`."""
+    modalities = make_modalities(config, views)
     spec = DataSpec("random", 1, modalities, 0, {}, "", "random pixels")
     model = build(method, spec, config.model)
     stages = model.stages()
@@ -41,7 +66,8 @@ def make_works(method: str, config: Resolved, views: int) -> dict[str, Work]:
         stage.begin(split)
         batch = split.head(stage.batch_size)
         works[f"{stage.name} update"] = make_update(stage, batch, precision)
-    return works | make_generations(model, split.head(_GENERATED))
+    works |= make_generations(model, split.head(_GENERATED))
+    return {name: work for name, work in works.items() if only in name}
 
 
 def make_split(spec: DataSpec, n: int) -> Split:
@@ -74,9 +100,11 @@ def count(work: Work) -> float:
     return meter.flops / 1e9
 
 
-def measure(method: str, config: Resolved, numbers: list[int], repeats: int) -> Iterator[tuple]:
+def measure(
+    method: str, config: Resolved, numbers: list[int], repeats: int, only: str = ""
+) -> Iterator[tuple]:
     """A row for each piece of work and number of views."""
-    works = {views: make_works(method, config, views) for views in numbers}
+    works = {views: make_works(method, config, views, only) for views in numbers}
     for name in works[numbers[0]]:
         timed = {str(views): keep_memory(works[views][name]) for views in numbers}
         seconds = list(best_times(timed, repeats).values())
@@ -86,20 +114,55 @@ def measure(method: str, config: Resolved, numbers: list[int], repeats: int) -> 
             yield name, views, 1000 * time, flop, *times
 
 
+def find_powers(rows: list[tuple]) -> dict[str, float]:
+    """The exponent with which each work's CPU time grows from the fewest to the most views."""
+    last = {row[0]: row for row in rows}  # rows of a work ascend
+    return {name: log(row[5]) / log(row[4]) for name, row in last.items() if row[4] > 1}
+
+
 @click.command(help=__doc__)
-@click.option("--method", default="shala", show_default=True)
+@click.option("--method", "methods", default="shala", show_default=True, help="Or several, by ','.")
 @click.option("--views", default="4,8,16,32", show_default=True)
+@click.option("--modalities", default="", help="In place of --views: modalities as PolyMNIST's.")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--set", "overrides", multiple=True, help="As bench.py's: train.precision=float32.")
+@click.option("--only", default="", help="Only work whose name contains this, such as update.")
 @click.option("--repeats", default=10, show_default=True)
-def main(method: str, views: str, preset: str, overrides: tuple[str, ...], repeats: int) -> None:
-    """Print the table."""
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def main(
+    methods: str,
+    views: str,
+    modalities: str,
+    preset: str,
+    overrides: tuple[str, ...],
+    only: str,
+    repeats: int,
+    as_json: bool,
+) -> None:
+    """Print a table for each method."""
     torch.set_num_threads(1)
-    numbers = sorted(int(n) for n in views.split(","))
-    config = resolve(method, "cars", preset, overrides)
-    rows = measure(method, config, numbers, repeats)
-    head = ("work", "views", "CPU ms", "GFLOP", "views x", "CPU x", "GFLOP x")
-    click.echo(tabulate(rows, head, floatfmt=("", "", ".1f", ".4f", ".2f", ".2f", ".2f")))
+    dataset = "polymnist" if modalities else "cars"
+    numbers = sorted(int(n) for n in (modalities or views).split(","))
+    made = {}
+    for method in methods.split(","):
+        try:
+            config = resolve(method, dataset, preset, overrides)
+        except ConfigErrors as error:
+            click.echo(f"{method} is left out: {error}", err=True)
+            continue
+        rows = list(measure(method, config, numbers, repeats, only))
+        made[method] = {"rows": rows, "powers": find_powers(rows)}
+        if as_json:
+            continue
+        if "," in methods:
+            click.echo(f"\n{method}")
+        click.echo(tabulate(rows, _HEAD, floatfmt=("", "", ".1f", ".4f", ".2f", ".2f", ".2f")))
+        for name, power in made[method]["powers"].items():
+            click.echo(f"{name}: power {power:.2f}", err=True)
+    if as_json:
+        facts = {"machine": describe_processor(), "dataset": dataset, "preset": preset}
+        facts |= {"torch": torch.__version__, "overrides": overrides, "columns": _HEAD}
+        click.echo(json.dumps(facts | {"methods": made}, indent=1))
 
 
 if __name__ == "__main__":

@@ -215,3 +215,47 @@ def test_no_cost_of_shala_grows_faster_than_the_number_of_views():
     for _, _, seconds, _, views, _, operations in rows:
         assert float(seconds) > 0
         assert float(operations) <= float(views)  # CPU time is measured, operations are counted
+
+
+def test_cost_grows_with_modalities_and_unknown_settings_leave_methods_out():
+    sizes = ("--preset", "smoke", "--modalities", "2,4", "--repeats", "1", "--only", "update")
+    methods = ("--method", "mmvae+,mopoe", "--set", "model.private_dim=4", "--json")
+    done = run("views.py", *sizes, *methods)
+    assert done.returncode == 0, done.stderr
+    assert "mopoe is left out" in done.stderr
+    made = json.loads(done.stdout)
+    assert list(made["methods"]) == ["mmvae+"]
+    rows = made["methods"]["mmvae+"]["rows"]
+    assert [row[:2] for row in rows] == [["vae update", 2], ["vae update", 4]]
+
+
+def test_power_is_the_slope_of_logarithms(load):
+    rows = [("a", 2, 1.0, 1.0, 1.0, 1.0, 1.0), ("a", 8, 16.0, 16.0, 4.0, 16.0, 16.0)]
+    assert load("views").find_powers(rows) == {"a": 2.0}
+
+
+def test_share_is_read_from_records(load, tmp_path):
+    for seed, seconds in enumerate((100.0, 300.0)):
+        folder = tmp_path / f"a-{seed}"
+        (folder / "results").mkdir(parents=True)
+        run_json = {"model": "a", "dataset": "d", "preset": "quick", "overrides": []}
+        (folder / "run.json").write_text(json.dumps(run_json))
+        (folder / "trained.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
+        for i, (name, split) in enumerate((("x", "test"), ("x", "test"), ("y", "validation"))):
+            provenance = {"seconds": 10.0 * (i + 1), "finished": i}
+            result = {"evaluator": name, "split": split, "details": {}, "provenance": provenance}
+            (folder / "results" / f"{name}-{i}.json").write_text(json.dumps(result))
+    share = load("share")
+    (row,) = share.read_stores((tmp_path,))
+    assert row["evaluators"] == {"x": 20.0}
+    assert share.share(row) == pytest.approx(20 / 200)
+
+
+def test_an_evaluation_is_cut_off_and_estimated_by_the_items_done(load, tmp_path):
+    place = {"dataset": "toy", "preset": "smoke", "overrides": [], "data_root": str(tmp_path)}
+    worker = load("side").Worker("shala", cache_dir=str(tmp_path), **place)
+    worker.describe()
+    whole, cut = (worker.evaluate("latents", limit=limit) for limit in (0, 1e-9))
+    assert whole["scores"]
+    assert not cut["scores"]
+    assert cut["seconds"] > 0
