@@ -26,6 +26,7 @@ from shalabench.nets.backbones import Network, encoder, initialise
 from shalabench.nets.experts import product_of_all
 from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.shared_latent import SharedLatent
+from shalabench.nets.stacked import apply_each
 
 _CODE = "MultiVae's benchmarking_on_partial_polymnist (reproduction/jmvae.md)"
 _CHOICE = "our choice: the paper has two modalities (reproduction/jmvae.md)"
@@ -101,7 +102,8 @@ class JMVAE(SharedLatent):
 
     def joint_posterior(self, views: Views) -> Normal:
         """q(z|X) with batch shape `[B, D]` of all modalities."""
-        features = [self.joint[name](views[name]) for name in self.spec.names]
+        names = self.spec.names
+        features = apply_each([self.joint[n] for n in names], [views[n] for n in names])
         return self.fuse(torch.cat(features, -1))
 
     def posterior(self, given: Views) -> Normal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ from shalabench.api import (
     Views,
     setting,
 )
-from shalabench.nets.backbones import Network, decoder, encoder, initialise
+from shalabench.nets.coders import UnimodalCoders
 from shalabench.nets.diffusion import (
     Denoiser,
     Revise,
@@ -32,101 +32,12 @@ from shalabench.nets.diffusion import (
     sample_ancestral,
     sample_ddim,
 )
-from shalabench.nets.likelihoods import log_likelihood, view_of
-from shalabench.nets.posteriors import NormalHead, draw, kl_to_standard
 from shalabench.nets.precision import for_sampling, widen
 
 _OPEN = "our choice, as for ShaLa"
 _TIME = 32  # Sines and cosines of one modality's time.
 _SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings unused in training
 Process = Callable[[Tensor, Tensor, Tensor], Tensor]  # of clean latents, times and noise
-_ENCODING_BATCH = 1000  # Tuples at a time when the whole training split is encoded.
-
-
-class UnimodalCoders(nn.Module):
-    """A separate encoder and decoder for each modality.
-
-    Args:
-        spec: The data's modalities.
-        network: Family of the networks.
-        dim: D, size of each latent.
-        variational: Whether the encoders give Gaussian posteriors; else they give points.
-    """
-
-    def __init__(self, spec: DataSpec, network: Network, dim: int, *, variational: bool):
-        super().__init__()
-        self.spec, self.dim, self.variational = spec, dim, variational
-        self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
-        head = NormalHead if variational else nn.Linear
-        for m in spec.modalities:
-            trunk = encoder(m, network)
-            self.encoders[m.name] = nn.Sequential(trunk, head(trunk.features, dim))
-            self.decoders[m.name] = decoder(m, dim, network)
-        initialise(self, network)
-
-    def loss(self, batch: Batch, beta: float, rng: Rng) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum over modalities of -log p(x_m | z_m) + beta KL(q(z_m | x_m) || N(0, I)).
-
-        The term of a modality is the mean over the tuples that have it, in nats. Points have no
-        divergence. The parts of the sum are returned beside it.
-        """
-        there, terms, total = batch.present, {}, 0.0
-        for column, m in enumerate(self.spec.modalities):
-            x, weights = batch.views[m.name], _weights(there, column)
-            code = self.encoders[m.name](x)
-            z = draw(code, rng.fork(m.name))[0] if self.variational else code  # [B, D]
-            density = log_likelihood(m, self.decoders[m.name](z), x)  # [B]
-            terms[f"nll_{m.name}"] = -m.weight * _mean(density, weights)
-            total = total + terms[f"nll_{m.name}"]
-            if self.variational:
-                terms[f"kl_{m.name}"] = _mean(kl_to_standard(code), weights)
-                total = total + beta * terms[f"kl_{m.name}"]
-        return torch.as_tensor(total), terms
-
-    def encode(self, views: Views) -> Tensor:
-        """Latents `[B, M, D]` (posterior means), 0 for modalities without a view."""
-        n = len(next(iter(views.values())))
-        device = next(self.parameters()).device
-        found = {self.spec[name].name: self._point(name, x) for name, x in views.items()}
-        blank = torch.zeros(n, self.dim, device=device)
-        return torch.stack([found.get(name, blank) for name in self.spec.names], 1)
-
-    def _point(self, name: str, x: Tensor) -> Tensor:
-        code = self.encoders[name](x)
-        return code.mean if self.variational else widen(code)
-
-    def given(self, views: Collection[str], device: torch.device) -> Tensor:
-        """Whether each modality is among the views, `[M]` bool."""
-        return torch.stack([torch.full((), n in views, device=device) for n in self.spec.names])
-
-    def decode(self, z: Tensor, targets: Iterable[str]) -> Views:
-        """Decoder means of the targets at latents `[B, M, D]`."""
-        made = {}
-        for name in targets:
-            modality = self.spec[name]  # a KeyError names an unknown modality
-            column = self.spec.modalities.index(modality)
-            made[name] = view_of(modality, self.decoders[name](z[:, column]))
-        return made
-
-    def reconstruct(self, views: Views, rng: Rng) -> Views:
-        """Decoder means at posterior samples, or at the encoders' points."""
-        made = {}
-        for name, x in views.items():
-            code = self.encoders[self.spec[name].name](x)
-            z = draw(code, rng.fork(name))[0] if self.variational else code
-            made[name] = view_of(self.spec[name], self.decoders[name](z))
-        return made
-
-    @torch.no_grad()
-    def encode_split(self, data: Split) -> tuple[Tensor, Tensor | None]:
-        """Latents `[N, M, D]` of a split, and `[N, M]` bool if tuples are incomplete."""
-        was_training = self.training
-        self.eval()
-        batches = list(data.batches(_ENCODING_BATCH))
-        latents = torch.cat([self.encode(batch.views) for batch in batches])
-        there = [batch.present for batch in batches]
-        self.train(was_training)
-        return latents, None if there[0] is None else torch.cat(there)
 
 
 class LatentDiffusionConfig(Settings):
@@ -386,12 +297,3 @@ def embed_times(times: Tensor) -> Tensor:
 def _each(process: Process, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
     """Apply a method of the schedule to latents `[B, M, D]` with times `[B, M]`."""
     return process(clean.flatten(0, 1), times.flatten(), noise.flatten(0, 1)).view_as(clean)
-
-
-def _weights(there: Tensor | None, column: int) -> Tensor | None:
-    return None if there is None else there[:, column]
-
-
-def _mean(x: Tensor, there: Tensor | None) -> Tensor:
-    """Mean of `[B]` over the items that are there; 0 if there are none."""
-    return x.mean() if there is None else x.where(there, 0.0).sum() / there.sum().clamp(min=1)

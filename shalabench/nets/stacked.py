@@ -4,7 +4,7 @@ What surrounds the arithmetic of small layers costs more than the arithmetic: ca
 weights and gradients, changes of layout. So the weights of M networks are put together for each
 layer. Images take one grouped convolution, vectors one batched product. Each network keeps its own
 parameters, so checkpoints stay as they are. docs/speed.md has the measurements, which are from
-CPUs; on other devices the networks are called one by one.
+CPUs; on other devices, and without gradients, the networks are called one by one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def apply_each(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[
     outputs: list[Any] = [None] * len(networks)
     for members in groups.values():
         chosen, given = [networks[i] for i in members], [inputs[i] for i in members]
-        together = given[0].device.type == "cpu" and _is_stackable(chosen[0])
+        together = _pays(given[0]) and _is_stackable(chosen[0])
         made = _together(chosen, given) if together else map(nn.Module.__call__, chosen, given)
         for i, output in zip(members, made, strict=True):
             outputs[i] = output
@@ -67,6 +67,11 @@ def apply_each(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[
 def follow(layers: Sequence[nn.Module], x: Tensor) -> Any:
     """Evaluate M layers of one class together, by their rule."""
     return _RULES[type(layers[0])](layers, x)
+
+
+def _pays(x: Tensor) -> bool:
+    """On CPUs, in training: an evaluation remembers what each encoder returned."""
+    return x.device.type == "cpu" and torch.is_grad_enabled()
 
 
 def _signature(network: nn.Module) -> tuple:
@@ -243,7 +248,8 @@ class _Linear(Function):
         count = len(x)
         asked = ctx.needs_input_grad
         back = torch.bmm(grad, weight) if asked[0] else None
-        weights, biases = (None,) * count, (None,) * (len(asked) - 1 - count)
+        weights: tuple = (None,) * count
+        biases: tuple = (None,) * (len(asked) - 1 - count)
         if any(asked[1:]):
             weights = _product(grad.transpose(1, 2), x, ctx.grown).unbind()
             if biases:
@@ -283,7 +289,8 @@ class _Convolution(Function):
             (asked[0], learns, learns and not transposed),
         )
         parts = ctx.parts
-        weights, biases = (None,) * parts, (None,) * (len(asked) - 3 - parts)
+        weights: tuple = (None,) * parts
+        biases: tuple = (None,) * (len(asked) - 3 - parts)
         if learns:
             weights = grown.to(ctx.grown, memory_format=torch.channels_last).chunk(parts)
             if biases:
