@@ -194,14 +194,14 @@ class FieldNetwork(nn.Module):
         return self.config.density_unit * positive, torch.sigmoid(raw[..., :-1])
 
 
-def _learn(x: Tensor, added: Tensor | None, block: nn.Module) -> Tensor:
+def _learn(x: Tensor, added: Tensor | None, block: nn.Sequential) -> Tensor:
     x = x if added is None else x + added
     return x + block(x)
 
 
-def _infer(x: Tensor, added: Tensor | None, block: nn.Module) -> Tensor:
+def _infer(x: Tensor, added: Tensor | None, block: nn.Sequential) -> Tensor:
     """The same as `_learn`, in the memory of `x`: new memory would not be in the cache."""
-    _, first, _, second = block
+    first, second = block[1], block[3]
     x = widen(x)
     x = x if added is None else x.add_(added)
     h = first(x.relu()).relu_()
