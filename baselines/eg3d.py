@@ -282,7 +282,7 @@ class EG3D(Model):
         for some in styles.split(_ITEMS):
             planes = self.generator.planes(some)
             for name in targets:
-                view = torch.tensor([self.spec.names.index(name)], device=some.device)
+                view = number(self.spec, [name], some.device)
                 parts[name].append(self.generator.picture(planes, some, view, None)[0])
         return {name: torch.cat(images) for name, images in parts.items()}
 

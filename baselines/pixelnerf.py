@@ -30,7 +30,7 @@ from shalabench.api import (
 )
 from shalabench.nets.precision import widen
 from shalabench.nets.rays import Rays, composite, gaps, middles, read_maps, resample, stratify
-from shalabench.nets.viewpoints import why_no_views
+from shalabench.nets.viewpoints import number, why_no_views
 
 _CODE = "pixelNeRF code (sxyu/pixel-nerf; reproduction/pixelnerf.md)"
 _FREQUENCIES, _BASE = 6, 1.5  # of the positional encoding, conf/default.conf
@@ -183,8 +183,8 @@ class FieldNetwork(nn.Module):
         """
         x = self.enter(torch.cat([encode(points), directions], -1))
         step = _learn if torch.is_grad_enabled() else _infer
-        for number, block in enumerate(self.blocks):
-            if number == _AVERAGED:
+        for index, block in enumerate(self.blocks):
+            if index == _AVERAGED:
                 x = x.mean(1)
             x = step(x, added.chunk(_AVERAGED, -1)[number] if number < _AVERAGED else None, block)
         x = x.mean(1) if len(self.blocks) <= _AVERAGED else x
@@ -367,8 +367,8 @@ class PixelNeRF(Model):
         for name in (*given, *targets):
             self.spec[name]  # a KeyError names an unknown modality
         images = torch.stack(list(given.values()), 1)  # [B, S, C, H, W]
-        numbers = torch.tensor([self.spec.names.index(n) for n in given], device=images.device)
-        wanted = torch.tensor([self.spec.names.index(n) for n in targets], device=images.device)
+        numbers = number(self.spec, given, images.device)
+        wanted = number(self.spec, targets, images.device)
         made = self._develop(self.maps(images), numbers, wanted)
         return dict(zip(targets, made.unbind(1), strict=True))
 

@@ -31,7 +31,7 @@ from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancest
 from shalabench.nets.planes import PlaneField
 from shalabench.nets.rays import Rays, composite, cross_cube, stratify
 from shalabench.nets.unet import UNet
-from shalabench.nets.viewpoints import why_no_views
+from shalabench.nets.viewpoints import number, why_no_views
 
 _PEER = "viewset-diffusion's RenderDiffusion, configs/baselines (reproduction/renderdiffusion.md)"
 _PAPER = "the paper (reproduction/renderdiffusion.md)"
@@ -300,6 +300,6 @@ class RenderDiffusion(Model):
             rows = slice(start, min(start + _OBJECTS, n))
             planes = make(rows, Rng(rng.seed, first=rng.first + start, device=rng.device))
             for name in targets:
-                number = torch.tensor([self.spec.names.index(name)], device=planes.device)
-                parts[name].append(self.render(planes, number))
+                view = number(self.spec, [name], planes.device)
+                parts[name].append(self.render(planes, view))
         return {name: torch.cat(images) for name, images in parts.items()}

@@ -140,12 +140,11 @@ def read_maps(maps: Tensor, place: Tensor) -> Tensor:
         place: `[B, Q, 2]` in widths and heights from the upper left corner, x first.
     """
     b, height, width, _ = maps.shape
-    size = place.new_tensor([width, height])
-    at = (place * size - 0.5).clamp(min=0).minimum(size - 1)
-    low = at.floor()
-    x, y = (at - low).unbind(-1)
+    sides = (width, height)
+    at = [(place[..., i] * side - 0.5).clamp(0, side - 1) for i, side in enumerate(sides)]
+    left, top = (a.long() for a in at)
+    x, y = at[0] - left, at[1] - top
     weight = torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)  # [B, Q, 4]
-    left, top = low.long().unbind(-1)
     right, below = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
     first = height * torch.arange(b, device=maps.device)[:, None]  # row of each map
     rows = [(first + r) * width + c for r in (top, below) for c in (left, right)]

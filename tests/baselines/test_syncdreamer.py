@@ -70,7 +70,7 @@ def by_hand(model, views, rng, b, volume):
     kept = [(0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 1), (0, 0, 0), (1, 1, 1)][min(slot, 5)]
     target = rng.fork("target").integers(N, n_objects)[b]
     t = 1 + rng.fork("t").integers(20, n_objects)[b]
-    noise = rng.fork("noise").normal(n_objects, N, 12, 4, 4)[b]
+    noise = rng.fork("noise").normal(n_objects, N, 12, 4, 4)[b].double()
     signal, sigma = model._schedule.signal[t], model._schedule.sigma[t]
     start = given if kept[0] or kept[1] else 0
     rolled = [model._patches(views[f"v{(start + k) % N}"][b : b + 1])[0] for k in range(N)]

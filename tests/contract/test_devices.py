@@ -22,13 +22,6 @@ from shalabench.nets import diffusion
 
 CUDA, BATCH = torch.device("cuda"), 4
 NOT_RUN = {"eg3d": "inversion reads the count of Adam, which is on the host"}  # translation
-COPIES = {  # known waits
-    ("update", "renderdiffusion"): "the noise schedule is copied",
-    ("update", "syncdreamer"): "the noise schedule is copied",
-    ("sampler", "renderdiffusion"): "the noise schedule is copied",
-    ("sampler", "syncdreamer"): "the noise schedule is copied",
-    ("sampler", "pixelnerf"): "the numbers of views are copied",
-}
 
 
 class Watch(TorchDispatchMode):
@@ -84,19 +77,12 @@ def model(name, toy, monkeypatch):
 
 
 @pytest.fixture
-def known(request, name):
-    kind = "update" if "update" in request.node.name else "sampler"
-    if (kind, name) in COPIES:
-        request.applymarker(pytest.mark.xfail(reason=COPIES[kind, name], strict=False))
-
-
-@pytest.fixture
 def data(toy, model):
     split = toy.split("train")
     return split._each({name: fake(x) for name, x in split.tensors.items()}, fake)
 
 
-def test_no_update_waits(known, model, data):
+def test_no_update_waits(model, data):
     for stage in model.stages():
         stage.begin(data)
         model.train()
@@ -108,7 +94,7 @@ def test_no_update_waits(known, model, data):
 
 
 @torch.no_grad()
-def test_no_sampler_waits(known, name, model, data):
+def test_no_sampler_waits(name, model, data):
     model.eval()
     views = data.batch(torch.arange(BATCH, device=CUDA)).views
     first, *others = model.spec.names
