@@ -186,7 +186,7 @@ class FieldNetwork(nn.Module):
         for index, block in enumerate(self.blocks):
             if index == _AVERAGED:
                 x = x.mean(1)
-            x = step(x, added.chunk(_AVERAGED, -1)[number] if number < _AVERAGED else None, block)
+            x = step(x, added.chunk(_AVERAGED, -1)[index] if index < _AVERAGED else None, block)
         x = x.mean(1) if len(self.blocks) <= _AVERAGED else x
         raw = widen(self.leave(functional.relu(x)))
         sigma = raw[..., -1]
