@@ -60,7 +60,8 @@ def make_works(method: str, config: Resolved, views: int, only: str = "") -> dic
     model = build(method, spec, config.model)
     stages = model.stages()
     split = make_split(spec, max(stage.batch_size for stage in stages))
-    precision = choose_precision(config.train.precision, split.device)
+    parameters = sum(p.numel() for p in model.parameters())
+    precision = choose_precision(config.train.precision, split.device, lambda: parameters)
     works = {}
     for stage in stages:
         stage.begin(split)

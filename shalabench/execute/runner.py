@@ -124,18 +124,18 @@ class _Runner:
         self.entry = find("model", run.model)
         self.device = choose_device(options.device)
         check_gpu_settings(run.resolved.train, self.device)
-        precision = choose_precision(run.resolved.train.precision, self.device)
-        loop = run.resolved.train.model_copy(update={"precision": precision})
-        self.resolved = replace(run.resolved, train=loop)  # what is recorded is what was done
         keep_freed_memory()
         if options.threads:
             torch.set_num_threads(options.threads)
         elif options.jobs > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // options.jobs))
-        data = self.resolved.data
+        data = run.resolved.data
         self.complete = open_dataset(run.dataset, data, options.paths)  # what is evaluated on
         self.dataset = hide_views(self.complete, data.missing)  # what is trained on
         self.spec = self.dataset.spec
+        precision = choose_precision(run.resolved.train.precision, self.device, self._size)
+        loop = run.resolved.train.model_copy(update={"precision": precision})
+        self.resolved = replace(run.resolved, train=loop)  # what is recorded is what was done
         self.method = with_prior(self.entry.cls, self.resolved.prior)
         self.identity = train_id(
             run.model,
@@ -149,6 +149,13 @@ class _Runner:
         )
         self.store = Store(options.store)
         self.folder = self.store.folder(run.model, run.dataset, run.preset, run.seed, self.identity)
+
+    def _size(self) -> int:
+        """Number of the model's parameters; 0 where the method cannot take the data."""
+        method, settings = self.entry.cls, self.run.resolved.model
+        if needs_complete_tuples(method, self.spec) or method.skip(self.spec, settings):
+            return 0
+        return sum(p.numel() for p in method(self.spec, settings).parameters())
 
     def perform(self) -> Outcome:
         where = self.folder.path

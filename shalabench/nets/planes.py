@@ -33,15 +33,16 @@ def read_planes(planes: Tensor, place: Tensor) -> Tensor:
 def _read_alike(planes: Tensor, place: Tensor) -> Tensor:
     """As `read_planes`, at the same points `[Q, 3]` of all planes: sums of rows of all objects."""
     b, _, width, *sides = planes.shape
-    places, shares, inside = [], [], True
+    places, shares, within = [], [], []
     for axis, side, corner in ((0, sides[1], (0, 1, 0, 1)), (1, sides[0], (0, 0, 1, 1))):
         at = torch.stack([place[:, axes[axis]] for axes in _AXES], 1)  # [Q, 3]
         at = ((at + 1) * side - 1) / 2
         pixel = torch.stack([at.floor() + more for more in corner], -1)  # [Q, 3, 4]
         shares.append(1 - (at[..., None] - pixel).abs())
-        inside = inside & (pixel >= 0) & (pixel < side)
+        within.append((pixel >= 0) & (pixel < side))
         places.append(pixel.clamp(0, side - 1).long())
     (column, row), share = places, shares[0] * shares[1] / 3
+    inside = within[0] & within[1]
     plane = torch.arange(3, device=place.device)[:, None]
     found = functional.embedding_bag(
         ((plane * sides[0] + row) * sides[1] + column).flatten(1),  # [Q, 12]

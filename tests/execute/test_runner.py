@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.campaigns import options, run, smoke
 
+from shalabench.api import choose_precision
 from shalabench.config.plan import plan
 from shalabench.execute import runner
 from shalabench.execute.campaign import STOPPED_EXIT
@@ -38,13 +39,26 @@ def test_a_run_leaves_weights_records_and_pictures(tmp_path, archive):
 def test_bf16_is_used_where_the_device_computes_in_it_and_the_record_says_so(
     tmp_path, archive, monkeypatch, native, precision
 ):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    for ability in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, ability, lambda: native)
     summary, _ = run(smoke("shala"), options(tmp_path, archive, evaluators=("samples",)))
     folder = RunFolder(next(iter(summary.outcomes.values())).folder)
     assert folder.run["settings"]["train.precision"] == precision
     assert folder.trained["provenance"]["precision"] == precision
     (result,) = folder.results()
     assert result["provenance"]["precision"] == precision
+
+
+@pytest.mark.parametrize(("parameters", "precision"), [(10**6, "float32"), (10**7, "bf16")])
+def test_small_networks_are_in_float32_where_there_are_no_matrix_units(
+    monkeypatch, parameters, precision
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu, lambda: parameters) == precision
+    assert choose_precision("auto", cpu) == "bf16"
+    assert choose_precision("bf16", cpu, lambda: parameters) == "bf16"
 
 
 def test_the_precision_of_samplers_is_no_part_of_an_identity(tmp_path, archive):
