@@ -123,17 +123,18 @@ def frechet(made: Tensor, real: Real, groups: int = 0) -> Tensor:
     whole = y @ y.T if few else y.T @ y
     trace_real, distances = real.root.square().sum(), []
     for part in parts:
-        kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        kept[part] = False
-        n, mean = int(kept.sum()), x[kept].mean(0)
+        n = len(x) - len(x[part])
+        mean, shift = (-z[part].sum(0) / n for z in (x, y))  # all rows together sum to 0
         if few:
+            kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
+            kept[part] = False
             inner = whole[kept][:, kept]
             inner = inner - inner.mean(0) - inner.mean(1, keepdim=True) + inner.mean()
         else:
-            shift, left_out = y[kept].mean(0), y[part]
-            inner = torch.addmm(whole, left_out.T, left_out, alpha=-1).addr_(shift, shift, alpha=-n)
+            inner = torch.addmm(whole, y[part].T, y[part], alpha=-1)
+            inner.addr_(shift, shift, alpha=-n)
         root_trace = torch.linalg.eigvalsh(inner).clamp(min=0).sqrt().sum() / (n - 1) ** 0.5
-        trace = (squares[kept].sum() - n * mean.square().sum()) / (n - 1)
+        trace = (squares.sum() - squares[part].sum() - n * mean.square().sum()) / (n - 1)
         distances.append((mean + offset).square().sum() + trace + trace_real - 2 * root_trace)
     return torch.stack(distances)
 
