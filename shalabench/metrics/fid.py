@@ -1,50 +1,53 @@
 """FID, KID, precision and recall: features -> statistics -> number, in float64.
 
-The numbers come from torch-fidelity's functions on features that were extracted once. It does not
-export them at its top level, so its version is pinned and a test checks them.
+The numbers are those of torch-fidelity's functions on features that were extracted once. What they
+compute for each pair of sets anew is computed once here; tests compare the two.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from shalabench.metrics.pairs import NEIGHBOURS, Within, across, draw, within
+
 FAMILIES = ("fid", "kid", "precision", "recall")
-_SUBSET = 1000  # images a KID subset, torch-fidelity's default; fewer where there are fewer
-_NEIGHBOURS = 3  # of precision and recall, torch-fidelity's default (Kynkäänniemi et al. 2019)
-_ROWS = 1000  # of a distance matrix at once, for memory
-LEAST = _NEIGHBOURS + 2  # images; with fewer, a neighbourhood would be the whole set
+LEAST = NEIGHBOURS + 2  # images; with fewer, a neighbourhood would be the whole set
 
 
 @dataclass(frozen=True)
 class Real:
-    """Features of the reference images.
+    """Features of the reference images, and what is computed of them once.
 
     Attributes:
-        features: `[N, D]` float64 on the CPU.
-        device: Where the resampling is computed.
+        features: `[N, D]` float64.
+        device: Where all is computed.
     """
 
     features: Tensor
     device: torch.device | str = "cpu"
+    _within: dict[tuple[int, int, int], Within] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def statistics(self) -> dict[str, Any]:
-        """Mean `[D]` and covariance `[D, D]`, as numpy arrays."""
-        from torch_fidelity.metric_fid import fid_features_to_statistics
-
-        return fid_features_to_statistics(self.features)
+    def on_device(self) -> Tensor:
+        """The features, on the device."""
+        return self.features.to(self.device)
 
     @cached_property
     def root(self) -> Tensor:
-        """`[D, D]`, R with R R^T = covariance."""
-        covariance = torch.from_numpy(self.statistics["sigma"]).to(self.device)
-        values, vectors = torch.linalg.eigh(covariance)
-        return vectors * values.clamp(min=0).sqrt()
+        """`[K, D]`, K = min(N, D), R with R^T R = covariance."""
+        x = self.on_device
+        return torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R
+
+    def within(self, drawn: Tensor, n: int, subsets: int, groups: int) -> Within:
+        """Balls and kernel sums for comparisons with n images; see `pairs.draw`."""
+        key = n, subsets, groups
+        if key not in self._within:
+            self._within[key] = within(self.on_device, drawn, groups)
+        return self._within[key]
 
 
 @dataclass(frozen=True)
@@ -74,96 +77,68 @@ def compare(made: Tensor, real: Real, subsets: int, groups: int) -> Fidelity:
         subsets: Draws of KID.
         groups: G; 0 for no errors.
     """
-    made = made.double().cpu()
-    precision, recall = precision_recall(made, real.features)
-    values = {
-        "fid": frechet(made, real),
-        "kid": kernel(made, real.features, subsets),
-        "precision": precision,
-        "recall": recall,
-    }
-    if groups < 2 or min(len(made), len(real.features)) < LEAST * groups:
+    made, n = made.to(real.device).double(), len(made)
+    if groups < 2 or min(n, len(real.features)) < LEAST * groups:
+        groups = 0
+    first, second = (x.to(made) for x in draw(n, len(real.features), subsets, groups))
+    sides = within(made, first, groups), real.within(second, n, subsets, groups)
+    found = across(made, real.on_device, (first, second), sides, groups)
+    found = {name: x.cpu() for name, x in found.items()}
+    kid = found.pop("kid")
+    distances = frechet(made, real, groups).cpu()
+    values = {"fid": distances[0].item(), "kid": kid[:subsets].mean().item()}
+    values |= {name: x[0].item() for name, x in found.items()}
+    if not groups:
         return Fidelity(values, {})
-    parts = [(made[g::groups], real.features[g::groups]) for g in range(groups)]
-    both = torch.tensor([precision_recall(*part) for part in parts], dtype=torch.float64)
-    left_out = frechet_left_out(made, real, groups)
-    whole = left_out.new_tensor(values["fid"])
-    replicates = {
-        "fid": groups * whole - (groups - 1) * left_out,  # the jackknife's pseudo-values
-        "kid": torch.tensor([kernel(*part, 1) for part in parts], dtype=torch.float64),
-        "precision": both[:, 0],
-        "recall": both[:, 1],
+    replicates = {  # the jackknife's pseudo-values
+        "fid": groups * distances[0] - (groups - 1) * distances[1:],
+        "kid": kid[subsets:],
     }
-    return Fidelity(values, replicates)
+    return Fidelity(values, replicates | {name: x[1:] for name, x in found.items()})
 
 
-def frechet(made: Tensor, real: Real) -> float:
-    """Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017)."""
-    from torch_fidelity.metric_fid import (
-        KEY_METRIC_FID,
-        fid_features_to_statistics,
-        fid_statistics_to_metric,
-    )
+def frechet(made: Tensor, real: Real, groups: int = 0) -> Tensor:
+    """Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017).
 
-    statistics = fid_features_to_statistics(made)
-    return fid_statistics_to_metric(statistics, real.statistics, verbose=False)[KEY_METRIC_FID]
+    tr (S1 S2)^(1/2) is the sum of the roots of the eigenvalues of R S1 R^T with S2 = R^T R. They
+    are the squared singular values of X R^T / sqrt(n - 1) with X the centred features, so the
+    smaller of its two Gram matrices serves. It is symmetric: several times faster than
+    torch-fidelity's general form, and more exact where there are fewer images than dimensions.
+
+    Args:
+        made: Features `[n, D]` of the generated images.
+        real: Those of the reference.
+        groups: G.
+
+    Returns:
+        `[1 + G]`, of all generated images, and without each group of them in turn; the reference
+        stays whole.
+    """
+    x = made.to(real.root)
+    centre = x.mean(0)
+    x = x - centre  # so that taking a group off the sums cancels no digits
+    offset, squares, y = centre - real.on_device.mean(0), x.square().sum(1), x @ real.root.T
+    parts = [slice(0, 0), *(slice(g, None, groups) for g in range(groups))]
+    few = len(y) < y.shape[1]
+    whole = y @ y.T if few else y.T @ y
+    trace_real, distances = real.root.square().sum(), []
+    for part in parts:
+        n = len(x) - len(x[part])
+        mean, shift = (-z[part].sum(0) / n for z in (x, y))  # all rows together sum to 0
+        if few:
+            kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
+            kept[part] = False
+            inner = whole[kept][:, kept]
+            inner = inner - inner.mean(0) - inner.mean(1, keepdim=True) + inner.mean()
+        else:
+            inner = torch.addmm(whole, y[part].T, y[part], alpha=-1)
+            inner.addr_(shift, shift, alpha=-n)
+        root_trace = torch.linalg.eigvalsh(inner).clamp(min=0).sqrt().sum() / (n - 1) ** 0.5
+        trace = (squares.sum() - squares[part].sum() - n * mean.square().sum()) / (n - 1)
+        distances.append((mean + offset).square().sum() + trace + trace_real - 2 * root_trace)
+    return torch.stack(distances)
 
 
 def effective_classes(shares: Tensor) -> Tensor:
     """Exponential of the entropy `[...]` of the classes' shares `[C, ...]`, which sum to 1."""
     return torch.special.entr(shares).sum(0).exp()
-
-
-def kernel(made: Tensor, real: Tensor, subsets: int) -> float:
-    """Unbiased squared MMD of a cubic kernel, mean over subsets (Bińkowski et al. 2018)."""
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-
-    size = min(_SUBSET, len(made), len(real))
-    result = kid_features_to_metric(
-        made, real, kid_subsets=subsets, kid_subset_size=size, verbose=False
-    )
-    return result[KEY_METRIC_KID_MEAN]
-
-
-def precision_recall(made: Tensor, real: Tensor) -> tuple[float, float]:
-    """Share of generated images among the real ones, and of real among the generated ones."""
-    from torch_fidelity.metric_prc import (
-        KEY_METRIC_PRECISION,
-        KEY_METRIC_RECALL,
-        prc_features_to_metric,
-    )
-
-    result = prc_features_to_metric(  # the generated set comes first
-        made,
-        real,
-        prc_neighborhood=_NEIGHBOURS,
-        prc_batch_size=_ROWS,
-        save_cpu_ram=True,
-        verbose=False,
-    )
-    return result[KEY_METRIC_PRECISION], result[KEY_METRIC_RECALL]
-
-
-def frechet_left_out(made: Tensor, real: Real, groups: int) -> Tensor:
-    """FID `[G]` without each group of the generated images in turn; the reference stays whole.
-
-    tr (S1 S2)^(1/2) is the sum of the roots of the eigenvalues of R^T S1 R with S2 = R R^T, which
-    is symmetric and several times faster than torch-fidelity's general form.
-    """
-    x = made.to(real.device)
-    centre = x.mean(0)
-    x = x - centre  # so that taking a group off the sums cancels no digits
-    sums, products = x.sum(0), x.T @ x
-    mean_real = torch.from_numpy(real.statistics["mu"]).to(x.device)
-    trace_real = float(real.statistics["sigma"].trace())
-    distances = []
-    for g in range(groups):
-        part = x[g::groups]
-        n = len(x) - len(part)
-        mean = (sums - part.sum(0)) / n
-        covariance = (products - part.T @ part - n * torch.outer(mean, mean)) / (n - 1)
-        inner = real.root.T @ covariance @ real.root
-        root_trace = torch.linalg.eigvalsh(inner).clamp(min=0).sqrt().sum()
-        distance = (mean + centre - mean_real).square().sum()
-        distances.append(distance + covariance.trace() + trace_real - 2 * root_trace)
-    return torch.stack(distances).cpu()

@@ -131,7 +131,7 @@ def test_intraclass_correlation_is_that_of_an_analysis_of_variance():
 
 def test_distance_of_gaussians_is_the_root_of_the_frechet_distance():
     a, b = Rng(1).normal(3, 50).double(), 1 + 2 * Rng(2).normal(3, 40).double()
-    expected = frechet(a.T, Real(b.T)) ** 0.5
+    expected = frechet(a.T, Real(b.T)).item() ** 0.5
     assert gaussian_distance(a[:, None], b[:, None]).item() == pytest.approx(expected, rel=1e-6)
 
 

@@ -10,17 +10,12 @@ import torch
 from helpers.qualities import SPEC, Copier, random_inception, split_of, tools_of
 from PIL import Image
 from scipy.linalg import sqrtm
+from torch_fidelity import metric_fid, metric_kid, metric_prc
 
 from evaluators.quality import Quality
+from shalabench.metrics import pairs
 from shalabench.metrics.features import Inception
-from shalabench.metrics.fid import (
-    Real,
-    compare,
-    frechet,
-    frechet_left_out,
-    kernel,
-    precision_recall,
-)
+from shalabench.metrics.fid import Real, compare, frechet
 
 pytestmark = pytest.mark.float64
 
@@ -44,6 +39,29 @@ def covariance_of(d, seed):
     return x.T @ x / d
 
 
+def precision_recall(made, real):
+    values = compare(made, Real(real), 1, 0).values
+    return values["precision"], values["recall"]
+
+
+def theirs(made, real, subsets):
+    """FID, KID, precision and recall by torch-fidelity's functions."""
+    fid = {"mu": made.mean(0).numpy(), "sigma": np.cov(made.numpy(), rowvar=False)}
+    other = {"mu": real.mean(0).numpy(), "sigma": np.cov(real.numpy(), rowvar=False)}
+    size = min(1000, len(made), len(real))
+    kid = metric_kid.kid_features_to_metric(
+        made, real, kid_subsets=subsets, kid_subset_size=size, verbose=False
+    )
+    prc = metric_prc.prc_features_to_metric(made, real, save_cpu_ram=True, verbose=False)
+    fid = metric_fid.fid_statistics_to_metric(fid, other, verbose=False)
+    return {
+        "fid": fid[metric_fid.KEY_METRIC_FID],
+        "kid": kid[metric_kid.KEY_METRIC_KID_MEAN],
+        "precision": prc[metric_prc.KEY_METRIC_PRECISION],
+        "recall": prc[metric_prc.KEY_METRIC_RECALL],
+    }
+
+
 def measure(model, n=120, split=None, context=None, **settings):
     evaluator = Quality(Quality.Config(**{"kid_subsets": 2, **settings}))
     outcome = evaluator.run(model, SPEC, split or split_of(n), context or tools_of())
@@ -58,13 +76,13 @@ def test_fid_of_two_gaussians_is_the_closed_form():
     expected -= 2 * np.trace(sqrtm(first @ second)).real
     made = features_of(300, means[0], first)
     real = Real(features_of(500, means[1], second, seed=1))
-    assert frechet(made, real) == pytest.approx(expected, rel=1e-9)
+    assert frechet(made, real).item() == pytest.approx(expected, rel=1e-9)
     assert compare(made.float(), real, 1, 0).values["fid"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_set_is_at_no_distance_from_itself():
     x = features_of(200, np.full(5, 300.0), covariance_of(5, 3))
-    assert frechet(x, Real(x)) == pytest.approx(0, abs=1e-6)
+    assert frechet(x, Real(x)).item() == pytest.approx(0, abs=1e-6)
     assert precision_recall(x, x) == (1.0, 1.0)
 
 
@@ -79,7 +97,8 @@ def test_kid_of_whole_sets_is_the_unbiased_estimate_written_out():
         for u in (x, y)
     ]
     across = sum(k(a, b) for a in x for b in y) / 144
-    assert kernel(x, y, 1) == pytest.approx(sum(within) - 2 * across, rel=1e-9)
+    found = compare(x, Real(y), 1, 0).values["kid"]
+    assert found == pytest.approx(sum(within) - 2 * across, rel=1e-9)
 
 
 def test_precision_is_of_the_generated_and_recall_of_the_real():
@@ -93,13 +112,59 @@ def test_precision_is_of_the_generated_and_recall_of_the_real():
     assert precision_recall(torch.cat([left, right]), half)[0] <= 0.5
 
 
-def test_leaving_a_group_out_is_the_fid_of_the_others():
-    made = features_of(60, np.full(4, 50.0), covariance_of(4, 1))
-    real = Real(features_of(80, np.zeros(4), covariance_of(4, 2)))
-    found = frechet_left_out(made, real, 4)
-    for g, value in enumerate(found):
+@pytest.mark.parametrize(("n", "d"), [(60, 4), (50, 4), (12, 20), (26, 20)])
+def test_leaving_a_group_out_is_the_fid_of_the_others(n, d):
+    make = torch.Generator().manual_seed(0)
+    made = torch.randn(n, d, generator=make).double() * torch.arange(1, d + 1) + 50
+    real = Real(torch.randn(80, d, generator=make).double())
+    found = frechet(made, real, 4)
+    assert found[0].item() == pytest.approx(frechet(made, real).item(), rel=1e-12)
+    for g, value in enumerate(found[1:]):
         others = torch.cat([made[k::4] for k in range(4) if k != g])
-        assert value.item() == pytest.approx(frechet(others, real), rel=1e-9)
+        assert value.item() == pytest.approx(frechet(others, real).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "others", "d"), [(300, 400, 6), (400, 300, 6), (40, 60, 90)])
+def test_all_figures_are_torch_fidelity_s(monkeypatch, n, others, d):
+    """In blocks of rows that are no multiple of the groups, and with draws of a part."""
+    monkeypatch.setattr(pairs, "_ROWS", 97)
+    make = torch.Generator().manual_seed(d)
+    made = torch.randn(n, d, generator=make).double() + 0.4
+    real = torch.randn(others, d, generator=make).double() * torch.linspace(0.5, 1.5, d)
+    found, groups = compare(made, Real(real), 3, 4), range(4)
+    for family, expected in theirs(made, real, 3).items():
+        # Their FID has roots of rounding where there are fewer images than dimensions.
+        assert found.values[family] == pytest.approx(expected, rel=1e-6), family
+    parts = [theirs(made[g::4], real[g::4], 1) for g in groups]
+    for family in ("kid", "precision", "recall"):
+        expected = [part[family] for part in parts]
+        assert found.replicates[family].tolist() == pytest.approx(expected, rel=1e-6), family
+    for g in groups:
+        left_out = torch.cat([made[k::4] for k in groups if k != g])
+        expected = 4 * found.values["fid"] - 3 * theirs(left_out, real, 1)["fid"]
+        assert found.replicates["fid"][g].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_draws_are_a_thousand_images_at_most_and_one_real_set_serves_two_sizes():
+    make = torch.Generator().manual_seed(0)
+    x = torch.randn(2600, 3, generator=make).double()
+    real = Real(x[:1300])
+    for made in (x[1300:], x[1300:2450], x[1300:]):
+        found = compare(made, real, 2, 2)
+        expected = theirs(made, real.features, 2)
+        assert found.values["kid"] == pytest.approx(expected["kid"], rel=1e-6)
+        assert found.values["recall"] == pytest.approx(expected["recall"], rel=1e-6)
+        parts = [theirs(made[g::2], real.features[g::2], 1)["kid"] for g in range(2)]
+        assert found.replicates["kid"].tolist() == pytest.approx(parts, rel=1e-6)
+
+
+def test_constant_features_give_figures():
+    x = torch.cat([features_of(60, np.zeros(3), covariance_of(3, 1)), torch.ones(60, 2)], 1)
+    same = torch.ones(40, 5).double()
+    found = compare(same, Real(x), 1, 3)
+    expected = (1 - x.mean(0)).square().sum() + x.var(0).sum()
+    assert found.values["fid"] == pytest.approx(expected.item(), rel=1e-6)
+    assert all(torch.isfinite(values).all() for values in found.replicates.values())
 
 
 def test_the_standard_error_is_the_spread_of_fresh_samples():
@@ -181,7 +246,7 @@ def test_inception_gives_what_torch_fidelity_gives_on_png_folders(tmp_path):
         folder = tmp_path / ("made" if i < n else "real")
         folder.mkdir(exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:03d}.png")
-    theirs = calculate_metrics(
+    printed = calculate_metrics(
         input1=str(tmp_path / "made"),
         input2=str(tmp_path / "real"),
         feature_extractor="inception-v3-compat",
@@ -203,7 +268,7 @@ def test_inception_gives_what_torch_fidelity_gives_on_png_folders(tmp_path):
         features = Inception(content, digest, torch.device("cpu"))(images).double()
     ours = compare(features[:n], Real(features[n:]), 2, 0).values
     assert ours["fid"] > 1e-3
-    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
-    assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
-    assert ours["precision"] == pytest.approx(theirs["precision"], rel=1e-3)
-    assert ours["recall"] == pytest.approx(theirs["recall"], rel=1e-3)
+    assert ours["fid"] == pytest.approx(printed["frechet_inception_distance"], rel=1e-3)
+    assert ours["kid"] == pytest.approx(printed["kernel_inception_distance_mean"], rel=1e-3)
+    assert ours["precision"] == pytest.approx(printed["precision"], rel=1e-3)
+    assert ours["recall"] == pytest.approx(printed["recall"], rel=1e-3)
