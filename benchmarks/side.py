@@ -166,6 +166,7 @@ class Worker:
             limit: CPU seconds after which it is cut off, and the rest estimated by the share of
                 items that are done; none if 0. What is cut off has no summaries.
         """
+        from shalabench.api import choose_precision
         from shalabench.execute.evaluation import evaluate
         from shalabench.records.store import Store
 
@@ -182,8 +183,12 @@ class Worker:
                     raise CutOff(total / done)
 
             rest = (known, folder, "0" * 64, report, self.dataset.split)
+            chosen = {}
+            if hasattr(self.config, "evaluate"):  # not in older trees
+                asked = self.config.evaluate.precision
+                chosen["precision"] = choose_precision(asked, torch.device("cpu"))
             try:
-                evaluate(*evaluation, *rest)
+                evaluate(*evaluation, *rest, **chosen)
                 whole = 1.0
             except CutOff as cut:
                 (whole,) = cut.args

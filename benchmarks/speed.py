@@ -30,7 +30,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "updates-float32": ("step.py", "--precision", "float32", "--json"),
     "evaluation": (
         *("step.py", "--methods", "shala", "--stage", "none", "--evaluate", "coherence"),
-        *("--tuples", "100", "--json"),
+        *("--tuples", "500", "--json"),
     ),
     "peer": ("peer.py", "--tuples", "64", "--json"),
     "share-quick": (*_SHARE, "--datasets", "mst-digits,polydigits,birds,cars"),
