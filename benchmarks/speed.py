@@ -30,7 +30,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "updates-float32": ("step.py", "--precision", "float32", "--json"),
     "evaluation": (
         *("step.py", "--methods", "shala", "--stage", "none", "--evaluate", "coherence"),
-        *("--tuples", "500", "--json"),
+        *("--tuples", "200", "--turns", "3", "--json"),
     ),
     "peer": ("peer.py", "--tuples", "64", "--json"),
     "share-quick": (*_SHARE, "--datasets", "mst-digits,polydigits,birds,cars"),

@@ -14,6 +14,7 @@ import pandas as pd
 from shalabench.api.errors import BenchError, ConfigErrors, unknown
 from shalabench.api.records import Score
 from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
+from shalabench.records.ids import as_before
 from shalabench.records.store import RunFolder, Store
 
 _OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
@@ -226,7 +227,8 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
     provenance, data = trained.get("provenance", {}), run["data"]
     row: dict[str, Any] = {
         **{key: run[key] for key in ("train_id", "model", "model_version", "paper", "dataset")},
-        **{key: run[key] for key in ("preset", "seed", "data", "settings")},
+        **{key: run[key] for key in ("preset", "seed", "data")},
+        "settings": as_before(run["settings"]),
         **{key: provenance.get(key) or "" for key in ("device", "precision", "commit")},
         **{key: provenance.get(key) for key in ("seconds", "cpu_seconds", "peak_memory")},
         **{key: provenance.get(key, "") for key in ("source", "nets")},

@@ -8,13 +8,26 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
-_LATER = {"tf32": False}  # settings that older runs had not, and what they did
+_LATER = {"tf32": False, "experts": "all"}  # settings that older runs lack, and what they did
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of plain values."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_before(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the settings that older runs lack, where they say what these did.
+
+    Keys may be dotted.
+    """
+    plain = {key: key.rpartition(".")[2] for key in settings}
+    return {
+        key: value
+        for key, value in settings.items()
+        if plain[key] not in _LATER or value != _LATER[plain[key]]
+    }
 
 
 def train_id(
@@ -36,19 +49,15 @@ def train_id(
         seed: Of the run.
         prior: Of the mixture that replaces the method's prior, where one does.
     """
-    loop = {
-        key: value
-        for key, value in train.items()
-        if key not in NOT_IDENTITY and not (key in _LATER and value == _LATER[key])
-    }
+    loop = {key: value for key, value in train.items() if key not in NOT_IDENTITY}
     return hash_of(
         {
             "model": model,
             "model_version": model_version,
-            "settings": settings,
+            "settings": as_before(settings),
             "dataset": dataset,
             "fingerprint": fingerprint,
-            "train": loop,
+            "train": as_before(loop),
             "seed": seed,
         }
         | ({"prior": prior} if prior else {})
