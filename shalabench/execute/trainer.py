@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shalabench.api import Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
+from shalabench.api import BenchError, Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
 from shalabench.config.training import TrainSettings
 from shalabench.execute.graphs import GraphedUpdates, capturable
 from shalabench.execute.reuse import Reuse
@@ -218,7 +218,14 @@ class _Loop:
         if saved is None or saved["step"] == 0:
             self.folder.log("stage", stage=self.stage.name, steps=self.stage.steps)
             return 0
-        self.stage.load_state_dict(saved["state"])
+        try:
+            self.stage.load_state_dict(saved["state"])
+        except KeyError as error:
+            raise BenchError(
+                f"The checkpoint in {self.folder.path} has no {error} in the state of the stage "
+                f"'{self.stage.name}', so another version of the code wrote it. Finish the run "
+                "with that version, or delete the folder to train it anew."
+            ) from error
         self.window.sums, self.window.updates = saved["sums"], saved["updates"]
         self.last = saved["reading"]
         self.calm, self.away = saved.get("runaway", (None, 0))

@@ -57,7 +57,7 @@ def apply_each(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[
     outputs: list[Any] = [None] * len(networks)
     for members in groups.values():
         chosen, given = [networks[i] for i in members], [inputs[i] for i in members]
-        together = _pays(given[0]) and _is_stackable(chosen[0])
+        together = _pays(given[0]) and all(map(_is_stackable, chosen))
         made = _together(chosen, given) if together else map(nn.Module.__call__, chosen, given)
         for i, output in zip(members, made, strict=True):
             outputs[i] = output
@@ -82,7 +82,9 @@ def _signature(network: nn.Module) -> tuple:
 
 
 def _is_stackable(network: nn.Module) -> bool:
-    return all(type(module) in _RULES for module in network.modules())
+    """Whether every layer has a rule, and no network was compiled, which is a call of its own."""
+    compiled = getattr(network, "_compiled_call_impl", None)
+    return compiled is None and all(type(module) in _RULES for module in network.modules())
 
 
 def _together(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Iterable[Any]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.toys import build
 
-from shalabench.api import Diverged
+from shalabench.api import BenchError, Diverged
 from shalabench.config.settings import resolve
 from shalabench.config.training import TrainSettings
 from shalabench.execute.trainer import Stopped, Watch, train
@@ -117,6 +117,19 @@ def test_a_truncated_newest_checkpoint_costs_a_warning(toy, tmp_path):
         work(toy, hurt, settings, Watch())
     assert_same(whole, hurt)
     assert before.name < newest.name
+
+
+def test_a_checkpoint_of_another_version_is_told(toy, tmp_path):
+    folder, settings = folder_in(tmp_path / "run"), TrainSettings(precision="float32")
+    counts = iter([False, False, True])
+    with pytest.raises(Stopped):
+        work(toy, folder, settings, Watch(should_stop=lambda: next(counts)))
+    (file,) = folder.checkpoints()
+    saved = torch.load(file, weights_only=True)
+    saved["state"]["optimiser"] = saved["state"].pop("optimisers")["all"]
+    torch.save(saved, file)
+    with pytest.raises(BenchError, match="another version"):
+        work(toy, folder, settings, Watch())
 
 
 def test_only_two_checkpoints_are_kept(toy, tmp_path):

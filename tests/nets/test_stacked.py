@@ -94,3 +94,12 @@ def test_frozen_networks_pass_gradients_to_their_inputs_only():
     sum(y.sum() for y in apply_each(networks, [z, z])).backward()
     assert z.grad is not None
     assert all(p.grad is None for network in networks for p in network.parameters())
+
+
+def test_compiled_networks_are_called(monkeypatch):
+    networks = towers("decoder", 2)
+    called = []
+    for network in networks:
+        network._compiled_call_impl = lambda z: called.append(z) or z
+    apply_each(networks, [torch.zeros(1, 8)] * 2)
+    assert len(called) == 2
