@@ -108,11 +108,11 @@ def show_growth(made: dict[str, Any]) -> str:
 
 
 def show_targets(records: Records) -> str:
-    """What issue 21 asked for, and what was measured."""
-    rows = []
-    for part, work, target, say in _TARGETS:
-        rows.append((work, target, say(records[part]) if part in records else _UNMEASURED))
-    return table(("work", "target", "measured"), rows)
+    """What was measured, beside the goals of this work."""
+    rows = [
+        (work, goal, say(records[part])) for part, work, goal, say in _TARGETS if part in records
+    ]
+    return table(("work", "goal", "measured"), rows)
 
 
 def _updates(made: dict[str, Any]) -> str:
