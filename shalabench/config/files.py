@@ -64,7 +64,9 @@ def read_toml(file: Path, schema: type[T], mistakes: list[str]) -> T | None:
     except ValidationError as error:
         for item in error.errors():
             key = ".".join(map(str, item["loc"]))
-            mistakes.append(f"'{key}' of {file.name}: {item['msg'].lower()}.")
+            mistakes.append(
+                f"'{key}' of {file.name}: {item['msg'].removeprefix('Value error, ').lower()}."
+            )
         return None
     mistakes += _strangers(content, file.name)
     return content

@@ -320,7 +320,9 @@ def _build(
             key = ".".join(map(str, (name, *item["loc"])))
             given = f" is {item['input']!r}" if item["loc"] else ""
             place = f" ({origins[key].place})" if key in origins else ""
-            mistakes.append(f"{key}{given}: {item['msg'].lower()}{place}.")
+            mistakes.append(
+                f"{key}{given}: {item['msg'].removeprefix('Value error, ').lower()}{place}."
+            )
         return None
 
 

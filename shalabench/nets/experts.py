@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator
-from pydantic_core import PydanticCustomError
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -22,10 +21,7 @@ _GUARD = 1e-8  # Added to every variance before it is inverted, as in the publis
 def _check_experts(value: Any) -> Any:
     if value == "all" or (type(value) is int and value >= 1):
         return value
-    raise PydanticCustomError(
-        "experts",
-        "Write 'all', or a number of experts from 1 to the number of modalities",
-    )
+    raise ValueError("write 'all', or a number of experts from 1 to the number of modalities")
 
 
 Experts = Annotated[Literal["all"] | int, BeforeValidator(_check_experts)]

@@ -10,7 +10,7 @@ from torch import nn
 from shalabench.api import DataSpec, Modality, Rng, Split
 from shalabench.api.registry import find
 from shalabench.config.settings import resolve
-from shalabench.nets.backbones import Network, decode_many, decoder, encoder, initialise
+from shalabench.nets.backbones import Network, decode_each, decoder, encoder, initialise
 
 SIZES = [(3, 8, 8), (3, 28, 28), (1, 5, 5), (3, 32, 32)]
 
@@ -83,7 +83,7 @@ def test_white_start_reads_white_as_nothing_and_paints_near_white(family):
 def test_decoding_many_in_one_call_equals_one_by_one():
     net = decoder(Modality("x", "image", (3, 8, 8)), 4, Network(family="conv", width=0.1))
     z = torch.randn(3, 2, 5, 4)
-    together = decode_many(net, z)
+    together = decode_each([net], [z])[0]
     for a in range(3):
         for b in range(2):
             torch.testing.assert_close(together[a, b], net(z[a, b]), rtol=1e-4, atol=1e-5)
