@@ -129,8 +129,8 @@ def _compare_method(
 ) -> Iterator[dict[str, Any]]:
     place = {"method": method, "dataset": what.dataset, "preset": what.preset}
     place |= {"overrides": what.overrides, "batch": what.batch} | what.paths
-    told = [side.ask("open", **place) for side in (old, new)]
-    reasons = [answer["skip"] for answer in told if answer["skip"]]
+    answers = [side.ask("open", **place) for side in (old, new)]
+    reasons = [answer["skip"] for answer in answers if answer["skip"]]
     if reasons:
         skipped[method] = reasons[0]
         return
@@ -140,8 +140,8 @@ def _compare_method(
         for side in (old, new):
             side.ask("take_weights", file=file)
     rows = []
-    precisions = {k: t["precision"] for k, t in zip(("old", "new"), told, strict=True)}
-    for number, (name, steps, size) in enumerate(told[0]["stages"]):
+    precisions = {k: t["precision"] for k, t in zip(("old", "new"), answers, strict=True)}
+    for number, (name, steps, size) in enumerate(answers[0]["stages"]):
         if what.stage not in ("", name):
             continue
         order = {"order": "update", "stage": number, "updates": what.updates}

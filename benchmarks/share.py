@@ -80,12 +80,12 @@ def estimate(
     """The row of a method; none where it cannot run."""
     with Side(ROOT) as side:
         place = {"method": method, "dataset": dataset, "preset": preset, "overrides": ()}
-        told = side.ask("open", **place, **paths)
-        if told["skip"]:
-            click.echo(f"{method}: {told['skip']}", err=True)
+        answer = side.ask("open", **place, **paths)
+        if answer["skip"]:
+            click.echo(f"{method}: {answer['skip']}", err=True)
             return
         training = 0.0
-        for number, (_, steps, _) in enumerate(told["stages"]):
+        for number, (_, steps, _) in enumerate(answer["stages"]):
             side.ask("update", stage=number, updates=2)
             training += steps * median(side.ask("update", stage=number, updates=updates))
         names = side.ask("evaluators")

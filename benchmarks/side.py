@@ -1,4 +1,4 @@
-"""One side of a paired measurement: a process that times the work of one tree when it is told to.
+"""One side of a paired measurement: a process that times the work of one tree on request.
 
 `Side` starts the process and talks to it; this file is also its program. The process measures the
 tree that SHALA_BENCH_TREE names, on one thread. Of that tree it uses only what training itself
@@ -291,7 +291,7 @@ def serve() -> None:
                 result = worker.describe()
             else:
                 result = getattr(worker, order)(**arguments)
-        except Exception as fault:  # told to the process that asked
+        except Exception as fault:  # answered to the process that asked
             error = str(fault) or type(fault).__name__
             if not type(fault).__module__.startswith("shalabench"):
                 traceback.print_exc()

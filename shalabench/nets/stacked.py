@@ -82,9 +82,10 @@ def _signature(network: nn.Module) -> tuple:
 
 
 def _is_stackable(network: nn.Module) -> bool:
-    """Whether every layer has a rule, and no network was compiled, which is a call of its own."""
-    compiled = getattr(network, "_compiled_call_impl", None)
-    return compiled is None and all(type(module) in _RULES for module in network.modules())
+    """Whether every layer has a rule; compiled networks and grouped layers have none."""
+    if getattr(network, "_compiled_call_impl", None) is not None:
+        return False
+    return all(type(m) in _RULES and getattr(m, "groups", 1) == 1 for m in network.modules())
 
 
 def _together(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Iterable[Any]:
@@ -179,10 +180,9 @@ def _finest(layers: Sequence[Any], x: Tensor) -> Tensor:
     bias = torch.cat([layer.bias for layer in layers]).repeat_interleave(4)
     shape = (1, 1), (1, 1), (1, 1), False, (0, 0), count
     quarters = _Convolution.apply(x, shape, 1, weight, bias)  # its first row and column are unused
-    sides = [
-        2 * side - 1 + extra for side, extra in zip(x.shape[2:], first.output_padding, strict=False)
-    ]
-    return _Interleave.apply(quarters)[..., : sides[0], : sides[1]]
+    pairs = zip(x.shape[2:], first.output_padding, strict=True)
+    height, width = (2 * side - 1 + extra for side, extra in pairs)
+    return _Interleave.apply(quarters)[..., :height, :width]
 
 
 def _parameters(layers: Sequence[Any]) -> list[Tensor]:
@@ -227,7 +227,7 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 class _Linear(Function):
     """Batched `x W^T + b`, whose weight gradient comes in the layout of the weights.
 
-    Autocast's own would be cast and transposed in one step, which is slow: a fifth of an update.
+    Autocast's own is cast and transposed in one step, which is slow.
     """
 
     @staticmethod

@@ -42,16 +42,16 @@ def test_outputs_and_gradients_are_those_of_single_calls(family, kind, items):
     copies = copy.deepcopy(networks)
     shape = (8,) if kind == "decoder" else IMAGE.shape
     inputs = [torch.randn(items, *shape).double().requires_grad_() for _ in networks]
-    twins = [x.detach().clone().requires_grad_() for x in inputs]
+    copied = [x.detach().clone().requires_grad_() for x in inputs]
     together = [flat(y) for y in apply_each(networks, inputs)]
-    single = [flat(n(x)) for n, x in zip(copies, twins, strict=True)]
+    single = [flat(n(x)) for n, x in zip(copies, copied, strict=True)]
     torch.testing.assert_close(together, single)
     weights = torch.randn(len(together), *together[0].shape).double()
     (torch.stack(together) * weights).sum().backward()
     (torch.stack(single) * weights).sum().backward()
-    torch.testing.assert_close([x.grad for x in inputs], [x.grad for x in twins])
-    for network, twin in zip(networks, copies, strict=True):
-        for p, q in zip(network.parameters(), twin.parameters(), strict=True):
+    torch.testing.assert_close([x.grad for x in inputs], [x.grad for x in copied])
+    for network, other in zip(networks, copies, strict=True):
+        for p, q in zip(network.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad)
 
 
@@ -67,6 +67,8 @@ def test_a_coarse_image_is_added_for_each():
 def test_different_networks_and_sizes_are_kept_apart():
     networks = [nn.Linear(4, 2), nn.Linear(4, 3), nn.Linear(4, 2), nn.GELU()]
     inputs = [torch.randn(5, 4), torch.randn(5, 4), torch.randn(6, 4), torch.randn(5, 4)]
+    networks += [nn.Conv2d(4, 4, 3, groups=2) for _ in range(2)]
+    inputs += [torch.randn(5, 4, 6, 6) for _ in range(2)]
     for made, network, x in zip(apply_each(networks, inputs), networks, inputs, strict=True):
         torch.testing.assert_close(made, network(x))
 
@@ -80,8 +82,8 @@ def test_gradients_in_bfloat16_are_float32_and_close():
         sum(y.square().mean() for y in made).backward()
     assert all(y.dtype == torch.float32 for y in made)
     sum(network(z).square().mean() for network in copies).backward()
-    for network, twin in zip(networks, copies, strict=True):
-        for p, q in zip(network.parameters(), twin.parameters(), strict=True):
+    for network, other in zip(networks, copies, strict=True):
+        for p, q in zip(network.parameters(), other.parameters(), strict=True):
             assert p.grad.dtype == torch.float32
             assert (p.grad - q.grad).norm() < 0.05 * q.grad.norm()
 
