@@ -1,8 +1,8 @@
 """What the benchmarks share: CPU time on a busy machine, operations and memory of a piece of work.
 
 Importing this module puts the project's root on the import path, so the scripts run uninstalled. It
-is this tree, or the one that the environment variable SHALA_BENCH_TREE names (as `side.py` expects
-to measure another commit).
+is this tree, or the one that the environment variable SHALA_BENCH_TREE names, for
+measurements of another commit.
 """
 
 from __future__ import annotations
