@@ -166,3 +166,7 @@ class CMVAE(PrivateLatents):
     def decode_given(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
         coarse = super().decode_given(z, targets, given, rng)
         return self.refiners.refine(coarse, rng.fork("diffusion")) if self._refines else coarse
+
+    def decode_all(self, z: Tensor, rng: Rng) -> Views:
+        coarse = super().decode_all(z, rng)
+        return self.refiners.refine(coarse, rng.fork("diffusion")) if self._refines else coarse

@@ -12,8 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from shalabench.api import BenchError, ConfigErrors, Settings, unknown
 from shalabench.api.registry import Kind, broken, entries, find
-from shalabench.config.files import DatasetFile, Table, read_toml
-from shalabench.config.training import EvaluateSettings, PriorSettings, TrainSettings
+from shalabench.config.files import SECTIONS, DatasetFile, Table, read_toml
+from shalabench.config.training import (
+    EvaluateSettings,
+    PriorSettings,
+    SamplingSettings,
+    TrainSettings,
+)
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
@@ -49,6 +54,7 @@ class Resolved:
         data: Of the dataset.
         train: Of the training loop.
         prior: Of what joint samples are drawn from.
+        sampling: Of every sampler.
         evaluate: Of every evaluation.
         evaluators: Of each evaluator, by name.
         origins: Of every value, by dotted key such as "model.prior.width".
@@ -58,15 +64,19 @@ class Resolved:
     data: Settings
     train: TrainSettings
     prior: PriorSettings
+    sampling: SamplingSettings
     evaluate: EvaluateSettings
     evaluators: dict[str, Settings]
     origins: dict[str, Origin]
 
     def values(self) -> dict[str, Any]:
         """Every value that a run's record holds, by dotted key."""
-        parts = {"model": self.model, "data": self.data, "train": self.train, "prior": self.prior}
+        parts = {
+            name: getattr(self, name) for name in ("model", "data", "train", "prior", "sampling")
+        }
         parts |= {f"evaluators.{name}": part for name, part in self.evaluators.items()}
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
+        nested["prior"] = self.prior.model_dump(mode="json", include=set(self.prior.reads))
         return dict(_leaves(nested))
 
     def choices(self) -> dict[str, Any]:
@@ -104,15 +114,17 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     """
     mistakes: list[str] = []
     classes = _classes(model, dataset, preset, mistakes)
+    known = _defaults(classes)
     layers = [
-        *_file_entries(model, dataset, preset, _defaults(classes), mistakes),
+        *_as_shala(dataset, preset, known),
+        *_file_entries(model, dataset, preset, known, mistakes),
         *_overrides(overrides, mistakes),
     ]
     hidden = {"model", "data"} - classes.keys()
     built, origins = _lay(classes, layers, mistakes, whom=f", for {model}", hidden=hidden)
     if mistakes:
         raise ConfigErrors(mistakes)
-    sections = {name: built.pop(name) for name in ("model", "data", "train", "prior", "evaluate")}
+    sections = {name: built.pop(name) for name in SECTIONS}
     evaluators = {name.removeprefix("evaluators."): part for name, part in built.items()}
     return Resolved(**sections, evaluators=evaluators, origins=origins)
 
@@ -151,7 +163,8 @@ def _classes(
             mistakes.append(str(error))
     if preset not in presets():
         mistakes.append(unknown("preset", preset, presets()))
-    classes |= {"train": TrainSettings, "prior": PriorSettings, "evaluate": EvaluateSettings}
+    classes |= {"train": TrainSettings, "prior": PriorSettings}
+    classes |= {"sampling": SamplingSettings, "evaluate": EvaluateSettings}
     for name, entry in entries("evaluator").items():
         classes[f"evaluators.{name}"] = entry.cls.Config
     return classes
@@ -224,6 +237,22 @@ def _file_entries(
                 yield key, value, Origin(layer, source or file, file)
         for key, value, source in table.special(model, known):
             yield key, value, Origin(special, source or file, file)
+
+
+def _as_shala(dataset: str, preset: str, known: Container[str]) -> Iterator[Entry]:
+    """The files' values for ShaLa's prior as those of a fitted diffusion prior.
+
+    So every method's has the size, the training and the sampler of ShaLa's own.
+    """
+    own = _defaults(_classes("shala", dataset, preset, []))
+    for key, value, origin in _file_entries("shala", dataset, preset, own, []):
+        fitted = key.replace("model.prior.", "prior.diffusion.", 1)
+        if fitted != key and fitted in known:
+            yield (
+                fitted,
+                value,
+                Origin(f"shala's prior, {origin.layer}", origin.source, origin.file),
+            )
 
 
 def _all_methods() -> set[str]:

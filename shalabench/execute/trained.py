@@ -18,10 +18,11 @@ from shalabench.api import (
 )
 from shalabench.api.registry import find
 from shalabench.config.settings import nest
-from shalabench.config.training import PriorSettings
+from shalabench.config.training import PriorSettings, SamplingSettings
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import load_classifiers, open_dataset, order_channels_last
-from shalabench.execute.priors import with_prior
+from shalabench.execute.sampling import set_temperatures
+from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder
 
 
@@ -63,6 +64,7 @@ def load_trained(folder: RunFolder, paths: DataPaths) -> tuple[Model, Dataset]:
             f"The weights {folder.weights} do not load ({reason}). Move the run's folder away and "
             "train it again."
         ) from error
+    set_temperatures(model, _read(folder, SamplingSettings, "sampling"))
     return model.eval(), dataset
 
 

@@ -91,7 +91,8 @@ class Refiners(nn.Module):
             coarse: Decoder means `[B, ...]` of any modalities.
             rng: Initial noise of the images.
         """
-        return {name: self._refined(name, x, rng.fork(name)) for name, x in coarse.items()}
+        pixels = Rng(rng.seed, first=rng.first, device=rng.device)  # temperatures are of latents
+        return {name: self._refined(name, x, pixels.fork(name)) for name, x in coarse.items()}
 
     def _refined(self, name: str, coarse: Tensor, rng: Rng) -> Tensor:
         if name not in self.networks:

@@ -18,7 +18,7 @@ from shalabench.records.ids import as_before
 from shalabench.records.store import RunFolder, Store
 
 _OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
-_FITTED = "mixture"  # a stage without updates
+_FITTED = ("mixture", "fitted-diffusion")  # stages that see latents, not tuples
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def tuples_seen(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> int |
     """
     total = 0
     for number, stage in enumerate(stages):
-        if stage == _FITTED:
+        if stage in _FITTED:
             continue
         starts = (f"model.{stage}.", f"model.{stage}_", *(() if number else ("model.",)))
         sizes = [

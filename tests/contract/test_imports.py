@@ -36,8 +36,10 @@ ALLOWED = {
         "shalabench.api",
         "shalabench.config",
         "shalabench.records",
+        "shalabench.priors",
         "classifiers",
     },
+    "shalabench.priors": {"shalabench.api", "shalabench.config", "shalabench.nets"},
     "shalabench.cli": {
         "shalabench.api",
         "shalabench.config",
@@ -113,6 +115,7 @@ def test_imports_run_one_way_and_components_do_not_know_each_other():
         ("shalabench/nets/new.py", "from shala import prior"),
         ("shalabench/nets/new.py", "from shalabench.metrics import fid"),
         ("shalabench/execute/new.py", "import shalabench.nets.diffusion"),
+        ("shalabench/priors/new.py", "import shalabench.execute.runner"),
         ("shalabench/execute/new.py", "from shalabench.analysis import tables"),
         ("shalabench/analysis/new.py", "from shalabench.execute import runner"),
         ("shalabench/config/new.py", "from shalabench.records import store"),
