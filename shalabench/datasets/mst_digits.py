@@ -19,14 +19,14 @@ from shalabench.datasets.sources.mst import DIGITS, describe_modalities, write_w
 from shalabench.datasets.synthetic.house_numbers import paint_numbers
 
 
-@register_dataset("mst-digits", version=1)
+@register_dataset("mst-digits", version=2)
 class MstDigits(Dataset):
     """A handwritten digit, a house number in photographs' colours, and the digit's name.
 
     The proxy dataset for MNIST-SVHN-Text: 23,000 tuples by default, made in half a minute; no
     download. Modalities have MST's names, shapes and weights: "mnist" `[1, 28, 28]` and "svhn"
     `[3, 32, 32]`, images in [0, 1]; "text", eight letters. Classes: the ten digits. Both images
-    come from scikit-learn's digits (UCI, Alpaydin and Kaynak 1998), drawn by different hands;
+    come from scikit-learn's digits (UCI, Alpaydin and Kaynak 1998), each from a different scan;
     train, validation and test share no source digit.
     """
 

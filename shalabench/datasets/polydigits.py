@@ -25,9 +25,9 @@ from shalabench.datasets.sources.files import Arrays, cache_file, generate_once
 _SOURCE = "scikit-learn's digits composed on photographs of scikit-learn and scikit-image"
 
 
-@register_dataset("polydigits", version=1)
+@register_dataset("polydigits", version=2)
 class PolyDigits(Dataset):
-    """Five photographs with the same handwritten digit in each, drawn by different hands.
+    """Five photographs with a handwritten digit of one class, each from a different scan.
 
     The proxy dataset for PolyMNIST: 23,000 tuples by default, made in half a minute; no download.
     Modalities: "m0" to "m4", images `[3, 28, 28]` in [0, 1]. Classes: the ten digits. The digits
