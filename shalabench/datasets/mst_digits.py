@@ -14,7 +14,14 @@ from shalabench.datasets.sources.digits import (
     read_photographs,
     write_digits,
 )
-from shalabench.datasets.sources.files import Arrays, cache_file, digest_with, generate_once
+from shalabench.datasets.sources.files import (
+    SOURCE,
+    Arrays,
+    cache_file,
+    digest_with,
+    generate_once,
+    sources_of,
+)
 from shalabench.datasets.sources.mst import DIGITS, describe_modalities, write_words
 from shalabench.datasets.synthetic.house_numbers import paint_numbers
 
@@ -53,11 +60,16 @@ class MstDigits(Dataset):
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         likelihood = self.config.text_likelihood
         file = cache_file(self, paths.cache, exclude={"text_likelihood", "missing"})
-        arrays, drawn = generate_once(file, self._generate)
+        sources = [f"{SOURCE}mnist", f"{SOURCE}svhn"]
+        arrays, drawn = generate_once(file, self._generate, sources)
         modalities = describe_modalities(likelihood)
         self.set_splits(
             {
-                name: Split({m.name: own[m.name] for m in modalities}, own["labels"])
+                name: Split(
+                    {m.name: own[m.name] for m in modalities},
+                    own["labels"],
+                    shared=sources_of(own),
+                )
                 for name, own in arrays.items()
             },
             modalities=modalities,
@@ -81,5 +93,7 @@ class MstDigits(Dataset):
                 "svhn": paint_numbers(digits[painted], digits[part], photographs, rng),
                 "text": write_words(own, self.config.words, rng),
                 "labels": own,
+                f"{SOURCE}mnist": plain,
+                f"{SOURCE}svhn": painted,
             }
         return made

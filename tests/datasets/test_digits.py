@@ -10,8 +10,9 @@ import torch
 from click.testing import CliRunner
 
 from bench import main
-from shalabench.api import ConfigErrors, DataError, DataPaths
+from shalabench.api import ConfigErrors, DataError, DataPaths, Split
 from shalabench.config.settings import resolve
+from shalabench.datasets.mst_digits import MstDigits
 from shalabench.datasets.polydigits import PolyDigits
 from shalabench.datasets.sources.digits import pair_evenly, part_digits, read_digits
 
@@ -122,3 +123,45 @@ def test_a_class_with_fewer_scans_than_modalities_is_named():
     labels = np.repeat([0, 1], [5, 2])
     with pytest.raises(DataError, match="2 scans of the digit 1"):
         pair_evenly(np.arange(7), labels, 20, 3, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [(PolyDigits, [f"m{m}" for m in range(5)]), (MstDigits, ["mnist", "svhn"])]
+)
+def test_splits_say_which_scan_each_view_comes_from(tmp_path, kind, names):
+    dataset = kind(kind.Config(**SMALL))
+    dataset.prepare(DataPaths(tmp_path, tmp_path))
+    _, labels = read_digits()
+    for split in map(dataset.split, SMALL):
+        assert list(split.shared) == names
+        scans = split.sources(dataset.spec.names)
+        assert torch.equal(torch.from_numpy(labels)[scans], split.labels.expand(len(names), -1))
+        assert (scans.sort(0).values.diff(dim=0) > 0).all()  # no scan twice in a tuple
+        assert torch.equal(split.head(5).shared[names[1]], scans[1, :5])
+    assert dataset.split("test").sources(["text"]) is None
+
+
+def test_a_cache_without_scans_is_made_again_under_the_same_fingerprint(tmp_path):
+    paths = DataPaths(tmp_path, tmp_path)
+    first = prepared(paths)
+    (file,) = tmp_path.glob("*.npz")
+    with np.load(file) as content:
+        older = {name: content[name] for name in content if "source-" not in name}
+    np.savez(file, **older)
+    again = prepared(paths, digits=(3, 4))
+    whole, part = first.split("test"), again.split("test")
+    kept = (whole.labels == 3) | (whole.labels == 4)
+    assert torch.equal(part.shared["m2"], whole.shared["m2"][kept])
+    assert prepared(paths).spec.fingerprint == first.spec.fingerprint
+
+
+def test_sources_of_different_modalities_are_told_apart_unless_they_are_shared():
+    rows = {"a": torch.tensor([0, 0, 1]), "b": torch.tensor([1, 0, 1])}
+    shared = {"c": torch.tensor([4, 2, 2]), "d": torch.tensor([2, 3, 4])}
+    split = Split(dict.fromkeys("abcde", torch.zeros(3, 1)), rows=rows, shared=shared)
+    found = split.sources("abcde")
+    assert found.shape == (4, 3)
+    assert found[2:].tolist() == [[4, 2, 2], [2, 3, 4]]
+    assert set(found[0].tolist()).isdisjoint(found[1].tolist() + [2, 3, 4])
+    assert set(found[1].tolist()).isdisjoint([2, 3, 4])
+    assert split.sources("e") is None
