@@ -181,8 +181,8 @@ def figure(
 @click.option(
     "--outdated",
     is_flag=True,
-    help="Only runs whose preset has changed since, with the changed settings. Slow: it imports "
-    "every method.",
+    help="Only runs whose preset, method or data have changed since, with the changes. Slow: it "
+    "imports every method.",
 )
 @json_option
 def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:

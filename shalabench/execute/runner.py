@@ -244,6 +244,7 @@ class _Runner:
                 "seed": self.run.seed,
                 "overrides": overrides,
                 "data": {
+                    "version": self.spec.version,
                     "fingerprint": self.spec.fingerprint,
                     "complete": self.complete.spec.fingerprint,
                     "source": self.spec.source,

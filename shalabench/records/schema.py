@@ -33,6 +33,7 @@ class Data(_Model):
 
     fingerprint: str
     source: str
+    version: int = 1
     complete: str = ""
     proxy_for: str = ""
     deviation: str = ""
