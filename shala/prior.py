@@ -12,14 +12,12 @@ from torch.nn import functional
 from shalabench.api import DataSpec, Optimiser, Rng, Settings, setting
 from shalabench.nets.diffusion import (
     Denoiser,
-    Revise,
     VectorDenoiser,
     denoising_loss,
     make_schedule,
-    sample_ancestral,
-    sample_ddim,
 )
 from shalabench.nets.precision import widen
+from shalabench.nets.solvers import Revise, Sampler, Spacing, sample
 
 _OPEN = "our choice, not given in the paper"
 
@@ -69,11 +67,16 @@ class PriorConfig(Settings):
         "With several given modalities: average their predictions, or condition on one of them.",
         _OPEN,
     )
-    sampler: Literal["ddim", "ancestral"] = setting("ddim", "Reverse process.", _OPEN)
-    sampling_steps: int = setting(50, "Denoiser calls of the DDIM sampler.", _OPEN, ge=1)
+    sampler: Sampler = setting("ddim", "Reverse process (docs/priors.md).", _OPEN)
+    sampling_steps: int = setting(
+        50, "Denoiser calls; the ancestral sampler makes one for every t.", _OPEN, ge=1
+    )
+    spacing: Spacing = setting(
+        "uniform", "Times of the calls: even in t, or in the log signal-to-noise ratio.", _OPEN
+    )
 
 
-SAMPLING = ("guidance", "several", "sampler", "sampling_steps")
+SAMPLING = ("guidance", "several", "sampler", "sampling_steps", "spacing")
 """Settings that matter in sampling only."""
 
 
@@ -186,11 +189,18 @@ class DiffusionPrior(nn.Module):
             Latents `[B, D]` on the scale of the posterior.
         """
         denoiser = self._guided(features, len(z), rng, several or self.config.several, guidance)
-        if self.config.sampler == "ddim":
-            steps = self.config.sampling_steps
-            z = sample_ddim(denoiser, self.schedule, z, steps, start=start, revise=revise)
-        else:
-            z = sample_ancestral(denoiser, self.schedule, z, rng, start=start, revise=revise)
+        c = self.config
+        z = sample(
+            c.sampler,
+            denoiser,
+            self.schedule,
+            z,
+            rng,
+            steps=None if c.sampler == "ancestral" else c.sampling_steps,
+            start=start,
+            revise=revise,
+            spacing=c.spacing,
+        )
         return self._rescale(z)
 
     def trace(self, z: Tensor, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:

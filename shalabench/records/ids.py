@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
-_LATER = {"tf32": False, "experts": "all"}  # settings that older runs lack, and what they did
+# Settings that older runs lack, and what they did.
+_LATER = {"tf32": False, "experts": "all", "spacing": "uniform"}
 
 
 def hash_of(content: Mapping[str, Any]) -> str:

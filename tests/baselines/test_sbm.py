@@ -9,8 +9,9 @@ import torch
 
 from baselines.sbm import SBM
 from shalabench.api import Rng
-from shalabench.nets.diffusion import correct, make_schedule
+from shalabench.nets.diffusion import make_schedule
 from shalabench.nets.likelihoods import log_likelihood
+from shalabench.nets.solvers import correct
 
 pytestmark = pytest.mark.float64
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from shalabench.api import Joint, Rng, Translate
 from shalabench.api.descent import Descent
-from shalabench.nets import diffusion
+from shalabench.nets import solvers
 
 CUDA, BATCH = torch.device("cuda"), 4
 NOT_RUN = {"eg3d": "inversion reads the count of Adam, which is on the host"}  # translation
@@ -62,7 +62,7 @@ def model(name, toy, monkeypatch):
     """The model on a faked GPU, without backward passes."""
     model = build(name, toy)
     monkeypatch.setattr(Descent, "descend", lambda self, loss: None)
-    monkeypatch.setattr(diffusion, "_times", on_the_host(diffusion._times))
+    monkeypatch.setattr(solvers, "_times", on_the_host(solvers._times))
     monkeypatch.setattr(torch.autograd, "grad", slopes)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         for module in model.modules():

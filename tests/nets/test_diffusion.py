@@ -11,9 +11,8 @@ from shalabench.nets.diffusion import (
     embed_time,
     end_in_noise,
     make_schedule,
-    sample_ancestral,
-    sample_ddim,
 )
+from shalabench.nets.solvers import sample_ancestral, sample_ddim
 
 pytestmark = pytest.mark.float64
 
