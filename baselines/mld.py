@@ -11,8 +11,9 @@ from torch import Tensor
 
 from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.diffusion import Denoiser, Revise
+from shalabench.nets.diffusion import Denoiser
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
+from shalabench.nets.solvers import Revise
 
 _CODE = "MLD code, experiments/mmnist (reproduction/mld.md)"
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.diffusion import Denoiser, Revise, correct
+from shalabench.nets.diffusion import Denoiser
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
+from shalabench.nets.solvers import Revise, correct
 
 _CODE = "SBM code, extended PolyMNIST (reproduction/sbm-ae.md)"
 

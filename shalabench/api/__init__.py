@@ -28,7 +28,7 @@ _HOMES = {
     "dataset": ("Batch", "Dataset", "DataSettings", "DataPaths", "Split", "Views"),
     "descent": ("MovingAverage",),
     "optimiser": ("Optimiser",),
-    "diffusing": ("DiffusionSettings",),
+    "diffusing": ("DiffusionSettings", "Sampler", "Spacing"),
     "stage": ("GradientStage", "Now", "PartedStage", "Stage", "rise"),
     "model": (
         "ABILITIES",

@@ -7,6 +7,13 @@ from typing import Literal
 from shalabench.api.optimiser import Optimiser
 from shalabench.api.settings import Settings, setting
 
+Sampler = Literal["ddim", "dpm++", "ancestral"]
+Spacing = Literal["uniform", "log-snr"]
+"""Times of a sampler's denoiser calls; each spacing starts with the time of z.
+
+"uniform" is even in t, which Lin et al. 2024 (Table 2) call "trailing". "log-snr" is even in the
+half log signal-to-noise ratio (Lu et al. 2022), from -5.1 or more up to that of t = 1.
+"""
 _OPEN = "our choice, not given in the paper"
 
 
@@ -28,5 +35,10 @@ class DiffusionSettings(Settings):
     prediction: Literal["noise", "velocity", "data"] = setting(
         "velocity", "What the denoiser returns.", f"{_OPEN}; the paper says only DDPM"
     )
-    sampler: Literal["ddim", "ancestral"] = setting("ddim", "Reverse process.", _OPEN)
-    sampling_steps: int = setting(50, "Denoiser calls of the DDIM sampler.", _OPEN, ge=1)
+    sampler: Sampler = setting("ddim", "Reverse process (docs/priors.md).", _OPEN)
+    sampling_steps: int = setting(
+        50, "Denoiser calls; the ancestral sampler makes one for every t.", _OPEN, ge=1
+    )
+    spacing: Spacing = setting(
+        "uniform", "Times of the calls: even in t, or in the log signal-to-noise ratio.", _OPEN
+    )

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import DataSpec, Modality, Optimiser, Rng, Settings, Views, setting
-from shalabench.nets.diffusion import Denoiser, denoising_loss, make_schedule, sample_ddim
+from shalabench.nets.diffusion import Denoiser, denoising_loss, make_schedule
 from shalabench.nets.precision import widen
+from shalabench.nets.solvers import sample_ddim
 from shalabench.nets.unet import UNet
 
 _CODE = "DiffuseVAE code, CIFAR-10 and CelebA-64 settings"

@@ -7,16 +7,11 @@ from torch import Tensor
 
 from shalabench.api import Batch, GradientStage, Now, Rng, Split, Stage
 from shalabench.config.training import PriorSettings
-from shalabench.nets.diffusion import (
-    VectorDenoiser,
-    denoising_loss,
-    make_schedule,
-    sample_ancestral,
-    sample_ddim,
-)
+from shalabench.nets.diffusion import VectorDenoiser, denoising_loss, make_schedule
+from shalabench.nets.solvers import sample
 from shalabench.priors.fitted import FittedPrior, Latents
 
-SAMPLING = ("sampler", "sampling_steps")
+SAMPLING = ("sampler", "sampling_steps", "spacing")
 """Settings that matter in sampling only."""
 
 
@@ -47,10 +42,15 @@ class DiffusionPrior(FittedPrior):
         c = self.settings.diffusion
         z = rng.fork("start").normal(n, self.dim)
         denoiser = self.denoiser.mix([z.new_zeros(1, 1)], [1.0])
-        if c.sampler == "ddim":
-            z = sample_ddim(denoiser, self.schedule, z, c.sampling_steps)
-        else:
-            z = sample_ancestral(denoiser, self.schedule, z, rng.fork("reverse"))
+        z = sample(
+            c.sampler,
+            denoiser,
+            self.schedule,
+            z,
+            rng.fork("reverse"),
+            steps=None if c.sampler == "ancestral" else c.sampling_steps,
+            spacing=c.spacing,
+        )
         return z * self.std + self.mean
 
 

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
-_LATER = {  # settings that older runs lack, and what they did
+# Settings that older runs lack, and what they did.
+_LATER = {
     "tf32": False,
     "experts": "all",
+    "spacing": "uniform",
     "joint_temperature": 1.0,
     "given_temperature": 1.0,
 }

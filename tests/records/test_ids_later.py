@@ -18,3 +18,5 @@ def test_dotted_keys_are_known():
     kept = {"model.beta": 1.0, "model.experts": 2}
     assert as_before(kept | {"train.tf32": False}) == kept
     assert as_before({"model.experts": "all"}) == {}
+    assert as_before({"model.prior.spacing": "uniform"}) == {}
+    assert as_before({"model.prior.spacing": "log-snr"}) != {}
