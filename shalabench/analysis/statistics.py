@@ -112,8 +112,9 @@ def difference(
 
     With three seeds a side and a difference of four standard deviations of seeds, Welch's t finds
     .884 of differences, the pooled t .947, and this rule .911. Where nothing differs and the two
-    standard deviations are as 1, 2 and 5 to 1, Welch's t errs in .034, .043 and .059, the pooled t
-    in .049, .061 and .091, and this rule in .042, .053 and .069 (tests/analysis/test_verdicts.py).
+    standard deviations are as 1, 2, 5 and 10 to 1, Welch's t errs in .034, .043, .059 and .058, the
+    pooled t in .049, .061, .091 and .103, and this rule in .042, .053, .069 and .063
+    (tests/analysis/test_verdicts.py).
 
     With fewer seeds, the interval is over the test items of one training. Runs share these, so
     their errors are averaged, not reduced. It says nothing of other trainings and is no test. Where
