@@ -12,6 +12,7 @@ from typing import Any
 from shalabench.analysis.rows import group_rows, refuse_mixture, scores_of
 from shalabench.analysis.statistics import Difference, difference
 from shalabench.analysis.variants import ablation_of, as_rows
+from shalabench.analysis.verdicts import Collapse, collapses, first_stages, sharing, sources_of
 from shalabench.api.errors import BenchError, unknown
 from shalabench.config.settings import DEFAULT
 from shalabench.records.columns import RunRow
@@ -25,7 +26,6 @@ _KEYS = {  # what two sides of a kind have in common
     "store": ["model", "dataset", "preset"],
 }
 _SHORT = 12  # letters of a digest
-_WIDTH = 40  # letters of a setting's value in a table
 _Cells = dict[tuple[str, ...], dict[str, Records]]
 
 
@@ -40,6 +40,7 @@ class Comparison:
         only: For each side, the settings that the other has not.
         metrics: Metric, direction, digits and difference.
         refused: Why some metrics, or all, are not compared.
+        collapsed: By metric, the sides whose models have collapsed.
     """
 
     place: str
@@ -48,6 +49,7 @@ class Comparison:
     only: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
     metrics: list[tuple[str, str, int, Difference]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    collapsed: dict[str, dict[str, Collapse]] = field(default_factory=dict)
 
 
 def compare(
@@ -106,6 +108,7 @@ def compare(
     if known and not any(name.startswith(metric) for name in known):
         raise BenchError(unknown("metric", metric, known))
     comparisons, left_out = [], list(dict.fromkeys(left_out))
+    reused = {name: run for records in sources for name, run in sources_of(records.rows).items()}
     for shared in sorted(sides[0].keys() | sides[1].keys()):
         rows, title = [side.get(shared, {}) for side in sides], ", ".join(shared)
         pairs, reason = _pairs(kind, names, title, rows)
@@ -114,7 +117,7 @@ def compare(
             is_variant = kind != "method" and first != shared[0]
             shown = (first, second) if kind == "method" else names
             comparison = Comparison(f"{title}, {first}" if is_variant else title, shown)
-            _fill(comparison, rows[0][first], rows[1][second], metric)
+            _fill(comparison, rows[0][first], rows[1][second], metric, reused)
             comparisons.append(comparison)
     if not any(comparison.metrics for comparison in comparisons):
         reasons = [text for comparison in comparisons for text in comparison.refused] or left_out
@@ -180,7 +183,9 @@ def _pairs(
     return [], f"{where}: several variants ({labels}). Name the row in full, in quotes."
 
 
-def _fill(comparison: Comparison, a: Records, b: Records, metric: str) -> None:
+def _fill(
+    comparison: Comparison, a: Records, b: Records, metric: str, reused: dict[str, str]
+) -> None:
     sides = (a, b)
     comparison.configuration, comparison.only = _configuration(*sides)
     for name, group in zip(comparison.names, sides, strict=True):
@@ -205,6 +210,8 @@ def _fill(comparison: Comparison, a: Records, b: Records, metric: str) -> None:
             )
         else:
             known |= {name: m for side in results for r in side for name, m in r.metrics.items()}
+    shared = sharing(*(first_stages(group, reused) for group in sides))
+    collapsed = [(n, collapses(g)) for n, g in zip(comparison.names, sides, strict=True)]
     for name, facts in known.items():
         scores = [scores_of(group, name) for group in sides]
         if not name.startswith(metric) or not all(scores) or facts["role"] != "method":
@@ -214,7 +221,9 @@ def _fill(comparison: Comparison, a: Records, b: Records, metric: str) -> None:
             comparison.refused.append(f"{name} depends on n, which differs: {n[0]} and {n[1]}.")
             continue
         about = name, facts["direction"], facts["digits"]
-        comparison.metrics.append((*about, difference(*scores)))
+        comparison.metrics.append((*about, difference(scores[0], scores[1], shared)))
+        if found := {side: c[name] for side, c in collapsed if name in c}:
+            comparison.collapsed[name] = found
 
 
 def _by_label(a: Records, b: Records) -> dict[str, tuple[list[Result], list[Result]]]:
@@ -318,69 +327,3 @@ def _facts(run: RunRow) -> dict[str, Any]:
         **{f"package {key}": version for key, version in made.get("packages", {}).items()},
         **{f"code digest, {key}": made.get(key, "")[:_SHORT] for key in ("source", "nets")},
     }
-
-
-def render_comparisons(comparisons: list[Comparison], left_out: list[str], as_json: bool) -> str:
-    """The comparisons as text, or as JSON with every value."""
-    if as_json:
-        plain = []
-        for c in comparisons:
-            metrics = [{"metric": m, "direction": d, **x.to_json()} for m, d, _, x in c.metrics]
-            plain.append(vars(c) | {"metrics": metrics})
-        return json.dumps({"comparisons": plain, "left_out": left_out}, indent=1)
-    parts = [_readable(comparison) for comparison in comparisons]
-    if left_out:
-        parts.append("\n".join(["Left out:", *(f"  {text}" for text in left_out)]))
-    return "\n\n".join(parts)
-
-
-def _readable(c: Comparison) -> str:
-    from tabulate import tabulate
-
-    a, b = c.names
-    lines = [f"{a} against {b}: {c.place}", ""]
-    if c.metrics:
-        head = ("metric", a, b, "difference", "95 % interval", "verdict", "interval over")
-        body = [_line(c.names, *metric) for metric in c.metrics]
-        aligned = ("left", "right", "right", "right", "right", "left", "left")
-        lines += [tabulate(body, head, disable_numparse=True, colalign=aligned), ""]
-    lines += [f"  {text}" for text in c.refused]
-    if any("items" in diff.basis for *_, diff in c.metrics):
-        lines.append(
-            "  An interval over test items says nothing of other trainings. It takes the errors of "
-            "both sides as independent, because records have no values of single items to pair."
-        )
-    if len(c.metrics) > 1:
-        lines.append("  Each interval is for one metric: one in twenty errs by chance.")
-    lines.append("")
-    shown = [(key, _cut(x), _cut(y)) for key, x, y in c.configuration]
-    table = tabulate(shown, ("differs", a, b), disable_numparse=True)
-    lines.append(table if shown else "No setting that both have differs.")
-    for name, keys in zip(c.names, c.only, strict=True):
-        lines += ["", f"Only {name}: {', '.join(keys)}."] if keys else []
-    return "\n".join(lines)
-
-
-def _line(
-    names: tuple[str, str], metric: str, direction: str, digits: int, diff: Difference
-) -> tuple[str, ...]:
-    values = f"{diff.a:.{digits}f}", f"{diff.b:.{digits}f}", f"{diff.value:+.{digits}f}"
-    return (metric, *values, spread(diff, digits), verdict(diff, direction, names), diff.basis)
-
-
-def spread(diff: Difference, digits: int) -> str:
-    """The interval in words."""
-    if diff.margin is None:
-        return "unknown"
-    return f"{diff.value - diff.margin:+.{digits}f} to {diff.value + diff.margin:+.{digits}f}"
-
-
-def verdict(diff: Difference, direction: str, names: tuple[str, str]) -> str:
-    """Which side is better, or that the difference is not significant."""
-    if not diff.is_significant:
-        return "not significant" if diff.is_tested else "not tested"
-    return f"{names[(diff.value > 0) != (direction != 'lower')]} is better"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from shalabench.analysis.rows import FACTS, NOT_RUN, Cell, Row
+from shalabench.analysis.verdicts import SYMBOLS
 
 if TYPE_CHECKING:
     from shalabench.analysis.tables import Table
@@ -114,8 +115,13 @@ def _shown(cell: Cell, digits: int, form: Format) -> str:
     text = f"{cell.mean:.{digits}f}"
     between = r" $\pm$ " if form == "latex" else " ± "
     error = "" if cell.stderr is None else f"{between}{cell.stderr:.{digits}f}"
-    bold = {"markdown": f"**{text}**", "latex": rf"\textbf{{{text}}}", "text": f"{text}*"}[form]
-    return f"{bold if cell.best else text}{error} ({cell.seeds})"
+    symbol = SYMBOLS.get(cell.mark, "")
+    bold = {"markdown": f"**{text}**", "latex": rf"\textbf{{{text}}}"}
+    if cell.mark == "best" and form in bold:
+        text, symbol = bold[form], ""
+    if symbol and form == "latex":
+        symbol = {"†": r"$^\dagger$"}.get(symbol, f"$^{symbol}$")
+    return f"{text}{symbol}{error} ({cell.seeds})"
 
 
 def _plain(table: Table) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from shalabench.analysis.statistics import difference, mean_and_error
+from shalabench.analysis.statistics import mean_and_error
+from shalabench.analysis.verdicts import Collapse, Mark, collapses, first_stages, sources_of
 from shalabench.api.errors import BenchError
 from shalabench.api.records import Score
 from shalabench.records.columns import RunRow
@@ -28,7 +28,7 @@ class Cell:
         mean: Over seeds.
         stderr: Over seeds, or over test items where there is one seed; None where unknown.
         n: Test items of each run.
-        best: Whether nothing is significantly better.
+        mark: By the test over trainings, as `verdicts.set_marks` sets it.
         interval: 95 %, by bootstrap over test items, where there is one seed and the evaluator
             draws it.
         groups: Of the one seed's score.
@@ -38,7 +38,7 @@ class Cell:
     stderr: float | None
     seeds: int
     n: int
-    best: bool = False
+    mark: Mark = ""
     interval: tuple[float, float] | None = None
     groups: int | None = None
 
@@ -66,6 +66,8 @@ class Row:
         data: By metric, a key of the data, the classifiers and the evaluator's version. Only values
             of the same key are ranked with each other.
         published_protocol: How the published values were measured, where rows differ in that.
+        collapsed: The variety of samples by the metrics by which the models have collapsed.
+        stages: By seed, what tells which other runs share its first stage.
         missing: In a word, why there is no value where there is none.
         reason: The same in full.
     """
@@ -82,6 +84,8 @@ class Row:
     runs: tuple[str, ...] = ()
     data: dict[str, str] = field(default_factory=dict)
     published_protocol: str = ""
+    collapsed: dict[str, Collapse] = field(default_factory=dict)
+    stages: dict[int, frozenset[str]] = field(default_factory=dict)
     missing: str = ""
     reason: str = ""
 
@@ -94,7 +98,7 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         metrics: The columns.
         mix: Whether runs of different code, data or classifiers may share a row.
     """
-    rows = []
+    rows, sources = [], sources_of(records.rows)
     for label, group in group_rows(records):
         if not mix:
             refuse_mixture(label, group)
@@ -104,6 +108,7 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         row.other_data = any(text.startswith("data.") for text in run.overrides)
         row.runs = tuple(each.run for each in group.rows)
         row.missing, row.reason = _why_missing(group)
+        row.collapsed, row.stages = collapses(group), first_stages(group, sources)
         data = _data_of(group)
         for name in metrics:
             if scores := scores_of(group, name):
@@ -237,37 +242,3 @@ def refuse_other_measures(records: Records, metrics: Collection[str]) -> None:
                 f"differ in these: {first} and {second}. Evaluate again with the same "
                 "evaluators.quality settings, name --models, --preset or --store, or add --mix."
             )
-
-
-def mark_best(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> None:
-    """Mark the best of each metric, and the rows that are not significantly worse."""
-    kinds = dict.fromkeys(data for row in rows for data in row.data.values())
-    for (name, (direction, _, _)), data in itertools.product(metrics.items(), kinds):
-        alike = without_variants([row for row in rows if row.data.get(name) == data])
-        if len(alike) < 2 or not direction:
-            continue
-        sign = 1 if direction == "higher" else -1
-        top = max(alike, key=lambda row: sign * row.cells[name].mean)
-        for row in alike:
-            if row is top or not is_behind(row, top, name, sign):
-                row.cells[name] = replace(row.cells[name], best=True)
-
-
-def without_variants(rows: list[Row]) -> list[Row]:
-    """The rows that are ranked: a method's variants are not where its preset's settings are."""
-    plain = {row.method for row in rows if not row.is_variant}
-    return [row for row in rows if not (row.is_variant and row.method in plain)]
-
-
-def is_behind(row: Row, top: Row, metric: str, sign: int) -> bool:
-    """Whether a row is significantly worse than one with a better mean.
-
-    Args:
-        row, top: Both with scores.
-        metric: Of these.
-        sign: 1 where higher values are better, -1 where lower ones are.
-    """
-    lead = difference(top.scores[metric], row.scores[metric])
-    if not lead.is_tested:
-        return top.cells[metric].mean != row.cells[metric].mean
-    return lead.is_significant and sign * lead.value > 0

@@ -13,11 +13,9 @@ from shalabench.analysis.rows import (
     NOT_RUN,
     Row,
     make_rows,
-    mark_best,
     refuse_other_measures,
-    without_variants,
 )
-from shalabench.analysis.statistics import LEVEL
+from shalabench.analysis.verdicts import notes_of, ranked, set_marks
 from shalabench.api.errors import BenchError, unknown
 from shalabench.records.frame import Records, check_names, load, refuse_unmeasured
 from shalabench.records.published import Published, read_published
@@ -174,7 +172,7 @@ def _table(
             rows += shown
         for row in shown:
             row.published[p.metric], row.published_protocol = p.value, p.protocol
-    mark_best(rows, metrics)
+    set_marks(rows, metrics)
     order = list(dict.fromkeys(p.method for p in reported))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))
     notes = []
@@ -207,7 +205,7 @@ def _rows_of(p: Published, rows: list[Row]) -> list[Row]:
     else:
         alike = [row for row in rows if not row.other_data]
     main = not p.condition or p.resolution
-    return without_variants([r for r in alike if _label(p) in (r.label, r.method if main else "")])
+    return ranked([r for r in alike if _label(p) in (r.label, r.method if main else "")])
 
 
 def _place(row: Row) -> tuple[int, str]:
@@ -292,13 +290,10 @@ def _notes(
         notes.append("(1): one seed. The error is over test items, not over trainings.")
     if any(cell.interval for cell in cells):
         notes.append("The formats csv and json have 95 % bootstrap intervals over test items.")
-    if any(cell.best for cell in cells):
-        notes.append(
-            f"Marked: the best value, and all that are not significantly worse (p >= {LEVEL}). "
-            "Without errors, only the best is marked."
-        )
+    notes += notes_of(rows, metrics)
+    if cells:
         notes += _apart(rows, metrics)
-        if len(without_variants(rows)) < len(rows):
+        if len(ranked(rows)) < len(rows):
             notes.append("Variants are not ranked if the method also ran with its preset.")
     return [*notes, *_legend(metrics, published, rows)]
 

@@ -53,7 +53,8 @@ def table(
 ) -> None:
     """Print measured values beside the published ones.
 
-    A star marks the best value of a column and all values that are not significantly worse.
+    * marks the best mean of a column, + the values that are not significantly worse, in a test over
+    three or more seeds a row. † marks a collapsed model, which is not ranked.
     """
     from shalabench.analysis.tables import make_tables, render
 
@@ -86,14 +87,16 @@ def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: 
     """Compare two methods, presets, commits or folders of records.
 
     The output shows the difference A minus B of each metric with its 95 % interval, and the
-    settings that differ. If A and B share two or more seeds, the difference is paired by seed. A
-    and B may also be rows of a table, such as "shala (condition on x)".
+    settings that differ. It says which is better only after a test over three or more seeds a
+    side; with fewer, the interval is over test items. A and B may also be rows of a table, such as
+    "shala (condition on x)".
     """
     from shalabench.analysis import compare as comparing
+    from shalabench.analysis.comparisons import render_comparisons
     from shalabench.analysis.variants import ablation_of
 
     read = read_stores(stores, *(("ablations",) if ablation_of((a, b)) else ()))
-    click.echo(comparing.render_comparisons(*comparing.compare(a, b, read, **filters), as_json))
+    click.echo(render_comparisons(*comparing.compare(a, b, read, **filters), as_json))
 
 
 @click.command(cls=Command)

@@ -200,6 +200,8 @@ def read(kind: str, content: dict[str, Any], file: str) -> dict[str, Any]:
     part, names = _RENAMED.get(kind, ("", {}))
     if isinstance(content.get(part), dict):
         renamed = {names.get(key, key): value for key, value in content[part].items()}
+        if isinstance(reused := renamed.get("reused"), dict) and "lender" in reused:
+            renamed["reused"] = {{"lender": "run"}.get(k, k): x for k, x in reused.items()}
         content = content | {part: renamed}
     try:
         _FORMS[kind].model_validate(content)

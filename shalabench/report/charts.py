@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from shalabench.analysis.statistics import SEEDS
 from shalabench.records.frame import Records
 from shalabench.report.drawing import (
     INK,
@@ -16,6 +17,7 @@ from shalabench.report.drawing import (
     one_line,
     panels,
 )
+from shalabench.report.scatter import scatter
 from shalabench.report.sections import Section, matrices
 
 
@@ -36,12 +38,12 @@ def dots(section: Section, metric: str) -> Drawing:
     with canvas(0.55 + top + 0.225 * len(ranked), left, 0.5, top, 0.5) as figure:
         axes = figure.subplots()
         for y, (row, cell) in enumerate(ranked):
-            colour = INK["accent"] if cell.best else INK["muted"]
+            colour = INK["accent"] if cell.mark in ("best", "level") else INK["muted"]
             axes.plot([0, 1], [y, y], transform=axes.get_yaxis_transform(), c=INK["rule"], lw=0.5)
             axes.errorbar(cell.mean, y, xerr=cell.stderr, fmt="o", ms=5, c=colour, lw=1.6)
             if metric in row.published:
                 axes.plot(float(row.published[metric]), y, "D", ms=4.5, mfc="none", c=INK["paper"])
-            text = f"{cell.mean:.{digits}f}"
+            text = f"{cell.mean:.{digits}f}{'†' if cell.mark == 'collapsed' else ''}"
             axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", c=colour)
         axes.set_yticks(range(len(ranked)), names)
         axes.set_ylim(-0.6, len(ranked) - 0.4)
@@ -55,6 +57,7 @@ def dots(section: Section, metric: str) -> Drawing:
         axes.set_xlabel(one_line(metric))
     alt = "; ".join(
         f"{row.label} {cell.mean:.{digits}f}"
+        + (" (collapsed)" if cell.mark == "collapsed" else "")
         + (f" (published: {row.published[metric]})" if metric in row.published else "")
         for row, cell in ranked[::-1]
     )
@@ -107,7 +110,8 @@ def cost(section: Section, metric: str) -> Drawing | None:
         if seconds
     }
     better = (-1, section.sign(metric))
-    return _cloud(points, f"{clocks[clock]}, log scale", metric, better, log=True)
+    name = f"{clocks[clock]}, log scale"
+    return scatter(points, name, metric, better, tested(section, metric), log=True)
 
 
 def mean_time(own: Records, clock: str) -> float | None:
@@ -129,81 +133,15 @@ def _scatter(section: Section, across: str, up: str) -> Drawing | None:
     }
     better = section.sign(across), section.sign(up)
     name = f"{across} (less is better)" if better[0] < 0 else across
-    return _cloud(points, name, up, better)
+    names = tested(section, across) & tested(section, up)
+    return scatter(points, name, up, better, names)
 
 
-def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
-    """Whether another point is better in both."""
-    return any(
-        all(sign * (o - p) > 0 for sign, o, p in zip(better, other, point, strict=True))
-        for other in others
-    )
-
-
-def _cloud(
-    points: dict[str, tuple[float, float]],
-    across: str,
-    up: str,
-    better: tuple[int, int],
-    *,
-    log: bool = False,
-) -> Drawing | None:
-    """Dots with names; in colour those that no other beats in both."""
-    if len(points) < 2:
-        return None
-    with canvas(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
-        axes = figure.subplots()
-        if log:
-            from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-            axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.grid(color=INK["rule"], lw=0.5)
-        axes.set_axisbelow(True)
-        for point in points.values():
-            beaten = _is_beaten(point, points.values(), better)
-            axes.plot(*point, "o", ms=5.5, c=INK["muted" if beaten else "accent"], mew=0)
-        axes.margins(0.1, 0.1)
-        axes.set_xlabel(one_line(across))
-        axes.set_ylabel(one_line(up))
-        axes.tick_params(axis="y", labelcolor=INK["muted"])
-        _label(axes, points)
-    texts = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
-    return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {texts}.")
-
-
-def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
-    """Names beside their dots, each at the first place that covers no dot and no other name."""
-    from matplotlib.transforms import Bbox
-
-    axes.autoscale_view()
-    at = {name: axes.transData.transform((x, y)) for name, (x, y) in points.items()}
-    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
-    frame = axes.get_window_extent()
-    for name, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
-        text = axes.text(0, 0, one_line(name), va="center", fontsize=8.5)
-        width, height = text.get_window_extent().width + 4, 12
-        spots = [
-            (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
-            for dx, dy in ((7, 0), (5, 10), (5, -10), (5, 20), (5, -20), (5, 30), (5, -30))
-            for side in (1, -1)
-        ]
-        boxes = [Bbox.from_extents(a, b, a + width, b + height) for a, b, _ in spots]
-        costs = [
-            sum(box.overlaps(other) for other in taken)
-            + 2 * (box.x1 > frame.x1 + 12 or box.x0 < frame.x0)
-            + 0.01 * rank
-            for rank, box in enumerate(boxes)
-        ]
-        best = costs.index(min(costs))
-        taken.append(boxes[best])
-        side = spots[best][2]
-        edge = boxes[best].x0 + 2 if side > 0 else boxes[best].x1 - 2
-        middle = boxes[best].y0 + height / 2
-        text.set_position(axes.transData.inverted().transform((edge, middle)))
-        text.set_horizontalalignment("left" if side > 0 else "right")
+def tested(section: Section, metric: str) -> set[str]:
+    """Names of the rows with enough seeds to be called best, and without collapsed models."""
+    cells = section.ranked(metric)
+    kept = {section.names[r.label] for r, c in cells if c.seeds >= SEEDS and c.mark != "collapsed"}
+    return kept
 
 
 def curves(section: Section) -> Drawing | None:

@@ -12,6 +12,7 @@ from shalabench.analysis.render import fact_columns, fact_texts, published_name
 from shalabench.analysis.rows import Row
 from shalabench.analysis.tables import Table
 from shalabench.analysis.variants import label_of
+from shalabench.analysis.verdicts import in_order as best_first
 from shalabench.records.frame import Records, Result
 from shalabench.records.store import LETTERS, RunFolder
 from shalabench.report.charts import mean_time
@@ -50,11 +51,10 @@ def _table_facts(table: Table, in_order: bool) -> dict[str, Any]:
     values = {fact: {fact_texts(row, [fact])[0] for row in table.rows} for fact in columns}
     facts = [fact for fact in columns if len(values[fact]) > 1]
     first = next(iter(table.metrics))
-    sign = -1 if table.metrics[first][0] == "higher" else 1
-
-    def place(row: Row) -> tuple[bool, float, str]:
-        cell = row.cells.get(first)
-        return cell is None, sign * cell.mean if cell else 0, row.label
+    rows = table.rows
+    if not in_order:
+        rows = best_first(rows, first, 1 if table.metrics[first][0] == "higher" else -1)
+        rows += sorted((r for r in table.rows if first not in r.cells), key=lambda r: r.label)
 
     return {
         "title": _title(list(table.metrics)),
@@ -74,7 +74,7 @@ def _table_facts(table: Table, in_order: bool) -> dict[str, Any]:
                 fact_texts(row, facts),
                 [_entry(row, m, table, name) for m, name in names.items()],
             )
-            for row in (table.rows if in_order else sorted(table.rows, key=place))
+            for row in rows
         ],
         "facts": facts,
         "shared": [(f, *values[f]) for f in columns if f not in facts],
@@ -93,14 +93,12 @@ def _title(metrics: list[str]) -> str:
 
 
 def _entry(row: Row, metric: str, table: Table, name: str) -> dict[str, Any]:
-    direction, digits, _ = table.metrics[metric]
-    diff = gap(row, metric)
     return {
         "cell": row.cells.get(metric),
-        "digits": digits,
+        "digits": table.metrics[metric][1],
         "published": row.published.get(name, ""),
-        "gap": diff,
-        "standing": standing(diff, direction, same_data=not table.apart),
+        "gap": gap(row, metric),
+        "standing": standing(row, metric, table),
     }
 
 

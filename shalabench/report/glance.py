@@ -1,4 +1,4 @@
-"""What a reader wants to know first: the best method, its lead, and how sure that is."""
+"""What a reader wants to know first: the best mean, its lead, and how sure that is."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shalabench.analysis.render import published_name
-from shalabench.analysis.rows import Cell, Row, is_behind
-from shalabench.analysis.statistics import Difference, against_constant, difference
+from shalabench.analysis.rows import Cell, Row
+from shalabench.analysis.statistics import UNTESTED, Difference, against_constant
 from shalabench.analysis.tables import Table
+from shalabench.analysis.verdicts import lead_of
 from shalabench.report.sections import REAL_IMAGES, Section
-
-_COLLAPSED = 2.0  # effective classes below which joint agreement means little
 
 
 @dataclass(frozen=True)
 class Glance:
-    """The best method by one metric on one dataset.
+    """The best method by one metric on one dataset, of those that have not collapsed.
 
     Attributes:
         variant: Label and value of a variant that is better than all of them, or ().
         equals: Labels of methods that are not significantly worse.
+        untested: Labels of methods that are not tested over trainings.
+        collapsed: Label and effective number of classes of the methods that are not ranked.
         next: The runner-up, or None.
         lead: Best minus runner-up, or None.
         margin: What is known of the lead, or None.
@@ -41,6 +42,8 @@ class Glance:
     cell: Cell
     variant: tuple[str, ...]
     equals: list[str]
+    untested: list[str]
+    collapsed: list[tuple[str, str]]
     next: Row | None
     lead: float | None
     margin: Difference | None
@@ -53,6 +56,11 @@ class Glance:
     warning: str
 
     @property
+    def is_tested(self) -> bool:
+        """Whether the best was marked after a test."""
+        return self.cell.mark == "best"
+
+    @property
     def is_whole(self) -> bool:
         """Whether the margin is of all the trainings that the lead is the mean of."""
         if self.margin is None or self.lead is None:
@@ -61,14 +69,17 @@ class Glance:
 
 
 def glances(section: Section) -> Iterator[Glance]:
-    """The headline of each metric that sums a section up."""
+    """The headline of each metric that sums a section up, where some method has not collapsed."""
     for metric in section.headlines():
-        table, ranked = section.table_with(metric), section.ranked(metric, plain=True)
+        table, measured = section.table_with(metric), section.ranked(metric, plain=True)
+        ranked = [(row, cell) for row, cell in measured if cell.mark != "collapsed"]
+        if not ranked:
+            continue
         direction, digits, _ = table.metrics[metric]
         sign = section.sign(metric)
         (best, cell), *rest = ranked
         first, other = section.ranked(metric)[0]
-        is_variant = first not in (row for row, _ in ranked)
+        is_variant = first not in (row for row, _ in measured)
         published = [(r.method, r.published[metric]) for r in table.rows if metric in r.published]
         top = max(published, key=lambda pair: sign * float(pair[1]), default=())
         yield Glance(
@@ -78,16 +89,22 @@ def glances(section: Section) -> Iterator[Glance]:
             best,
             cell,
             (first.label, f"{other.mean:.{digits}f}") if is_variant else (),
-            [row.label for row, _ in rest if not is_behind(row, best, metric, sign)],
+            [row.label for row, cell in rest if cell.mark == "level"],
+            [row.label for row, cell in rest if not cell.mark],
+            [
+                (row.label, row.collapsed[metric].text)
+                for row, _ in measured
+                if metric in row.collapsed
+            ],
             rest[0][0] if rest else None,
             cell.mean - rest[0][1].mean if rest else None,
-            difference(best.scores[metric], rest[0][0].scores[metric]) if rest else None,
+            lead_of(best, rest[0][0], metric) if rest else None,
             best.published.get(metric, ""),
             gap(best, metric),
             " ".join(top),
             table.apart,
             _elsewhere(best, metric, table),
-            standing(gap(best, metric), direction, same_data=not table.apart),
+            standing(best, metric, table),
             _warning(section, best, metric),
         )
 
@@ -108,27 +125,23 @@ def gap(row: Row, metric: str) -> Difference | None:
     return against_constant(cell.mean, cell.stderr, cell.seeds, published, cell.groups)
 
 
-def standing(diff: Difference | None, direction: str, *, same_data: bool) -> tuple[str, str]:
+def standing(row: Row, metric: str, table: Table) -> tuple[str, str]:
     """A class for colour and the same in words: how a value compares with the published one."""
+    diff, direction = gap(row, metric), table.metrics[metric][0]
     if diff is None:
         return "", ""
-    if not same_data:
+    if table.apart:
         return "other", "other data"
+    if metric in row.collapsed:
+        return "level", "collapsed"
     if not diff.is_significant:
-        return "level", "not significantly different" if diff.is_tested else "not tested"
+        return "level", "not significantly different" if diff.is_tested else UNTESTED
     better = (diff.value > 0) == (direction != "lower")
     return ("above", "better") if better else ("below", "worse")
 
 
 def _warning(section: Section, row: Row, metric: str) -> str:
     sentences = []
-    for name, facts in section.metrics.items():
-        is_variety = facts["role"] == "method" and facts["of"] == metric
-        if is_variety and name in row.cells and row.cells[name].mean < _COLLAPSED:
-            sentences.append(
-                f"Its agreeing samples show {row.cells[name].mean:.1f} effective classes: nearly "
-                "collapsed, so that agreement means little."
-            )
     value, sign = row.cells[metric].mean, section.sign(metric)
     digits = section.table_with(metric).metrics[metric][1]
     for name, bound in section.bounds(metric).items():

@@ -14,8 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from shalabench.analysis.compare import spread
+from shalabench.analysis.comparisons import spread
 from shalabench.analysis.tables import render
+from shalabench.analysis.verdicts import SYMBOLS
 from shalabench.api.errors import BenchError
 from shalabench.config.settings import describe_preset, presets
 from shalabench.records.frame import Records, load
@@ -115,6 +116,7 @@ class _Writer:
             "count": words.count,
             "spread": lambda diff, digits: words.dashed(spread(diff, digits)),
             "signed": words.signed,
+            "mark": lambda mark: SYMBOLS.get(mark, ""),
             "pictureword": words.picture_word,
             "caption": words.picture_caption,
         }

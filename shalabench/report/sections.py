@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from shalabench.analysis.rows import Cell, Row, group_rows, refuse_mixture, without_variants
+from shalabench.analysis.rows import Cell, Row, group_rows, refuse_mixture
 from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
 from shalabench.analysis.variants import as_rows
+from shalabench.analysis.verdicts import in_order, ranked
 from shalabench.api.errors import BenchError
 from shalabench.config.ablations import Ablation, ablations, read_ablation
 from shalabench.records.frame import Records
@@ -96,7 +97,7 @@ class Section:
         return -1 if self.table_with(metric).metrics[metric][0] == "lower" else 1
 
     def ranked(self, metric: str, *, plain: bool = False) -> list[tuple[Row, Cell]]:
-        """The rows that were measured, best first.
+        """The rows that were measured, best first and collapsed models last.
 
         Args:
             metric: By which.
@@ -104,9 +105,8 @@ class Section:
                 alone stands with these.
         """
         rows = [row for row in self.table_with(metric).rows if metric in row.cells]
-        measured = [(row, row.cells[metric]) for row in (without_variants(rows) if plain else rows)]
-        sign = self.sign(metric)
-        return sorted(measured, key=lambda pair: (-sign * pair[1].mean, pair[0].label))
+        rows = in_order(ranked(rows) if plain else rows, metric, self.sign(metric))
+        return [(row, row.cells[metric]) for row in rows]
 
     def bounds(self, metric: str) -> dict[str, float]:
         """Floors, ceilings and chance of a metric by name; they are of the data, so of any run."""

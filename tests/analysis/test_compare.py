@@ -26,15 +26,74 @@ def run(*arguments):
     return CliRunner().invoke(main, ["compare", *map(str, arguments)])
 
 
-def test_methods_are_compared_over_paired_seeds_with_their_settings(store):
+def test_methods_are_compared_over_seeds_with_their_settings(store):
     found = run("shala", "mmvae+", "--store", store.root)
     assert found.exit_code == 0, found.output
     line = next(x for x in found.output.splitlines() if x.startswith("coherence/joint"))
     assert "+0.480" in line
-    assert "+0.430 to +0.530" in line  # 4.303 * 0.02 / sqrt(3)
+    assert "+0.408 to +0.552" in line  # 2.776 * sqrt((0.02**2 + 0.04**2) / 3)
     assert "shala is better" in line
-    assert "3 seeds, paired" in line
+    assert "Interval: over 3 and 3 seeds." in found.output
     assert any(x.split() == ["model.x", "1", "2"] for x in found.output.splitlines())
+
+
+def test_fewer_than_three_seeds_a_side_are_not_tested(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "shala", seed, 0.8)
+    for seed in (0, 1, 2):
+        write_run(tmp_path, "mmvae+", seed, 0.3 + seed / 100)
+    found = run("shala", "mmvae+", "--store", tmp_path)
+    line = next(x for x in found.output.splitlines() if x.startswith("coherence/joint"))
+    assert "+0.490" in line
+    assert "+0.462 to +0.518" in line  # 1.96 * sqrt(2) * 0.01, of one training a side
+    assert line.endswith("not tested")
+    assert "better" not in found.output
+    assert "Not tested over trainings: there are 2 and 3 seeds" in found.output
+    assert "--seeds 3" in found.output
+    plain = json.loads(run("shala", "mmvae+", "--store", tmp_path, "--json").output)
+    (metric,) = plain["comparisons"][0]["metrics"]
+    assert (metric["p"], metric["is_tested"], metric["verdict"]) == (None, False, "not tested")
+
+
+def test_seeds_are_paired_only_where_runs_share_a_first_stage(tmp_path):
+    settings = {"settings": {"prior.kind": "gmm"}, "overrides": ["prior.kind=gmm"]}
+    for seed, (own, shift) in enumerate(((0.50, 0.011), (0.60, 0.010), (0.70, 0.009))):
+        write_run(tmp_path, "shala", seed, own, settings={"prior.kind": "own"})
+        write_run(tmp_path, "shala", seed, own + shift, name="gmm", **settings)
+        write_run(tmp_path, "shala", seed, own + shift, name="x", overrides=["model.x=2"], x=2)
+    (prior,), _ = compare("shala [prior.kind=gmm]", "shala", [Store(tmp_path)])
+    found = prior.metrics[0][3]
+    assert found.basis == "3 seeds, paired"
+    assert found.margin == pytest.approx(4.302653 * 0.001 / 3**0.5, rel=1e-5)
+    (other,), _ = compare("shala [model.x=2]", "shala", [Store(tmp_path)])
+    assert other.metrics[0][3].basis == "3 and 3 seeds"
+
+
+def test_runs_that_reused_weights_of_one_source_are_paired(tmp_path):
+    """Here x is a setting of a sampler, and the second variant took the weights of the first."""
+    for seed in (0, 1, 2):
+        write_run(tmp_path, "shala", seed, 0.5 + seed / 10)
+        for x, source in ((2, f"shala-{seed}-"), (3, f"shala-{seed}-x2")):
+            changes = {"overrides": [f"model.x={x}"], "x": x, "name": f"x{x}"}
+            folder = write_run(tmp_path, "shala", seed, 0.6 + seed / 10 + x / 1000, **changes)
+            trained = json.loads((folder / "trained.json").read_text())
+            trained["provenance"]["reused"] = {"run": source, "stages": ["inference"]}
+            (folder / "trained.json").write_text(json.dumps(trained))
+    for a, b in (("shala", "shala [model.x=3]"), ("shala [model.x=2]", "shala [model.x=3]")):
+        (found,), _ = compare(a, b, [Store(tmp_path)])
+        assert found.metrics[0][3].basis.startswith("3 seeds, paired"), (a, b)
+
+
+def test_a_collapsed_model_is_not_called_better(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path, "shala", seed, 0.809 + seed / 100, classes=1.0)
+        write_run(tmp_path, "mmvae+", seed, 0.5 + seed / 100, classes=8.0)
+    found = run("shala", "mmvae+", "--store", tmp_path, "--metric", "coherence/joint")
+    line = next(x for x in found.output.splitlines() if x.startswith("coherence/joint "))
+    assert "0.819†" in line
+    assert line.endswith("shala collapsed")
+    assert "shala 1.0 of 10" in found.output
+    assert "shala is better" not in found.output
 
 
 def test_json_holds_every_value(store):

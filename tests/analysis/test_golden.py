@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shalabench.analysis.compare import compare, render_comparisons
+from shalabench.analysis.compare import compare
+from shalabench.analysis.comparisons import render_comparisons
 from shalabench.analysis.tables import render, tables_of
 from shalabench.config.ablations import read_ablation
 from shalabench.records.frame import load

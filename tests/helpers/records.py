@@ -48,7 +48,7 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
 
 
 def write_result(folder: Path, joint: float, **changes: Any) -> None:
-    """Write one more evaluation of a run."""
+    """Write one more evaluation of a run; changes["classes"] is the variety of its samples."""
     facts = {"direction": "higher", "digits": 3}
     metrics = [
         {"name": "coherence/joint", "meaning": "agree", **facts},
@@ -58,6 +58,12 @@ def write_result(folder: Path, joint: float, **changes: Any) -> None:
         Score("coherence/joint", joint, 1000, 0.01).to_json(),
         Score("classifier/accuracy", 0.99, 1000, 0.001, target="m0").to_json(),
     ]
+    details = {}
+    if "classes" in changes:
+        name, agreeing = "coherence/joint-classes", round(1000 * joint)
+        metrics.append({"name": name, "meaning": "variety", **facts})
+        scores.append(Score(name, changes["classes"], agreeing).to_json())
+        details["joint_histogram"] = {"agreeing": [agreeing, *[0] * 9]}
     result = {
         "eval_id": f"{folder.name}-coherence",
         "evaluator": "coherence",
@@ -67,6 +73,7 @@ def write_result(folder: Path, joint: float, **changes: Any) -> None:
         "classifiers": {"m0": {"digest": changes.get("judge", "d")}},
         "metrics": metrics,
         "scores": scores,
+        "details": details,
         "provenance": {
             "source": changes.get("evaluator", "e"),
             "finished": changes.get("finished", 0),
@@ -77,11 +84,11 @@ def write_result(folder: Path, joint: float, **changes: Any) -> None:
 
 
 def write_views(
-    root: Path, model: str, value: float, resolution: str = "32 px", **changes: Any
+    root: Path, model: str, value: float, resolution: str = "32 px", seed: int = 0, **changes: Any
 ) -> None:
     """A run of cars with its P1, bounds and facts."""
     data = changes.pop("data", resolution)
-    folder = write_run(root, model, 0, 0, dataset="cars", name=resolution, data=data)
+    folder = write_run(root, model, seed, 0, dataset="cars", name=resolution, data=data)
     (folder / "results" / "coherence-0.json").unlink()
     names = {"psnr/p1": value, "psnr/p1-rotated": value - 1, "floor-white/psnr": 10.5}
     result = {

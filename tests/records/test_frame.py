@@ -81,7 +81,7 @@ def test_a_field_of_another_schema_costs_its_record_alone(store, tmp_path, file,
     assert len(found.runs) == 6 - (file != RESULT)
     rows = {row.label: row.cells["coherence/joint"] for row in table_of(store).rows if row.cells}
     assert {label: cell.seeds for label, cell in rows.items()} == {"shala": 2, "mmvae+": 3}
-    assert not rows["mmvae+"].best
+    assert not rows["mmvae+"].mark
 
 
 @pytest.mark.parametrize("name", ["trained.json", "failed.json", "run.json"])
@@ -116,7 +116,7 @@ def test_older_names_of_fields_are_read(tmp_path):
     (folder / "trained.json").write_text(json.dumps({"provenance": made}))
     (found,) = load([Store(tmp_path)]).runs.itertuples()
     assert (found.proxy_for, found.deviation) == ("cub", "Half of it.")
-    assert found.provenance["reused"] == {"lender": "x"}
+    assert found.provenance["reused"] == {"run": "x"}
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ def test_first_page_says_which_is_best_by_how_much_how_sure_and_against_the_pape
     text = " ".join(page(tmp_path / "out").text.split())
     assert "shala 0.820 ± 0.012" in text
     assert "+0.480 over mmvae+" in text
-    assert "95 %: +0.430 to +0.530" in text
-    assert "over 3 seeds, paired" in text
+    assert "95 %: +0.408 to +0.552" in text
+    assert "Significant interval over 3 and 3 seeds" in text
     assert "0.815 for shala" in text
     assert "not significantly different" in text  # .820 +- .012, published .815
     assert "10 min" in text
@@ -326,8 +326,28 @@ def test_a_lead_is_that_of_the_means_and_what_is_known_of_fewer_trainings_says_s
     built(Store(tmp_path / "store"), tmp_path / "out")
     text = " ".join(page(tmp_path / "out").text.split())
     assert "+0.033 over mopoe" in text
-    assert "−0.100 over the common seeds" in text
-    assert "Not significant: mopoe" in text  # ahead by its mean, behind in the common seed
+    assert "Not tested over trainings" in text  # one seed of mopoe
+    assert "interval over test items of one training a side" in text
+    assert 'class="winner"' not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_collapsed_model_is_never_best_and_said_to_be_so(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "store", "constant", seed, 0.809 + seed / 100, classes=1.0)
+        write_run(tmp_path / "store", "mmvae+", seed, 0.5 + seed / 100, classes=8.0)
+        write_run(tmp_path / "store", "mvae", seed, 0.4 + seed / 100, classes=7.0)
+    built(Store(tmp_path / "store"), tmp_path / "out")
+    text = " ".join(page(tmp_path / "out").text.split())
+    assert "+0.100 over mvae" in text
+    assert "collapsed, not ranked: constant (1.0 of 10 classes)" in text
+    html = (tmp_path / "out" / "polymnist-quick.html").read_text()
+    assert re.findall(r'class="best">([^<]*)<', html)[0] == "0.510*"
+    assert '<span class="">0.819†</span>' in html
+    names = re.findall(r'<th scope="row"><a href="[^"]*">([^<]*)</a>', html)
+    assert names[:3] == ["mmvae+", "mvae", "constant"]
+    section = next(s for s in sections_of(load([Store(tmp_path / "store")])))
+    assert charts.tested(section, "coherence/joint") == {"mmvae+", "mvae"}
+    assert "constant 0.819 (collapsed)" in charts.dots(section, "coherence/joint").alt
 
 
 def test_pictures_of_another_split_are_not_shown_as_this_one_s(store, tmp_path):

@@ -1,0 +1,91 @@
+"""Scatter plots with a name beside each dot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shalabench.report.drawing import INK, Drawing, canvas, one_line
+
+
+def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
+    """Whether another point is better in both."""
+    return any(
+        all(sign * (o - p) > 0 for sign, o, p in zip(better, other, point, strict=True))
+        for other in others
+    )
+
+
+def scatter(
+    points: dict[str, tuple[float, float]],
+    across: str,
+    up: str,
+    better: tuple[int, int],
+    tested: set[str],
+    *,
+    log: bool = False,
+) -> Drawing | None:
+    """Dots with names; in colour those that no other beats in both by its mean.
+
+    Args:
+        points: By name.
+        across, up: Names of the axes.
+        better: By axis, 1 where higher values are better, -1 where lower ones are.
+        tested: Names of the points that may be in colour, and that may beat others.
+        log: Whether the first axis is logarithmic.
+    """
+    if len(points) < 2:
+        return None
+    with canvas(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
+        axes = figure.subplots()
+        if log:
+            from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(color=INK["rule"], lw=0.5)
+        axes.set_axisbelow(True)
+        others = [point for name, point in points.items() if name in tested]
+        for name, point in points.items():
+            first = name in tested and not _is_beaten(point, others, better)
+            axes.plot(*point, "o", ms=5.5, c=INK["accent" if first else "muted"], mew=0)
+        axes.margins(0.1, 0.1)
+        axes.set_xlabel(one_line(across))
+        axes.set_ylabel(one_line(up))
+        axes.tick_params(axis="y", labelcolor=INK["muted"])
+        _label(axes, points)
+    texts = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
+    return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {texts}.")
+
+
+def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
+    """Names beside their dots, each at the first place that covers no dot and no other name."""
+    from matplotlib.transforms import Bbox
+
+    axes.autoscale_view()
+    at = {name: axes.transData.transform((x, y)) for name, (x, y) in points.items()}
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
+    frame = axes.get_window_extent()
+    for name, (x, y) in sorted(at.items(), key=lambda item: (-item[1][1], item[0])):
+        text = axes.text(0, 0, one_line(name), va="center", fontsize=8.5)
+        width, height = text.get_window_extent().width + 4, 12
+        spots = [
+            (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
+            for dx, dy in ((7, 0), (5, 10), (5, -10), (5, 20), (5, -20), (5, 30), (5, -30))
+            for side in (1, -1)
+        ]
+        boxes = [Bbox.from_extents(a, b, a + width, b + height) for a, b, _ in spots]
+        costs = [
+            sum(box.overlaps(other) for other in taken)
+            + 2 * (box.x1 > frame.x1 + 12 or box.x0 < frame.x0)
+            + 0.01 * rank
+            for rank, box in enumerate(boxes)
+        ]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        side = spots[best][2]
+        edge = boxes[best].x0 + 2 if side > 0 else boxes[best].x1 - 2
+        middle = boxes[best].y0 + height / 2
+        text.set_position(axes.transData.inverted().transform((edge, middle)))
+        text.set_horizontalalignment("left" if side > 0 else "right")
