@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shalabench.analysis.statistics import difference, mean_and_error
 from shalabench.api.errors import BenchError
@@ -14,6 +14,10 @@ from shalabench.api.records import Score
 from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
+from shalabench.records.published import Published
+
+if TYPE_CHECKING:
+    from shalabench.analysis.costs import Costs
 
 FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
@@ -66,6 +70,8 @@ class Row:
         data: By metric, a key of the data, the classifiers and the evaluator's version. Only values
             of the same key are ranked with each other.
         published_protocol: How the published values were measured, where rows differ in that.
+        reported: What all sources published, the main one first.
+        costs: What a training cost; None where none is recorded.
         missing: In a word, why there is no value where there is none.
         reason: The same in full.
     """
@@ -82,6 +88,8 @@ class Row:
     runs: tuple[str, ...] = ()
     data: dict[str, str] = field(default_factory=dict)
     published_protocol: str = ""
+    reported: tuple[Published, ...] = ()
+    costs: Costs | None = None
     missing: str = ""
     reason: str = ""
 
