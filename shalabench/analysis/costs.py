@@ -93,7 +93,7 @@ class Costs:
         clock = "-" if self.seconds is None else f"~{self.seconds:,.0f}"
         return [
             *(_millions(n) for n in (self.tuples, self.later_tuples)),
-            " / ".join(filter(None, ends)) or "-",
+            " / ".join(filter(None, ends)).replace(") / (", " / ") or "-",
             _millions(self.parameters),
             clock if self.cpu_seconds is None else f"{self.cpu_seconds:,.0f}",
         ]
