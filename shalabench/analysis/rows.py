@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shalabench.analysis.statistics import mean_and_error
 from shalabench.analysis.verdicts import Collapse, Mark, collapses, first_stages, sources_of
@@ -14,6 +14,10 @@ from shalabench.api.records import Score
 from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
+from shalabench.records.published import Published
+
+if TYPE_CHECKING:
+    from shalabench.analysis.costs import Costs
 
 FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
@@ -68,6 +72,8 @@ class Row:
         published_protocol: How the published values were measured, where rows differ in that.
         collapsed: The variety of samples by the metrics by which the models have collapsed.
         stages: By seed, what tells which other runs share its first stage.
+        reported: What all sources published, the main one first.
+        costs: What a training cost; None where none is recorded.
         missing: In a word, why there is no value where there is none.
         reason: The same in full.
     """
@@ -86,6 +92,8 @@ class Row:
     published_protocol: str = ""
     collapsed: dict[str, Collapse] = field(default_factory=dict)
     stages: dict[int, frozenset[str]] = field(default_factory=dict)
+    reported: tuple[Published, ...] = ()
+    costs: Costs | None = None
     missing: str = ""
     reason: str = ""
 

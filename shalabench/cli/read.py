@@ -41,6 +41,14 @@ from shalabench.cli.options import (
     is_flag=True,
     help="Average runs even if their code or the version of their data differ.",
 )
+@click.option("--costs", is_flag=True, help="Show a second table: tuples, parameters, CPU time.")
+@click.option(
+    "--published",
+    default="",
+    metavar="SOURCE",
+    help="Source of the published values, or all. Default: the ShaLa paper, cui2026.",
+)
+@click.option("--wide", is_flag=True, help="Show all columns: the costs and all sources too.")
 @json_option
 def table(
     metric: str | None,
@@ -48,6 +56,9 @@ def table(
     form: Any,
     stores: tuple[Path, ...],
     mix: bool,
+    costs: bool,
+    published: str,
+    wide: bool,
     as_json: bool,
     **filters: Any,
 ) -> None:
@@ -57,14 +68,17 @@ def table(
     three or more seeds a row. † marks a collapsed model, which is not ranked.
     """
     from shalabench.analysis.tables import make_tables, render
+    from shalabench.records.published import MAIN
 
     chosen = _read_ablation(ablation) if ablation else None
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     read = read_stores(stores, *(("ablations",) if chosen else ()))
-    tables = make_tables(read, metric, mix=mix, ablation=chosen, **filters)
-    click.echo(render(tables, "json" if as_json else form))
+    source = MAIN if published in ("", "all") else published
+    tables = make_tables(read, metric, mix=mix, ablation=chosen, source=source, **filters)
+    shown = {"costs": costs, "sources": published == "all", "wide": wide}
+    click.echo(render(tables, "json" if as_json else form, **shown))
 
 
 def _read_ablation(name: str) -> Any:

@@ -13,12 +13,12 @@ import pandas as pd
 
 from shalabench.api.errors import BenchError, ConfigErrors, unknown
 from shalabench.api.records import Score
+from shalabench.records.budgets import tuples_seen
 from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
 from shalabench.records.ids import as_before
 from shalabench.records.store import RunFolder, Store
 
 _OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
-_FITTED = ("mixture", "fitted-diffusion")  # stages that see latents, not tuples
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,7 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
         "reason": failed.get("reason", ""),
         "parameters": trained.get("parameters"),
         "tuples": tuples_seen(run["settings"], trained.get("last", {})) if trained else None,
+        "stages": tuple(trained.get("last", ())),
         "data_source": data["source"],
         "origins": run.get("origins", {}),
         "provenance": provenance,
@@ -284,35 +285,6 @@ def _scores(run: RunRow, results: list[Result]) -> Iterable[tuple[Any, ...]]:
                 *(low, high, m.get("direction", ""), m.get("digits", 3), m.get("meaning", "")),
                 *(bool(m.get("biased")), bool(m.get("headline"))),
             )
-
-
-def tuples_seen(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> int | None:
-    """Training tuples, with repetitions: the sum of steps times batch size over the stages.
-
-    The first stage has "model.steps" and "model.batch_size", a further one a section of its name,
-    such as "model.prior.steps" or "model.volume_steps".
-
-    Args:
-        settings: Of the run, by dotted key.
-        stages: By name, those that ran, in order.
-
-    Returns:
-        None where a stage's steps or batch size are not among the settings.
-    """
-    total = 0
-    for number, stage in enumerate(stages):
-        if stage in _FITTED:
-            continue
-        starts = (f"model.{stage}.", f"model.{stage}_", *(() if number else ("model.",)))
-        sizes = [
-            settings[f"{start}steps"] * settings[f"{start}batch_size"]
-            for start in starts
-            if {f"{start}steps", f"{start}batch_size"} <= settings.keys()
-        ]
-        if not sizes:
-            return None
-        total += sizes[0]
-    return total or None
 
 
 def check_names(
