@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from shalabench.analysis.by_prior import MEANING, split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
 from shalabench.analysis.render import render
 from shalabench.analysis.reported import (
@@ -69,11 +70,12 @@ def make_tables(
     mix: bool = False,
     ablation: Ablation | None = None,
     source: str = MAIN,
+    by_prior: bool = False,
 ) -> list[Table]:
     """Read the stores into tables, one for each dataset and preset.
 
     Args:
-        metric, dataset, preset, models, mix, ablation, source: As in `tables_of`.
+        metric, dataset, preset, models, mix, ablation, source, by_prior: As in `tables_of`.
         split: What was measured on.
 
     Raises:
@@ -85,7 +87,8 @@ def make_tables(
         records = load(stores, split, may_be_empty=True)
     refuse_unmeasured(records.select(dataset, preset, models), split)
     asked: dict[str, Any] = {"dataset": dataset, "preset": preset, "models": models}
-    tables = tables_of(records, metric, **asked, mix=mix, ablation=ablation, source=source)
+    asked |= {"mix": mix, "ablation": ablation, "source": source, "by_prior": by_prior}
+    tables = tables_of(records, metric, **asked)
     for table in tables:
         table.notes += [f"Left out: {p.where}: {p.text}" for p in records.problems if p.is_loss]
     return tables
@@ -101,6 +104,7 @@ def tables_of(
     mix: bool = False,
     ablation: Ablation | None = None,
     source: str = MAIN,
+    by_prior: bool = False,
 ) -> list[Table]:
     """Records as tables, one for each dataset and preset.
 
@@ -111,11 +115,12 @@ def tables_of(
         mix: Whether runs of different code, packages' precision or data may share a row.
         ablation: Only its variants, a row each, beside what is published of them.
         source: Of the published values that stand in a column, by its key.
+        by_prior: Whether there is a column for each kind of prior, and nothing published.
 
     Raises:
         BenchError: The metric, dataset or source is unknown, or records would be mixed.
     """
-    published = published_by(source)
+    published = [] if by_prior else published_by(source)
     if ablation:
         from shalabench.analysis.variants import as_rows, published_of
 
@@ -134,10 +139,10 @@ def tables_of(
         if not any(key[0] == name for key in groups):
             groups[name, NOT_RUN] = chosen.runs[:0]
     tables = [
-        _table(key, chosen.of(runs), metric, published, models, mix, ablation)
+        _table(key, chosen.of(runs), metric, published, models, mix, ablation, by_prior)
         for key, runs in sorted(groups.items(), key=lambda item: item[0])
     ]
-    tables = [table for table in tables if table.metrics and table.rows]
+    tables = [table for table in tables if table and table.metrics and table.rows]
     if ablation and not dataset:  # a method's preset is one variant of every ablation of it
         tables = [t for t in tables if sum(bool(row.runs) for row in t.rows) > 1] or tables
     if not tables:
@@ -156,6 +161,7 @@ def _table(
     models: Sequence[str],
     mix: bool,
     ablation: Ablation | None,
+    by_prior: bool,
 ) -> Table:
     dataset, preset = key
     proxy_for = next(iter(records.runs["proxy_for"]), "")
@@ -166,7 +172,9 @@ def _table(
     records = only_shown(records, metrics)
     if not mix:
         refuse_other_measures(records, metrics)
-    rows = make_rows(records, metrics, mix=mix)
+    rows, measured = make_rows(records, metrics, mix=mix), metrics
+    if by_prior and rows:
+        rows, metrics = split_by_prior(rows, metrics)
     ran = {row.method for row in rows}
     for p in reported:
         shown = rows_of_published(p, rows)
@@ -180,7 +188,7 @@ def _table(
             rows += shown
         for row in shown:
             row.published[p.metric], row.published_protocol = p.value, p.protocol
-    if not ablation:
+    if not ablation and not by_prior:
         add_reported(rows, proxy_for or dataset, metric)
     add_costs(rows, records, proxy_for or dataset)
     set_marks(rows, metrics)
@@ -195,7 +203,7 @@ def _table(
         absent = dict.fromkeys(names).keys() - {row.label for row in rows}
         rows += [Row(label, ablation.model, True, missing=NOT_RUN) for label in absent]
         rows = in_order(ablation, rows)
-    notes += [*undertrained_notes(rows), *_notes(records, metrics, reported, rows)]
+    notes += [*undertrained_notes(rows), *_notes(records, measured, metrics, reported, rows)]
     source = published[0].key if published else MAIN
     return Table(dataset, preset, metrics, rows, notes, proxy_for or dataset, apart, source)
 
@@ -252,17 +260,23 @@ def _metrics(
 
 
 def _notes(
-    records: Records, metrics: dict[str, Any], published: list[Published], rows: list[Row]
+    records: Records,
+    measured: dict[str, Any],
+    metrics: dict[str, Any],
+    published: list[Published],
+    rows: list[Row],
 ) -> list[str]:
-    results = [r for r in records.all_results() if not r.scored.isdisjoint(metrics)]
+    results = [r for r in records.all_results() if not r.scored.isdisjoint(measured)]
     cells = [cell for row in rows for cell in row.cells.values()]
-    notes = [f"{name}: {meaning}." for name, (_, _, meaning) in metrics.items() if meaning]
+    shown = [name for name in measured if any(n.split()[0] == name for n in metrics)]
+    notes = [f"{name}: {measured[name][2]}." for name in shown if measured[name][2]]
+    notes += [MEANING] if shown != list(metrics) else []
     protocols = {f"{r.label} version {r.version} on the {r.split} split" for r in results}
     if protocols:
         n = sorted({cell.n for cell in cells})
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
-    notes += _bounds(records, metrics)
+    notes += _bounds(records, measured)
     notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
     for name in metrics:

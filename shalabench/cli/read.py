@@ -49,6 +49,11 @@ from shalabench.cli.options import (
     help="Source of the published values, or all. Default: the ShaLa paper, cui2026.",
 )
 @click.option("--wide", is_flag=True, help="Show all columns: the costs and all sources too.")
+@click.option(
+    "--by",
+    type=click.Choice(["prior"]),
+    help="A column for each kind of prior in place of the published values.",
+)
 @json_option
 def table(
     metric: str | None,
@@ -59,6 +64,7 @@ def table(
     costs: bool,
     published: str,
     wide: bool,
+    by: str | None,
     as_json: bool,
     **filters: Any,
 ) -> None:
@@ -76,7 +82,13 @@ def table(
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     read = read_stores(stores, *(("ablations",) if chosen else ()))
     source = MAIN if published in ("", "all") else published
-    tables = make_tables(read, metric, mix=mix, ablation=chosen, source=source, **filters)
+    how: dict[str, Any] = {
+        "mix": mix,
+        "ablation": chosen,
+        "source": source,
+        "by_prior": by == "prior",
+    }
+    tables = make_tables(read, metric, **how, **filters)
     shown = {"costs": costs, "sources": published == "all", "wide": wide}
     click.echo(render(tables, "json" if as_json else form, **shown))
 
