@@ -155,19 +155,18 @@ def ranked(rows: list[Row]) -> list[Row]:
 def set_marks(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> None:
     """Mark each metric's best, those that are not significantly worse, and collapsed models.
 
-    The best is marked if it has three seeds or more. It is then tested against all others that
-    have.
+    A column is tested if every row that is ranked in it has three seeds or more. In others, no
+    value is marked as the best.
     """
     for row, name in itertools.product(rows, metrics):
         if name in row.collapsed and name in row.cells:
             _set(row, name, "collapsed")
-    for name, sign, alike in _columns(rows, metrics):
-        tested = _tested(alike, name)
-        if tested and tested[0] is alike[0]:
-            shared = [sharing(tested[0].stages, row.stages) for row in tested[1:]]
-            worse = behind([row.scores[name] for row in tested], sign, shared)
-            _set(tested[0], name, "best")
-            for row, is_behind in zip(tested[1:], worse, strict=True):
+    for name, sign, (best, *others) in _columns(rows, metrics):
+        if not _few([best, *others], name):
+            shared = [sharing(best.stages, row.stages) for row in others]
+            worse = behind([row.scores[name] for row in (best, *others)], sign, shared)
+            _set(best, name, "best")
+            for row, is_behind in zip(others, worse, strict=True):
                 _set(row, name, "behind" if is_behind else "level")
 
 
@@ -184,10 +183,9 @@ def behind(
 
     Of nine equal rows with three seeds each, some row is called worse in 3.6 % of tables; in 6 to
     7 % where the spread of rows differs by a factor of 3 to 20. A row that is behind by four
-    standard deviations of seeds is found with a probability of .80, by six with .99. Holm's (1979)
-    correction of the comparisons with the best does not account for its choice and errs in 9 to
-    11 %, as would tests that have Dunnett's or Hsu's critical values, which are smaller than
-    Tukey's (tests/analysis/test_verdicts.py).
+    standard deviations of seeds is found with a probability of .79, by six with .99. Corrections
+    that do not account for the choice of the best err more often: Holm's (1979) over comparisons
+    with it in 9 to 11 %, Dunnett's (1955) in 15 %, Hsu's (1981) in 26 %.
 
     Args:
         scores: By seed, three or more a row; the best row is the first.
@@ -232,18 +230,14 @@ def notes_of(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> li
     marks = {cell.mark for row in rows for name, cell in row.cells.items() if name in metrics}
     if "best" in marks:
         notes.append(MEANING)
-    without, few = [], []
+    columns: dict[str, list[str]] = {}
     for name, _, alike in _columns(rows, metrics):
-        if len(alike[0].scores[name]) < SEEDS:
-            without.append(name)
-        else:
-            few += [row.label for row in alike if len(row.scores[name]) < SEEDS]
-    if without and "best" not in marks:
-        notes.append(f"No value is marked as the best: {FEW}.")
-    elif without:
-        notes.append(f"{', '.join(dict.fromkeys(without))}: {FEW}.")
-    if few:
-        notes.append(f"{FEW[0].upper()}{FEW[1:]}: {', '.join(dict.fromkeys(few))}.")
+        if few := _few(alike, name):
+            who = "" if len(few) == len(alike) else f": {', '.join(few)}"
+            columns.setdefault(f"{FEW}{who}.", []).append(name)
+    for text, names in columns.items():
+        every = len(columns) == 1 and "best" not in marks
+        notes.append(f"{'No value is marked as the best' if every else ', '.join(names)}: {text}")
     for name in metrics:
         found = {row.label: row.collapsed[name] for row in rows if name in row.collapsed}
         if found:
@@ -287,8 +281,9 @@ def _columns(
             yield name, sign, sound
 
 
-def _tested(rows: list[Row], metric: str) -> list[Row]:
-    return [row for row in rows if len(row.scores[metric]) >= SEEDS]
+def _few(rows: list[Row], metric: str) -> list[str]:
+    """The rows with too few seeds for a test."""
+    return [row.label for row in rows if len(row.scores[metric]) < SEEDS]
 
 
 def _set(row: Row, metric: str, mark: Mark) -> None:

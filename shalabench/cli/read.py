@@ -70,8 +70,8 @@ def table(
 ) -> None:
     """Print measured values beside the published ones.
 
-    * marks the best mean of a column, + the values that are not significantly worse, in a test over
-    three or more seeds a row. † marks a collapsed model, which is not ranked.
+    * marks the best mean of a column, + the values that are not significantly worse, if all rows
+    have three or more seeds. † marks a collapsed model, which is not ranked.
     """
     from shalabench.analysis.tables import make_tables, render
     from shalabench.records.published import MAIN

