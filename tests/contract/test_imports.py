@@ -150,6 +150,7 @@ def test_no_machine_path_and_no_registry_is_named():
         ["run", "--help"],
         ["table", "--metric", "coherence", "--store"],
         ["table", "--metric", "coherence", "--format", "csv", "--store"],
+        ["table", "--metric", "coherence", "--wide", "--published", "all", "--store"],
         ["status", "--store"],
         ["export", "OUT", "--store"],
         ["report", "OUT", "--store"],
