@@ -67,7 +67,7 @@ class Resolved:
         parts = {"model": self.model, "data": self.data, "train": self.train, "prior": self.prior}
         parts |= {f"evaluators.{name}": part for name, part in self.evaluators.items()}
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
-        return dict(_leaves(nested))
+        return dict(leaves(nested))
 
     def choices(self) -> dict[str, Any]:
         """Settings of evaluations that no run's record holds, such as a path, by dotted key."""
@@ -334,9 +334,10 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables, by dotted key."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
