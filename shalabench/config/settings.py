@@ -77,7 +77,7 @@ class Resolved:
         parts |= {f"evaluators.{name}": part for name, part in self.evaluators.items()}
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
         nested["prior"] = self.prior.model_dump(mode="json", include=set(self.prior.reads))
-        return dict(_leaves(nested))
+        return dict(leaves(nested))
 
     def choices(self) -> dict[str, Any]:
         """Settings of evaluations that no run's record holds, such as a path, by dotted key."""
@@ -363,9 +363,10 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables, by dotted key."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

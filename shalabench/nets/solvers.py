@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -226,12 +228,12 @@ def _times(schedule: Schedule, steps: int, start: int | None, spacing: Spacing) 
     calls = min(steps, start)
     if spacing == "uniform":
         return torch.linspace(start, 0, calls + 1).round().long().tolist()
-    curve = torch.tensor(schedule.log_snr[1 : start + 1], dtype=torch.float64)  # falls with t
-    lowest = max(schedule.log_snr[start], _LOWEST)
-    wanted = torch.linspace(lowest, schedule.log_snr[1], calls)
+    lowest, highest = max(schedule.log_snr[start], _LOWEST), schedule.log_snr[1]
     times = [start]
-    for number, value in enumerate(wanted.tolist()[1:], 1):
-        nearest = 1 + int((curve - value).abs().argmin())
+    for number in range(1, calls):
+        wanted = lowest + (highest - lowest) * number / (calls - 1)
+        after = bisect_left(schedule.log_snr, -wanted, 1, start, key=operator.neg)  # first below
+        nearest = min(after, max(after - 1, 1), key=lambda t: abs(schedule.log_snr[t] - wanted))
         # All times differ, and enough of them are left for the calls to come.
         times.append(max(min(nearest, times[-1] - 1), calls - number))
     return [*times, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
@@ -37,6 +37,17 @@ def as_before(settings: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in settings.items()
         if plain[key] not in _LATER or value != _LATER[plain[key]]
     }
+
+
+def as_then(settings: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """With the settings that an older run lacks, at what it did.
+
+    Args:
+        settings: Of the run.
+        known: Dotted keys of all settings today.
+    """
+    plain = {key: key.rpartition(".")[2] for key in known if key not in settings}
+    return {**settings, **{key: _LATER[name] for key, name in plain.items() if name in _LATER}}
 
 
 def train_id(
