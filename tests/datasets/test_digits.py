@@ -162,6 +162,6 @@ def test_sources_of_different_modalities_are_told_apart_unless_they_are_shared()
     found = split.sources("abcde")
     assert found.shape == (4, 3)
     assert found[2:].tolist() == [[4, 2, 2], [2, 3, 4]]
-    assert set(found[0].tolist()).isdisjoint(found[1].tolist() + [2, 3, 4])
+    assert set(found[0].tolist()).isdisjoint([*found[1].tolist(), 2, 3, 4])
     assert set(found[1].tolist()).isdisjoint([2, 3, 4])
     assert split.sources("e") is None
