@@ -138,7 +138,9 @@ def test_the_error_of_a_probe_counts_scans():
     scores = measure(Plain(), data=data).scores
     found = {s.given: s for s in scores if s.metric == "latents/probe-1"}
     assert found["b",].value == pytest.approx((1 + 3 * 18 / 25) / 4)
-    assert found["b",].stderr == pytest.approx((3 * 25 * 0.72 * 0.28 / 96 / 100) ** 0.5)
+    within = 3 * 25 * 0.72 * 0.28 / 96 / 100
+    between = np.var([0.72, 0.72, 0.72, 1]) / 400
+    assert found["b",].stderr == pytest.approx((within + between) ** 0.5)
     share = found["c",].value
     assert found["c",].stderr == pytest.approx((share * (1 - share) / 400) ** 0.5)
 
