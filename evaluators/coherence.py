@@ -230,10 +230,10 @@ class _Measurement:
             given, target: As in `Score`.
         """
         names = names or self.spec.names
-        sources = self.split.sources(names)
+        sources = self.split.sources(names, items)
         if sources is None:
             return mean_score(metric, hits, given, target)
-        clusters = Clusters(sources[:, items], self.split.labels[items])
+        clusters = Clusters(sources, self.split.labels[items])
         rows = [self.split.rows[name][items] for name in names if name in self.split.rows]
         images = min((len(x.unique()) for x in rows), default=None)
         return mean_score(metric, hits, given, target, clusters, images)

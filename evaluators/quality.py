@@ -289,7 +289,9 @@ class _Measurement:
         self, protocol: str, given: tuple[str, ...], target: str, features: Tensor
     ) -> _Comparison:
         config, real = self.config, self._real[target]
-        fidelity = compare(features, real, config.kid_subsets, config.resamples)
+        shared = self.split.sources(given, self.items)
+        sources = None if shared is None else shared[0]
+        fidelity = compare(features, real, config.kid_subsets, config.resamples, sources)
         self.context.advance(_COMPARISON)
         return _Comparison(protocol, given, target, len(features), fidelity)
 

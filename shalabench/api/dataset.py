@@ -92,7 +92,7 @@ class Split:
             data that pair one image several times. Other modalities have one row a tuple.
         shared: By modality, `[N]` int64: what each tuple's view was made from, such as a scanned
             digit, for data that make several different views from one source. Equal numbers are
-            one source, also between modalities.
+            one source, also between modalities. Standard errors count rows and sources.
         facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
             "attributes": int64 `[N, A]`, numbers of the values of `DataSpec.grammar`'s attributes;
             "named": bool `[N, A]`, which of them the caption names.
@@ -135,14 +135,15 @@ class Split:
             fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
         return fresh.nonzero()[:, 0]
 
-    def sources(self, names: Iterable[str]) -> Tensor | None:
+    def sources(self, names: Iterable[str], items: Tensor | None = None) -> Tensor | None:
         """What the tuples' views come from, for standard errors: tuples that share it depend.
 
         Args:
             names: Of modalities.
+            items: `[n]`, numbers of tuples; None: all.
 
         Returns:
-            `[m, N]`, for those m of the modalities that are in `shared` or `rows`; None if none is.
+            `[m, n]`, for those m of the modalities that are in `shared` or `rows`; None if none is.
             Equal numbers are one source.
         """
         found, first = [], 1 + max((int(x.max()) for x in self.shared.values()), default=-1)
@@ -152,7 +153,9 @@ class Split:
             elif name in self.rows:
                 found.append(self.rows[name] + first)
                 first = 1 + int(found[-1].max())
-        return torch.stack(found) if found else None
+        if not found:
+            return None
+        return torch.stack(found if items is None else [x[items] for x in found])
 
     def _each(self, tensors: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Split:
         """These tensors, and a change of all that has a row a tuple."""

@@ -33,8 +33,9 @@ class Clusters:
 
     Args:
         sources: `[m, n]`, the numbers of the m sources of each tuple.
-        strata: `[n]`, the class of each tuple, where the number of tuples of each is fixed; the
-            differences between them are then no error. None: all tuples are of one.
+        strata: `[n]`, the class of each tuple, where all sources of a tuple have its class. The
+            differences between classes then count as those of n independent tuples, and not as
+            effects of sources. None: all tuples are of one.
     """
 
     def __init__(self, sources: Tensor, strata: Tensor | None = None):
@@ -70,7 +71,9 @@ class Clusters:
             return None
         shape, n = values.shape[:-1], values.shape[-1]
         x = values.double().reshape(-1, n)
+        x = x - x.mean(1, keepdim=True)
         means = x.new_zeros(len(x), len(self.sizes)).index_add_(1, self.strata, x) / self.sizes
+        between = (means.square() * self.sizes).sum(1)
         x = x - means[:, self.strata]
         totals = x.new_zeros(len(x), int(self.sources.max()) + 1)
         for source in self.sources:
@@ -78,7 +81,7 @@ class Clusters:
         tuples, shared = x.square().sum(1), totals.square().sum(1)
         effect = ((self.free * shared - self.trace * tuples) / determinant).clamp(min=0)
         rest = (tuples - effect * self.trace) / self.free
-        return ((rest * n + effect * self.squares).sqrt() / n).view(shape)
+        return ((rest * n + effect * self.squares + between).sqrt() / n).view(shape)
 
 
 def mean_score(

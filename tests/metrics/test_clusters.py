@@ -27,14 +27,24 @@ def test_the_error_of_one_source_a_tuple_is_that_of_the_means_of_the_sources():
     assert (score.n, score.stderr) == (50, pytest.approx(expected.item()))
 
 
-def test_within_strata_only_the_means_of_their_own_sources_count():
+def test_differences_between_strata_count_as_those_of_independent_tuples():
     source, strata = torch.arange(50).repeat(8), (torch.arange(50) % 5).repeat(8)
     values = 3 * normal(50)[source] + normal(400, seed=1)
     means = values.view(8, 50).mean(0).view(10, 5)  # the five strata are columns
-    expected = ((means - means.mean(0)).square().sum() / 45 / 50) ** 0.5
+    within = (means - means.mean(0)).square().sum() / 45 / 50
     for offset in (0, 100):
+        between = (means.mean(0) + offset * torch.arange(5)).var(correction=0) / 400
         error = Clusters(source[None], strata).error(values + offset * strata)
-        assert error.item() == pytest.approx(expected.item())
+        assert error.item() == pytest.approx((within + between).sqrt().item())
+
+
+def test_the_error_is_that_of_independent_tuples_where_sources_have_no_effect():
+    """Such as for a model that always generates one class."""
+    strata = torch.arange(400) % 4
+    right, clusters = strata == 0, Clusters(torch.arange(400)[None] % 100, strata)
+    assert mean_score("m", right, clusters=clusters).stderr == pytest.approx(
+        (0.25 * 0.75 / 400) ** 0.5
+    )
 
 
 def test_the_moments_are_those_of_dense_matrices():
