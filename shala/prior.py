@@ -27,7 +27,9 @@ _OPEN = "our choice, not given in the paper"
 class PriorConfig(Settings):
     """Settings of the second stage."""
 
-    steps: int = setting(100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", ge=1)
+    steps: int = setting(
+        100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", counts_updates=True, ge=1
+    )
     batch_size: int = setting(512, "Latents an update.", f"{_OPEN}; latents are small", ge=1)
     optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of stage 2.", _OPEN)
     ema: float = setting(

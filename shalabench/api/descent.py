@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shalabench.api.settings import Settings, setting
+from shalabench.api.settings import Search, Settings, setting
 
 
 class Optimiser(Settings):
@@ -19,7 +19,11 @@ class Optimiser(Settings):
         "adam", "Update rule.", "the baselines' code (reproduction/polymnist.md)"
     )
     lr: float = setting(
-        1e-3, "Peak learning rate.", "MMVAE+ code (reproduction/mmvae-plus.md)", gt=0
+        1e-3,
+        "Peak learning rate.",
+        "MMVAE+ code (reproduction/mmvae-plus.md)",
+        search=Search(1 / 4, 4, log=True, relative=True),  # data differ in it more than methods do
+        gt=0,
     )
     betas: tuple[float, float] = setting(
         (0.9, 0.999), "Decay of the moment estimates.", "Kingma and Ba 2015"

@@ -43,7 +43,7 @@ Process = Callable[[Tensor, Tensor, Tensor], Tensor]  # of clean latents, times 
 class LatentDiffusionConfig(Settings):
     """Settings of the second stage, which methods override by their authors' values."""
 
-    steps: int = setting(100_000, "Updates.", _OPEN, ge=1)
+    steps: int = setting(100_000, "Updates.", _OPEN, counts_updates=True, ge=1)
     batch_size: int = setting(512, "Latents an update.", _OPEN, ge=1)
     optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of the second stage.", _OPEN)
     ema: float = setting(0.999, "Decay of the averaged weights; 0 for none.", _OPEN, ge=0, lt=1)
