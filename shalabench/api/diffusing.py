@@ -20,7 +20,9 @@ _OPEN = "our choice, not given in the paper"
 class DiffusionSettings(Settings):
     """The denoiser of a diffusion model of latents, its training and its sampler."""
 
-    steps: int = setting(100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", ge=1)
+    steps: int = setting(
+        100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", counts_updates=True, ge=1
+    )
     batch_size: int = setting(512, "Latents an update.", f"{_OPEN}; latents are small", ge=1)
     optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of its training.", _OPEN)
     ema: float = setting(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from shalabench.api.settings import Settings, setting
+from shalabench.api.settings import Search, Settings, setting
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,11 @@ class Optimiser(Settings):
         "adam", "Update rule.", "the baselines' code (reproduction/polymnist.md)"
     )
     lr: float = setting(
-        1e-3, "Peak learning rate.", "MMVAE+ code (reproduction/mmvae-plus.md)", gt=0
+        1e-3,
+        "Peak learning rate.",
+        "MMVAE+ code (reproduction/mmvae-plus.md)",
+        search=Search(1 / 4, 4, log=True, relative=True),  # data differ in it more than methods do
+        gt=0,
     )
     betas: tuple[float, float] = setting(
         (0.9, 0.999), "Decay of the moment estimates.", "Kingma and Ba 2015"

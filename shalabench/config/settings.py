@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from shalabench.api import BenchError, ConfigErrors, Settings, unknown
 from shalabench.api.registry import Kind, broken, entries, find
+from shalabench.config import tuned
 from shalabench.config.files import SECTIONS, DatasetFile, Table, read_toml
 from shalabench.config.training import (
     EvaluateSettings,
@@ -90,12 +91,20 @@ class Resolved:
 
 
 def presets() -> list[str]:
-    """Names of the presets."""
-    return sorted(file.stem for file in (CONFIGS / "presets").glob("*.toml"))
+    """Names of the presets, tuned ones included."""
+    names = _preset_files()
+    return sorted([*names, *(tuned.name_of(n) for n in names if tuned.datasets(n))])
+
+
+def _preset_files() -> list[str]:
+    """Names of the files in presets/."""
+    return [file.stem for file in (CONFIGS / "presets").glob("*.toml")]
 
 
 def describe_preset(name: str) -> str:
-    """The first comment line of a preset's file."""
+    """The first comment line of a preset's file, or what a tuned preset is."""
+    if (base := tuned.base_of(name)) != name:
+        return f"As {base}, with the values that tune chose, on {', '.join(tuned.datasets(base))}."
     first = (CONFIGS / "presets" / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
     return first.lstrip("# ")
 
@@ -106,7 +115,7 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     Args:
         model: Registered name.
         dataset: Registered name.
-        preset: Name of a file in presets/.
+        preset: Name of a file in presets/, or that name and "-tuned".
         overrides: "key=value" each, with the value in TOML, or a bare word.
 
     Raises:
@@ -161,7 +170,7 @@ def _classes(
             classes[section] = find(kind, name).cls.Config
         except BenchError as error:
             mistakes.append(str(error))
-    if preset not in presets():
+    if tuned.base_of(preset) not in _preset_files():
         mistakes.append(unknown("preset", preset, presets()))
     classes |= {"train": TrainSettings, "prior": PriorSettings}
     classes |= {"sampling": SamplingSettings, "evaluate": EvaluateSettings}
@@ -216,6 +225,7 @@ def _file_entries(
     model: str, dataset: str, preset: str, known: Container[str], mistakes: list[str]
 ) -> Iterator[Entry]:
     """The values that files give one model, the weakest first."""
+    asked, preset = preset, tuned.base_of(preset)
     file, layer = f"presets/{preset}.toml", f"dataset {dataset}"
     files, within = _dataset_files(dataset, mistakes), f", preset {preset}"
     table = read_toml(CONFIGS / file, Table, mistakes)
@@ -226,8 +236,11 @@ def _file_entries(
         for table, file in files
         if preset in table.presets
     ]
-    strangers = [(key, file) for table, file in files for key in table.presets.keys() - presets()]
-    mistakes += [f"{unknown('preset', key, presets())} ({file})" for key, file in strangers]
+    known_presets = set(_preset_files())
+    strangers = [
+        (key, file) for table, file in files for key in table.presets.keys() - known_presets
+    ]
+    mistakes += [f"{unknown('preset', key, known_presets)} ({file})" for key, file in strangers]
     for table, file, layer, special in tables:
         for name in table.models:  # a method may be in a file that does not import
             if name not in entries("model") and not broken("model"):
@@ -237,6 +250,10 @@ def _file_entries(
                 yield key, value, Origin(layer, source or file, file)
         for key, value, source in table.special(model, known):
             yield key, value, Origin(special, source or file, file)
+    if asked != preset:
+        file = f"studies/{tuned.file_name(dataset, preset)}"
+        for key, value, source in tuned.read(model, dataset, preset, known, mistakes):
+            yield key, value, Origin(f"{layer} x {model}, preset {asked}", source, file)
 
 
 def _as_shala(dataset: str, preset: str, known: Container[str]) -> Iterator[Entry]:

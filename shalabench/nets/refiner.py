@@ -28,7 +28,9 @@ class RefinerConfig(Settings):
     networks for CelebA-64 have attention, a dropout of 0.1 and one more level.
     """
 
-    steps: int = setting(200_000, "Updates.", f"{_OPEN}; DiffuseVAE counts epochs", ge=1)
+    steps: int = setting(
+        200_000, "Updates.", f"{_OPEN}; DiffuseVAE counts epochs", counts_updates=True, ge=1
+    )
     batch_size: int = setting(128, "Tuples an update.", "DiffuseVAE paper, CIFAR-10", ge=1)
     optimiser: Optimiser = setting(
         Optimiser(lr=2e-4, warmup=0.025, clip=1.0), "Of the decoders.", _CODE
