@@ -13,6 +13,7 @@ from shalabench.analysis.rows import group_rows, refuse_mixture, scores_of
 from shalabench.analysis.statistics import Difference, difference
 from shalabench.analysis.variants import ablation_of, as_rows
 from shalabench.api.errors import BenchError, unknown
+from shalabench.api.records import is_ranked
 from shalabench.config.settings import DEFAULT
 from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records, Result, load
@@ -365,7 +366,8 @@ def _line(
     names: tuple[str, str], metric: str, direction: str, digits: int, diff: Difference
 ) -> tuple[str, ...]:
     values = f"{diff.a:.{digits}f}", f"{diff.b:.{digits}f}", f"{diff.value:+.{digits}f}"
-    return (metric, *values, spread(diff, digits), verdict(diff, direction, names), diff.basis)
+    said = verdict(diff, direction, names) if is_ranked(metric) else "not ranked"
+    return (metric, *values, spread(diff, digits), said, diff.basis)
 
 
 def spread(diff: Difference, digits: int) -> str:

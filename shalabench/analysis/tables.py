@@ -19,6 +19,7 @@ from shalabench.analysis.rows import (
 )
 from shalabench.analysis.statistics import LEVEL
 from shalabench.api.errors import BenchError, unknown
+from shalabench.api.records import is_ranked
 from shalabench.records.frame import Records, check_names, load, refuse_unmeasured
 from shalabench.records.published import Published, read_published
 from shalabench.records.store import Store
@@ -280,6 +281,9 @@ def _notes(
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
     notes += _bounds(records, metrics)
+    unranked = [name for name in metrics if any(name in row.cells for row in rows)]
+    if unranked := [name for name in unranked if not is_ranked(name)]:
+        notes.append(f"Not ranked, for these features hardly see blur: {', '.join(unranked)}.")
     notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
     for name in metrics:
