@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shalabench.analysis.statistics import mean_and_error
 from shalabench.analysis.verdicts import Collapse, Mark, collapses, first_stages, sources_of
 from shalabench.api.errors import BenchError
-from shalabench.api.records import Score
+from shalabench.api.records import Score, is_ranked
 from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
@@ -68,7 +68,7 @@ class Row:
         scores: By metric and seed.
         runs: The names of its runs.
         data: By metric, a key of the data, the classifiers and the evaluator's version. Only values
-            of the same key are ranked with each other.
+            of the same key are ranked with each other; a metric that ranks nothing has none.
         published_protocol: How the published values were measured, where rows differ in that.
         collapsed: The variety of samples by the metrics by which the models have collapsed.
         stages: By seed, what tells which other runs share its first stage.
@@ -120,7 +120,9 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         data = _data_of(group)
         for name in metrics:
             if scores := scores_of(group, name):
-                row.scores[name], row.data[name] = scores, data[name]
+                row.scores[name] = scores
+                if is_ranked(name):
+                    row.data[name] = data[name]
                 cell = Cell.of(list(scores.values()))
                 drawn = group.all_results() if len(group.rows) == 1 else ()
                 ends = [r.intervals[name] for r in drawn if name in r.intervals]

@@ -26,6 +26,7 @@ from shalabench.analysis.rows import (
 )
 from shalabench.analysis.verdicts import notes_of, ranked, set_marks
 from shalabench.api.errors import BenchError, unknown
+from shalabench.api.records import is_ranked
 from shalabench.records.frame import Records, check_names, load, refuse_unmeasured
 from shalabench.records.published import MAIN, Published, published_by
 from shalabench.records.store import Store
@@ -277,6 +278,9 @@ def _notes(
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
     notes += _bounds(records, measured)
+    unranked = [name for name in metrics if any(name in row.cells for row in rows)]
+    if unranked := [name for name in unranked if not is_ranked(name)]:
+        notes.append(f"Not ranked, for these features hardly see blur: {', '.join(unranked)}.")
     notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
     for name in metrics:

@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from shalabench.api.errors import BenchError, ConfigErrors, unknown
-from shalabench.api.records import Score
+from shalabench.api.records import Score, is_ranked
 from shalabench.records.budgets import tuples_seen
 from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
+from shalabench.records.extractors import split_extractors
 from shalabench.records.ids import as_before
 from shalabench.records.store import RunFolder, Store
 
@@ -57,8 +58,11 @@ class Result:
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The description of each metric by its name."""
-        return {metric["name"]: metric for metric in self.content["metrics"]}
+        """The description of each metric by its name; what ranks nothing is no headline."""
+        return {
+            m["name"]: m if is_ranked(m["name"]) else m | {"headline": False}
+            for m in self.content["metrics"]
+        }
 
     @cached_property
     def scored(self) -> set[str]:
@@ -218,10 +222,12 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
     trained, failed = folder.trained or {}, folder.failed or {}
     trained = trained and _in_form("trained", trained, "trained.json", folder)
     failed = failed and _in_form("failed", failed, "failed.json", folder)
-    results, problems = [], []
+    results: list[Result] = []
+    problems: list[Problem] = []
     for name in folder.result_names(metric):
         try:
-            results.append(Result(_in_form("result", folder.result(name), name, folder)))
+            content = _in_form("result", folder.result(name), name, folder)
+            results += map(Result, split_extractors(content))
         except (BenchError, ValueError) as error:
             problems.append(_problem(f"{folder.path.name}/results/{name}", error))
     provenance, data = trained.get("provenance", {}), run["data"]

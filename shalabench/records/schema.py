@@ -145,6 +145,7 @@ class Details(_Model):
     intervals: dict[str, Annotated[list[Number], Field(min_length=2, max_length=2)]] = {}
     by_angle: list[Angle] = []
     parts: dict[str, dict[str, Part]] = {}
+    extractors: dict[str, Details] = {}
 
 
 class Evaluation(_Model):

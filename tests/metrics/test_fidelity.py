@@ -63,7 +63,9 @@ def theirs(made, real, subsets):
 
 
 def measure(model, n=120, split=None, context=None, **settings):
-    evaluator = Quality(Quality.Config(**{"kid_subsets": 2, **settings}))
+    evaluator = Quality(
+        Quality.Config(**{"kid_subsets": 2, "extractors": "classifier", **settings})
+    )
     outcome = evaluator.run(model, SPEC, split or split_of(n), context or tools_of())
     return {s.metric: s for s in outcome.scores if s.is_summary}, outcome
 
