@@ -27,9 +27,9 @@ from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, r
 from shalabench.execute.halving import draw, import_optuna, judge, promote
 from shalabench.execute.incomplete import hide_views, needs_complete_tuples
 from shalabench.execute.inputs import open_dataset
-from shalabench.execute.priors import with_prior
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
+from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
 from shalabench.records.study import RUNGS, MethodStudy, Study, Trial, read_study
 

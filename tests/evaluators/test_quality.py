@@ -426,8 +426,8 @@ def test_without_the_extra_all_else_runs_and_a_note_names_the_command(no_extra):
 @needs_weights
 def test_a_record_of_several_extractors_reads_as_one_of_each(tmp_path, judges):
     """It shares rows and comparisons with records of the classifiers' features alone."""
-    _, folder, _ = campaign(tmp_path / "old", judges, "evaluators.quality.extractors=classifier")
-    _, _, said = campaign(tmp_path / "new", judges)
+    campaign(tmp_path / "old", judges, "evaluators.quality.extractors=classifier")
+    campaign(tmp_path / "new", judges)
     old, new = (
         {r.label: r for r in load([Store(tmp_path / name / "store")]).all_results()}
         for name in ("old", "new")
