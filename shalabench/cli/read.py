@@ -148,7 +148,9 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 @click.command(cls=Command)
 @click.argument(
     "kind",
-    type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "latent"]),
+    type=click.Choice(
+        ["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "priors", "latent"]
+    ),
 )
 @click.option(
     "--out",
@@ -181,6 +183,7 @@ def figure(
     dots      each method beside the published values
     cost      quality against training time
     angles    PSNR of unseen views by their angle to the given view
+    priors    joint scores of each method with its own and with fitted priors
     latent    prior and posterior of each method
 
     The figure `latent` needs the weights and the data of a run. Latents of two dimensions are drawn
