@@ -155,7 +155,7 @@ def add_costs(rows: Sequence[Row], records: Records, target: str) -> None:
 def undertrained_notes(rows: Sequence[Row]) -> list[str]:
     """A line for each row that is marked as undertrained."""
     return [
-        f"†: {row.label} is undertrained: {row.costs.undertrained}."
+        f"‡: {row.label} is undertrained: {row.costs.undertrained}."
         for row in rows
         if row.costs and row.costs.undertrained
     ]

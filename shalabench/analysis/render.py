@@ -123,8 +123,8 @@ def _grid(table: Table, form: Format, sources: bool) -> list[list[str]]:
 
 
 def _named(row: Row, form: Format) -> str:
-    """A row's label, with a dagger where it is undertrained."""
-    mark = {"latex": r"$^\dagger$"}.get(form, " †") if is_undertrained(row) else ""
+    """A row's label, with a double dagger where it is undertrained."""
+    mark = {"latex": r"$^\ddagger$"}.get(form, " ‡") if is_undertrained(row) else ""
     return _escaped(row.label, form) + mark
 
 

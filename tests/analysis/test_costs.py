@@ -96,8 +96,8 @@ def test_only_rows_whose_budget_says_so_are_marked(store, rows):
     assert [label for label, row in rows.items() if row.costs.undertrained] == ["mld"]
     tables = make_tables([store], "coherence/joint")
     text = render(tables, "text")
-    assert [line.split()[0] for line in text.splitlines() if " †  " in line] == ["mld"]
-    assert sum(line.strip().startswith("†: mld") for line in text.splitlines()) == 1
+    assert [line.split()[0] for line in text.splitlines() if " ‡  " in line] == ["mld"]
+    assert sum(line.strip().startswith("‡: mld") for line in text.splitlines()) == 1
 
 
 def test_costs_are_columns_where_80_columns_hold_them_else_a_table_of_their_own(store):
@@ -124,7 +124,7 @@ def test_a_narrow_table_has_the_costs_without_being_asked(tmp_path):
     folder = write_run(tmp_path, "mld", 0, 0.1, settings=MLD, dataset="toy")
     spend(folder, ("autoencoders", "prior"), seconds=900.0)
     text = render(make_tables([Store(tmp_path)], "coherence/joint", dataset="toy"), "text")
-    [head, row] = [line for line in text.splitlines() if line.startswith(("method", "mld †"))]
+    [head, row] = [line for line in text.splitlines() if line.startswith(("method", "mld ‡"))]
     assert head.split()[-2:] == ["CPU", "s"]
     assert row.split()[-1] == "~900"
     assert max(len(head), len(row)) <= 80
