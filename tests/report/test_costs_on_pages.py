@@ -22,7 +22,7 @@ def rows_of(text):
     return [[html.unescape(re.sub(r"<[^>]+>", "", x)).strip() for x in cells] for cells in plain]
 
 
-def test_a_page_has_tuples_shares_a_dagger_and_every_source(tmp_path):
+def test_a_page_has_tuples_shares_a_mark_and_every_source(tmp_path):
     folder = write_run(tmp_path / "store", "mld", 0, 0.1, settings=MLD)
     trained = json.loads((folder / "trained.json").read_text())
     trained["last"] = {"autoencoders": {}, "prior": {}}
@@ -31,7 +31,7 @@ def test_a_page_has_tuples_shares_a_dagger_and_every_source(tmp_path):
     build_report([Store(tmp_path / "store")], tmp_path / "out")
     text = (tmp_path / "out" / "polymnist-quick.html").read_text(encoding="utf-8")
     rows = rows_of(text)
-    assert [row[1:4] for row in rows if row[0] == "mld †" and "M" in row[1]] == [
+    assert [row[1:4] for row in rows if row[0] == "mld ‡" and "M" in row[1]] == [
         ["0.00 M", "1.80 M", "0.02 / 1.0"]
     ]
     assert "mld is undertrained" in text
