@@ -67,7 +67,8 @@ def _joined(group: Mapping[str, Row], joint: Sequence[str], ceilings: Sequence[s
     row = replace(first, label=label, is_variant=label != first.method and first.is_variant)
     row.cells, row.scores, row.data, row.collapsed, row.published = {}, {}, {}, {}, {}
     row.runs = tuple(name for own in group.values() for name in own.runs)
-    places = [(n, column(n, kind), own) for n in joint for kind, own in group.items()]
+    kinds = [kind for kind in KINDS if kind in group]
+    places = [(n, column(n, kind), group[kind]) for n in joint for kind in kinds]
     places += [(n, n, own) for n in ceilings for own in [first]]
     for name, place, own in places:
         _copy(own.cells, row.cells, name, place)

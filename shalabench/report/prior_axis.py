@@ -35,7 +35,9 @@ def by_prior(section: Section) -> Drawing | None:
     main = next(iter(panels))
     found = {label: row for rows in panels.values() for label, row in rows.items()}
     labels = sorted(found, key=lambda label: _highest(panels[main].get(label), main))
-    with canvas(0.9 + 0.36 * len(labels), margin_for(labels), 0.2, 0.5, 0.5, _WIDTH) as figure:
+    with canvas(
+        0.9 + 0.36 * len(labels), margin_for(labels) + 0.15, 0.2, 0.5, 0.5, _WIDTH
+    ) as figure:
         drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (metric, rows) in zip(drawn, panels.items(), strict=True):
             for y, label in enumerate(labels):
