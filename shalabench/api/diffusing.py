@@ -37,9 +37,16 @@ class DiffusionSettings(Settings):
     prediction: Literal["noise", "velocity", "data"] = setting(
         "velocity", "What the denoiser returns.", f"{_OPEN}; the paper says only DDPM"
     )
-    sampler: Sampler = setting("ddim", "Reverse process (docs/priors.md).", _OPEN)
+    sampler: Sampler = setting(
+        "dpm++",
+        "Reverse process (docs/priors.md).",
+        f"{_OPEN}: 20 steps agree with 50 of ddim on validation (docs/priors.md)",
+    )
     sampling_steps: int = setting(
-        50, "Denoiser calls; the ancestral sampler makes one for every t.", _OPEN, ge=1
+        20,
+        "Denoiser calls; the ancestral sampler makes one for every t.",
+        f"{_OPEN}: as sampler",
+        ge=1,
     )
     spacing: Spacing = setting(
         "uniform", "Times of the calls: even in t, or in the log signal-to-noise ratio.", _OPEN

@@ -13,7 +13,8 @@ from shalabench.config.files import DatasetFile, read_toml
 from shalabench.config.settings import CONFIGS, _sources
 from shalabench.config.training import EvaluateSettings, PriorSettings, TrainSettings
 
-PAGES = Path(__file__).parents[2] / "docs" / "reproduction"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = DOCS / "reproduction"
 INDEX = (PAGES / "index.md").read_text(encoding="utf-8")
 FILES = sorted(str(f.relative_to(CONFIGS)) for f in CONFIGS.glob("[pd]*/*.toml"))
 
@@ -24,9 +25,9 @@ def _works() -> list[str]:
     return re.findall(r"^\| (?!cited as)([^|]*?) \|", table, re.MULTILINE)
 
 
-def _anchors(page: str) -> set[str]:
+def _anchors(page: Path) -> set[str]:
     """Targets and headings of a page."""
-    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
     return slugs | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
@@ -34,12 +35,13 @@ def _anchors(page: str) -> set[str]:
 
 def problem(source: str) -> str:
     """What is wrong with a source; empty if nothing is."""
-    links = re.findall(r"reproduction/([\w-]+)\.md(?:#([\w-]+))?", source)
+    links = re.findall(r"((?:reproduction|docs)/[\w-]+)\.md(?:#([\w-]+))?", source)
+    links = [(DOCS / f"{page.removeprefix('docs/')}.md", anchor) for page, anchor in links]
     for page, anchor in links:
-        if not (PAGES / f"{page}.md").exists():
-            return f"no page {page}.md"
+        if not page.exists():
+            return f"no page {page.name}"
         if anchor and anchor not in _anchors(page):
-            return f"no anchor {anchor} on {page}.md"
+            return f"no anchor {anchor} on {page.name}"
     if len(links) < len(re.findall(r"\.md\b", source)):
         return "a page without its folder"
     if links or source.startswith("our choice") or any(work in source for work in _works()):
@@ -109,4 +111,4 @@ def test_the_index_lists_every_page_and_no_page_cites_a_missing_one():
     for file in PAGES.glob("*.md"):
         for page, anchor in re.findall(r"\]\(([\w-]+)\.md(?:#([\w-]+))?\)", file.read_text()):
             assert (PAGES / f"{page}.md").exists(), (file.name, page)
-            assert not anchor or anchor in _anchors(page), (file.name, page, anchor)
+            assert not anchor or anchor in _anchors(PAGES / f"{page}.md"), (file.name, page, anchor)

@@ -38,7 +38,7 @@ def weights(folder):
     ("changed", "stages"),
     [
         ("model.prior.guidance=3.0", ["inference", "prior"]),
-        ("model.prior.sampler=dpm++", ["inference", "prior"]),
+        ("model.prior.sampler=ddim", ["inference", "prior"]),
         ("model.prior.spacing=log-snr", ["inference", "prior"]),
         ("model.prior.width=24", ["inference"]),
         ("model.prior.condition=view", ["inference"]),
