@@ -18,6 +18,7 @@ from shalabench.api import (
     GradientStage,
     Optimiser,
     Rng,
+    Search,
     Settings,
     Split,
     Stage,
@@ -40,9 +41,15 @@ class CMVAEConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network()
-    shared_dim: int = setting(32, "Size of the shared latent z.", _CODE, ge=1)
-    private_dim: int = setting(32, "Size of each private latent w_m.", _CODE, ge=1)
-    clusters: int = setting(40, "C, clusters before the pruning.", _CODE, ge=1)
+    shared_dim: int = setting(
+        32, "Size of the shared latent z.", _CODE, search=Search(choices=(16, 32, 64)), ge=1
+    )
+    private_dim: int = setting(
+        32, "Size of each private latent w_m.", _CODE, search=Search(choices=(16, 32, 64)), ge=1
+    )
+    clusters: int = setting(
+        40, "C, clusters before the pruning.", _CODE, search=Search(choices=(10, 20, 40)), ge=1
+    )
     family: Family = setting("laplace", "Of posteriors and priors.", _CODE)
     auxiliary_start: float = setting(
         0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
@@ -58,7 +65,9 @@ class CMVAEConfig(Settings):
         "Gradient: plain, which that of the code's 'dreg' equals, or doubly reparametrised.",
         f"{_CODE}; trap 5, and its hook is on a copy that the loss does not see",
     )
-    beta: float = setting(2.5, "Factor of the divergence terms.", _CODE, ge=0)
+    beta: float = setting(
+        2.5, "Factor of the divergence terms.", _CODE, search=Search(0.1, 10, log=True), ge=0
+    )
     prune: bool = setting(True, "Drop clusters after the training.", _CODE)
     prune_items: int = setting(
         5000,
@@ -71,9 +80,13 @@ class CMVAEConfig(Settings):
         "Of images: the autoencoder's, or diffusion decoders conditioned on its output (D-CMVAE).",
         f"{_CODE}, which has no diffusion; the paper's D-CMVAE has, on CUB",
     )
-    steps: int = setting(117_000, "Updates.", f"{_CODE}: 250 epochs of 60,000 at 128", ge=1)
+    steps: int = setting(
+        117_000, "Updates.", f"{_CODE}: 250 epochs of 60,000 at 128", counts_updates=True, ge=1
+    )
     batch_size: int = setting(128, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(
+        Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _CODE, search=True
+    )
     diffusion: RefinerConfig = RefinerConfig()
 
 
@@ -165,4 +178,8 @@ class CMVAE(PrivateLatents):
 
     def decode_given(self, z: Tensor, targets: Sequence[str], given: Views, rng: Rng) -> Views:
         coarse = super().decode_given(z, targets, given, rng)
+        return self.refiners.refine(coarse, rng.fork("diffusion")) if self._refines else coarse
+
+    def decode_all(self, z: Tensor, rng: Rng) -> Views:
+        coarse = super().decode_all(z, rng)
         return self.refiners.refine(coarse, rng.fork("diffusion")) if self._refines else coarse

@@ -16,6 +16,7 @@ from shalabench.api import (
     Now,
     Optimiser,
     Rng,
+    Search,
     Settings,
     Views,
     register_model,
@@ -40,11 +41,21 @@ class JMVAEConfig(Settings):
     """
 
     network: Network = Network()
-    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
+    latent_dim: int = setting(
+        512, "D, size of the latent.", _CODE, search=Search(choices=(16, 32, 64, 128)), ge=1
+    )
     feature_dim: int = setting(128, "Size of each modality's features in the joint.", _CHOICE, ge=1)
     fusion_width: int = setting(512, "Units of the fusion's two layers.", _CHOICE, ge=1)
-    alpha: float = setting(0.1, "Factor of the unimodal divergences.", _CODE, ge=0)
-    beta: float = setting(1.0, "Factor of the divergence from the prior.", _CODE, ge=0)
+    alpha: float = setting(
+        0.1, "Factor of the unimodal divergences.", _CODE, search=Search(0.01, 1, log=True), ge=0
+    )
+    beta: float = setting(
+        1.0,
+        "Factor of the divergence from the prior.",
+        _CODE,
+        search=Search(0.1, 10, log=True),
+        ge=0,
+    )
     warmup: float = setting(
         0.25,
         "Part of the updates over which all divergences' factor rises linearly from 0.",
@@ -52,9 +63,11 @@ class JMVAEConfig(Settings):
         ge=0,
         le=1,
     )
-    steps: int = setting(168_000, "Updates.", f"{_CODE}: 800 epochs of 54,000 at 256", ge=1)
+    steps: int = setting(
+        168_000, "Updates.", f"{_CODE}: 800 epochs of 54,000 at 256", counts_updates=True, ge=1
+    )
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE, search=True)
 
 
 @register_model("jmvae", paper="Suzuki, Nakayama, Matsuo: JMVAE-kl (2016)", version=1)

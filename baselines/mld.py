@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
+from shalabench.api import DataSpec, Optimiser, Rng, Search, Settings, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.diffusion import Denoiser, Revise
+from shalabench.nets.diffusion import Denoiser
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
+from shalabench.nets.solvers import Revise
 
 _CODE = "MLD code, experiments/mmnist (reproduction/mld.md)"
 
@@ -20,9 +21,11 @@ _CODE = "MLD code, experiments/mmnist (reproduction/mld.md)"
 class MLDPriorConfig(LatentDiffusionConfig):
     """Settings of the second stage."""
 
-    steps: int = setting(702_000, "Updates.", f"{_CODE}: 3000 epochs of 60,000 at 256", ge=1)
+    steps: int = setting(
+        702_000, "Updates.", f"{_CODE}: 3000 epochs of 60,000 at 256", counts_updates=True, ge=1
+    )
     batch_size: int = setting(256, "Latents an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-4), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-4), "Of the training.", _CODE, search=True)
     ema: float = setting(0.999, "Decay of the averaged weights; 0 for none.", _CODE, ge=0, lt=1)
     width: int = setting(1536, "Units of the denoiser's layers.", f"{_CODE}: init_dim", ge=8)
     sampling_steps: int = setting(250, "Steps of the reverse process.", f"{_CODE}: N_step", ge=1)
@@ -30,6 +33,7 @@ class MLDPriorConfig(LatentDiffusionConfig):
         0.8,
         "Probability of denoising all modalities, with none kept clean.",
         f"{_CODE}: there d = 0.2 is one minus this probability",
+        search=Search(0.2, 0.9),  # joint against conditional generation
         ge=0,
         le=1,
     )
@@ -39,12 +43,18 @@ class MLDConfig(Settings):
     """Settings of both stages; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
-    latent_dim: int = setting(160, "D, size of each modality's latent.", _CODE, ge=1)
+    latent_dim: int = setting(
+        160, "D, size of each modality's latent.", _CODE, search=Search(choices=(16, 32, 64)), ge=1
+    )
     steps: int = setting(
-        140_400, "Updates of the autoencoders.", f"{_CODE}: 300 epochs of 60,000 at 128", ge=1
+        140_400,
+        "Updates of the autoencoders.",
+        f"{_CODE}: 300 epochs of 60,000 at 128",
+        counts_updates=True,
+        ge=1,
     )
     batch_size: int = setting(128, "Tuples an update of the autoencoders.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE, search=True)
     prior: MLDPriorConfig = MLDPriorConfig()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from shalabench.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.api import Batch, Optimiser, Rng, Search, Settings, Views, register_model, setting
 from shalabench.nets.backbones import Network
 from shalabench.nets.experts import (
     choose_components,
@@ -27,8 +27,12 @@ class MMJSDConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
-    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
-    beta: float = setting(2.5, "Factor of the divergence.", _CODE, ge=0)
+    latent_dim: int = setting(
+        512, "D, size of the latent.", _CODE, search=Search(choices=(16, 32, 64, 128)), ge=1
+    )
+    beta: float = setting(
+        2.5, "Factor of the divergence.", _CODE, search=Search(0.1, 10, log=True), ge=0
+    )
     mixture: Literal["posteriors", "with-prior"] = setting(
         "posteriors",
         "Whether N(0, I) is a component of the mixture that is decoded in training.",
@@ -44,9 +48,11 @@ class MMJSDConfig(Settings):
         "Posterior of several given modalities: mixture, or geometric mean with N(0, I).",
         "mmJSD and MoPoE code; 'geometric' is MVTCAE's code (reproduction/mmjsd.md)",
     )
-    steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
+    steps: int = setting(
+        70_200, "Updates.", f"{_CODE}: 300 epochs of 234", counts_updates=True, ge=1
+    )
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE, search=True)
 
 
 @register_model("mmjsd", paper="Sutter, Daunhawer, Vogt: mmJSD (NeurIPS 2020)", version=1)

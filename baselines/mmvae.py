@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
-from shalabench.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.api import (
+    Batch,
+    DataSpec,
+    Optimiser,
+    Rng,
+    Search,
+    Settings,
+    Views,
+    register_model,
+    setting,
+)
 from shalabench.nets.backbones import Network
 from shalabench.nets.experts import (
     Experts,
@@ -30,7 +40,13 @@ class MMVAEConfig(Settings):
     """Settings; the paper has no PolyMNIST, so the defaults are those of MMVAE+'s comparison."""
 
     network: Network = Network()
-    latent_dim: int = setting(64, "D, size of the latent.", f"{_PLUS}: 32 + 32", ge=1)
+    latent_dim: int = setting(
+        64,
+        "D, size of the latent.",
+        f"{_PLUS}: 32 + 32",
+        search=Search(choices=(16, 32, 64, 128)),
+        ge=1,
+    )
     family: Literal["laplace", "normal"] = setting("laplace", "Of posteriors and prior.", _CODE)
     learn_prior: bool = setting(True, "Learn the prior's scale.", f"{_CODE}: --learn-prior")
     importance_samples: int = setting(
@@ -52,10 +68,20 @@ class MMVAEConfig(Settings):
         "Mean of the experts' bounds, or one bound over all experts' samples.",
         f"{_CODE}: --looser, used for the paper's results",
     )
-    beta: float = setting(1.0, "Factor of the divergence.", "Shi et al. 2019: the bound", ge=0)
-    steps: int = setting(117_000, "Updates.", f"{_PLUS}: 250 epochs of 468", ge=1)
+    beta: float = setting(
+        1.0,
+        "Factor of the divergence.",
+        "Shi et al. 2019: the bound",
+        search=Search(0.1, 10, log=True),
+        ge=0,
+    )
+    steps: int = setting(
+        117_000, "Updates.", f"{_PLUS}: 250 epochs of 468", counts_updates=True, ge=1
+    )
     batch_size: int = setting(128, "Tuples an update.", _PLUS, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _PLUS)
+    optimiser: Optimiser = setting(
+        Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _PLUS, search=True
+    )
 
 
 @register_model("mmvae", paper="Shi, Siddharth, Paige, Torr: MMVAE (NeurIPS 2019)", version=1)

@@ -15,6 +15,7 @@ from shalabench.api import (
     GradientStage,
     Optimiser,
     Rng,
+    Search,
     Settings,
     Stage,
     Views,
@@ -32,8 +33,12 @@ class MMVAEPlusConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network()
-    shared_dim: int = setting(32, "Size of the shared latent z.", _CODE, ge=1)
-    private_dim: int = setting(32, "Size of each private latent w_m.", _CODE, ge=1)
+    shared_dim: int = setting(
+        32, "Size of the shared latent z.", _CODE, search=Search(choices=(16, 32, 64)), ge=1
+    )
+    private_dim: int = setting(
+        32, "Size of each private latent w_m.", _CODE, search=Search(choices=(16, 32, 64)), ge=1
+    )
     family: Family = setting("laplace", "Of posteriors and priors.", _CODE)
     auxiliary_start: float = setting(
         0.0, "Raw scale of r_n at the start: a log variance if normal, a logit if laplace.", _CODE
@@ -49,15 +54,21 @@ class MMVAEPlusConfig(Settings):
         "Gradient: plain, which that of the code's 'dreg' equals, or doubly reparametrised.",
         f"{_CODE}; trap 5, and its hook is on a copy that the loss does not see",
     )
-    beta: float = setting(2.5, "Factor of the divergence terms.", _CODE, ge=0)
+    beta: float = setting(
+        2.5, "Factor of the divergence terms.", _CODE, search=Search(0.1, 10, log=True), ge=0
+    )
     joint_private: Literal["independent", "shared"] = setting(
         "independent",
         "Private latents of a joint sample: one each, or one for all.",
         f"{_CODE}; trap 7",
     )
-    steps: int = setting(117_000, "Updates.", f"{_CODE}: 250 epochs of 60,000 at 128", ge=1)
+    steps: int = setting(
+        117_000, "Updates.", f"{_CODE}: 250 epochs of 60,000 at 128", counts_updates=True, ge=1
+    )
     batch_size: int = setting(128, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(
+        Optimiser(lr=1e-3, amsgrad=True), "Of the training.", _CODE, search=True
+    )
 
 
 @register_model("mmvae+", paper="Palumbo, Daunhawer, Vogt: MMVAE+ (ICLR 2023)", version=1)

@@ -20,6 +20,7 @@ from shalabench.api import (
     Now,
     Optimiser,
     Rng,
+    Search,
     Settings,
     Stage,
     Views,
@@ -42,8 +43,16 @@ class MMVMConfig(Settings):
     """Settings; the defaults are those of the published code, for a translated PolyMNIST."""
 
     network: Network = Network()
-    latent_dim: int = setting(256, "D, size of each modality's latent.", _CODE, ge=1)
-    beta: float = setting(1.0, "Factor of the divergences.", _CODE, ge=0)
+    latent_dim: int = setting(
+        256,
+        "D, size of each modality's latent.",
+        _CODE,
+        search=Search(choices=(16, 32, 64, 128)),
+        ge=1,
+    )
+    beta: float = setting(
+        1.0, "Factor of the divergences.", _CODE, search=Search(0.1, 10, log=True), ge=0
+    )
     divergence: Literal["pairwise", "sampled"] = setting(
         "pairwise",
         "KL(q_m || h): its upper bound mean_j KL(q_m || q_j) in closed form, or by samples.",
@@ -54,11 +63,14 @@ class MMVMConfig(Settings):
         1.28,
         "Multiple of the updates over which the weight of N(0, I) falls to 1e-10; 0 is none.",
         f"{_CODE}: 300,000 updates",
+        search=Search(choices=(0.0, 0.64, 1.28)),  # none, half of the published, the published
         ge=0,
     )
-    steps: int = setting(234_000, "Updates.", f"{_CODE}: 500 epochs of 60,000 at 128", ge=1)
+    steps: int = setting(
+        234_000, "Updates.", f"{_CODE}: 500 epochs of 60,000 at 128", counts_updates=True, ge=1
+    )
     batch_size: int = setting(128, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE, search=True)
 
 
 @register_model("mmvm", paper="Sutter et al.: Unity by Diversity (NeurIPS 2024)", version=1)

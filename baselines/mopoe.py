@@ -7,7 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shalabench.api import Batch, DataSpec, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.api import (
+    Batch,
+    DataSpec,
+    Optimiser,
+    Rng,
+    Search,
+    Settings,
+    Views,
+    register_model,
+    setting,
+)
 from shalabench.nets.backbones import Network
 from shalabench.nets.experts import (
     choose_components,
@@ -28,16 +38,22 @@ class MoPoEConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
-    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
-    beta: float = setting(2.5, "Factor of the divergence.", _CODE, ge=0)
+    latent_dim: int = setting(
+        512, "D, size of the latent.", _CODE, search=Search(choices=(16, 32, 64, 128)), ge=1
+    )
+    beta: float = setting(
+        2.5, "Factor of the divergence.", _CODE, search=Search(0.1, 10, log=True), ge=0
+    )
     components: Literal["random", "slices"] = setting(
         "random",
         "Subset of an item's sample: random, or by the item's position in the batch.",
         "the paper, eq. 5; 'slices' is the code's (reproduction/mopoe.md)",
     )
-    steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
+    steps: int = setting(
+        70_200, "Updates.", f"{_CODE}: 300 epochs of 234", counts_updates=True, ge=1
+    )
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE, search=True)
 
 
 @register_model("mopoe", paper="Sutter, Daunhawer, Vogt: MoPoE (ICLR 2021)", version=1)

@@ -12,6 +12,7 @@ from shalabench.api import (
     Now,
     Optimiser,
     Rng,
+    Search,
     Settings,
     Views,
     register_model,
@@ -30,8 +31,12 @@ class MVAEConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
-    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
-    beta: float = setting(2.5, "Factor of the divergences.", _CODE, ge=0)
+    latent_dim: int = setting(
+        512, "D, size of the latent.", _CODE, search=Search(choices=(16, 32, 64, 128)), ge=1
+    )
+    beta: float = setting(
+        2.5, "Factor of the divergences.", _CODE, search=Search(0.1, 10, log=True), ge=0
+    )
     warmup: float = setting(
         0.0, "Part of the updates over which beta rises linearly from 0.", _CODE, ge=0, le=1
     )
@@ -41,7 +46,11 @@ class MVAEConfig(Settings):
         "Wu and Goodman 2018 and their code; 'several' is MVTCAE's code (trap 11)",
     )
     random_subsets: int = setting(
-        0, "k, random subsets besides the full set and the single modalities.", _CODE, ge=0
+        0,
+        "k, random subsets besides the full set and the single modalities.",
+        _CODE,
+        search=Search(choices=(0, 1, 2)),  # Wu and Goodman 2018 take random subsets
+        ge=0,
     )
     single_weights: Literal["modality", "one"] = setting(
         "modality",
@@ -49,9 +58,11 @@ class MVAEConfig(Settings):
         "our choice; 'one' is MoPoE's code, whose look-up is commented out. It matters only if "
         "weights are not 1 (reproduction/mvae.md)",
     )
-    steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
+    steps: int = setting(
+        70_200, "Updates.", f"{_CODE}: 300 epochs of 234", counts_updates=True, ge=1
+    )
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE, search=True)
 
 
 @register_model("mvae", paper="Wu, Goodman: MVAE (NeurIPS 2018)", version=1)

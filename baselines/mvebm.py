@@ -18,6 +18,7 @@ from shalabench.api import (
     Optimiser,
     PartedStage,
     Rng,
+    Search,
     Settings,
     Stage,
     Views,
@@ -39,8 +40,12 @@ class MVEBMConfig(Settings):
     """Settings; those of the networks are MMVAE+'s."""
 
     network: Network = Network()
-    shared_dim: int = setting(32, "Size of the shared latent z.", _BACKBONE, ge=1)
-    private_dim: int = setting(32, "Size of each private latent w_m.", _BACKBONE, ge=1)
+    shared_dim: int = setting(
+        32, "Size of the shared latent z.", _BACKBONE, search=Search(choices=(16, 32, 64)), ge=1
+    )
+    private_dim: int = setting(
+        32, "Size of each private latent w_m.", _BACKBONE, search=Search(choices=(16, 32, 64)), ge=1
+    )
     family: Literal["laplace", "normal"] = setting("laplace", "Of posteriors and p_0.", _BACKBONE)
     auxiliary_start: float = setting(
         0.0,
@@ -52,13 +57,20 @@ class MVEBMConfig(Settings):
         "Experts that each tuple samples: all, or a number of them, drawn at random.",
         _BACKBONE,
     )
-    beta: float = setting(2.5, "Factor of the divergence terms.", _BACKBONE, ge=0)
+    beta: float = setting(
+        2.5, "Factor of the divergence terms.", _BACKBONE, search=Search(0.1, 10, log=True), ge=0
+    )
     energy_width: int = setting(200, "Units of the two layers of f_a.", _CHOICE, ge=1)
     energy_bound: float = setting(
         20.0, "Largest |f_a|, by a tanh, so that Z is finite; 0 sets no bound.", _CHOICE, ge=0
     )
     energy_wait: float = setting(
-        0.0, "Part of the updates before f_a is trained; until then f_a is 0.", _CHOICE, ge=0, lt=1
+        0.0,
+        "Part of the updates before f_a is trained; until then f_a is 0.",
+        _CHOICE,
+        search=Search(0, 0.9),  # the later, the less f_a runs away from its chains
+        ge=0,
+        lt=1,
     )
     energy_decay: float = setting(
         0.0, "Factor of the mean of f_a squared, at positives and at negatives.", _CHOICE, ge=0
@@ -66,10 +78,10 @@ class MVEBMConfig(Settings):
     langevin_steps: int = setting(20, "Langevin steps from p_0 in training.", _CHOICE, ge=1)
     sample_steps: int = setting(60, "Langevin steps from p_0 when sampling.", _CHOICE, ge=1)
     step_size: float = setting(0.4, "s, the standard deviation of a step's noise.", _CHOICE, gt=0)
-    steps: int = setting(117_000, "Updates.", _BACKBONE, ge=1)
+    steps: int = setting(117_000, "Updates.", _BACKBONE, counts_updates=True, ge=1)
     batch_size: int = setting(128, "Tuples an update, and chains.", _BACKBONE, ge=1)
     optimiser: Optimiser = setting(
-        Optimiser(lr=1e-3, amsgrad=True), "Of all but the energy.", _BACKBONE
+        Optimiser(lr=1e-3, amsgrad=True), "Of all but the energy.", _BACKBONE, search=True
     )
     energy_optimiser: Optimiser = setting(Optimiser(lr=1e-4), "Of the energy.", _CHOICE)
 

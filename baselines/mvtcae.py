@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from shalabench.api import Batch, Optimiser, Rng, Settings, Views, register_model, setting
+from shalabench.api import Batch, Optimiser, Rng, Search, Settings, Views, register_model, setting
 from shalabench.nets.backbones import Network
 from shalabench.nets.experts import product_of_all
 from shalabench.nets.posteriors import draw, kl_to_standard
@@ -18,18 +18,25 @@ class MVTCAEConfig(Settings):
     """Settings; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = setting(Network(family="conv"), "Encoders and decoders.", _CODE)
-    latent_dim: int = setting(512, "D, size of the latent.", _CODE, ge=1)
-    beta: float = setting(2.5, "Factor of the divergences.", _CODE, ge=0)
+    latent_dim: int = setting(
+        512, "D, size of the latent.", _CODE, search=Search(choices=(16, 32, 64, 128)), ge=1
+    )
+    beta: float = setting(
+        2.5, "Factor of the divergences.", _CODE, search=Search(0.1, 10, log=True), ge=0
+    )
     ratio: float = setting(
         5 / 6,
         "alpha: weight of the conditional term, against the joint rate.",
         _CODE,
+        search=Search(0.5, 0.99),  # at 1 nothing holds the joint posterior to the prior
         ge=0,
         le=1,
     )
-    steps: int = setting(70_200, "Updates.", f"{_CODE}: 300 epochs of 234", ge=1)
+    steps: int = setting(
+        70_200, "Updates.", f"{_CODE}: 300 epochs of 234", counts_updates=True, ge=1
+    )
     batch_size: int = setting(256, "Tuples an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE, search=True)
 
 
 @register_model("mvtcae", paper="Hwang, Kim, Hong, Lee: MVTCAE (NeurIPS 2021)", version=1)

@@ -27,9 +27,10 @@ from shalabench.api import (
     setting,
 )
 from shalabench.nets.backbones import EncoderNetwork, encoder, initialise
-from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancestral
+from shalabench.nets.diffusion import end_in_noise, make_schedule
 from shalabench.nets.planes import PlaneField
 from shalabench.nets.rays import Rays, composite, cross_cube, stratify
+from shalabench.nets.solvers import sample_ancestral
 from shalabench.nets.unet import UNet
 from shalabench.nets.viewpoints import number, why_no_views
 

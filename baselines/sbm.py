@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shalabench.api import DataSpec, Optimiser, Rng, Settings, register_model, setting
+from shalabench.api import DataSpec, Optimiser, Rng, Search, Settings, register_model, setting
 from shalabench.nets.backbones import Network
-from shalabench.nets.diffusion import Denoiser, Revise, correct
+from shalabench.nets.diffusion import Denoiser
 from shalabench.nets.latents import DiffusedLatents, LatentDiffusionConfig
+from shalabench.nets.solvers import Revise, correct
 
 _CODE = "SBM code, extended PolyMNIST (reproduction/sbm-ae.md)"
 
@@ -20,9 +21,11 @@ _CODE = "SBM code, extended PolyMNIST (reproduction/sbm-ae.md)"
 class SBMPriorConfig(LatentDiffusionConfig):
     """Settings of the second stage."""
 
-    steps: int = setting(117_500, "Updates.", f"{_CODE}: 500 epochs of 60,000 at 256", ge=1)
+    steps: int = setting(
+        117_500, "Updates.", f"{_CODE}: 500 epochs of 60,000 at 256", counts_updates=True, ge=1
+    )
     batch_size: int = setting(256, "Latents an update.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE, search=True)
     ema: float = setting(
         0.0, "Decay of the averaged weights; 0 for none.", f"{_CODE}: none", ge=0, lt=1
     )
@@ -42,15 +45,29 @@ class SBMConfig(Settings):
     """Settings of both stages; the defaults are those of the published PolyMNIST experiment."""
 
     network: Network = Network()
-    latent_dim: int = setting(64, "D, size of each modality's latent.", f"{_CODE}: size_z", ge=1)
+    latent_dim: int = setting(
+        64,
+        "D, size of each modality's latent.",
+        f"{_CODE}: size_z",
+        search=Search(choices=(16, 32, 64)),
+        ge=1,
+    )
     beta: float = setting(
-        0.5, "Factor of the KL divergences.", f"{_CODE}: there added to the squared error", ge=0
+        0.5,
+        "Factor of the KL divergences.",
+        f"{_CODE}: there added to the squared error",
+        search=Search(0.1, 10, log=True),
+        ge=0,
     )
     steps: int = setting(
-        47_000, "Updates of the autoencoders.", f"{_CODE}: 200 epochs of 60,000 at 256", ge=1
+        47_000,
+        "Updates of the autoencoders.",
+        f"{_CODE}: 200 epochs of 60,000 at 256",
+        counts_updates=True,
+        ge=1,
     )
     batch_size: int = setting(256, "Tuples an update of the autoencoders.", _CODE, ge=1)
-    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE)
+    optimiser: Optimiser = setting(Optimiser(lr=1e-3), "Of the training.", _CODE, search=True)
     prior: SBMPriorConfig = SBMPriorConfig()
 
 

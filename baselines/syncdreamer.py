@@ -29,8 +29,9 @@ from shalabench.api import (
     setting,
 )
 from shalabench.nets.backbones import EncoderNetwork, encoder, initialise
-from shalabench.nets.diffusion import end_in_noise, make_schedule, sample_ancestral, sample_ddim
+from shalabench.nets.diffusion import end_in_noise, make_schedule
 from shalabench.nets.precision import widen
+from shalabench.nets.solvers import sample_ancestral, sample_ddim
 from shalabench.nets.unet import Attend, UNet
 from shalabench.nets.viewpoints import why_no_views
 from shalabench.nets.volumes import SharedVolume, VolumeConfig

@@ -36,7 +36,7 @@ from shalabench.api import (
     setting,
 )
 from shalabench.metrics.fid import effective_classes
-from shalabench.metrics.scores import mean_score
+from shalabench.metrics.scores import Clusters, mean_score
 
 _SUBSETS = 64  # all up to here, else a choice by a fixed seed (docs/protocols.md)
 _MOST_MODALITIES = 10
@@ -157,9 +157,9 @@ class _Measurement:
         everything = torch.arange(len(self.split), device=self.split.device)
         classes = self._classify(lambda i, _: self.split.batch(i).views, names, everything)
         right = classes == self.split.labels
-        scores = [_score(metric, right.double().mean(0), self._shared(names, everything))]
-        for name, items in zip(names, right, strict=True):
-            scores.append(_score(metric, items, self._shared((name,), everything), (), name))
+        scores = [self._score(metric, right.double().mean(0), everything)]
+        for name, hits in zip(names, right, strict=True):
+            scores.append(self._score(metric, hits, everything, (name,), (), name))
         return scores
 
     def joint(self) -> Tensor:
@@ -184,8 +184,8 @@ class _Measurement:
         classes |= self._classify_each(several, self.subset_items)
         scores = []
         if isinstance(self.model, Reconstruct):
-            shared = self._shared(self.spec.names, self.items)
-            scores.append(_score("coherence/posterior", _agreeing(classes["posterior",]), shared))
+            agreeing = _agreeing(classes["posterior",])
+            scores.append(self._score("coherence/posterior", agreeing, self.items))
         for k in self.subsets:
             scores += self._translations(k, classes)
         return scores
@@ -197,21 +197,46 @@ class _Measurement:
         by_target: dict[str, list[Tensor]] = {name: [] for name in self.spec.names}
         parts = []
         for subset in self.subsets[k]:
-            shared = self._shared(subset, items)
             right = classes[metric, *subset] == labels
             for target, hits in zip(self._targets(subset), right, strict=True):
                 by_target[target].append(hits.double())
-                parts.append(_score(metric, hits, shared, subset, target))
+                parts.append(self._score(metric, hits, items, subset, subset, target))
         means = [torch.stack(hits).mean(0) for hits in by_target.values() if hits]
         tuples = torch.stack(means).mean(0)  # [n]
-        return [_score(metric, tuples, self._shared(self.spec.names, items)), *parts]
+        return [self._score(metric, tuples, items), *parts]
 
     def _items_of(self, k: int) -> Tensor:
         return self.items if k == 1 else self.subset_items
 
-    def _shared(self, names: Sequence[str], items: Tensor) -> list[Tensor]:
-        """Which image each tuple `[n]` shows, for every modality whose images tuples share."""
-        return [self.split.rows[name][items] for name in names if name in self.split.rows]
+    def _score(
+        self,
+        metric: str,
+        hits: Tensor,
+        items: Tensor,
+        names: tuple[str, ...] = (),
+        given: tuple[str, ...] = (),
+        target: str | None = None,
+    ) -> Score:
+        """The mean over test tuples of what is right or wrong (bool), or of a tuple's mean, `[n]`.
+
+        A tuple contributes one value to a summary, the mean of its pairs, since these share a label
+        and sources.
+
+        Args:
+            metric: Its name.
+            hits: One a tuple.
+            items: `[n]`, the tuples' numbers.
+            names: Modalities whose real views decide; all if empty.
+            given, target: As in `Score`.
+        """
+        names = names or self.spec.names
+        sources = self.split.sources(names, items)
+        if sources is None:
+            return mean_score(metric, hits, given, target)
+        clusters = Clusters(sources, self.split.labels[items])
+        rows = [self.split.rows[name][items] for name in names if name in self.split.rows]
+        images = min((len(x.unique()) for x in rows), default=None)
+        return mean_score(metric, hits, given, target, clusters, images)
 
     def _targets(self, subset: tuple[str, ...]) -> list[str]:
         return [name for name in self.spec.names if name not in subset]
@@ -277,7 +302,7 @@ def _subsets(
 
 def _joint_scores(predicted: Tensor, classes: int) -> list[Score]:
     agreeing = _agreeing(predicted)
-    scores = [_score("coherence/joint", agreeing, [])]
+    scores = [mean_score("coherence/joint", agreeing)]
     counts = torch.bincount(predicted[0][agreeing], minlength=classes)
     if counts.any():
         effective = effective_classes(counts.double() / counts.sum()).item()
@@ -311,57 +336,3 @@ def _matrix(scores: list[Score], metric: str) -> dict[str, dict[str, float]]:
         if score.metric == metric and score.target is not None:
             matrix.setdefault(score.given[0], {})[score.target] = score.value
     return matrix
-
-
-def _score(
-    metric: str,
-    items: Tensor,
-    shared: list[Tensor],
-    given: tuple[str, ...] = (),
-    target: str | None = None,
-) -> Score:
-    """The mean over test tuples of what is right or wrong (bool), or of a tuple's mean, `[n]`.
-
-    A tuple contributes one value to a summary, the mean of its pairs, since these share a label and
-    sources. The error is binomial for single pairs, and clustered by image where tuples share
-    images (`shared`, as for `_clustered`).
-    """
-    values = items.double()
-    value, n = values.mean().item(), len(values)
-    if any(len(rows.unique()) < len(rows) for rows in shared):
-        stderr, n = _clustered(values, shared)
-    elif items.dtype == torch.bool:
-        stderr = (value * (1 - value) / n) ** 0.5
-    else:
-        return mean_score(metric, values, given, target)
-    return Score(metric, value, n, stderr, given, target)
-
-
-def _clustered(values: Tensor, shared: list[Tensor]) -> tuple[float | None, int]:
-    """Standard error of the mean of values that share images, and the number of images.
-
-    The sum of the variances clustered by each modality's images, less what they count twice
-    (Cameron, Gelbach and Miller 2011; exact for two modalities whose pairs occur once), but at
-    least the largest of them.
-
-    Args:
-        values: `[n]`, one a tuple.
-        shared: For each modality `[n]`, which image each tuple shows.
-
-    Returns:
-        The error, None if there is one image only, and the number of distinct images of the
-        modality that has the fewest.
-    """
-    n, deviation = len(values), values - values.mean()
-    variances, counts = [], []
-    for rows in shared:
-        _, image = rows.unique(return_inverse=True)
-        count = int(image.max()) + 1
-        sums = deviation.new_zeros(count).index_add_(0, image, deviation)
-        counts.append(count)
-        variances.append(sums.square().sum() / n**2 * count / max(count - 1, 1))
-    if min(counts) < 2:
-        return None, min(counts)
-    twice = (len(shared) - 1) * deviation.square().sum() / n / (n - 1)
-    variance = torch.maximum(sum(variances) - twice, torch.stack(variances).amax())
-    return variance.sqrt().item(), min(counts)

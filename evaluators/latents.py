@@ -36,6 +36,7 @@ from shalabench.api import (
     register_evaluator,
     setting,
 )
+from shalabench.metrics.scores import Clusters, mean_score
 
 _FOLDS = 5
 _BLOCKS = 10  # of latents, for the standard error of the MMD
@@ -129,11 +130,14 @@ class Latents(Evaluator):
                     names,
                     (_plain(codes["train", *names]), known),
                     (_plain(codes["test", *names]), labels),
+                    _clusters(split, names, items),
                 )
                 for names in of_size
             ]
-            right = np.mean([right for _, right in parts], axis=0)  # clustered by test tuple
-            scores += [_mean(f"latents/probe-{k}", right), *(score for score, _ in parts)]
+            right = torch.stack([right.double() for _, right in parts]).mean(0)  # by test tuple
+            clusters = _clusters(split, spec.names, items)
+            scores.append(mean_score(f"latents/probe-{k}", right, clusters=clusters))
+            scores += [score for score, _ in parts]
         return Outcome(scores, {"projection": _projection(posterior, prior, labels)})
 
 
@@ -163,21 +167,21 @@ def _probe(
     given: tuple[str, ...],
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
-) -> tuple[Score, np.ndarray]:
-    """A subset's probe, and which test tuples it gets right."""
+    clusters: Clusters | None,
+) -> tuple[Score, Tensor]:
+    """A subset's probe, and which test tuples it gets right, bool `[n]`."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit(*train)
-    right = probe.predict(test[0]) == test[1]
-    value, n = float(right.mean()), len(right)
-    return Score(metric, value, n, (value * (1 - value) / n) ** 0.5, given), right
+    right = torch.from_numpy(probe.predict(test[0]) == test[1])
+    return mean_score(metric, right, given, clusters=clusters), right
 
 
-def _mean(metric: str, tuples: np.ndarray) -> Score:
-    n = len(tuples)
-    stderr = float(tuples.std(ddof=1) / n**0.5) if n > 1 else None
-    return Score(metric, float(tuples.mean()), n, stderr)
+def _clusters(split: Split, names: tuple[str, ...], items: Tensor) -> Clusters | None:
+    """What the tuples share in these modalities."""
+    sources = split.sources(names, items)
+    return None if sources is None else Clusters(sources.cpu(), split.labels[items].cpu())
 
 
 def _hole(posterior: np.ndarray, prior: np.ndarray) -> list[Score]:

@@ -7,21 +7,19 @@ split; by target modality, then the mean. Published values include self pairs in
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from shalabench.api import (
     BenchError,
     Classifier,
-    DataError,
     DataSpec,
     EvalContext,
     Evaluator,
@@ -39,18 +37,14 @@ from shalabench.api import (
     register_evaluator,
     setting,
 )
+from shalabench.metrics.extractors import NAMES, Chosen, choose, headline_of
 from shalabench.metrics.features import (
     CLASSIFIER,
     INCEPTION,
     OTHER_INCEPTION,
-    ClassifierFeatures,
     Extractor,
-    Inception,
-    inception_file,
-    inception_name,
-    load_features,
-    read_inception,
-    save_features,
+    read_kept,
+    real_folder,
 )
 from shalabench.metrics.fid import FAMILIES, LEAST, Fidelity, Real, compare
 
@@ -73,15 +67,21 @@ _PROTOCOLS = {
 class QualityConfig(Settings):
     """How much is measured, and with which features.
 
-    Settings that choose the extractor are not part of an evaluation's identity; the digests of its
+    Settings that choose the extractors are not part of an evaluation's identity; the digests of its
     weights are.
     """
 
-    extractor: Literal["auto", "inception-v3-compat", "classifier"] = setting(
-        "auto",
-        "Feature extractor. auto: Inception if its weights are named, or are in torch's hub "
-        "folder and there is a GPU; else the modalities' classifiers.",
-        "our choice: 60,000 images take a CPU four hours (reproduction/engine.md#fid-library)",
+    extractors: Annotated[
+        tuple[Literal["auto", "inception-v3-compat", "efficientnet-lite0", "classifier"], ...],
+        BeforeValidator(lambda x: tuple(x.split(",")) if isinstance(x, str) else x),
+        Field(min_length=1),
+    ] = setting(
+        ("auto",),
+        "Feature extractors, separated by commas. auto: Inception if its weights are named, or are "
+        "in torch's hub folder and there is a GPU, else the modalities' classifiers; and "
+        "efficientnet-lite0 if the extra `quality` is installed.",
+        "our choice: what sees blur (extractors.md); Inception takes a CPU four hours for 60,000 "
+        "images (reproduction/engine.md#fid-library)",
         exclude=True,
     )
     weights: str = setting(
@@ -110,11 +110,13 @@ class QualityConfig(Settings):
 
 def _metrics() -> tuple[Metric, ...]:
     metrics = []
-    for extractor in (INCEPTION, CLASSIFIER, OTHER_INCEPTION):
+    for extractor in NAMES:
+        # FID or KID by the number of images, so either may be; `run` says which is.
+        headlines = [(headline_of(extractor, n, 1), "cross") for n in (0, 1)]
         for family, (direction, digits, meaning) in _FAMILIES.items():
             of = f"{family}/{extractor}"
             for protocol, what in _PROTOCOLS.items():
-                headline = (family, protocol) == ("fid", "cross")
+                headline = (family, protocol) in headlines
                 name, what = f"{of}/{protocol}", f"{meaning}: {what}"
                 metrics.append(Metric(name, direction, digits, what, True, headline=headline))
             what = f"{meaning}: real training images instead of generated ones"
@@ -132,7 +134,7 @@ class Quality(Evaluator):
 
     def __init__(self, config: QualityConfig):
         super().__init__(config)
-        self._chosen: str | None = None
+        self._chosen: Chosen | None = None
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
         if not has_ability(model, Joint) and not has_ability(model, Translate):
@@ -146,44 +148,33 @@ class Quality(Evaluator):
 
     def instruments(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> dict[str, str]:
         self._chosen = self._choose(spec, classifiers)
-        if self._chosen == INCEPTION:
-            _, digest = read_inception(self.config.weights, self.config.sha256)
-            return {inception_name(digest): digest}
-        return {name: classifiers[name].digest for name in _images(spec)}
+        return self._chosen.instruments()
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
-        extractors = self._extractors(spec, context)
+        chosen = self._chosen or self._choose(spec, context.classifiers)
+        extractors = chosen.load(_images(spec), context.device)
         work = _Measurement(self.config, model, spec, split, context, extractors)
-        comparisons, scores = work.compare_all(), []
-        for protocol in (*_PROTOCOLS, _FLOOR):
-            same = [c for c in comparisons if c.protocol == protocol]
-            for family in FAMILIES if same else ():
-                of = f"{family}/{work.name}"
-                metric = f"{_FLOOR}/{of}" if protocol == _FLOOR else f"{of}/{protocol}"
-                scores += _scores(metric, family, same)
-        details = work.describe(comparisons)
-        for problem in details["notes"][1:]:
+        found, scores, details, headlines = work.compare_all(), [], {}, set()
+        for name, comparisons in found.items():
+            for protocol in (*_PROTOCOLS, _FLOOR):
+                same = [c for c in comparisons if c.protocol == protocol]
+                for family in FAMILIES if same else ():
+                    of = f"{family}/{name}"
+                    metric = f"{_FLOOR}/{of}" if protocol == _FLOOR else f"{of}/{protocol}"
+                    scores += _scores(metric, family, same)
+            details[name] = work.describe(name, comparisons)
+            details[name]["notes"] += [chosen.missing] if chosen.missing else []
+            if family := headline_of(name, *work.size(name, comparisons)):
+                headlines.add(f"{family}/{name}/cross")
+        for problem in dict.fromkeys(text for d in details.values() for text in d["notes"][1:]):
             warnings.warn(problem, stacklevel=2)
-        return Outcome(scores, details)
+        several = {"extractors": details} if len(details) > 1 else next(iter(details.values()))
+        return Outcome(scores, several, headlines=frozenset(headlines))
 
-    def _choose(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> str:
-        known, chosen = all(name in classifiers for name in _images(spec)), self.config.extractor
-        if chosen == "auto":
-            ready = inception_file().exists() and torch.cuda.is_available()
-            chosen = INCEPTION if self.config.weights or ready or not known else CLASSIFIER
-        if chosen == CLASSIFIER and not known:
-            raise DataError(
-                f"The dataset '{spec.name}' has no classifiers whose features could be compared. "
-                f"Use --set evaluators.quality.extractor={INCEPTION}."
-            )
-        return chosen
-
-    def _extractors(self, spec: DataSpec, context: EvalContext) -> dict[str, Extractor]:
-        if (self._chosen or self._choose(spec, context.classifiers)) == CLASSIFIER:
-            classifiers = {name: context.classifiers[name] for name in _images(spec)}
-            return {n: ClassifierFeatures(c.network, c.digest) for n, c in classifiers.items()}
-        content, digest = read_inception(self.config.weights, self.config.sha256)
-        return dict.fromkeys(_images(spec), Inception(content, digest, context.device))
+    def _choose(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> Chosen:
+        config = self.config
+        asked = config.extractors, config.weights, config.sha256
+        return choose(*asked, _images(spec), classifiers, spec.name)
 
 
 @dataclass(frozen=True)
@@ -202,8 +193,8 @@ class _Measurement:
     """The protocols, applied to a model, data and feature extractors.
 
     Attributes:
+        extractors: By name, then by image modality.
         targets: Names of the image modalities.
-        name: Of the extractor.
     """
 
     config: QualityConfig
@@ -211,18 +202,16 @@ class _Measurement:
     spec: DataSpec
     split: Split
     context: EvalContext
-    extractors: Mapping[str, Extractor]
+    extractors: Mapping[str, Mapping[str, Extractor]]
 
     def __post_init__(self):
         config, split = self.config, self.split
-        self.targets = tuple(self.extractors)
-        self._extractor = self.extractors[self.targets[0]]
-        self.name = self._extractor.name
+        self.targets = tuple(_images(self.spec))
         self.items = fixed_choice(len(split), config.items, "quality").to(split.device)
         self.samples = config.samples or len(split)
         if min(len(split), len(self.items), self.samples) < LEAST:
             raise BenchError(f"{len(split)} test images are too few; {LEAST} are needed at least.")
-        self._real: dict[str, Real] = {}
+        self._real: dict[tuple[str, str], Real] = {}  # by extractor and modality
         self._train: dict[str, Tensor] = {}
         if self.context.splits is not None:
             tensors = self.context.splits("train").tensors
@@ -233,68 +222,85 @@ class _Measurement:
         for source in self.spec.names if isinstance(self.model, Translate) else ():
             targets = [n for n in self.targets if n != source or config.self_pairs]
             self._passes.append(((source,), targets))
-        images = sum(len(self.items) if given else self.samples for given, _ in self._passes)
-        images += len(self.targets) * len(split) + sum(map(len, self._train.values()))
-        comparisons = sum(len(targets) for _, targets in self._passes) + len(self._train)
-        self.context.expect(images + _COMPARISON * comparisons)
+        is_slow = {INCEPTION, OTHER_INCEPTION} & set(self.extractors)
+        self._batch = config.batch_size
+        if is_slow and self.context.device.type == "cpu":
+            self._batch = min(self._batch, _SLOW_SHARD)
+        images = len(self.targets) * len(split) + sum(map(len, self._train.values()))
+        images += _COMPARISON * (sum(len(t) for _, t in self._passes) + len(self._train))
+        images *= len(self.extractors)
+        images += sum(len(self.items) if given else self.samples for given, _ in self._passes)
+        self.context.expect(images)
 
-    def compare_all(self) -> list[_Comparison]:
+    def compare_all(self) -> dict[str, list[_Comparison]]:
         """Compare generated images, and training images if there are any, with real ones.
 
-        All images are generated before anything is compared, so that the slowest part is kept if
-        the evaluation is stopped.
-        """
-        made = [
-            (given, name, features)
-            for given, targets in self._passes
-            for name, features in self._generate(given, targets).items()
-        ]
-        for name in self.targets:
-            features = self._read(name, self.split.tensors[name])
-            self._real[name] = Real(features, self.context.device)
-        comparisons = []
-        for given, name, features in made:
-            protocol = "joint" if not given else "self" if name in given else "cross"
-            comparisons.append(self._compare(protocol, given, name, features))
-        for name, images in self._train.items():
-            comparisons.append(self._compare(_FLOOR, (), name, self._read(name, images)))
-        return comparisons
+        All images are generated once, before anything is compared, so that the slowest part is
+        kept if the evaluation is stopped.
 
-    def describe(self, comparisons: Sequence[_Comparison]) -> dict[str, Any]:
+        Returns:
+            By extractor.
+        """
+        made = [(given, targets, self._generate(given, targets)) for given, targets in self._passes]
+        found: dict[str, list[_Comparison]] = {}
+        for extractor in self.extractors:
+            for name in self.targets:
+                features = self._read(extractor, name, self.split.tensors[name])
+                self._real[extractor, name] = Real(features, self.context.device)
+            comparisons = found.setdefault(extractor, [])
+            for given, targets, features in made:
+                for name in targets:
+                    protocol = "joint" if not given else "self" if name in given else "cross"
+                    what = extractor, protocol, given, name
+                    comparisons.append(self._compare(*what, features[f"{extractor}/{name}"]))
+            for name, images in self._train.items():
+                features = self._read(extractor, name, images)
+                comparisons.append(self._compare(extractor, _FLOOR, (), name, features))
+        return found
+
+    def size(self, extractor: str, comparisons: Sequence[_Comparison]) -> tuple[int, int]:
+        """The images of the smallest set but those of floors, and the most dimensions."""
+        real = [self._real[extractor, name].features for name in self.targets]
+        n = min([*map(len, real), *(c.n for c in comparisons if c.protocol != _FLOOR)])
+        return n, max(x.shape[1] for x in real)
+
+    def describe(self, extractor: str, comparisons: Sequence[_Comparison]) -> dict[str, Any]:
         """Details for the record; its notes are the extractor and, if there are any, warnings."""
-        dimension = {name: real.features.shape[1] for name, real in self._real.items()}
-        real = {name: len(real.features) for name, real in self._real.items()}
-        digests = {name: e.digest for name, e in self.extractors.items()}
-        resize, most = self._extractor.resize, max(dimension.values())
+        features = {name: self._real[extractor, name].features for name in self.targets}
+        own, (n, most) = self.extractors[extractor], self.size(extractor, comparisons)
+        real = {name: len(x) for name, x in features.items()}
+        digests = {name: e.digest for name, e in own.items()}
+        resize = own[self.targets[0]].resize
         short = ", ".join(dict.fromkeys(digest[:12] for digest in digests.values()))
         sizes = " and ".join(dict.fromkeys(f"{n:,}" for n in real.values()))
-        name = "the modalities' classifiers" if self.name == CLASSIFIER else self.name
+        name = "the modalities' classifiers" if extractor == CLASSIFIER else extractor
         note = f"Features: {name} ({short}), resize {resize}; {sizes} real images a modality."
-        n = min([*real.values(), *(c.n for c in comparisons if c.protocol != _FLOOR)])
         warning = (
-            f"{n:,} images are fewer than the {most:,} dimensions of the {self.name} features: FID "
+            f"{n:,} images are fewer than the {most:,} dimensions of the {extractor} features: FID "
             "is far too high, and comparable at this n only. Look at KID."
         )
         return {
-            "extractor": self.name,
+            "extractor": extractor,
             "digests": digests,
             "resize": resize,
-            "dimension": dimension,
+            "dimension": {name: x.shape[1] for name, x in features.items()},
             "real": real,
             "generated": {"joint": self.samples, "cross": len(self.items)},
             "notes": [note, warning] if n < most else [note],
         }
 
     def _compare(
-        self, protocol: str, given: tuple[str, ...], target: str, features: Tensor
+        self, extractor: str, protocol: str, given: tuple[str, ...], target: str, features: Tensor
     ) -> _Comparison:
-        config, real = self.config, self._real[target]
-        fidelity = compare(features, real, config.kid_subsets, config.resamples)
+        config, real = self.config, self._real[extractor, target]
+        shared = self.split.sources(given, self.items)
+        sources = None if shared is None else shared[0]
+        fidelity = compare(features, real, config.kid_subsets, config.resamples, sources)
         self.context.advance(_COMPARISON)
         return _Comparison(protocol, given, target, len(features), fidelity)
 
     def _generate(self, given: tuple[str, ...], targets: Sequence[str]) -> dict[str, Tensor]:
-        """Features by modality of generated images, kept until the evaluation is recorded."""
+        """Features of generated images by extractor/modality, kept until all is recorded."""
 
         def read(index: Tensor, rng: Rng) -> dict[str, Tensor]:
             if given:
@@ -302,49 +308,28 @@ class _Measurement:
                 views = self.model.translate({name: views[name] for name in given}, targets, rng)
             else:
                 views = self.model.sample(len(index), rng)
-            return {t: self.extractors[t](_pixels(views[t], t)) for t in targets}
+            pixels = {name: _pixels(views[name], name) for name in targets}
+            return {
+                f"{extractor}/{name}": own[name](pixels[name])
+                for extractor, own in self.extractors.items()
+                for name in targets
+            }
 
         items, purpose = (self.items, ("cross", *given)) if given else (self.samples, ("joint",))
         scratch = self.context.scratch
-        return self._kept(scratch / "-".join(purpose) if scratch else None, items, read, *purpose)
+        folder = scratch / "-".join(purpose) if scratch else None
+        return read_kept(self.context, folder, items, self._batch, read, *purpose)
 
-    def _read(self, name: str, images: Tensor) -> Tensor:
+    def _read(self, extractor: str, name: str, images: Tensor) -> Tensor:
         """Features of real images uint8 `[N, C, H, W]`, kept under a key of their content."""
-        extractor = self.extractors[name]
-        content = np.ascontiguousarray(images.cpu().numpy())
-        parts = (str(content.shape), extractor.digest, extractor.name, extractor.resize)
-        key = hashlib.sha256("\0".join(parts).encode() + content.tobytes()).hexdigest()
-        cache = self.context.cache
-        folder = cache / "features" / key[:32] if cache else None
+        own, context = self.extractors[extractor][name], self.context
 
         def read(index: Tensor, _: Rng) -> dict[str, Tensor]:
-            return {"features": extractor(images[index].to(self.context.device))}
+            return {"features": own(images[index].to(context.device))}
 
+        folder = real_folder(context.cache, own, images)
         items = torch.arange(len(images), device=images.device)
-        return self._kept(folder, items, read)["features"].double()
-
-    def _kept(
-        self,
-        folder: Path | None,
-        items: Tensor | int,
-        read: Callable[[Tensor, Rng], dict[str, Tensor]],
-        *purpose: str,
-    ) -> dict[str, Tensor]:
-        """The features that `read` returns for all items; those kept in `folder` are not read."""
-
-        def load_or_read(index: Tensor, rng: Rng) -> dict[str, Tensor]:
-            file = folder / f"{rng.first:08d}-{len(index)}.npz" if folder else None
-            shard = load_features(file) if file else None
-            if shard is None:
-                shard = {k: x.float().cpu().numpy() for k, x in read(index, rng).items()}
-                if file:
-                    save_features(file, shard)
-            return {k: torch.from_numpy(x) for k, x in shard.items()}
-
-        size = self.config.batch_size
-        if self.name != CLASSIFIER and self.context.device.type == "cpu":
-            size = min(size, _SLOW_SHARD)
-        return self.context.map(load_or_read, items, size, *purpose)
+        return read_kept(context, folder, items, self._batch, read)["features"].double()
 
 
 def _images(spec: DataSpec) -> list[str]:

@@ -31,7 +31,7 @@ from shalabench.api import (
 )
 from shalabench.metrics import grids
 from shalabench.metrics.images import LARGEST_PSNR
-from shalabench.metrics.scores import mean_score
+from shalabench.metrics.scores import Clusters, mean_score
 
 _SMALL = 32  # pixels; images up to here are shown at least twice enlarged
 _LEAST = 56  # pixels of the smallest tile: PolyMNIST's 28 twice
@@ -132,10 +132,13 @@ class Samples(Evaluator):
         by_metric: dict[str, dict[str, Tensor]] = {}
         for (metric, name), values in measured.items():
             by_metric.setdefault(metric, {})[name] = _independent(values.double(), split)
+        sources = None if split.rows else split.sources(spec.names)
+        clusters = None if sources is None else Clusters(sources, split.labels)
         scores = []
         for metric, parts in by_metric.items():
-            scores.append(mean_score(metric, torch.stack(list(parts.values())).mean(0)))
-            scores += [mean_score(metric, values, (), name) for name, values in parts.items()]
+            mean = torch.stack(list(parts.values())).mean(0)
+            scores.append(mean_score(metric, mean, clusters=clusters))
+            scores += [mean_score(metric, x, (), name, clusters) for name, x in parts.items()]
         return scores
 
 

@@ -18,6 +18,7 @@ from shalabench.api import (
     Now,
     Optimiser,
     Rng,
+    Search,
     Settings,
     Split,
     Stage,
@@ -39,24 +40,45 @@ class ShaLaConfig(Settings):
 
     network: Network = Network()
     latent_dim: int = setting(
-        64, "D, size of the shared latent.", f"{_OPEN} (reproduction/shala.md)", ge=1
+        64,
+        "D, size of the shared latent.",
+        f"{_OPEN} (reproduction/shala.md)",
+        search=Search(choices=(16, 32, 64, 128)),
+        ge=1,
     )
-    feature_dim: int = setting(64, "Size of each h_i.", f"{_OPEN}: a bottleneck", ge=1)
+    feature_dim: int = setting(
+        64,
+        "Size of each h_i.",
+        f"{_OPEN}: a bottleneck",
+        search=Search(choices=(16, 32, 64, 128)),
+        ge=1,
+    )
     fusion_width: int = setting(
         512, "Units of the fusion's two layers.", f"{_OPEN}: 'several linear layers'", ge=1
     )
     beta: float = setting(
-        1.0, "Factor of the KL divergence.", "ShaLa paper, section 3.2: the ELBO", ge=0
+        1.0,
+        "Factor of the KL divergence.",
+        "ShaLa paper, section 3.2: the ELBO",
+        search=Search(0.1, 10, log=True),
+        ge=0,
     )
     kl_warmup: float = setting(
         0.0, "Part of stage 1 over which beta rises linearly.", _OPEN, ge=0, le=1
     )
     steps: int = setting(
-        117_000, "Updates of stage 1.", "MMVAE+ code: 250 epochs of 60,000 at 128", ge=1
+        117_000,
+        "Updates of stage 1.",
+        "MMVAE+ code: 250 epochs of 60,000 at 128",
+        counts_updates=True,
+        ge=1,
     )
     batch_size: int = setting(128, "Tuples an update of stage 1.", "MMVAE+ code", ge=1)
     optimiser: Optimiser = setting(
-        Optimiser(lr=1e-3, amsgrad=True), "Of stage 1.", "MMVAE+ code (reproduction/mmvae-plus.md)"
+        Optimiser(lr=1e-3, amsgrad=True),
+        "Of stage 1.",
+        "MMVAE+ code (reproduction/mmvae-plus.md)",
+        search=True,
     )
     prior: PriorConfig = PriorConfig()
 

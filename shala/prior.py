@@ -9,39 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shalabench.api import DataSpec, Optimiser, Rng, Settings, setting
+from shalabench.api import DataSpec, DiffusionSettings, Rng, setting
 from shalabench.nets.diffusion import (
     Denoiser,
-    Revise,
     VectorDenoiser,
     denoising_loss,
     make_schedule,
-    sample_ancestral,
-    sample_ddim,
 )
 from shalabench.nets.precision import widen
+from shalabench.nets.solvers import Revise, sample
 
 _OPEN = "our choice, not given in the paper"
 
 
-class PriorConfig(Settings):
+class PriorConfig(DiffusionSettings):
     """Settings of the second stage."""
 
-    steps: int = setting(100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", ge=1)
-    batch_size: int = setting(512, "Latents an update.", f"{_OPEN}; latents are small", ge=1)
-    optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of stage 2.", _OPEN)
-    ema: float = setting(
-        0.999, "Decay of the averaged weights.", f"{_OPEN}; latent-diffusion practice", ge=0, lt=1
-    )
-    width: int = setting(
-        1024, "Units of the denoiser's layers.", f"{_OPEN} (Table 6 scales it)", ge=8
-    )
-    blocks: int = setting(4, "Residual blocks of the denoiser.", _OPEN, ge=1)
-    timesteps: int = setting(1000, "T, steps of the forward process.", "Ho et al. 2020", ge=2)
-    schedule: Literal["cosine", "linear"] = setting("cosine", "Forward variances.", _OPEN)
-    prediction: Literal["noise", "velocity", "data"] = setting(
-        "velocity", "What the denoiser returns.", f"{_OPEN}; the paper says only DDPM"
-    )
     drop: float = setting(
         0.15, "Probability of training without condition.", f"{_OPEN}: 'randomly drop'", ge=0, lt=1
     )
@@ -69,11 +52,9 @@ class PriorConfig(Settings):
         "With several given modalities: average their predictions, or condition on one of them.",
         _OPEN,
     )
-    sampler: Literal["ddim", "ancestral"] = setting("ddim", "Reverse process.", _OPEN)
-    sampling_steps: int = setting(50, "Denoiser calls of the DDIM sampler.", _OPEN, ge=1)
 
 
-SAMPLING = ("guidance", "several", "sampler", "sampling_steps")
+SAMPLING = ("guidance", "several", "sampler", "sampling_steps", "spacing")
 """Settings that matter in sampling only."""
 
 
@@ -186,11 +167,18 @@ class DiffusionPrior(nn.Module):
             Latents `[B, D]` on the scale of the posterior.
         """
         denoiser = self._guided(features, len(z), rng, several or self.config.several, guidance)
-        if self.config.sampler == "ddim":
-            steps = self.config.sampling_steps
-            z = sample_ddim(denoiser, self.schedule, z, steps, start=start, revise=revise)
-        else:
-            z = sample_ancestral(denoiser, self.schedule, z, rng, start=start, revise=revise)
+        c = self.config
+        z = sample(
+            c.sampler,
+            denoiser,
+            self.schedule,
+            z,
+            rng,
+            steps=None if c.sampler == "ancestral" else c.sampling_steps,
+            start=start,
+            revise=revise,
+            spacing=c.spacing,
+        )
         return self._rescale(z)
 
     def trace(self, z: Tensor, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:

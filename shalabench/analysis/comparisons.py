@@ -7,6 +7,7 @@ import json
 from shalabench.analysis.compare import Comparison
 from shalabench.analysis.statistics import NO_ERROR, SEEDS, UNTESTED, Difference
 from shalabench.analysis.verdicts import SYMBOLS, verdict
+from shalabench.api.records import is_ranked
 
 _WIDTH = 40  # letters of a setting's value
 
@@ -61,6 +62,8 @@ def _line(c: Comparison, metric: str, direction: str, digits: int, diff: Differe
 
 
 def _verdict(c: Comparison, metric: str, direction: str, diff: Difference) -> str:
+    if not is_ranked(metric):
+        return "not ranked"
     return verdict(diff, direction, c.names, c.collapsed.get(metric, {}))
 
 

@@ -1,4 +1,4 @@
-"""Runs whose preset has other settings today than when they were recorded."""
+"""Runs whose preset has other settings today, or whose data or method another version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DECIDES = ("model.", "data.", "prior.")  # what the device decides, as train.pr
 
 
 def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
-    """Runs whose preset gives other settings today, as `shalabench.analysis.status` describes them.
+    """Runs that would be others today, as `shalabench.analysis.status` describes them.
 
     The changes stand after the reason.
     """
@@ -32,7 +32,9 @@ def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
 
 
 def changes_since(run: dict[str, Any]) -> list[str]:
-    """Settings that its preset gives otherwise now, in words; nothing where they are not known.
+    """What of a run is otherwise now, in words; nothing where its parts are not known.
+
+    That are the versions of the method and the data, and the settings that its preset gives.
 
     A setting that the record does not know counts only where it is not at its default, which must
     be what was done before.
@@ -42,13 +44,15 @@ def changes_since(run: dict[str, Any]) -> list[str]:
     """
     try:
         now = _resolve(run["model"], run["dataset"], run["preset"], tuple(run["overrides"]))
-        version = find("model", run["model"]).version
+        method, data = find("model", run["model"]), find("dataset", run["dataset"])
     except BenchError:
         return []
     was = run["settings"]
-    changes = []
-    if run["model_version"] != version:
-        changes.append(f"version {run['model_version']}, now {version}")
+    versions = {
+        "version": (run["model_version"], method.version),
+        "data version": (run["data"].get("version", 1), data.version),
+    }
+    changes = [f"{what} {old}, now {new}" for what, (old, new) in versions.items() if old != new]
     for key, value in json.loads(json.dumps(now.values())).items():
         default = now.origins[key].layer == DEFAULT
         if not key.startswith(_DECIDES) or (key not in was and default):

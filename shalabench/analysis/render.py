@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from shalabench.analysis.costs import FIELDS, cost_columns, is_undertrained
+from shalabench.analysis.reported import others, source_notes
 from shalabench.analysis.rows import FACTS, NOT_RUN, Cell, Row
 from shalabench.analysis.verdicts import SYMBOLS
+from shalabench.records.published import MAIN, Published
 
 if TYPE_CHECKING:
     from shalabench.analysis.tables import Table
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
+_NARROW = 80  # columns of a terminal
 _ALONE = (
     r"\documentclass{article}\usepackage{booktabs}\begin{document} "
     "% with this and the last line uncommented, the file compiles alone",
@@ -27,40 +31,80 @@ _LATEX = str.maketrans(
 )
 
 
-def render(tables: Sequence[Table], form: Format) -> str:
-    """Tables as text; "csv" and "json" hold every value, the others what people read."""
+def render(
+    tables: Sequence[Table],
+    form: Format,
+    *,
+    costs: bool = False,
+    sources: bool = False,
+    wide: bool = False,
+) -> str:
+    """Tables as text.
+
+    Args:
+        tables: What is shown.
+        form: "csv" and "json" hold every value, the others what people read.
+        costs: Whether a second table has the costs, where they are no columns.
+        sources: Whether the values of all sources are shown.
+        wide: Whether there are columns for both. In text, costs are columns if these fit.
+    """
     if form == "json":
         return json.dumps([_plain(table) for table in tables], indent=1)
     if form == "csv":
         return _csv(tables)
-    text = "\n\n".join(_readable(table, form) for table in tables)
+    shown = (costs, sources or wide, wide)
+    text = "\n\n".join(_readable(table, form, *shown) for table in tables)
     return f"% {_ALONE[0]}\n{text}\n% {_ALONE[1]}" if form == "latex" else text
 
 
-def _readable(table: Table, form: Format) -> str:
-    from tabulate import tabulate
-
-    heading, *lines = _grid(table, form)
-    style = {"text": "simple", "markdown": "github", "latex": "latex_raw"}[form]
-    drawn = tabulate(lines, heading, tablefmt=style, disable_numparse=True)
+def _readable(table: Table, form: Format, costs: bool, sources: bool, wide: bool) -> str:
+    grid, added = _grid(table, form, sources), []
+    if sources:
+        added += source_notes(table.rows, table.metrics, table.source)
+    spent, legend = cost_columns(table.rows, lambda text: _escaped(text, form))
+    joined = [line + more for line, more in zip(grid, spent, strict=False)]
+    fits = form == "text" and not costs and spent and _width(_drawn(joined, form)) <= _NARROW
+    drawn = [_drawn(joined if spent and (wide or fits) else grid, form)]
+    if spent and costs and not wide:
+        drawn += [_drawn([line[:1] + more for line, more in zip(grid, spent, strict=True)], form)]
+    added += legend if spent and (wide or fits or costs) else []
     where = table.preset if table.preset == NOT_RUN else f"preset {table.preset}"
     title = f"{table.dataset}, {where}"
     if form == "latex":
-        head, *notes = ("% " + " ".join(text.split()) for text in (title, *table.notes))
+        lines = (title, *table.notes, *added)
+        head, *notes = ("% " + " ".join(text.split()) for text in lines)
+        return "\n".join([head, *drawn, *notes])
+    mark = "**" if form == "markdown" else ""
+    start = "- " if form == "markdown" else "  "
+    notes = [f"{start}{note}" for note in (*table.notes, *added)]
+    return "\n".join([f"{mark}{title}{mark}", "", "\n\n".join(drawn), "", *notes])
+
+
+def _drawn(grid: list[list[str]], form: Format) -> str:
+    from tabulate import tabulate
+
+    style = {"text": "simple", "markdown": "github", "latex": "latex_raw"}[form]
+    drawn = tabulate(grid[1:], grid[0], tablefmt=style, disable_numparse=True)
+    if form == "latex":
         for rule in ("top", "mid", "bottom"):  # of booktabs, for three plain lines
             drawn = drawn.replace(r"\hline", rf"\{rule}rule", 1)
-        return "\n".join([head, drawn, *notes])
-    mark = "**" if form == "markdown" else ""
-    notes = [f"- {note}" if form == "markdown" else f"  {note}" for note in table.notes]
-    return "\n".join([f"{mark}{title}{mark}", "", drawn, "", *notes])
+    return drawn
 
 
-def _grid(table: Table, form: Format) -> list[list[str]]:
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+def _grid(table: Table, form: Format, sources: bool) -> list[list[str]]:
     """Heading and lines, a measured and a published column for each metric."""
     proxy = "" if table.published_for == table.dataset else f", {table.published_for}"
+    proxy += "" if table.source == MAIN else f", {table.source}"
     facts = fact_columns(table)
     heading = ["method", *facts]
-    lines = [[_escaped(t, form) for t in (r.label, *fact_texts(r, facts))] for r in table.rows]
+    lines = [
+        [_named(row, form), *(_escaped(text, form) for text in fact_texts(row, facts))]
+        for row in table.rows
+    ]
     for name, (_, digits, _) in table.metrics.items():
         published = published_name(name, table)
         with_value = [row for row in table.rows if published in row.published]
@@ -72,7 +116,17 @@ def _grid(table: Table, form: Format) -> list[list[str]]:
             measured = _shown(cell, digits, form) if cell else _escaped(row.missing, form)
             protocol = _escaped(row.published_protocol or "-", form)
             line += [measured, *[row.published.get(published, "-"), protocol][:count]]
+        more = [others(row, published, table.source) if sources else "" for row in table.rows]
+        if any(more):
+            heading += [f"other sources{_escaped(proxy, form)}"]
+            lines = [[*li, _escaped(t, form) or "-"] for li, t in zip(lines, more, strict=True)]
     return [heading, *lines]
+
+
+def _named(row: Row, form: Format) -> str:
+    """A row's label, with a double dagger where it is undertrained."""
+    mark = {"latex": r"$^\ddagger$"}.get(form, " ‡") if is_undertrained(row) else ""
+    return _escaped(row.label, form) + mark
 
 
 def fact_columns(table: Table) -> list[str]:
@@ -134,14 +188,23 @@ def _plain(table: Table) -> dict[str, Any]:
             "measured": {name: vars(cell) for name, cell in row.cells.items()},
             "collapsed": {name: found._asdict() for name, found in row.collapsed.items()},
             "published": {name: float(value) for name, value in row.published.items()},
+            "reported": [_reported(p) for p in row.reported if p.metric in table.metrics],
+            "costs": row.costs.plain() | {"stages": row.costs.stages} if row.costs else None,
         }
         for row in table.rows
     ]
     return {
         **{key: getattr(table, key) for key in ("dataset", "preset", "published_for", "notes")},
+        "published_source": table.source,
         "metrics": {n: dict(zip(facts, m, strict=True)) for n, m in table.metrics.items()},
         "rows": rows,
     }
+
+
+def _reported(p: Published) -> dict[str, Any]:
+    """A published value as plain values."""
+    shown = {key: getattr(p, key) for key in ("metric", "condition", "key", "source", "note")}
+    return shown | {"value": float(p.value), "spread": float(p.spread) if p.spread else None}
 
 
 def _csv(tables: Sequence[Table]) -> str:
@@ -156,7 +219,10 @@ def _csv(tables: Sequence[Table]) -> str:
                     values = [cell.mean, cell.stderr, *ends, cell.seeds, cell.n]
                 if cell or published:
                     where = table.dataset, table.preset, row.label, name
-                    lines.append([*where, *values, published])
+                    more = others(row, name, table.source)
+                    costs = row.costs.plain().values() if row.costs else [None] * len(FIELDS)
+                    lines.append([*where, *values, published, more or None, *costs])
     head = ["dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n"]
-    frame = pd.DataFrame(lines, columns=[*head, "published"], dtype=object)
+    head += ["published", "other_sources", *FIELDS]
+    frame = pd.DataFrame(lines, columns=head, dtype=object)
     return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shalabench.analysis.statistics import mean_and_error
 from shalabench.analysis.verdicts import Collapse, Mark, collapses, first_stages, sources_of
 from shalabench.api.errors import BenchError
-from shalabench.api.records import Score
+from shalabench.api.records import Score, is_ranked
 from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
+from shalabench.records.published import Published
+
+if TYPE_CHECKING:
+    from shalabench.analysis.costs import Costs
 
 FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
@@ -64,10 +68,12 @@ class Row:
         scores: By metric and seed.
         runs: The names of its runs.
         data: By metric, a key of the data, the classifiers and the evaluator's version. Only values
-            of the same key are ranked with each other.
+            of the same key are ranked with each other; a metric that ranks nothing has none.
         published_protocol: How the published values were measured, where rows differ in that.
         collapsed: The variety of samples by the metrics by which the models have collapsed.
         stages: By seed, what tells which other runs share its first stage.
+        reported: What all sources published, the main one first.
+        costs: What a training cost; None where none is recorded.
         missing: In a word, why there is no value where there is none.
         reason: The same in full.
     """
@@ -86,6 +92,8 @@ class Row:
     published_protocol: str = ""
     collapsed: dict[str, Collapse] = field(default_factory=dict)
     stages: dict[int, frozenset[str]] = field(default_factory=dict)
+    reported: tuple[Published, ...] = ()
+    costs: Costs | None = None
     missing: str = ""
     reason: str = ""
 
@@ -112,7 +120,9 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         data = _data_of(group)
         for name in metrics:
             if scores := scores_of(group, name):
-                row.scores[name], row.data[name] = scores, data[name]
+                row.scores[name] = scores
+                if is_ranked(name):
+                    row.data[name] = data[name]
                 cell = Cell.of(list(scores.values()))
                 drawn = group.all_results() if len(group.rows) == 1 else ()
                 ends = [r.intervals[name] for r in drawn if name in r.intervals]

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from shalabench.analysis.by_prior import MEANING, split_by_prior
+from shalabench.analysis.costs import add_costs, undertrained_notes
 from shalabench.analysis.render import render
+from shalabench.analysis.reported import (
+    add_reported,
+    label_of_published,
+    main_values,
+    matches,
+    rows_of_published,
+)
 from shalabench.analysis.rows import (
     NOT_MEASURED,
     NOT_RUN,
@@ -17,8 +26,9 @@ from shalabench.analysis.rows import (
 )
 from shalabench.analysis.verdicts import notes_of, ranked, set_marks
 from shalabench.api.errors import BenchError, unknown
+from shalabench.api.records import is_ranked
 from shalabench.records.frame import Records, check_names, load, refuse_unmeasured
-from shalabench.records.published import Published, read_published
+from shalabench.records.published import MAIN, Published, published_by
 from shalabench.records.store import Store
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ class Table:
         notes: Lines below the table.
         published_for: The dataset that the published values are for.
         apart: Why the published values are of other data than ours, in words; empty where not.
+        source: Key of the source of the published values in the column.
     """
 
     dataset: str
@@ -46,6 +57,7 @@ class Table:
     notes: list[str]
     published_for: str
     apart: str
+    source: str = MAIN
 
 
 def make_tables(
@@ -58,11 +70,13 @@ def make_tables(
     split: str = "test",
     mix: bool = False,
     ablation: Ablation | None = None,
+    source: str = MAIN,
+    by_prior: bool = False,
 ) -> list[Table]:
     """Read the stores into tables, one for each dataset and preset.
 
     Args:
-        metric, dataset, preset, models, mix, ablation: As in `tables_of`.
+        metric, dataset, preset, models, mix, ablation, source, by_prior: As in `tables_of`.
         split: What was measured on.
 
     Raises:
@@ -74,7 +88,8 @@ def make_tables(
         records = load(stores, split, may_be_empty=True)
     refuse_unmeasured(records.select(dataset, preset, models), split)
     asked: dict[str, Any] = {"dataset": dataset, "preset": preset, "models": models}
-    tables = tables_of(records, metric, **asked, mix=mix, ablation=ablation)
+    asked |= {"mix": mix, "ablation": ablation, "source": source, "by_prior": by_prior}
+    tables = tables_of(records, metric, **asked)
     for table in tables:
         table.notes += [f"Left out: {p.where}: {p.text}" for p in records.problems if p.is_loss]
     return tables
@@ -89,6 +104,8 @@ def tables_of(
     models: Sequence[str] = (),
     mix: bool = False,
     ablation: Ablation | None = None,
+    source: str = MAIN,
+    by_prior: bool = False,
 ) -> list[Table]:
     """Records as tables, one for each dataset and preset.
 
@@ -98,11 +115,13 @@ def tables_of(
         dataset, preset, models: Only these.
         mix: Whether runs of different code, packages' precision or data may share a row.
         ablation: Only its variants, a row each, beside what is published of them.
+        source: Of the published values that stand in a column, by its key.
+        by_prior: Whether there is a column for each kind of prior, and nothing published.
 
     Raises:
-        BenchError: The metric or dataset is unknown, or records would be mixed.
+        BenchError: The metric, dataset or source is unknown, or records would be mixed.
     """
-    published = read_published()
+    published = [] if by_prior else published_by(source)
     if ablation:
         from shalabench.analysis.variants import as_rows, published_of
 
@@ -121,10 +140,10 @@ def tables_of(
         if not any(key[0] == name for key in groups):
             groups[name, NOT_RUN] = chosen.runs[:0]
     tables = [
-        _table(key, chosen.of(runs), metric, published, models, mix, ablation)
+        _table(key, chosen.of(runs), metric, published, models, mix, ablation, by_prior)
         for key, runs in sorted(groups.items(), key=lambda item: item[0])
     ]
-    tables = [table for table in tables if table.metrics and table.rows]
+    tables = [table for table in tables if table and table.metrics and table.rows]
     if ablation and not dataset:  # a method's preset is one variant of every ablation of it
         tables = [t for t in tables if sum(bool(row.runs) for row in t.rows) > 1] or tables
     if not tables:
@@ -135,11 +154,6 @@ def tables_of(
     return tables
 
 
-def matches(name: str, asked: str) -> bool:
-    """Whether a metric is the one asked for, or of that family."""
-    return name == asked or name.startswith(f"{asked}/")
-
-
 def _table(
     key: tuple[str, str],
     records: Records,
@@ -148,30 +162,36 @@ def _table(
     models: Sequence[str],
     mix: bool,
     ablation: Ablation | None,
+    by_prior: bool,
 ) -> Table:
     dataset, preset = key
     proxy_for = next(iter(records.runs["proxy_for"]), "")
     apart = "; ".join(filter(None, records.runs["deviation"].unique()))
     apart = f"published for {proxy_for}, which are other data" if proxy_for else apart
-    reported = _main(published, proxy_for or dataset, metric)
+    reported = main_values(published, proxy_for or dataset, metric)
     metrics = _metrics(records, [] if proxy_for else reported, metric)
     records = only_shown(records, metrics)
     if not mix:
         refuse_other_measures(records, metrics)
-    rows = make_rows(records, metrics, mix=mix)
+    rows, measured = make_rows(records, metrics, mix=mix), metrics
+    if by_prior and rows:
+        rows, metrics = split_by_prior(rows, metrics)
     ran = {row.method for row in rows}
     for p in reported:
-        shown = _rows_of(p, rows)
+        shown = rows_of_published(p, rows)
         elsewhere = proxy_for and (p.setting or p.method not in ran)  # its rows are only of runs
         if (models and p.method not in models) or (elsewhere and not shown):
             continue
         if not shown:
             facts = {"resolution": p.resolution} if p.resolution else {}
-            label = _label(p)
+            label = label_of_published(p)
             shown = [Row(label, p.method, label != p.method, facts=facts, missing=NOT_RUN)]
             rows += shown
         for row in shown:
             row.published[p.metric], row.published_protocol = p.value, p.protocol
+    if not ablation and not by_prior:
+        add_reported(rows, proxy_for or dataset, metric)
+    add_costs(rows, records, proxy_for or dataset)
     set_marks(rows, metrics)
     order = list(dict.fromkeys(p.method for p in reported))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))
@@ -184,28 +204,9 @@ def _table(
         absent = dict.fromkeys(names).keys() - {row.label for row in rows}
         rows += [Row(label, ablation.model, True, missing=NOT_RUN) for label in absent]
         rows = in_order(ablation, rows)
-    notes += _notes(records, metrics, reported, rows)
-    return Table(dataset, preset, metrics, rows, notes, proxy_for or dataset, apart)
-
-
-def _label(p: Published) -> str:
-    """The row of a published value; a resolution stands in a column, a setting as in our rows."""
-    if p.setting:
-        return f"{p.method} [{p.condition}]"
-    return f"{p.method} ({p.condition})" if p.condition and not p.resolution else p.method
-
-
-def _rows_of(p: Published, rows: list[Row]) -> list[Row]:
-    """The rows that a published value stands in: of its method, resolution and condition."""
-    if p.setting:
-        key, value = p.setting
-        return [r for r in rows if r.method == p.method and str(r.settings.get(key)) == value]
-    if p.resolution:
-        alike = [row for row in rows if row.facts.get("resolution") == p.resolution]
-    else:
-        alike = [row for row in rows if not row.other_data]
-    main = not p.condition or p.resolution
-    return ranked([r for r in alike if _label(p) in (r.label, r.method if main else "")])
+    notes += [*undertrained_notes(rows), *_notes(records, measured, metrics, reported, rows)]
+    source = published[0].key if published else MAIN
+    return Table(dataset, preset, metrics, rows, notes, proxy_for or dataset, apart, source)
 
 
 def _place(row: Row) -> tuple[int, str]:
@@ -243,13 +244,6 @@ def without_evaluators(runs: Any, but: Any = ()) -> Any:
     )
 
 
-def _main(published: list[Published], dataset: str, metric: str) -> list[Published]:
-    """The main values; those under a condition where a method has no others."""
-    chosen = [p for p in published if p.dataset == dataset and matches(p.metric, metric)]
-    main = {(p.method, p.metric) for p in chosen if not p.condition}
-    return [p for p in chosen if not p.condition or (p.method, p.metric) not in main]
-
-
 def _metrics(
     records: Records, published: list[Published], asked: str
 ) -> dict[str, tuple[str, int, str]]:
@@ -267,17 +261,26 @@ def _metrics(
 
 
 def _notes(
-    records: Records, metrics: dict[str, Any], published: list[Published], rows: list[Row]
+    records: Records,
+    measured: dict[str, Any],
+    metrics: dict[str, Any],
+    published: list[Published],
+    rows: list[Row],
 ) -> list[str]:
-    results = [r for r in records.all_results() if not r.scored.isdisjoint(metrics)]
+    results = [r for r in records.all_results() if not r.scored.isdisjoint(measured)]
     cells = [cell for row in rows for cell in row.cells.values()]
-    notes = [f"{name}: {meaning}." for name, (_, _, meaning) in metrics.items() if meaning]
+    shown = [name for name in measured if any(n.split()[0] == name for n in metrics)]
+    notes = [f"{name}: {measured[name][2]}." for name in shown if measured[name][2]]
+    notes += [MEANING] if shown != list(metrics) else []
     protocols = {f"{r.label} version {r.version} on the {r.split} split" for r in results}
     if protocols:
         n = sorted({cell.n for cell in cells})
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
-    notes += _bounds(records, metrics)
+    notes += _bounds(records, measured)
+    unranked = [name for name in metrics if any(name in row.cells for row in rows)]
+    if unranked := [name for name in unranked if not is_ranked(name)]:
+        notes.append(f"Not ranked, for these features hardly see blur: {', '.join(unranked)}.")
     notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
     for name in metrics:

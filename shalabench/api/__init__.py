@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "errors": ("BenchError", "ConfigErrors", "DataError", "Diverged", "unknown"),
-    "settings": ("Settings", "setting"),
+    "settings": ("Search", "Settings", "setting"),
     "cameras": ("Camera",),
     "conventions": ("from_eg3d", "from_nmr", "from_opengl", "from_pose", "from_srn"),
     "grammar": ("Attribute", "Grammar"),
@@ -26,13 +26,16 @@ _HOMES = {
     "registry": ("register_dataset", "register_evaluator", "register_model"),
     "random": ("Rng", "choose_subsets", "derive_seed", "fixed_choice"),
     "dataset": ("Batch", "Dataset", "DataSettings", "DataPaths", "Split", "Views"),
-    "descent": ("MovingAverage", "Optimiser"),
+    "descent": ("MovingAverage",),
+    "optimiser": ("Optimiser",),
+    "diffusing": ("DiffusionSettings", "Sampler", "Spacing"),
     "stage": ("GradientStage", "Now", "PartedStage", "Stage", "rise"),
     "model": (
         "ABILITIES",
         "Joint",
         "Latent",
         "Model",
+        "Private",
         "Reconstruct",
         "Trace",
         "Transfer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -89,8 +89,10 @@ class Split:
         labels: `[N]` int64, or None where the data have no label. Models never see them.
         present: `[N, M]` bool, which views of each tuple there are; None where all are.
         rows: By modality, `[N]` int64 in 0..R - 1: which row of its tensor each tuple shows, for
-            data that pair one image several times. Other modalities have one row a tuple. Tuples
-            that share a row are not independent: standard errors count rows.
+            data that pair one image several times. Other modalities have one row a tuple.
+        shared: By modality, `[N]` int64: what each tuple's view was made from, such as a scanned
+            digit, for data that make several different views from one source. Equal numbers are
+            one source, also between modalities. Standard errors count rows and sources.
         facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
             "attributes": int64 `[N, A]`, numbers of the values of `DataSpec.grammar`'s attributes;
             "named": bool `[N, A]`, which of them the caption names.
@@ -101,6 +103,7 @@ class Split:
     present: Tensor | None = None
     rows: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         name, x = next(iter(self.tensors.items()))
@@ -132,13 +135,36 @@ class Split:
             fresh[1:] = (rows[:, 1:] != rows[:, :-1]).any(0)
         return fresh.nonzero()[:, 0]
 
+    def sources(self, names: Iterable[str], items: Tensor | None = None) -> Tensor | None:
+        """What the tuples' views come from, for standard errors: tuples that share it depend.
+
+        Args:
+            names: Of modalities.
+            items: `[n]`, numbers of tuples; None: all.
+
+        Returns:
+            `[m, n]`, for those m of the modalities that are in `shared` or `rows`; None if none is.
+            Equal numbers are one source.
+        """
+        found, first = [], 1 + max((int(x.max()) for x in self.shared.values()), default=-1)
+        for name in names:
+            if name in self.shared:
+                found.append(self.shared[name])
+            elif name in self.rows:
+                found.append(self.rows[name] + first)
+                first = 1 + int(found[-1].max())
+        if not found:
+            return None
+        return torch.stack(found if items is None else [x[items] for x in found])
+
     def _each(self, tensors: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Split:
         """These tensors, and a change of all that has a row a tuple."""
         labels, present = (None if x is None else change(x) for x in (self.labels, self.present))
-        rows, facts = (
-            {name: change(x) for name, x in own.items()} for own in (self.rows, self.facts)
+        rows, facts, shared = (
+            {name: change(x) for name, x in own.items()}
+            for own in (self.rows, self.facts, self.shared)
         )
-        return Split(tensors, labels, present, rows, facts)
+        return Split(tensors, labels, present, rows, facts, shared)
 
     def batch(self, index: Tensor) -> Batch:
         """The tuples of the given numbers, converted only when their views are read."""

@@ -155,15 +155,18 @@ class Outcome:
         scores: Summaries and their parts.
         details: Further plain values for the record, such as a histogram. "notes" are sentences
             to show below the table. "extractor" names the instrument of an evaluator that has
-            several; their results are shown side by side.
+            several; their results are shown side by side. Where one evaluation used several,
+            "extractors" holds the details of each by its name.
         pictures: uint8 `[H, W, 3]` by file stem.
         texts: Plain text by file stem.
+        headlines: Names of the metrics that sum the data up here; None: as the evaluator declares.
     """
 
     scores: list[Score]
     details: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    headlines: frozenset[str] | None = None
 
 
 class Evaluator(ABC):

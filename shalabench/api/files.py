@@ -1,10 +1,24 @@
-"""Atomic writes: a file holds either its old or its new content."""
+"""Atomic writes: a file holds either its old or its new content. And where this project lies."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def clone() -> Path | None:
+    """The clone that holds this package, or None where it was installed from a wheel."""
+    root = _PACKAGE.parent
+    return root if (root / "bench.py").is_file() and (root / "results").is_dir() else None
+
+
+def committed() -> Path:
+    """The folder of what is part of the project: `reference`, `ablations` and `studies`."""
+    root = clone()
+    return root / "results" if root else _PACKAGE / "records" / "committed"
 
 
 def write_atomic(file: Path, content: bytes | Callable[[Path], None]) -> None:

@@ -131,6 +131,19 @@ class Latent(Protocol):
 
 
 @runtime_checkable
+class Private(Protocol):
+    """Has private latents of single modalities beside the shared one."""
+
+    def encode_all(self, views: Views, rng: Rng) -> Tensor:
+        """One sample of all latents of complete tuples, `[B, D + ...]`, the shared one first."""
+        ...
+
+    def decode_all(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means of all modalities at all latents, as `encode_all` gives them."""
+        ...
+
+
+@runtime_checkable
 class Trace(Protocol):
     """Makes its shared latent from noise in small steps that can be read out."""
 
@@ -173,6 +186,7 @@ ABILITIES: dict[str, type] = {
     "translate": Translate,
     "reconstruct": Reconstruct,
     "latent": Latent,
+    "private": Private,
     "trace": Trace,
     "transfer": Transfer,
 }

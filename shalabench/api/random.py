@@ -45,32 +45,54 @@ class Rng:
         seed: Any integer, usually from `derive_seed`.
         first: Number of the first item of the batch.
         device: Where the draws are made.
+        temperature: Factor of normal and Laplace draws; None is 1, and may still be set.
     """
 
-    def __init__(self, seed: int, *, first: int = 0, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        seed: int,
+        *,
+        first: int = 0,
+        device: torch.device | str = "cpu",
+        temperature: float | None = None,
+    ):
         self.seed, self.first, self.device = seed, first, torch.device(device)
+        self.temperature = temperature
         self._calls = 0
 
     def fork(self, *names: object) -> Rng:
         """An independent stream for the same items, which does not depend on earlier draws."""
-        return Rng(derive_seed(self.seed, *names), first=self.first, device=self.device)
+        seed = derive_seed(self.seed, *names)
+        return Rng(seed, first=self.first, device=self.device, temperature=self.temperature)
+
+    def tempered(self, temperature: float) -> Rng:
+        """The same stream from its beginning with a temperature; one that is set stays.
+
+        So the outermost of nested samplers decides.
+        """
+        if self.temperature is not None:
+            temperature = self.temperature
+        return Rng(self.seed, first=self.first, device=self.device, temperature=temperature)
 
     def uniform(self, *shape: int) -> Tensor:
         """Float32 `shape`, uniform in (0, 1), both ends excluded."""
         return self._draw(shape, _uniform)
 
     def normal(self, *shape: int) -> Tensor:
-        """Float32 `shape`, standard normal (Box and Muller 1958)."""
-        return self._draw(shape, _normal)
+        """Float32 `shape`, standard normal (Box and Muller 1958) times the temperature."""
+        return self._warm(self._draw(shape, _normal))
 
     def laplace(self, *shape: int) -> Tensor:
-        """Float32 `shape`, Laplace of mean 0 and scale 1, by inversion."""
+        """Float32 `shape`, Laplace of mean 0 and scale 1, by inversion, times the temperature."""
         u = self.uniform(*shape) - 0.5
-        return u.sign().neg_().mul_(u.abs_().mul_(-2.0).log1p_())
+        return self._warm(u.sign().neg_().mul_(u.abs_().mul_(-2.0).log1p_()))
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Int64 `shape`, uniform over 0 .. high - 1."""
         return (self.uniform(*shape) * high).long().clamp_(max=high - 1)
+
+    def _warm(self, noise: Tensor) -> Tensor:
+        return noise if self.temperature in (None, 1.0) else noise.mul_(self.temperature)
 
     def _draw(self, shape: tuple[int, ...], law: Callable[[Tensor], Tensor]) -> Tensor:
         items = torch.arange(self.first, self.first + shape[0], device=self.device)  # [B]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+_UNRANKED = "classifier"  # features of the benchmark's own classifiers, which hardly see blur
 Role = Literal["method", "floor", "ceiling", "chance", "classifier"]
 
 
@@ -78,3 +79,12 @@ class Score:
     def is_summary(self) -> bool:
         """Whether it sums up the whole evaluation rather than one (given, target) pair."""
         return not self.given and self.target is None
+
+
+def is_ranked(metric: str) -> bool:
+    """Whether a metric's values may say which method is better.
+
+    Those of the classifiers' features, such as "fid/classifier/cross", may not
+    (docs/extractors.md).
+    """
+    return _UNRANKED not in metric.split("/")[1:]

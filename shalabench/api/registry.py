@@ -78,7 +78,7 @@ class Broken:
 _UNSTABLE = ("ctx", "kind", "type_comment", "type_params", "annotation", "returns", "simple")
 # Of calls that describe something: how many positional arguments count, and the names of texts.
 _TEXTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "setting": (1, ("meaning", "source")),
+    "setting": (1, ("meaning", "source", "search", "counts_updates")),
     "Metric": (3, ("meaning",)),
     "share": (1, ("meaning",)),  # Metric.share
     "register_model": (1, ("paper",)),
@@ -184,8 +184,8 @@ def source_digest(files: Iterable[Path]) -> str:
     """SHA-256 over what Python files compute, so that a move or new words leave it as it is.
 
     What does not count: imports, docstrings, comments, layout, annotations, names and order of
-    files, messages of errors, the texts of settings and the papers of components. Top-level
-    statements are sorted, so that a file may also be split.
+    files, messages of errors, the texts and searches of settings, and the papers of components.
+    Top-level statements are sorted, so that a file may also be split.
 
     Returns:
         "v2:" and the digest; digests without it were made in another way and are never equal.

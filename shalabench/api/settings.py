@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +14,40 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-def setting(default: Any, meaning: str, source: str, **limits: Any) -> Any:
+@dataclass(frozen=True)
+class Search:
+    """What `shala-bench tune` tries for a setting: numbers from `low` to `high`, or `choices`.
+
+    The value of the preset always belongs to it.
+
+    Attributes:
+        low, high: The least and the greatest number.
+        log: Whether its logarithm is searched.
+        relative: Whether `low` and `high` are factors of the preset's value.
+        choices: The values, in place of a range.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    relative: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        is_range = self.low is not None and self.high is not None and self.low < self.high
+        if is_range == bool(self.choices):
+            raise ValueError(f"{self} is neither a range from low to high nor a list of choices.")
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    source: str,
+    *,
+    search: Search | bool = False,
+    counts_updates: bool = False,
+    **limits: Any,
+) -> Any:
     """Declare one setting with its meaning and the origin of its default.
 
     Args:
@@ -21,9 +55,17 @@ def setting(default: Any, meaning: str, source: str, **limits: Any) -> Any:
         meaning: What it does, with its unit.
         source: Where the default comes from: a section of a paper or of the recipes, or
             "not given in the paper: our choice, because ...".
+        search: What `shala-bench tune` tries. True, for nested settings: what these declare, as
+            for nested settings without a declaration of their own.
+        counts_updates: Whether it is the number of updates of a stage, which tuning shortens.
         **limits: Bounds as pydantic's `Field` takes them (`ge`, `gt`, `le`, `lt`).
 
     Returns:
         A pydantic field.
     """
-    return Field(default, description=meaning, json_schema_extra={"source": source}, **limits)
+    extra: dict[str, Any] = {"source": source}
+    if search:
+        extra["search"] = asdict(search) if isinstance(search, Search) else True
+    if counts_updates:
+        extra["counts_updates"] = True
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)

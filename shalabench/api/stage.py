@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api.dataset import Batch, Split
-from shalabench.api.descent import Descent, MovingAverage, Optimiser
+from shalabench.api.descent import Descent, MovingAverage
+from shalabench.api.optimiser import Optimiser
 from shalabench.api.random import Rng
 
 Now = int | Tensor
@@ -27,9 +28,13 @@ class Stage(ABC):
         steps: Number of updates.
         batch_size: Tuples an update is given.
         module: The part of the model that holds all that the stage learns; None is the whole.
-        ignores: Settings of the model that neither this stage nor one before it reads, by dotted
-            key, or the beginning of several. Runs that differ in nothing else share its weights.
+        ignores: Settings that neither this stage nor one before it reads, by dotted key within
+            `section`, or the beginning of several. Runs that differ in nothing else share its
+            weights.
+        section: The section of a run's settings that holds those of the stage.
         sections: Sections of a run's settings on which its weights depend.
+        validation: The validation split on the CPU, by which `finish` may choose; None if there is
+            none. It is set before the training.
     """
 
     name: str
@@ -37,7 +42,9 @@ class Stage(ABC):
     batch_size: int
     module: nn.Module | None = None
     ignores: tuple[str, ...] = ()
+    section: str = "model"
     sections: tuple[str, ...] = ("model", "train")
+    validation: Split | None = None
 
     def begin(self, data: Split) -> None:  # noqa: B027 - optional by design
         """Prepare; called before the first update and after each resume, so it must be repeatable.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from shalabench import __version__
-from shalabench.cli import admin, check, read, run
+from shalabench.cli import admin, check, read, run, tune
 from shalabench.cli.options import EXITS, Group
 
 
@@ -17,6 +17,7 @@ def main() -> None:
 
 for _command in (
     run.run,
+    tune.tune,
     read.table,
     read.compare,
     read.report,

@@ -113,6 +113,28 @@ def data_options(command: Callable) -> Callable:
     return root(cache(command))
 
 
+def ray_options(command: Callable) -> Callable:
+    """Add --engine, --address and --gpus-per-run."""
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Run on this machine, or on a Ray cluster (extra: ray).",
+    )
+    address = click.option(
+        "--address", default="auto", show_default=True, help="Address of the Ray cluster."
+    )
+    gpus = click.option(
+        "--gpus-per-run",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="GPUs for each run on Ray. Fractions are allowed.",
+    )
+    return engine(address(gpus(command)))
+
+
 def filter_options(command: Callable) -> Callable:
     """Add --dataset, --preset and --models, which choose among records."""
     dataset = click.option("--dataset", help="Only this dataset.")

@@ -41,6 +41,19 @@ from shalabench.cli.options import (
     is_flag=True,
     help="Average runs even if their code or the version of their data differ.",
 )
+@click.option("--costs", is_flag=True, help="Show a second table: tuples, parameters, CPU time.")
+@click.option(
+    "--published",
+    default="",
+    metavar="SOURCE",
+    help="Source of the published values, or all. Default: the ShaLa paper, cui2026.",
+)
+@click.option("--wide", is_flag=True, help="Show all columns: the costs and all sources too.")
+@click.option(
+    "--by",
+    type=click.Choice(["prior"]),
+    help="A column for each kind of prior in place of the published values.",
+)
 @json_option
 def table(
     metric: str | None,
@@ -48,6 +61,10 @@ def table(
     form: Any,
     stores: tuple[Path, ...],
     mix: bool,
+    costs: bool,
+    published: str,
+    wide: bool,
+    by: str | None,
     as_json: bool,
     **filters: Any,
 ) -> None:
@@ -57,14 +74,23 @@ def table(
     have three or more seeds. † marks a collapsed model, which is not ranked.
     """
     from shalabench.analysis.tables import make_tables, render
+    from shalabench.records.published import MAIN
 
     chosen = _read_ablation(ablation) if ablation else None
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     read = read_stores(stores, *(("ablations",) if chosen else ()))
-    tables = make_tables(read, metric, mix=mix, ablation=chosen, **filters)
-    click.echo(render(tables, "json" if as_json else form))
+    source = MAIN if published in ("", "all") else published
+    how: dict[str, Any] = {
+        "mix": mix,
+        "ablation": chosen,
+        "source": source,
+        "by_prior": by == "prior",
+    }
+    tables = make_tables(read, metric, **how, **filters)
+    shown = {"costs": costs, "sources": published == "all", "wide": wide}
+    click.echo(render(tables, "json" if as_json else form, **shown))
 
 
 def _read_ablation(name: str) -> Any:
@@ -122,7 +148,9 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 @click.command(cls=Command)
 @click.argument(
     "kind",
-    type=click.Choice(["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "latent"]),
+    type=click.Choice(
+        ["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "priors", "latent"]
+    ),
 )
 @click.option(
     "--out",
@@ -155,6 +183,7 @@ def figure(
     dots      each method beside the published values
     cost      quality against training time
     angles    PSNR of unseen views by their angle to the given view
+    priors    joint scores of each method with its own and with fitted priors
     latent    prior and posterior of each method
 
     The figure `latent` needs the weights and the data of a run. Latents of two dimensions are drawn
@@ -184,8 +213,8 @@ def figure(
 @click.option(
     "--outdated",
     is_flag=True,
-    help="Only runs whose preset has changed since, with the changed settings. Slow: it imports "
-    "every method.",
+    help="Only runs whose preset, method or data have changed since, with the changes. Slow: it "
+    "imports every method.",
 )
 @json_option
 def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from shalabench.cli.options import (
     parse_duration,
     parse_names,
     parse_seeds,
+    ray_options,
     set_option,
     split_option,
     threads_option,
@@ -49,21 +50,7 @@ from shalabench.records.locations import default_store
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
 @jobs_option
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Run on this machine, or on a Ray cluster (extra: ray).",
-)
-@click.option("--address", default="auto", show_default=True, help="Address of the Ray cluster.")
-@click.option(
-    "--gpus-per-run",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="GPUs for each run on Ray. Fractions are allowed.",
-)
+@ray_options
 @click.option(
     "--time-limit", callback=parse_duration, help="Stop with a checkpoint after 90s, 30m or 2h."
 )

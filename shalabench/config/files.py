@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from shalabench.api import unknown
 
+SECTIONS = ("model", "data", "train", "prior", "sampling", "evaluate")
 Value = tuple[str, Any, str]  # dotted key, value, source
 T = TypeVar("T", bound=BaseModel)
 
@@ -26,12 +27,13 @@ class Table(BaseModel):
     data: dict[str, Any] = {}
     train: dict[str, Any] = {}
     prior: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     evaluators: dict[str, Any] = {}
 
     def shared(self, known: Container[str]) -> Iterator[Value]:
         """What holds for every method that has it; `known` are the dotted keys of settings."""
-        for section in ("model", "data", "train", "prior", "evaluate", "evaluators"):
+        for section in (*SECTIONS, "evaluators"):
             yield from _walk(section, getattr(self, section), known, self.source)
 
     def special(self, model: str, known: Container[str]) -> Iterator[Value]:

@@ -12,8 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from shalabench.api import BenchError, ConfigErrors, Settings, unknown
 from shalabench.api.registry import Kind, broken, entries, find
-from shalabench.config.files import DatasetFile, Table, read_toml
-from shalabench.config.training import EvaluateSettings, PriorSettings, TrainSettings
+from shalabench.config import tuned
+from shalabench.config.files import SECTIONS, DatasetFile, Table, read_toml
+from shalabench.config.training import (
+    EvaluateSettings,
+    PriorSettings,
+    SamplingSettings,
+    TrainSettings,
+)
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
@@ -49,6 +55,7 @@ class Resolved:
         data: Of the dataset.
         train: Of the training loop.
         prior: Of what joint samples are drawn from.
+        sampling: Of every sampler.
         evaluate: Of every evaluation.
         evaluators: Of each evaluator, by name.
         origins: Of every value, by dotted key such as "model.prior.width".
@@ -58,16 +65,20 @@ class Resolved:
     data: Settings
     train: TrainSettings
     prior: PriorSettings
+    sampling: SamplingSettings
     evaluate: EvaluateSettings
     evaluators: dict[str, Settings]
     origins: dict[str, Origin]
 
     def values(self) -> dict[str, Any]:
         """Every value that a run's record holds, by dotted key."""
-        parts = {"model": self.model, "data": self.data, "train": self.train, "prior": self.prior}
+        parts = {
+            name: getattr(self, name) for name in ("model", "data", "train", "prior", "sampling")
+        }
         parts |= {f"evaluators.{name}": part for name, part in self.evaluators.items()}
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
-        return dict(_leaves(nested))
+        nested["prior"] = self.prior.model_dump(mode="json", include=set(self.prior.reads))
+        return dict(leaves(nested))
 
     def choices(self) -> dict[str, Any]:
         """Settings of evaluations that no run's record holds, such as a path, by dotted key."""
@@ -80,12 +91,20 @@ class Resolved:
 
 
 def presets() -> list[str]:
-    """Names of the presets."""
-    return sorted(file.stem for file in (CONFIGS / "presets").glob("*.toml"))
+    """Names of the presets, tuned ones included."""
+    names = _preset_files()
+    return sorted([*names, *(tuned.name_of(n) for n in names if tuned.datasets(n))])
+
+
+def _preset_files() -> list[str]:
+    """Names of the files in presets/."""
+    return [file.stem for file in (CONFIGS / "presets").glob("*.toml")]
 
 
 def describe_preset(name: str) -> str:
-    """The first comment line of a preset's file."""
+    """The first comment line of a preset's file, or what a tuned preset is."""
+    if (base := tuned.base_of(name)) != name:
+        return f"As {base}, with the values that tune chose, on {', '.join(tuned.datasets(base))}."
     first = (CONFIGS / "presets" / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
     return first.lstrip("# ")
 
@@ -96,7 +115,7 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     Args:
         model: Registered name.
         dataset: Registered name.
-        preset: Name of a file in presets/.
+        preset: Name of a file in presets/, or that name and "-tuned".
         overrides: "key=value" each, with the value in TOML, or a bare word.
 
     Raises:
@@ -104,15 +123,17 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     """
     mistakes: list[str] = []
     classes = _classes(model, dataset, preset, mistakes)
+    known = _defaults(classes)
     layers = [
-        *_file_entries(model, dataset, preset, _defaults(classes), mistakes),
+        *_as_shala(dataset, preset, known),
+        *_file_entries(model, dataset, preset, known, mistakes),
         *_overrides(overrides, mistakes),
     ]
     hidden = {"model", "data"} - classes.keys()
     built, origins = _lay(classes, layers, mistakes, whom=f", for {model}", hidden=hidden)
     if mistakes:
         raise ConfigErrors(mistakes)
-    sections = {name: built.pop(name) for name in ("model", "data", "train", "prior", "evaluate")}
+    sections = {name: built.pop(name) for name in SECTIONS}
     evaluators = {name.removeprefix("evaluators."): part for name, part in built.items()}
     return Resolved(**sections, evaluators=evaluators, origins=origins)
 
@@ -149,9 +170,10 @@ def _classes(
             classes[section] = find(kind, name).cls.Config
         except BenchError as error:
             mistakes.append(str(error))
-    if preset not in presets():
+    if tuned.base_of(preset) not in _preset_files():
         mistakes.append(unknown("preset", preset, presets()))
-    classes |= {"train": TrainSettings, "prior": PriorSettings, "evaluate": EvaluateSettings}
+    classes |= {"train": TrainSettings, "prior": PriorSettings}
+    classes |= {"sampling": SamplingSettings, "evaluate": EvaluateSettings}
     for name, entry in entries("evaluator").items():
         classes[f"evaluators.{name}"] = entry.cls.Config
     return classes
@@ -203,6 +225,7 @@ def _file_entries(
     model: str, dataset: str, preset: str, known: Container[str], mistakes: list[str]
 ) -> Iterator[Entry]:
     """The values that files give one model, the weakest first."""
+    asked, preset = preset, tuned.base_of(preset)
     file, layer = f"presets/{preset}.toml", f"dataset {dataset}"
     files, within = _dataset_files(dataset, mistakes), f", preset {preset}"
     table = read_toml(CONFIGS / file, Table, mistakes)
@@ -213,8 +236,11 @@ def _file_entries(
         for table, file in files
         if preset in table.presets
     ]
-    strangers = [(key, file) for table, file in files for key in table.presets.keys() - presets()]
-    mistakes += [f"{unknown('preset', key, presets())} ({file})" for key, file in strangers]
+    known_presets = set(_preset_files())
+    strangers = [
+        (key, file) for table, file in files for key in table.presets.keys() - known_presets
+    ]
+    mistakes += [f"{unknown('preset', key, known_presets)} ({file})" for key, file in strangers]
     for table, file, layer, special in tables:
         for name in table.models:  # a method may be in a file that does not import
             if name not in entries("model") and not broken("model"):
@@ -224,6 +250,26 @@ def _file_entries(
                 yield key, value, Origin(layer, source or file, file)
         for key, value, source in table.special(model, known):
             yield key, value, Origin(special, source or file, file)
+    if asked != preset:
+        file = f"studies/{tuned.file_name(dataset, preset)}"
+        for key, value, source in tuned.read(model, dataset, preset, known, mistakes):
+            yield key, value, Origin(f"{layer} x {model}, preset {asked}", source, file)
+
+
+def _as_shala(dataset: str, preset: str, known: Container[str]) -> Iterator[Entry]:
+    """The files' values for ShaLa's prior as those of a fitted diffusion prior.
+
+    So every method's has the size, the training and the sampler of ShaLa's own.
+    """
+    own = _defaults(_classes("shala", dataset, preset, []))
+    for key, value, origin in _file_entries("shala", dataset, preset, own, []):
+        fitted = key.replace("model.prior.", "prior.diffusion.", 1)
+        if fitted != key and fitted in known:
+            yield (
+                fitted,
+                value,
+                Origin(f"shala's prior, {origin.layer}", origin.source, origin.file),
+            )
 
 
 def _all_methods() -> set[str]:
@@ -334,9 +380,10 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables, by dotted key."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

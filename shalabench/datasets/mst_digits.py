@@ -14,19 +14,26 @@ from shalabench.datasets.sources.digits import (
     read_photographs,
     write_digits,
 )
-from shalabench.datasets.sources.files import Arrays, cache_file, digest_with, generate_once
+from shalabench.datasets.sources.files import (
+    SOURCE,
+    Arrays,
+    cache_file,
+    digest_with,
+    generate_once,
+    sources_of,
+)
 from shalabench.datasets.sources.mst import DIGITS, describe_modalities, write_words
 from shalabench.datasets.synthetic.house_numbers import paint_numbers
 
 
-@register_dataset("mst-digits", version=1)
+@register_dataset("mst-digits", version=2)
 class MstDigits(Dataset):
     """A handwritten digit, a house number in photographs' colours, and the digit's name.
 
     The proxy dataset for MNIST-SVHN-Text: 23,000 tuples by default, made in half a minute; no
     download. Modalities have MST's names, shapes and weights: "mnist" `[1, 28, 28]` and "svhn"
     `[3, 32, 32]`, images in [0, 1]; "text", eight letters. Classes: the ten digits. Both images
-    come from scikit-learn's digits (UCI, Alpaydin and Kaynak 1998), drawn by different hands;
+    come from scikit-learn's digits (UCI, Alpaydin and Kaynak 1998), each from a different scan;
     train, validation and test share no source digit.
     """
 
@@ -53,11 +60,16 @@ class MstDigits(Dataset):
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         likelihood = self.config.text_likelihood
         file = cache_file(self, paths.cache, exclude={"text_likelihood", "missing"})
-        arrays, drawn = generate_once(file, self._generate)
+        sources = [f"{SOURCE}mnist", f"{SOURCE}svhn"]
+        arrays, drawn = generate_once(file, self._generate, sources)
         modalities = describe_modalities(likelihood)
         self.set_splits(
             {
-                name: Split({m.name: own[m.name] for m in modalities}, own["labels"])
+                name: Split(
+                    {m.name: own[m.name] for m in modalities},
+                    own["labels"],
+                    shared=sources_of(own),
+                )
                 for name, own in arrays.items()
             },
             modalities=modalities,
@@ -81,5 +93,7 @@ class MstDigits(Dataset):
                 "svhn": paint_numbers(digits[painted], digits[part], photographs, rng),
                 "text": write_words(own, self.config.words, rng),
                 "labels": own,
+                f"{SOURCE}mnist": plain,
+                f"{SOURCE}svhn": painted,
             }
         return made

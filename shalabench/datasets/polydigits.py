@@ -20,14 +20,14 @@ from shalabench.datasets.sources.digits import (
     read_photographs,
     write_digits,
 )
-from shalabench.datasets.sources.files import Arrays, cache_file, generate_once
+from shalabench.datasets.sources.files import SOURCE, Arrays, cache_file, generate_once, sources_of
 
 _SOURCE = "scikit-learn's digits composed on photographs of scikit-learn and scikit-image"
 
 
-@register_dataset("polydigits", version=1)
+@register_dataset("polydigits", version=2)
 class PolyDigits(Dataset):
-    """Five photographs with the same handwritten digit in each, drawn by different hands.
+    """Five photographs with a handwritten digit of one class, each from a different scan.
 
     The proxy dataset for PolyMNIST: 23,000 tuples by default, made in half a minute; no download.
     Modalities: "m0" to "m4", images `[3, 28, 28]` in [0, 1]. Classes: the ten digits. The digits
@@ -49,12 +49,18 @@ class PolyDigits(Dataset):
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         chosen = self.config.digits  # cut from the cached whole
         file = cache_file(self, paths.cache, exclude={"digits"})
-        arrays, whole = generate_once(file, self._generate)
         modalities = describe_modalities(self.config.modalities, SIDE)
+        sources = [f"{SOURCE}{m.name}" for m in modalities]
+        arrays, whole = generate_once(file, self._generate, sources)
         self.set_splits(
             {
                 name: keep_digits(
-                    Split({m.name: own[m.name] for m in modalities}, own["labels"]), chosen
+                    Split(
+                        {m.name: own[m.name] for m in modalities},
+                        own["labels"],
+                        shared=sources_of(own),
+                    ),
+                    chosen,
                 )
                 for name, own in arrays.items()
             },
@@ -78,4 +84,5 @@ class PolyDigits(Dataset):
             for m, background in enumerate(backgrounds):
                 written = write_digits(digits[chosen[m]], rng)
                 made[split][f"m{m}"] = compose(written, background, rng)
+                made[split][f"{SOURCE}m{m}"] = chosen[m]
         return made

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from shalabench.api.errors import BenchError
 from shalabench.config.plan import Run
 from shalabench.execute.backends import (
     Cancelled,
+    Emit,
     Engine,
     InProcess,
     Processes,
@@ -46,7 +47,11 @@ class Summary:
 
 
 def run_campaign(
-    runs: Sequence[Run], options: Options, reporter: Reporter, stop: threading.Event | None = None
+    runs: Sequence[Run],
+    options: Options,
+    reporter: Reporter,
+    stop: threading.Event | None = None,
+    ended: Callable[[str, Outcome], None] = lambda key, outcome: None,
 ) -> Summary:
     """Carry out runs, but for those that are done already.
 
@@ -58,6 +63,7 @@ def run_campaign(
         reporter: Shows what happens.
         stop: Once set, the runs end with a checkpoint. An interrupt or a termination of the
             process sets it too.
+        ended: Called with the label and the outcome of each run as soon as it has ended.
 
     Raises:
         BenchError: The device, the data or the classifiers are missing; nothing was begun.
@@ -67,10 +73,10 @@ def run_campaign(
         _check_inputs(runs, options)
     summary = Summary()
     with setting_on_signals(stop):
-        busy = _run_once(runs, options, reporter, summary, stop)
+        busy = _run_once(runs, options, reporter, summary, stop, ended)
         if busy and not stop.is_set():
             reporter.say(f"Waiting for {len(busy)} runs that another process holds.")
-            _run_once(busy, replace(options, wait=True), reporter, summary, stop)
+            _run_once(busy, replace(options, wait=True), reporter, summary, stop, ended)
     return summary
 
 
@@ -86,14 +92,18 @@ def _run_once(
     reporter: Reporter,
     summary: Summary,
     stop: threading.Event,
+    ended: Callable[[str, Outcome], None],
 ) -> list[Run]:
     """Carry out every run once; returns those that another process holds."""
     engine = _engine(options, stop)
     keys = {label(run): run for run in runs}
     for key, run in keys.items():
-        engine.submit(key, functools.partial(perform, run, options))
+        engine.submit(key, functools.partial(_perform, run, options))
     for key, event in engine.events():
-        reporter.show(key, event)
+        if event["kind"] == "ended":
+            ended(key, event["outcome"])
+        else:
+            reporter.show(key, event)
     for key in keys:
         try:
             outcome = engine.result(key)
@@ -105,6 +115,13 @@ def _run_once(
         summary.outcomes[key] = outcome
         reporter.say(f"{key}: {outcome.text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
+
+
+def _perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Outcome:
+    """Carry out a run, and tell of its end while others go on."""
+    outcome = perform(run, options, emit, stop)
+    emit({"kind": "ended", "outcome": outcome})
+    return outcome
 
 
 def _check_inputs(runs: Sequence[Run], options: Options) -> None:

@@ -152,7 +152,16 @@ def evaluate(
             "n": len(split),
             "classifiers": {n: _describe(c) for n, c in used.items()},
             "instruments": evaluation.instruments,
-            "metrics": [vars(metric) for metric in evaluator.metrics if metric.name in scored],
+            "metrics": [
+                vars(metric)
+                | (
+                    {}
+                    if outcome.headlines is None
+                    else {"headline": metric.name in outcome.headlines}
+                )
+                for metric in evaluator.metrics
+                if metric.name in scored
+            ],
             "scores": [score.to_json() for score in outcome.scores],
             "details": outcome.details,
             "pictures": list(pictures),

@@ -107,7 +107,7 @@ def _trained_alike(
     differing = {key for key in keys if mine.get(key) != theirs.get(key)}
     for count in range(len(stages), 0, -1):
         last = stages[count - 1]
-        ignored = [f"model.{name}" for name in last.ignores]
+        ignored = [f"{last.section}.{name}" for name in last.ignores]
         below = tuple(f"{name}." for name in ignored)
         read = {key for key in differing if key.split(".")[0] in last.sections}
         if all(key in ignored or key.startswith(below) for key in read):

@@ -41,10 +41,11 @@ from shalabench.execute.inputs import (
     open_dataset,
     order_channels_last,
 )
-from shalabench.execute.priors import identity_of, with_prior
 from shalabench.execute.provenance import describe_code, describe_machine, peak_memory
 from shalabench.execute.reuse import find_reuse
+from shalabench.execute.sampling import set_temperatures
 from shalabench.execute.trainer import Clock, Progress, Stopped, Watch, train
+from shalabench.priors.fitted import identity_of, with_prior
 from shalabench.records.ids import train_id
 from shalabench.records.store import Store, StoreError, write_whole
 
@@ -145,7 +146,8 @@ class _Runner:
             self.spec.fingerprint,
             loop.model_dump(mode="json"),
             run.seed,
-            identity_of(self.resolved.prior),
+            identity_of(self.entry.cls, self.resolved.prior),
+            self.resolved.sampling.model_dump(mode="json"),
         )
         self.store = Store(options.store)
         self.folder = self.store.folder(run.model, run.dataset, run.preset, run.seed, self.identity)
@@ -203,6 +205,7 @@ class _Runner:
             with warnings.catch_warnings():
                 warnings.showwarning = self._warn
                 model = self._trained()
+                set_temperatures(model, self.resolved.sampling)
                 for evaluation in todo:
                     self._evaluate(evaluation, model, networks)
         except Stopped:
@@ -241,6 +244,7 @@ class _Runner:
                 "seed": self.run.seed,
                 "overrides": overrides,
                 "data": {
+                    "version": self.spec.version,
                     "fingerprint": self.spec.fingerprint,
                     "complete": self.complete.spec.fingerprint,
                     "source": self.spec.source,
@@ -277,7 +281,16 @@ class _Runner:
         watch = Watch(self._should_stop, self._report, self.options.checkpoint_every)
         loop = self.resolved.train
         with tensor_cores(loop.tf32):
-            last, clock = train(model, data, self.folder, self.run.seed, loop, watch, reuse)
+            last, clock = train(
+                model,
+                data,
+                self.folder,
+                self.run.seed,
+                loop,
+                watch,
+                reuse,
+                self.dataset.split("validation"),
+            )
         self._record_training(model, last, clock, code)
         return model
 

@@ -17,11 +17,13 @@ from shalabench.api import (
     Settings,
 )
 from shalabench.api.registry import find
-from shalabench.config.settings import nest
-from shalabench.config.training import PriorSettings
+from shalabench.config.settings import leaves, nest
+from shalabench.config.training import PriorSettings, SamplingSettings
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import load_classifiers, open_dataset, order_channels_last
-from shalabench.execute.priors import with_prior
+from shalabench.execute.sampling import set_temperatures
+from shalabench.priors.fitted import with_prior
+from shalabench.records.ids import as_then
 from shalabench.records.store import RunFolder
 
 
@@ -63,6 +65,7 @@ def load_trained(folder: RunFolder, paths: DataPaths) -> tuple[Model, Dataset]:
             f"The weights {folder.weights} do not load ({reason}). Move the run's folder away and "
             "train it again."
         ) from error
+    set_temperatures(model, _read(folder, SamplingSettings, "sampling"))
     return model.eval(), dataset
 
 
@@ -81,8 +84,9 @@ def load_with_classifiers(
 
 def _read(folder: RunFolder, cls: type[Settings], section: str) -> Any:
     """The settings of a section as the run's record holds them."""
+    known = (f"{section}.{key}" for key, _ in leaves(cls().model_dump()))
     try:
-        return cls.model_validate(nest(folder.run["settings"], section))
+        return cls.model_validate(nest(as_then(folder.run["settings"], known), section))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, (section, *first["loc"])))

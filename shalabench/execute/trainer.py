@@ -106,6 +106,7 @@ def train(
     settings: TrainSettings,
     watch: Watch,
     find_reuse: Callable[[Sequence[Stage]], Reuse | None] = lambda stages: None,
+    validation: Split | None = None,
 ) -> tuple[dict[str, dict[str, float]], Clock]:
     """Train every stage of a model, from its newest checkpoint where there is one.
 
@@ -117,6 +118,7 @@ def train(
         settings: Precision and logging.
         watch: Stopping, progress and checkpoint cadence.
         find_reuse: Finds weights of the first stages in other runs where there is no checkpoint.
+        validation: The validation split, for stages that choose by it (`Stage.validation`).
 
     Returns:
         The last reading of the loss terms of each stage, and the clock, reused stages included.
@@ -141,6 +143,7 @@ def train(
     for number, stage in enumerate(stages):
         if number < first:
             continue
+        stage.validation = validation
         loop = _Loop(model, stage, number, data, folder, seed, settings, watch, clock, done)
         done[stage.name] = loop.run(saved if number == first else None)
     model.eval()

@@ -7,7 +7,7 @@ import io
 import pickle
 import urllib.error
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shalabench.api import BenchError, DataError
+from shalabench.api import BenchError, DataError, EvalContext, Rng
 from shalabench.api.files import write_atomic
 
 INCEPTION = "inception-v3-compat"
@@ -62,7 +62,7 @@ class ClassifierFeatures:
         if not linear:
             raise BenchError(
                 "The classifier has no linear layer whose input could serve as features. Use "
-                f"--set evaluators.quality.extractor={INCEPTION}."
+                f"--set evaluators.quality.extractors={INCEPTION}."
             )
         self.network, self.digest, self._head = network, digest, linear[-1]
 
@@ -112,7 +112,7 @@ class Inception:
         if images.shape[1] not in (1, 3):
             raise DataError(
                 f"Inception reads images of 1 or 3 channels, and these have {images.shape[1]}. Use "
-                f"--set evaluators.quality.extractor={CLASSIFIER}."
+                f"--set evaluators.quality.extractors={CLASSIFIER}."
             )
         parts = images.expand(-1, 3, -1, -1).split(_AT_ONCE)
         return torch.cat([self._network(part)[0] for part in parts])
@@ -145,7 +145,7 @@ def read_inception(named: str, sha256: str) -> tuple[bytes, str]:
         raise DataError(
             f"{file} (evaluators.quality.weights) cannot be read ({error.strerror}); name the file "
             f"with --set evaluators.quality.weights=FILE, or use "
-            f"--set evaluators.quality.extractor={CLASSIFIER}."
+            f"--set evaluators.quality.extractors={CLASSIFIER}."
         ) from error
     expected, digest = (sha256 or INCEPTION_SHA256).lower(), hashlib.sha256(content).hexdigest()
     if digest != expected:
@@ -153,7 +153,7 @@ def read_inception(named: str, sha256: str) -> tuple[bytes, str]:
             f"{file} has the SHA-256 {digest}, and {expected} was expected; it was not opened. "
             f"Fetch it again, state the digest of a file that you trust with "
             f"--set evaluators.quality.sha256=..., or use "
-            f"--set evaluators.quality.extractor={CLASSIFIER}."
+            f"--set evaluators.quality.extractors={CLASSIFIER}."
         )
     return content, digest
 
@@ -173,9 +173,48 @@ def _fetched() -> Path:
             f"The Inception weights are not at {file} and could not be fetched from "
             f"{URL_INCEPTION_V3} ({reason}); save the file there, name it with "
             f"--set evaluators.quality.weights=FILE, or measure with the classifiers' features by "
-            f"--set evaluators.quality.extractor={CLASSIFIER}."
+            f"--set evaluators.quality.extractors={CLASSIFIER}."
         ) from error
     return file
+
+
+def real_folder(cache: Path | None, extractor: Extractor, images: Tensor) -> Path | None:
+    """Where features of real images uint8 `[N, C, H, W]` are kept: a key of their content."""
+    content = np.ascontiguousarray(images.cpu().numpy())
+    parts = (str(content.shape), extractor.digest, extractor.name, extractor.resize)
+    key = hashlib.sha256("\0".join(parts).encode() + content.tobytes()).hexdigest()
+    return cache / "features" / key[:32] if cache else None
+
+
+def read_kept(
+    context: EvalContext,
+    folder: Path | None,
+    items: Tensor | int,
+    size: int,
+    read: Callable[[Tensor, Rng], dict[str, Tensor]],
+    *purpose: str,
+) -> dict[str, Tensor]:
+    """The features that `read` returns for all items; those kept in a folder are not read.
+
+    Args:
+        context: Of the evaluation.
+        folder: Where shards are kept; None to keep none.
+        items: Numbers `[n]` of the items, or n.
+        size: Items in a shard.
+        read: Returns features by name of the numbered items.
+        purpose: What the random numbers are for.
+    """
+
+    def load_or_read(index: Tensor, rng: Rng) -> dict[str, Tensor]:
+        file = folder / f"{rng.first:08d}-{len(index)}.npz" if folder else None
+        shard = load_features(file) if file else None
+        if shard is None:
+            shard = {k: x.float().cpu().numpy() for k, x in read(index, rng).items()}
+            if file:
+                save_features(file, shard)
+        return {k: torch.from_numpy(x) for k, x in shard.items()}
+
+    return context.map(load_or_read, items, size, *purpose)
 
 
 def load_features(file: Path) -> dict[str, np.ndarray] | None:

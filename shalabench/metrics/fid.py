@@ -64,18 +64,22 @@ class Fidelity:
     replicates: dict[str, Tensor]
 
 
-def compare(made: Tensor, real: Real, subsets: int, groups: int) -> Fidelity:
+def compare(
+    made: Tensor, real: Real, subsets: int, groups: int, sources: Tensor | None = None
+) -> Fidelity:
     """FID, KID, precision and recall of generated images.
 
     The errors come from `groups` interleaved groups of the features. FID: delete-a-group jackknife
     of the generated images (the repeated images of a bootstrap would raise a metric that is biased
-    in n). The others: group against group, which rather overstates the error.
+    in n), all images of a source in one group. The others: group against group, which rather
+    overstates the error.
 
     Args:
         made: Features `[n, D]` of the generated images.
         real: Those of the reference.
         subsets: Draws of KID.
         groups: G; 0 for no errors.
+        sources: `[n]`, what the generated images were made from; None if they share nothing.
     """
     made, n = made.to(real.device).double(), len(made)
     if groups < 2 or min(n, len(real.features)) < LEAST * groups:
@@ -85,19 +89,18 @@ def compare(made: Tensor, real: Real, subsets: int, groups: int) -> Fidelity:
     found = across(made, real.on_device, (first, second), sides, groups)
     found = {name: x.cpu() for name, x in found.items()}
     kid = found.pop("kid")
-    distances = frechet(made, real, groups).cpu()
+    distances = frechet(made, real, groups, sources).cpu()
     values = {"fid": distances[0].item(), "kid": kid[:subsets].mean().item()}
     values |= {name: x[0].item() for name, x in found.items()}
     if not groups:
         return Fidelity(values, {})
-    replicates = {  # the jackknife's pseudo-values
-        "fid": groups * distances[0] - (groups - 1) * distances[1:],
-        "kid": kid[subsets:],
-    }
-    return Fidelity(values, replicates | {name: x[1:] for name, x in found.items()})
+    replicates = {"kid": kid[subsets:], **{name: x[1:] for name, x in found.items()}}
+    if len(distances) > 1:  # the jackknife's pseudo-values
+        replicates["fid"] = groups * distances[0] - (groups - 1) * distances[1:]
+    return Fidelity(values, replicates)
 
 
-def frechet(made: Tensor, real: Real, groups: int = 0) -> Tensor:
+def frechet(made: Tensor, real: Real, groups: int = 0, sources: Tensor | None = None) -> Tensor:
     """Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017).
 
     tr (S1 S2)^(1/2) is the sum of the roots of the eigenvalues of R S1 R^T with S2 = R^T R. They
@@ -108,7 +111,8 @@ def frechet(made: Tensor, real: Real, groups: int = 0) -> Tensor:
     Args:
         made: Features `[n, D]` of the generated images.
         real: Those of the reference.
-        groups: G.
+        groups: G; 0 where there are fewer sources.
+        sources: As in `compare`.
 
     Returns:
         `[1 + G]`, of all generated images, and without each group of them in turn; the reference
@@ -118,7 +122,13 @@ def frechet(made: Tensor, real: Real, groups: int = 0) -> Tensor:
     centre = x.mean(0)
     x = x - centre  # so that taking a group off the sums cancels no digits
     offset, squares, y = centre - real.on_device.mean(0), x.square().sum(1), x @ real.root.T
-    parts = [slice(0, 0), *(slice(g, None, groups) for g in range(groups))]
+    parts: list[slice | Tensor] = [slice(0, 0)]
+    if sources is None:
+        parts += [slice(g, None, groups) for g in range(groups)]
+    else:
+        known, source = sources.to(x.device).unique(return_inverse=True)
+        used = range(groups if len(known) >= groups else 0)
+        parts += [(source % groups == g).nonzero()[:, 0] for g in used]
     few = len(y) < y.shape[1]
     whole = y @ y.T if few else y.T @ y
     trace_real, distances = real.root.square().sum(), []

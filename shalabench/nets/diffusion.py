@@ -1,10 +1,12 @@
-"""Denoising diffusion on vectors or images: schedules, training pairs and samplers."""
+"""Denoising diffusion on vectors or images: schedules, training pairs and a denoiser.
+
+The samplers are in `solvers.py`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,8 +18,6 @@ from shalabench.nets.precision import for_sampling, widen
 Prediction = Literal["noise", "velocity", "data"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """`(z_t [B, ...], t [B] int64 in 1..T) -> prediction [B, ...]`."""
-Revise = Callable[[Tensor, int], Tensor]
-"""`(z_t [B, ...], t) -> z_t [B, ...]`, called before each prediction and at t = 0."""
 
 
 class Schedule(nn.Module):
@@ -30,13 +30,18 @@ class Schedule(nn.Module):
         sigma: `[T + 1]` float32, sqrt(1 - signal^2); 0 at t = 0.
         prediction: What the denoiser returns: the noise eps, the velocity signal eps - sigma z_0
             (Salimans and Ho 2022), or the data z_0.
+        log_snr: Half the log signal-to-noise ratio, log(signal / sigma), of each t: T + 1 numbers,
+            which fall from infinity at t = 0. They stay on the host, where samplers choose times.
     """
 
     signal: Tensor
     sigma: Tensor
 
-    def __init__(self, signal: Tensor, sigma: Tensor, prediction: Prediction):
+    def __init__(
+        self, signal: Tensor, sigma: Tensor, prediction: Prediction, log_snr: tuple[float, ...]
+    ):
         super().__init__()
+        self.log_snr = log_snr
         self.register_buffer("signal", signal, persistent=False)
         self.register_buffer("sigma", sigma, persistent=False)
         self.prediction = prediction
@@ -48,7 +53,7 @@ class Schedule(nn.Module):
 
     def predicting(self, prediction: Prediction) -> Schedule:
         """The same process for a denoiser that returns something else."""
-        return Schedule(self.signal, self.sigma, prediction)
+        return Schedule(self.signal, self.sigma, prediction, self.log_snr)
 
     def diffuse(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Sample q(z_t | z_0) with the given noise; `t` is `[B]`."""
@@ -92,7 +97,7 @@ def make_schedule(
             max=0.999
         )
     signal = torch.cat([torch.ones(1, dtype=torch.float64), (1 - variance).cumprod(0)]).sqrt()
-    return Schedule(signal.float(), (1 - signal**2).sqrt().float(), prediction)
+    return _schedule_of(signal, prediction)
 
 
 def end_in_noise(schedule: Schedule) -> Schedule:
@@ -113,7 +118,14 @@ def end_in_noise(schedule: Schedule) -> Schedule:
     signal = schedule.signal.double()
     first, last = signal[1], signal[-1]
     signal = torch.cat([signal[:1], (signal[1:] - last) * first / (first - last)])
-    return Schedule(signal.float(), (1 - signal**2).sqrt().float(), schedule.prediction)
+    return _schedule_of(signal, schedule.prediction)
+
+
+def _schedule_of(signal: Tensor, prediction: Prediction) -> Schedule:
+    """The schedule of a signal `[T + 1]` in float64."""
+    sigma = (1 - signal**2).sqrt()
+    log_snr = tuple((signal / sigma).log().tolist())
+    return Schedule(signal.float(), sigma.float(), prediction, log_snr)
 
 
 def denoising_loss(denoiser: Denoiser, schedule: Schedule, z0: Tensor, rng: Rng) -> Tensor:
@@ -122,112 +134,6 @@ def denoising_loss(denoiser: Denoiser, schedule: Schedule, z0: Tensor, rng: Rng)
     noise = rng.normal(*z0.shape)
     output = widen(denoiser(schedule.diffuse(z0, t, noise), t))
     return (output - schedule.target(z0, t, noise)).square().flatten(1).mean(1)
-
-
-def sample_ddim(
-    denoiser: Denoiser,
-    schedule: Schedule,
-    z: Tensor,
-    steps: int,
-    *,
-    start: int | None = None,
-    revise: Revise | None = None,
-) -> Tensor:
-    """Deterministic reverse process (Song et al. 2021, eq. 12 with eta = 0).
-
-    Args:
-        denoiser: Prediction of the kind that the schedule names.
-        schedule: The forward process.
-        z: z_start, `[B, ...]`.
-        steps: Number of denoiser calls, evenly spaced in t.
-        start: The t of `z`; None is T.
-        revise: Changes z at each time, for example to keep parts of it.
-
-    Returns:
-        z_0, `[B, ...]`.
-    """
-    revise = revise or _leave
-    for now, then in _times(schedule, steps, start):
-        z = revise(z, now)
-        t = torch.full((len(z),), now, device=z.device)
-        data, noise = schedule.split(z, t, widen(denoiser(z, t)))
-        z = schedule.signal[then] * data + schedule.sigma[then] * noise
-    return revise(z, 0)
-
-
-def sample_ancestral(
-    denoiser: Denoiser,
-    schedule: Schedule,
-    z: Tensor,
-    rng: Rng,
-    *,
-    steps: int | None = None,
-    start: int | None = None,
-    revise: Revise | None = None,
-) -> Tensor:
-    """The reverse process of DDPM, with one denoiser call a step (Ho et al. 2020, algorithm 2).
-
-    The variance of a step from t to s is that of q(z_s | z_t, z_0).
-
-    Args:
-        denoiser: Prediction of the kind that the schedule names.
-        schedule: The forward process.
-        z: z_start, `[B, ...]`.
-        rng: Noise of the steps.
-        steps: Number of denoiser calls, evenly spaced in t; None makes one for every t.
-        start: The t of `z`; None is T.
-        revise: Changes z at each time, for example to keep parts of it.
-
-    Returns:
-        z_0, `[B, ...]`.
-    """
-    revise = revise or _leave
-    for now, then in _times(schedule, steps or schedule.steps, start):
-        z = revise(z, now)
-        t = torch.full((len(z),), now, device=z.device)
-        data, _ = schedule.split(z, t, widen(denoiser(z, t)))
-        alpha = schedule.signal[now] / schedule.signal[then]  # of this one step
-        before, after = schedule.sigma[then] ** 2, schedule.sigma[now] ** 2
-        mean = (alpha * before * z + schedule.signal[then] * (1 - alpha**2) * data) / after
-        z = mean + ((1 - alpha**2) * before / after).sqrt() * rng.normal(*z.shape)
-    return revise(z, 0)
-
-
-def _times(schedule: Schedule, steps: int, start: int | None) -> list[tuple[int, int]]:
-    """Pairs of a time and the next, from `start` down to 0."""
-    start = schedule.steps if start is None else start
-    return list(pairwise(torch.linspace(start, 0, min(steps, start) + 1).round().long().tolist()))
-
-
-def _leave(z: Tensor, t: int) -> Tensor:
-    return z
-
-
-def correct(
-    denoiser: Denoiser, schedule: Schedule, z: Tensor, t: int, ratio: float, rng: Rng
-) -> Tensor:
-    """One step of Langevin dynamics at a fixed t (Song et al. 2021, algorithm 5).
-
-    The step size is 2 alpha_t (ratio |noise| / |score|)^2 with the expected norms, by which |score|
-    is |noise| / sigma_t. Norms measured over a batch would make a sample depend on its batch. Norms
-    of each item would make the step depend on the state, which is biased.
-
-    Args:
-        denoiser: Prediction of the kind that the schedule names.
-        schedule: The forward process.
-        z: z_t, `[B, ...]`.
-        t: In 1 .. T.
-        ratio: Signal-to-noise ratio r of the step.
-        rng: Noise of the step.
-
-    Returns:
-        z_t, `[B, ...]`.
-    """
-    times = torch.full((len(z),), t, device=z.device)
-    _, estimate = schedule.split(z, times, widen(denoiser(z, times)))
-    alpha = (schedule.signal[t] / schedule.signal[t - 1]) ** 2  # of the last step of the T
-    step = 2 * alpha * (ratio * schedule.sigma[t]) ** 2
-    return z - step * estimate / schedule.sigma[t] + (2 * step).sqrt() * rng.normal(*z.shape)
 
 
 def _at(curve: Tensor, t: Tensor, like: Tensor) -> Tensor:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from shalabench.api import (
     Batch,
     DataSpec,
+    DiffusionSettings,
     GradientStage,
     Model,
-    Optimiser,
     Rng,
+    Sampler,
     Settings,
+    Spacing,
     Split,
     Stage,
     Views,
@@ -25,31 +27,23 @@ from shalabench.api import (
 from shalabench.nets.coders import UnimodalCoders
 from shalabench.nets.diffusion import (
     Denoiser,
-    Revise,
     VectorDenoiser,
     embed_time,
     make_schedule,
-    sample_ancestral,
-    sample_ddim,
 )
 from shalabench.nets.precision import for_sampling, widen
+from shalabench.nets.solvers import Revise, sample
 
 _OPEN = "our choice, as for ShaLa"
 _TIME = 32  # Sines and cosines of one modality's time.
-_SAMPLING = ("sampler", "sampling_steps", "corrections", "ratio")  # settings unused in training
+# Settings unused in training.
+_SAMPLING = ("sampler", "sampling_steps", "spacing", "corrections", "ratio")
 Process = Callable[[Tensor, Tensor, Tensor], Tensor]  # of clean latents, times and noise
 
 
-class LatentDiffusionConfig(Settings):
+class LatentDiffusionConfig(DiffusionSettings):
     """Settings of the second stage, which methods override by their authors' values."""
 
-    steps: int = setting(100_000, "Updates.", _OPEN, ge=1)
-    batch_size: int = setting(512, "Latents an update.", _OPEN, ge=1)
-    optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of the second stage.", _OPEN)
-    ema: float = setting(0.999, "Decay of the averaged weights; 0 for none.", _OPEN, ge=0, lt=1)
-    width: int = setting(1024, "Units of the denoiser's layers.", _OPEN, ge=8)
-    blocks: int = setting(4, "Residual blocks of the denoiser.", _OPEN, ge=1)
-    timesteps: int = setting(1000, "T, steps of the forward process.", "Ho et al. 2020", ge=2)
     schedule: Literal["cosine", "linear"] = setting(
         "linear", "Forward variances.", "Ho et al. 2020"
     )
@@ -58,12 +52,15 @@ class LatentDiffusionConfig(Settings):
         "What the denoiser returns.",
         "MLD code and SBM code: a score, scaled (reproduction/mld.md)",
     )
-    sampler: Literal["ddim", "ancestral"] = setting(
+    sampler: Sampler = setting(
         "ancestral",
         "Reverse process.",
         "MLD code and SBM code: Euler and Maruyama (reproduction/mld.md)",
     )
     sampling_steps: int = setting(250, "Steps of the reverse process.", _OPEN, ge=1)
+    spacing: Spacing = setting(
+        "uniform", "Times of the steps: even in t, or in the log signal-to-noise ratio.", _OPEN
+    )
 
 
 class LatentDiffusion(nn.Module):
@@ -156,13 +153,16 @@ class LatentDiffusion(nn.Module):
             Latents of the autoencoders, `[n, M, D]`.
         """
         z, c = rng.fork("start").normal(n, *self.mean.shape), self.config
-        if c.sampler == "ddim":
-            z = sample_ddim(denoiser, self.schedule, z, c.sampling_steps, revise=revise)
-        else:
-            noise = rng.fork("reverse")
-            z = sample_ancestral(
-                denoiser, self.schedule, z, noise, steps=c.sampling_steps, revise=revise
-            )
+        z = sample(
+            c.sampler,
+            denoiser,
+            self.schedule,
+            z,
+            rng.fork("reverse"),
+            steps=c.sampling_steps,
+            revise=revise,
+            spacing=c.spacing,
+        )
         return z * self.std + self.mean
 
 

@@ -234,6 +234,22 @@ class PrivateLatents(Model):
         """Decoder means at shared latents `[n, Dz]`, with private latents from their prior."""
         return self.decode_given(z, self.spec.names, {}, rng)
 
+    def encode_all(self, views: Views, rng: Rng) -> Tensor:
+        """Shared and private latents `[B, Dz + M Dw]` of complete tuples, one sample of each."""
+        private = [
+            draw(self.private[name](views[name]), rng.fork("private", name))[0]
+            for name in self.spec.names
+        ]
+        return torch.cat([self.encode(views, rng.fork("shared")), *private], -1)
+
+    def decode_all(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means at shared and private latents `[n, Dz + M Dw]`."""
+        shared, *private = z.split(
+            [self.config.shared_dim, *(self.config.private_dim for _ in self.spec.names)], -1
+        )
+        pairs = zip(self.spec.names, private, strict=True)
+        return {name: self.view(name, shared, w) for name, w in pairs}
+
     def sample(self, n: int, rng: Rng) -> Views:
         return self.decode(self.prior(n, rng.fork("shared")), rng)
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import DataSpec, Modality, Optimiser, Rng, Settings, Views, setting
-from shalabench.nets.diffusion import Denoiser, denoising_loss, make_schedule, sample_ddim
+from shalabench.nets.diffusion import Denoiser, denoising_loss, make_schedule
 from shalabench.nets.precision import widen
+from shalabench.nets.solvers import sample_ddim
 from shalabench.nets.unet import UNet
 
 _CODE = "DiffuseVAE code, CIFAR-10 and CelebA-64 settings"
@@ -27,7 +28,9 @@ class RefinerConfig(Settings):
     networks for CelebA-64 have attention, a dropout of 0.1 and one more level.
     """
 
-    steps: int = setting(200_000, "Updates.", f"{_OPEN}; DiffuseVAE counts epochs", ge=1)
+    steps: int = setting(
+        200_000, "Updates.", f"{_OPEN}; DiffuseVAE counts epochs", counts_updates=True, ge=1
+    )
     batch_size: int = setting(128, "Tuples an update.", "DiffuseVAE paper, CIFAR-10", ge=1)
     optimiser: Optimiser = setting(
         Optimiser(lr=2e-4, warmup=0.025, clip=1.0), "Of the decoders.", _CODE
@@ -91,7 +94,8 @@ class Refiners(nn.Module):
             coarse: Decoder means `[B, ...]` of any modalities.
             rng: Initial noise of the images.
         """
-        return {name: self._refined(name, x, rng.fork(name)) for name, x in coarse.items()}
+        pixels = Rng(rng.seed, first=rng.first, device=rng.device)  # temperatures are of latents
+        return {name: self._refined(name, x, pixels.fork(name)) for name, x in coarse.items()}
 
     def _refined(self, name: str, coarse: Tensor, rng: Rng) -> Tensor:
         if name not in self.networks:

@@ -41,6 +41,7 @@ class RunRow(NamedTuple):
     provenance: dict[str, Any]
     store: str
     label: str  # empty, unless an ablation names the row
+    stages: tuple[str, ...]  # that were trained, in order
 
     @property
     def name(self) -> str:

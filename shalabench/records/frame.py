@@ -12,13 +12,14 @@ from typing import Any
 import pandas as pd
 
 from shalabench.api.errors import BenchError, ConfigErrors, unknown
-from shalabench.api.records import Score
+from shalabench.api.records import Score, is_ranked
+from shalabench.records.budgets import tuples_seen
 from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
+from shalabench.records.extractors import split_extractors
 from shalabench.records.ids import as_before
 from shalabench.records.store import RunFolder, Store
 
 _OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
-_FITTED = "mixture"  # a stage without updates
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ class Result:
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The description of each metric by its name."""
-        return {metric["name"]: metric for metric in self.content["metrics"]}
+        """The description of each metric by its name; what ranks nothing is no headline."""
+        return {
+            m["name"]: m if is_ranked(m["name"]) else m | {"headline": False}
+            for m in self.content["metrics"]
+        }
 
     @cached_property
     def scored(self) -> set[str]:
@@ -218,10 +222,12 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
     trained, failed = folder.trained or {}, folder.failed or {}
     trained = trained and _in_form("trained", trained, "trained.json", folder)
     failed = failed and _in_form("failed", failed, "failed.json", folder)
-    results, problems = [], []
+    results: list[Result] = []
+    problems: list[Problem] = []
     for name in folder.result_names(metric):
         try:
-            results.append(Result(_in_form("result", folder.result(name), name, folder)))
+            content = _in_form("result", folder.result(name), name, folder)
+            results += map(Result, split_extractors(content))
         except (BenchError, ValueError) as error:
             problems.append(_problem(f"{folder.path.name}/results/{name}", error))
     provenance, data = trained.get("provenance", {}), run["data"]
@@ -239,6 +245,7 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
         "reason": failed.get("reason", ""),
         "parameters": trained.get("parameters"),
         "tuples": tuples_seen(run["settings"], trained.get("last", {})) if trained else None,
+        "stages": tuple(trained.get("last", ())),
         "data_source": data["source"],
         "origins": run.get("origins", {}),
         "provenance": provenance,
@@ -284,35 +291,6 @@ def _scores(run: RunRow, results: list[Result]) -> Iterable[tuple[Any, ...]]:
                 *(low, high, m.get("direction", ""), m.get("digits", 3), m.get("meaning", "")),
                 *(bool(m.get("biased")), bool(m.get("headline"))),
             )
-
-
-def tuples_seen(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> int | None:
-    """Training tuples, with repetitions: the sum of steps times batch size over the stages.
-
-    The first stage has "model.steps" and "model.batch_size", a further one a section of its name,
-    such as "model.prior.steps" or "model.volume_steps".
-
-    Args:
-        settings: Of the run, by dotted key.
-        stages: By name, those that ran, in order.
-
-    Returns:
-        None where a stage's steps or batch size are not among the settings.
-    """
-    total = 0
-    for number, stage in enumerate(stages):
-        if stage == _FITTED:
-            continue
-        starts = (f"model.{stage}.", f"model.{stage}_", *(() if number else ("model.",)))
-        sizes = [
-            settings[f"{start}steps"] * settings[f"{start}batch_size"]
-            for start in starts
-            if {f"{start}steps", f"{start}batch_size"} <= settings.keys()
-        ]
-        if not sizes:
-            return None
-        total += sizes[0]
-    return total or None
 
 
 def check_names(

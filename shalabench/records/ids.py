@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
-_LATER = {"tf32": False, "experts": "all"}  # settings that older runs lack, and what they did
+# Settings that older runs lack, and what they did.
+_LATER = {
+    "tf32": False,
+    "experts": "all",
+    "spacing": "uniform",
+    "joint_temperature": 1.0,
+    "given_temperature": 1.0,
+}
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
@@ -20,14 +27,27 @@ def hash_of(content: Mapping[str, Any]) -> str:
 def as_before(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the settings that older runs lack, where they say what these did.
 
-    Keys may be dotted.
+    Keys may be dotted. Of the section "prior" nothing stays where no prior is fitted.
     """
+    if settings.get("prior.kind", "own") == "own":
+        settings = {key: value for key, value in settings.items() if key[:6] != "prior."}
     plain = {key: key.rpartition(".")[2] for key in settings}
     return {
         key: value
         for key, value in settings.items()
         if plain[key] not in _LATER or value != _LATER[plain[key]]
     }
+
+
+def as_then(settings: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """With the settings that an older run lacks, at what it did.
+
+    Args:
+        settings: Of the run.
+        known: Dotted keys of all settings today.
+    """
+    plain = {key: key.rpartition(".")[2] for key in known if key not in settings}
+    return {**settings, **{key: _LATER[name] for key, name in plain.items() if name in _LATER}}
 
 
 def train_id(
@@ -39,6 +59,7 @@ def train_id(
     train: Mapping[str, Any],
     seed: int,
     prior: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> str:
     """Identity of a training.
 
@@ -47,8 +68,10 @@ def train_id(
         dataset, fingerprint: Of the data.
         train: Settings of the training loop, as plain values.
         seed: Of the run.
-        prior: Of the mixture that replaces the method's prior, where one does.
+        prior: Of the fitted prior that replaces the method's, where one does.
+        sampling: Settings of every sampler, as plain values.
     """
+    dials = as_before(sampling or {})
     loop = {key: value for key, value in train.items() if key not in NOT_IDENTITY}
     return hash_of(
         {
@@ -61,6 +84,7 @@ def train_id(
             "seed": seed,
         }
         | ({"prior": prior} if prior else {})
+        | ({"sampling": dials} if dials else {})
     )
 
 

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shalabench.api.files import clone, committed
 from shalabench.records.store import Store
 
 DATA_ROOT = Path("shala-data")  # unless SHALA_DATA or --data-root names another
 CACHE = Path.home() / ".cache" / "shala-bench"  # unless SHALA_CACHE or --cache-dir names another
-_PACKAGE = Path(__file__).parent.parent
-
-
-def clone() -> Path | None:
-    """The clone that holds this package, or None where it was installed from a wheel."""
-    root = _PACKAGE.parent
-    return root if (root / "bench.py").is_file() and (root / "results").is_dir() else None
-
-
-def committed() -> Path:
-    """The folder of the records that are part of the project: `reference` and `ablations`."""
-    root = clone()
-    return root / "results" if root else _PACKAGE / "records" / "committed"
 
 
 def default_store(name: str = "runs") -> Path:

@@ -1,12 +1,21 @@
-"""Values reported in papers, which are shown beside ours and never mixed with them."""
+"""Values reported elsewhere, which are shown beside ours and never mixed with them.
+
+A value may be reported by several sources. `published.csv` holds the values and
+`published_sources.csv` how each source measured.
+"""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from shalabench.api.errors import BenchError, unknown
+
 FILE = Path(__file__).parent / "published.csv"
+SOURCES = Path(__file__).parent / "published_sources.csv"
+MAIN = "cui2026"  # ShaLa's paper, whose tables this benchmark runs again
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,8 @@ class Published:
         condition: Of an ablation, a resolution ("128 px"), or a setting that its method has for no
             other value ("model.decoders=diffusion"); empty for a main value.
         value: As published, with its digits.
+        spread: What is published behind ±; empty where nothing is.
+        key: Of its source in `read_sources`.
         source: Authors, year and table.
         note: What one should know of it.
         protocol: How it was measured, where rows of one table differ in that.
@@ -27,6 +38,8 @@ class Published:
     metric: str
     condition: str
     value: str
+    spread: str
+    key: str
     source: str
     note: str
     protocol: str = ""
@@ -42,8 +55,53 @@ class Published:
         key, equals, value = self.condition.partition("=")
         return (key, value) if equals else None
 
+    @property
+    def text(self) -> str:
+        """Value and spread, as a cell shows them."""
+        return f"{self.value} ± {self.spread}" if self.spread else self.value
 
-def read_published(file: Path = FILE) -> list[Published]:
+
+@dataclass(frozen=True)
+class Source:
+    """Who published values, and how they were measured.
+
+    Attributes:
+        kind: A paper, or a reproduction of papers; from where, if not from the source itself.
+        items: Size of the test set.
+        classifiers: Which ones, and in which mode.
+        given: Which subsets of modalities are given, and what is averaged.
+        fid: Number of images and extractor.
+    """
+
+    key: str
+    citation: str
+    kind: str
+    items: str
+    classifiers: str
+    given: str
+    fid: str
+
+
+@cache
+def read_published(file: Path = FILE) -> tuple[Published, ...]:
     """Every value of the file."""
     with file.open(encoding="utf-8", newline="") as lines:
-        return [Published(**row) for row in csv.DictReader(lines, restval="")]
+        return tuple(Published(**row) for row in csv.DictReader(lines, restval=""))
+
+
+@cache
+def read_sources(file: Path = SOURCES) -> dict[str, Source]:
+    """Every source by its key, the main one first."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return {row["key"]: Source(**row) for row in csv.DictReader(lines)}
+
+
+def published_by(key: str = MAIN) -> list[Published]:
+    """The values of one source.
+
+    Raises:
+        BenchError: There is no such source.
+    """
+    if key not in read_sources():
+        raise BenchError(unknown("source", key, read_sources()))
+    return [p for p in read_published() if p.key == key]

@@ -33,6 +33,7 @@ class Data(_Model):
 
     fingerprint: str
     source: str
+    version: int = 1
     complete: str = ""
     proxy_for: str = ""
     deviation: str = ""
@@ -144,6 +145,7 @@ class Details(_Model):
     intervals: dict[str, Annotated[list[Number], Field(min_length=2, max_length=2)]] = {}
     by_angle: list[Angle] = []
     parts: dict[str, dict[str, Part]] = {}
+    extractors: dict[str, Details] = {}
 
 
 class Evaluation(_Model):

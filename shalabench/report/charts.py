@@ -91,7 +91,8 @@ def tradeoff(section: Section) -> Drawing | None:
         if section.metrics[name].get("biased") and name.rpartition("/")[2] == kind
     ]
     published = {name for table in section.tables for row in table.rows for name in row.published}
-    others = sorted(distances, key=lambda name: name not in published) + headlines[1:]
+    distances.sort(key=lambda name: (not section.metrics[name]["headline"], name not in published))
+    others = [name for name in distances if name != headlines[0]] + headlines[1:]
     return _scatter(section, others[0], headlines[0]) if others else None
 
 

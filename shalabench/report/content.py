@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from shalabench.analysis.costs import COLUMNS, costs_of
 from shalabench.analysis.render import fact_columns, fact_texts, published_name
 from shalabench.analysis.rows import Row
 from shalabench.analysis.tables import Table
 from shalabench.analysis.variants import label_of
 from shalabench.analysis.verdicts import in_order as best_first
 from shalabench.records.frame import Records, Result
+from shalabench.records.published import MAIN, Source, read_sources
 from shalabench.records.store import LETTERS, RunFolder
 from shalabench.report.charts import mean_time
 from shalabench.report.glance import gap, standing
@@ -111,8 +113,9 @@ def matrix_facts(section: Section) -> list[tuple[str, list[tuple[str, Any]]]]:
 
 
 def cost_facts(section: Section, pages: dict[str, str]) -> list[dict[str, Any]]:
-    """A row's training and evaluation time, memory, parameters and devices."""
+    """A row's tuples, training and evaluation time, memory, parameters and devices."""
     rows = []
+    target = next(filter(None, section.records.runs["proxy_for"]), section.dataset)
     for label, own in section.rows:
         evaluation = [
             sum(result.provenance.get("seconds") or 0 for result in own.results[training])
@@ -120,10 +123,14 @@ def cost_facts(section: Section, pages: dict[str, str]) -> list[dict[str, Any]]:
             if own.results[training]
         ]
         memory = own.runs["peak_memory"].max()
+        spent = costs_of(own.rows, target)
+        cells = spent.cells() if spent else ["-"] * len(COLUMNS)
         rows.append(
             {
                 "label": label,
                 "runs": [(run, pages[run.run]) for run in own.rows],
+                "tuples": cells[:3],
+                "undertrained": spent.undertrained if spent else "",
                 "seconds": mean_time(own, "seconds"),
                 "cpu_seconds": mean_time(own, "cpu_seconds"),
                 "evaluation": sum(evaluation) / len(evaluation) if evaluation else None,
@@ -133,6 +140,19 @@ def cost_facts(section: Section, pages: dict[str, str]) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (row["seconds"] is None, row["seconds"], row["label"]))
+
+
+def reported_facts(section: Section) -> list[tuple[Source, list[dict[str, str]]]]:
+    """By source, but the one in the tables' columns: its values for the methods here."""
+    found: dict[str, dict[tuple[str, ...], dict[str, str]]] = {}
+    for table in section.tables:
+        for row in table.rows:
+            for p in row.reported:
+                if p.key != MAIN and p.metric in table.metrics:
+                    facts = {"method": p.method, "metric": p.metric, "value": p.text}
+                    where = found.setdefault(p.key, {})
+                    where[p.method, p.metric, p.condition] = facts | {"note": p.note}
+    return [(read_sources()[key], list(values.values())) for key, values in found.items()]
 
 
 def study_names(section: Section) -> dict[str, str]:

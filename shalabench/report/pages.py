@@ -203,6 +203,7 @@ class _Writer:
             "attributes": by_attribute(section),
             "sheets": self._sheets(section),
             "costs": costs,
+            "reported": content.reported_facts(section),
             "cost_of": lambda row: by_label[section.records_of(row)[0]],
             "pages": self.pages,
             "notes": dict.fromkeys(note for t in section.tables for note in t.notes),

@@ -10,6 +10,7 @@ from shalabench.records.frame import Records, check_names, load
 from shalabench.records.store import Store, write_whole
 from shalabench.report import charts
 from shalabench.report.drawing import Drawing, as_file
+from shalabench.report.prior_axis import by_prior
 from shalabench.report.sections import Section, sections_of
 from shalabench.report.words import page_name
 
@@ -26,6 +27,7 @@ KINDS: dict[str, Callable[[Section], Drawing | None]] = {
     "dots": _first(charts.dots),
     "cost": _first(charts.cost),
     "angles": charts.angles,
+    "priors": by_prior,
 }
 
 

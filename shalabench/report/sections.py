@@ -16,6 +16,7 @@ from shalabench.analysis.tables import Table, matches, tables_of, without_evalua
 from shalabench.analysis.variants import as_rows
 from shalabench.analysis.verdicts import in_order, ranked
 from shalabench.api.errors import BenchError
+from shalabench.api.records import is_ranked
 from shalabench.config.ablations import Ablation, ablations, read_ablation
 from shalabench.records.frame import Records
 
@@ -86,7 +87,7 @@ class Section:
         ]
         main = [name for name in names if self.metrics[name]["headline"]]
         main.sort(key=lambda name: bool(self.metrics[name].get("biased")))
-        return (main or names)[:_HEADLINES]
+        return (main or [name for name in names if is_ranked(name)])[:_HEADLINES]
 
     def table_with(self, metric: str) -> Table:
         """The table that holds a metric."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from shalabench.analysis.compare import compare
@@ -33,7 +35,10 @@ def test_every_cell_of_a_table_is_as_before(records, name):
         tables = tables_of(both, metric, ablation=read_ablation(ablation))
     else:
         tables = tables_of(reference, name)
-    assert render(tables, "csv").splitlines() == GOLDEN["tables"][name].splitlines()
+    before = GOLDEN["tables"][name].splitlines()
+    cells = pd.read_csv(io.StringIO(render(tables, "csv")), dtype=str, keep_default_na=False)
+    kept = cells[before[0].split(",")]  # columns that came later have tests of their own
+    assert kept.to_csv(index=False, lineterminator="\n").splitlines() == before
 
 
 @pytest.mark.parametrize("pair", GOLDEN["compare"])

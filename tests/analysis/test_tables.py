@@ -15,6 +15,7 @@ from shalabench.analysis.status import describe
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api import BenchError
 from shalabench.config.settings import resolve
+from shalabench.datasets.polydigits import PolyDigits
 from shalabench.records.store import Store
 
 
@@ -358,11 +359,25 @@ def test_runs_of_other_settings_than_the_preset_has_today_are_listed(tmp_path):
     for seed, other in changes.items():
         own = {k: v for k, v in (settings | other).items() if v is not None}
         own |= {"model.x": None}
-        write_run(tmp_path, "shala", seed, 0.5, dataset="polydigits", settings=own)
+        told = {"dataset": "polydigits", "settings": own}
+        write_run(tmp_path, "shala", seed, 0.5, data_version=PolyDigits.version, **told)
     write_run(tmp_path, "removed", 0, 0.5)
     found = CliRunner().invoke(main, ["status", "--outdated", "--json", "--store", str(tmp_path)])
     reasons = {item["seed"]: item["reason"] for item in json.loads(found.output)}
     assert reasons == {1: "model.latent_dim 8, now 64; no model.prior.width, now 256"}
+
+
+def test_runs_on_older_data_are_listed_also_where_they_do_not_state_the_version(tmp_path):
+    settings = resolve("shala", "polydigits", "quick", []).values()
+    for seed in (0, 1):
+        told = {"dataset": "polydigits", "settings": settings}
+        folder = write_run(tmp_path, "shala", seed, 0.5, data_version=PolyDigits.version, **told)
+    run = json.loads((folder / "run.json").read_text())
+    del run["data"]["version"]
+    (folder / "run.json").write_text(json.dumps(run))
+    found = CliRunner().invoke(main, ["status", "--outdated", "--json", "--store", str(tmp_path)])
+    reasons = {item["seed"]: item["reason"] for item in json.loads(found.output)}
+    assert reasons == {1: f"data version 1, now {PolyDigits.version}"}
 
 
 def test_a_run_in_two_stores_counts_once(store):

@@ -207,7 +207,7 @@ def conditional_moments(covariance, held, value):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "ancestral"])
 def test_samples_of_gaussian_latents_have_the_exact_conditional_moments(spec, network, sampler):
     settings = {"timesteps": 1000, "sampling_steps": 250, "sampler": sampler}
     model = build(spec, network, **settings).float()

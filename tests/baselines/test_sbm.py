@@ -9,8 +9,9 @@ import torch
 
 from baselines.sbm import SBM
 from shalabench.api import Rng
-from shalabench.nets.diffusion import correct, make_schedule
+from shalabench.nets.diffusion import make_schedule
 from shalabench.nets.likelihoods import log_likelihood
+from shalabench.nets.solvers import correct
 
 pytestmark = pytest.mark.float64
 
@@ -166,7 +167,7 @@ def with_gaussian_latents(model, covariance, latents, kept):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("sampler", "corrections"), [("ddim", 0), ("ancestral", 0), ("ancestral", 2)]
+    ("sampler", "corrections"), [("ddim", 0), ("dpm++", 0), ("ancestral", 0), ("ancestral", 2)]
 )
 def test_joint_samples_of_gaussian_latents_have_the_exact_covariance(
     spec, network, sampler, corrections

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import shalabench
 from shalabench.cli import main
-from shalabench.records.published import read_published
+from shalabench.records.published import published_by
 
 
 def call(*arguments):
@@ -131,7 +131,7 @@ def test_a_broken_file_is_listed_with_its_reason(tmp_path, monkeypatch):
 
 def test_published_values_are_those_of_the_paper():
     """Typed from the paper's tables by hand, not read from the file."""
-    found = {(p.dataset, p.method, p.metric, p.condition): p.value for p in read_published()}
+    found = {(p.dataset, p.method, p.metric, p.condition): p.value for p in published_by("cui2026")}
     fid = "fid/inception-v3-compat/"
     for key, value in {
         ("polymnist", "shala", "coherence/joint", ""): "0.815",
@@ -153,7 +153,7 @@ def test_published_values_are_those_of_the_paper():
     }.items():
         assert found[key] == value, key
     counts = {}
-    for p in read_published():
+    for p in published_by("cui2026"):
         counts[p.source[-7:]] = counts.get(p.source[-7:], 0) + 1
     assert counts == {"Table 2": 29, "Table 3": 25, "Table 4": 16, "Table 5": 8, "Table 6": 8}
     assert ("mst", "mmjsd", "coherence/joint", "") not in found

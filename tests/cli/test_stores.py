@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.records import write_run
 
-from shalabench.api import BenchError
+from shalabench.api import BenchError, files
 from shalabench.cli.options import read_stores
 from shalabench.cli.run import headline_metrics
 from shalabench.records import locations
@@ -27,7 +27,7 @@ def installed(tmp_path, monkeypatch):
     """An installed package in one folder, and a user in another."""
     package = tmp_path / "site-packages" / "shalabench"
     (package / "records" / "committed" / "reference").mkdir(parents=True)
-    monkeypatch.setattr(locations, "_PACKAGE", package)
+    monkeypatch.setattr(files, "_PACKAGE", package)
     (tmp_path / "user").mkdir()
     monkeypatch.chdir(tmp_path / "user")
     return package

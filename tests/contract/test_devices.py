@@ -7,6 +7,7 @@ tensors need a GPU; `test_graphs.py` watches those on the CPU.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import get_args
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from shalabench.api import Joint, Rng, Translate
 from shalabench.api.descent import Descent
-from shalabench.nets import diffusion
+from shalabench.nets import solvers
+from shalabench.nets.diffusion import make_schedule
 
 CUDA, BATCH = torch.device("cuda"), 4
 NOT_RUN = {"eg3d": "inversion reads the count of Adam, which is on the host"}  # translation
@@ -62,7 +64,7 @@ def model(name, toy, monkeypatch):
     """The model on a faked GPU, without backward passes."""
     model = build(name, toy)
     monkeypatch.setattr(Descent, "descend", lambda self, loss: None)
-    monkeypatch.setattr(diffusion, "_times", on_the_host(diffusion._times))
+    monkeypatch.setattr(solvers, "_times", on_the_host(solvers._times))
     monkeypatch.setattr(torch.autograd, "grad", slopes)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         for module in model.modules():
@@ -106,3 +108,20 @@ def test_no_sampler_waits(name, model, data):
             if isinstance(model, Translate) and name not in NOT_RUN:
                 made |= model.translate({first: views[first]}, others, Rng(0, device=CUDA))
         assert {x.device.type for x in made.values()} == {"cuda"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sampler", get_args(solvers.Sampler))
+@pytest.mark.parametrize("spacing", get_args(solvers.Spacing))
+def test_no_reverse_process_waits(sampler, spacing, monkeypatch):
+    monkeypatch.setattr(solvers, "_times", on_the_host(solvers._times))
+    schedule = make_schedule("cosine", 40, "velocity")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for key, x in schedule._buffers.items():
+            schedule._buffers[key] = fake(x)
+        start, rng = torch.zeros(BATCH, 3, device=CUDA), Rng(0, device=CUDA)
+        with Watch():
+            z = solvers.sample(
+                sampler, lambda z, t: z.tanh(), schedule, start, rng, steps=7, spacing=spacing
+            )
+    assert z.device.type == "cuda"

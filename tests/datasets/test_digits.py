@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from bench import main
-from shalabench.api import ConfigErrors, DataError, DataPaths
+from shalabench.api import ConfigErrors, DataError, DataPaths, Split
 from shalabench.config.settings import resolve
+from shalabench.datasets.mst_digits import MstDigits
 from shalabench.datasets.polydigits import PolyDigits
+from shalabench.datasets.sources.digits import pair_evenly, part_digits, read_digits
 
 SMALL = {"train": 100, "validation": 10, "test": 10}
-# Of SMALL as it was before there was a choice of digits.
-BEFORE = "7ef687319ed2e47f2135073c9734926e8c140bced22fe6ec415d1c7fb0b23e44"
+# Of SMALL in version 2, where its settings do not name the digits.
+BEFORE = "7ff5e752705811c877e141ebb464f0e1a8c0829474ff445aff5c1b422ca1bf6f"
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,81 @@ def test_config_prints_the_digits_whether_all_or_some():
         asked = ["config", "--models", "shala", "--dataset", "polydigits", "--json", *given]
         found = json.loads(CliRunner().invoke(main, asked).output)["shala"]
         assert [s["value"] for s in found if s["setting"] == "data.digits"] == [expected]
+
+
+@pytest.mark.parametrize("modalities", [2, 5])
+@pytest.mark.parametrize(
+    ("split", "size"), [("train", 20_000), ("validation", 1_000), ("test", 2_000), ("test", 37)]
+)
+def test_modalities_of_a_tuple_show_different_scans_each_used_equally_often(
+    split, size, modalities
+):
+    digits, labels = read_digits()
+    part = part_digits(len(digits), 0)[split]
+    chosen, own = pair_evenly(part, labels, size, modalities, np.random.default_rng(1))
+    scans = np.stack(chosen)  # [M, N]
+    assert np.isin(scans, part).all()
+    assert (labels[scans] == own).all()
+    assert np.ptp(np.bincount(own, minlength=10)) <= 1
+    assert all(len(set(tuple_)) == modalities for tuple_ in scans.T.tolist())
+    for c in range(10):
+        members = part[labels[part] == c]
+        uses = [(scan[own == c, None] == members).sum(0) for scan in scans]  # M of [k]
+        assert all(use.max() - use.min() <= 1 for use in uses)
+
+
+def test_pairs_of_scans_are_as_random_as_they_can_be():
+    labels, size = np.zeros(4, int), 30_000
+    chosen, _ = pair_evenly(np.arange(4), labels, size, 3, np.random.default_rng(2))
+    _, counts = np.unique(np.stack(chosen), axis=1, return_counts=True)
+    assert len(counts) == 24  # all ordered triples of different scans
+    # A round of four tuples holds four triples: a variance of at most four times the binomial's.
+    assert np.abs(counts - size / 24).max() < 5 * (4 * size / 24) ** 0.5
+
+
+def test_a_class_with_fewer_scans_than_modalities_is_named():
+    labels = np.repeat([0, 1], [5, 2])
+    with pytest.raises(DataError, match="2 scans of the digit 1"):
+        pair_evenly(np.arange(7), labels, 20, 3, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [(PolyDigits, [f"m{m}" for m in range(5)]), (MstDigits, ["mnist", "svhn"])]
+)
+def test_splits_say_which_scan_each_view_comes_from(tmp_path, kind, names):
+    dataset = kind(kind.Config(**SMALL))
+    dataset.prepare(DataPaths(tmp_path, tmp_path))
+    _, labels = read_digits()
+    for split in map(dataset.split, SMALL):
+        assert list(split.shared) == names
+        scans = split.sources(dataset.spec.names)
+        assert torch.equal(torch.from_numpy(labels)[scans], split.labels.expand(len(names), -1))
+        assert (scans.sort(0).values.diff(dim=0) > 0).all()  # no scan twice in a tuple
+        assert torch.equal(split.head(5).shared[names[1]], scans[1, :5])
+    assert dataset.split("test").sources(["text"]) is None
+
+
+def test_a_cache_without_scans_is_made_again_under_the_same_fingerprint(tmp_path):
+    paths = DataPaths(tmp_path, tmp_path)
+    first = prepared(paths)
+    (file,) = tmp_path.glob("*.npz")
+    with np.load(file) as content:
+        older = {name: content[name] for name in content if "source-" not in name}
+    np.savez(file, **older)
+    again = prepared(paths, digits=(3, 4))
+    whole, part = first.split("test"), again.split("test")
+    kept = (whole.labels == 3) | (whole.labels == 4)
+    assert torch.equal(part.shared["m2"], whole.shared["m2"][kept])
+    assert prepared(paths).spec.fingerprint == first.spec.fingerprint
+
+
+def test_sources_of_different_modalities_are_told_apart_unless_they_are_shared():
+    rows = {"a": torch.tensor([0, 0, 1]), "b": torch.tensor([1, 0, 1])}
+    shared = {"c": torch.tensor([4, 2, 2]), "d": torch.tensor([2, 3, 4])}
+    split = Split(dict.fromkeys("abcde", torch.zeros(3, 1)), rows=rows, shared=shared)
+    found = split.sources("abcde")
+    assert found.shape == (4, 3)
+    assert found[2:].tolist() == [[4, 2, 2], [2, 3, 4]]
+    assert set(found[0].tolist()).isdisjoint([*found[1].tolist(), 2, 3, 4])
+    assert set(found[1].tolist()).isdisjoint([2, 3, 4])
+    assert split.sources("e") is None

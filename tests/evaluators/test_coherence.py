@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.coherence import Coherence, _clustered
+from evaluators.coherence import Coherence
 from shalabench.api import Classifier, DataSpec, EvalContext, Modality, Split
 
 pytestmark = pytest.mark.float64
@@ -245,11 +245,12 @@ class Steady(nn.Module):
         (source,) = given
         label = (given[source].flatten(1)[:, 0] * 255).round().long()
         image = torch.arange(rng.first, rng.first + len(label)) // self.times
-        return {t: as_view(torch.where(image % 4 > 0, label, label + 1)) for t in targets}
+        right = image // CLASSES % 4 > 0  # in each class
+        return {t: as_view(torch.where(right, label, (label + 1) % CLASSES)) for t in targets}
 
 
 def test_the_error_counts_images_and_not_the_tuples_that_repeat_them():
-    """Right on 3/4 of 200 images: sqrt(.75 * .25 / 200), however often each is paired."""
+    """Right on 3/4 of the 20 images of each class, however often each is paired."""
     n, times = 200, 20
     labels = (torch.arange(n) % CLASSES).repeat_interleave(times)
     first = (torch.arange(n) % CLASSES).to(torch.uint8).view(n, 1, 1, 1)
@@ -261,28 +262,33 @@ def test_the_error_counts_images_and_not_the_tuples_that_repeat_them():
     )
     parts = {s.given: s for s in outcome.scores if s.metric == "coherence/cross" and s.target}
     summary = next(s for s in outcome.scores if s.metric == "coherence/cross" and s.is_summary)
-    expected = (0.75 * 0.25 / n) ** 0.5
+    expected = (0.75 * 0.25 / (n - CLASSES)) ** 0.5
     assert parts["a",].value == 0.75
     assert parts["a",].n == summary.n == n
     assert parts["a",].stderr == pytest.approx(expected, rel=0.01)
     assert summary.stderr == pytest.approx(expected, rel=0.01)
     assert parts["b",].n == n * times
-    assert parts["b",].stderr == pytest.approx(expected / times**0.5, rel=0.01)
+    assert parts["b",].stderr == pytest.approx((0.75 * 0.25 / n / times) ** 0.5)
 
 
-def test_two_clusterings_add_up_less_what_both_count():
-    """Every image of 30 with every one of 20: the two-way variance, and a loop over pairs."""
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.arange(30).repeat_interleave(20), torch.arange(20).repeat(30)
-    values = torch.randn(30, generator=generator)[a] + torch.randn(20, generator=generator)[b]
-    values = values.double() + torch.randn(600, generator=generator)
-    stderr, n = _clustered(values, [a, b])
-    deviation, total = values - values.mean(), 0.0
-    for i in range(600):  # all pairs of tuples that share an image
-        related = (a == a[i]) | (b == b[i])
-        total += float(deviation[i] * deviation[related].sum())
-    assert n == 20
-    assert stderr == pytest.approx(total**0.5 / 600, rel=0.04)  # G / (G - 1) for each clustering
+def test_the_error_counts_scans_and_not_their_jitters_in_each_given_modality_and_in_all():
+    """As with shared rows, but each tuple has an image of its own."""
+    n, times = 200, 20
+    split = split_of(n * times)
+    labels = (torch.arange(n) % CLASSES).repeat_interleave(times)
+    pixels = labels.to(torch.uint8).view(-1, 1, 1, 1)
+    scans = torch.arange(n).repeat_interleave(times)
+    split = Split(dict.fromkeys(NAMES, pixels), labels, shared={"a": scans})
+    outcome = Coherence(Coherence.Config(subsets=False)).run(
+        Steady(times), spec_of(len(split)), split, context()
+    )
+    cross = [s for s in outcome.scores if s.metric == "coherence/cross"]
+    expected = (0.75 * 0.25 / (n - CLASSES)) ** 0.5
+    for score in cross:
+        clustered = score.is_summary or score.given == ("a",)
+        error = expected if clustered else (0.75 * 0.25 / n / times) ** 0.5
+        assert score.stderr == pytest.approx(error)
+        assert score.n == n * times
 
 
 class Encoded(Fake):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 import urllib.error
+import warnings
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,21 @@ from shalabench.config.plan import plan
 from shalabench.execute.campaign import Options, run_campaign
 from shalabench.execute.progress import Reporter
 from shalabench.metrics import features as extractors
+from shalabench.metrics.efficientnet import (
+    EFFICIENTNET,
+    EFFICIENTNET_SHA256,
+    INSTALL,
+    efficientnet_file,
+)
+from shalabench.metrics.extractors import headline_of
 from shalabench.metrics.features import INCEPTION, INCEPTION_SHA256, OTHER_INCEPTION
+from shalabench.records.frame import load
 from shalabench.records.store import Store
 
 
 def quality(**settings):
-    return Quality(Quality.Config(**{"kid_subsets": 2, "resamples": 3, **settings}))
+    defaults = {"kid_subsets": 2, "resamples": 3, "extractors": "classifier"}
+    return Quality(Quality.Config(**defaults | settings))
 
 
 def summaries(outcome):
@@ -46,6 +56,12 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 
+@pytest.fixture
+def no_extra(monkeypatch):
+    for module in ("efficientnet", "extractors"):
+        monkeypatch.setattr(f"shalabench.metrics.{module}.efficientnet_file", lambda: None)
+
+
 class Trap:
     """Writes a file when it is unpickled."""
 
@@ -59,7 +75,7 @@ class Trap:
 def test_a_weights_file_with_another_digest_is_refused_before_it_is_opened(tmp_path):
     file, sprung = tmp_path / "weights.pth", tmp_path / "sprung"
     file.write_bytes(pickle.dumps(Trap(sprung)))
-    evaluator = quality(weights=str(file))
+    evaluator = quality(weights=str(file), extractors=INCEPTION)
     with pytest.raises(DataError, match=f"{INCEPTION_SHA256} was expected; it was not opened"):
         evaluator.instruments(SPEC, tools_of().classifiers)
     with pytest.raises(DataError, match="not opened"):
@@ -73,29 +89,30 @@ def test_a_trusted_file_of_another_digest_never_bears_the_published_name(tmp_pat
     file = tmp_path / "weights.pth"
     file.write_bytes(b"anything")
     digest = hashlib.sha256(b"anything").hexdigest()
-    used = quality(weights=str(file), sha256=digest).instruments(SPEC, {})
+    used = quality(weights=str(file), sha256=digest, extractors=INCEPTION).instruments(SPEC, {})
     assert used == {OTHER_INCEPTION: digest}
     assert extractors.inception_name(INCEPTION_SHA256) == INCEPTION
     with pytest.raises(DataError, match="holds no weights of torch-fidelity's Inception"):
         extractors.Inception(b"anything", digest, torch.device("cpu"))
 
 
-def test_without_weights_and_network_one_sentence_tells_what_to_do(no_network, tmp_path):
+def test_without_weights_and_network_one_sentence_tells_what_to_do(no_network, no_extra, tmp_path):
     with pytest.raises(DataError) as told:
-        quality(extractor=INCEPTION).instruments(SPEC, tools_of().classifiers)
+        quality(extractors=INCEPTION).instruments(SPEC, tools_of().classifiers)
     text = str(told.value)
     assert str(tmp_path / "hub") in text
     assert "evaluators.quality.weights=FILE" in text
-    assert "evaluators.quality.extractor=classifier" in text
+    assert "evaluators.quality.extractors=classifier" in text
     assert text.count(". ") == 0
-    assert quality().instruments(SPEC, tools_of().classifiers) == {"a": "ja", "b": "jb"}
+    used = quality(extractors="auto").instruments(SPEC, tools_of().classifiers)
+    assert used == {"a": "ja", "b": "jb"}
 
 
 def test_a_missing_file_and_missing_classifiers_are_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.pth"):
-        quality(weights=str(tmp_path / "nowhere.pth")).instruments(SPEC, {})
+        quality(weights=str(tmp_path / "nowhere.pth"), extractors="auto").instruments(SPEC, {})
     with pytest.raises(DataError, match="no classifiers"):
-        quality(extractor="classifier").instruments(SPEC, {})
+        quality(extractors="classifier").instruments(SPEC, {})
 
 
 def test_data_without_images_and_sets_of_a_few_are_skipped():
@@ -218,13 +235,13 @@ def campaign(tmp_path, judges, *overrides):
 
 
 def test_a_run_without_inception_has_its_coherence_and_says_why(tmp_path, judges, no_network):
-    summary, folder, said = campaign(tmp_path, judges, f"evaluators.quality.extractor={INCEPTION}")
+    summary, folder, said = campaign(tmp_path, judges, f"evaluators.quality.extractors={INCEPTION}")
     assert summary.exit_code == 0
     assert [r["evaluator"] for r in folder.results()] == ["coherence"]
     assert folder.run["overrides"] == []  # what names no number labels no row
     assert "No quality: The Inception weights are not at" in said[-1]
     # Later, with other features, on the same training.
-    _, folder, _ = campaign(tmp_path, judges)
+    _, folder, _ = campaign(tmp_path, judges, "evaluators.quality.extractors=classifier")
     assert [r["evaluator"] for r in folder.results()] == ["coherence", "quality"]
     assert [e["kind"] for e in folder.events()].count("trained") == 1
     (record,) = (r for r in folder.results() if r["evaluator"] == "quality")
@@ -234,7 +251,7 @@ def test_a_run_without_inception_has_its_coherence_and_says_why(tmp_path, judges
     assert not (folder.path / "partial").exists()
     assert "weights" not in record["settings"]
     assert not any("weights" in key for key in folder.run["settings"])
-    summary, _, said = campaign(tmp_path, judges)
+    summary, _, said = campaign(tmp_path, judges, "evaluators.quality.extractors=classifier")
     assert "Nothing to do" in said[-1]
 
 
@@ -354,3 +371,102 @@ def test_images_that_many_tuples_show_are_each_counted_once_in_floor_and_referen
     floors = [{s for s in o.scores if s.metric.startswith("floor/")} for o in (outcome, plain)]
     assert floors[0]
     assert floors[0] == floors[1]
+
+
+needs_weights = pytest.mark.skipif(efficientnet_file() is None, reason=f"needs weights: {INSTALL}")
+
+
+@needs_weights
+def test_several_extractors_see_the_same_images_and_give_what_each_gives_alone(tmp_path):
+    split, train = split_of(60), split_of(60, seed=1)
+    model = Copier(split)
+    both = quality(extractors="classifier,efficientnet-lite0")
+    digests = both.instruments(SPEC, tools_of().classifiers)
+    assert digests == {"a": "ja", "b": "jb", EFFICIENTNET: EFFICIENTNET_SHA256}
+    with pytest.warns(UserWarning, match="60 images are fewer than the 1,280 dimensions"):
+        outcome = both.run(model, SPEC, split, tools_of(tmp_path, train=train))
+    calls, scores = model.calls, []
+    for name in ("classifier", EFFICIENTNET):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            alone = quality(extractors=name).run(model, SPEC, split, tools_of(train=train))
+        assert outcome.details["extractors"][name] == alone.details
+        assert alone.details["extractor"] == name
+        scores += alone.scores
+    assert outcome.scores == scores
+    assert model.calls == 3 * calls  # one pass of generation for both
+    assert outcome.headlines == {f"kid/{EFFICIENTNET}/cross"}
+    assert alone.details["resize"] == "bicubic, antialiased, to 64x64"
+    assert set(alone.details["dimension"].values()) == {1280}
+
+
+@pytest.mark.parametrize(
+    ("extractor", "images", "family"),
+    [
+        (EFFICIENTNET, 1279, "kid"),
+        (EFFICIENTNET, 1280, "fid"),
+        (INCEPTION, 100, "fid"),
+        ("classifier", 10_000, None),
+    ],
+)
+def test_the_headline_is_kid_where_images_are_fewer_than_dimensions(extractor, images, family):
+    assert headline_of(extractor, images, 1280) == family
+
+
+def test_without_the_extra_all_else_runs_and_a_note_names_the_command(no_extra):
+    split = split_of(60)
+    with pytest.warns(UserWarning, match=r"pip install 'shala-bench\[quality\]'"):
+        outcome = quality(extractors="auto").run(Copier(split), SPEC, split, tools_of())
+    assert outcome.details["extractor"] == "classifier"
+    assert INSTALL in outcome.details["notes"][-1]
+    with pytest.raises(DataError, match="not installed"):
+        quality(extractors=EFFICIENTNET).instruments(SPEC, tools_of().classifiers)
+
+
+@needs_weights
+def test_a_record_of_several_extractors_reads_as_one_of_each(tmp_path, judges):
+    """It shares rows and comparisons with records of the classifiers' features alone."""
+    campaign(tmp_path / "old", judges, "evaluators.quality.extractors=classifier")
+    campaign(tmp_path / "new", judges)
+    old, new = (
+        {r.label: r for r in load([Store(tmp_path / name / "store")]).all_results()}
+        for name in ("old", "new")
+    )
+    label = f"quality ({EFFICIENTNET})"
+    assert new.keys() - old.keys() == {label}
+    alone, split = old["quality (classifier)"], new["quality (classifier)"]
+    for field in ("instruments", "classifiers", "scores", "settings"):
+        assert getattr(split, field) == getattr(alone, field)
+    assert split.summaries == alone.summaries
+    assert new[label].instruments == {EFFICIENTNET: EFFICIENTNET_SHA256}
+    assert new[label].classifiers == {}
+    assert {name.split("/")[-2] for name in new[label].scored if "floor" not in name} == {
+        EFFICIENTNET
+    }
+    heads = {n for r in new.values() for n, m in r.metrics.items() if m["headline"]}
+    assert f"kid/{EFFICIENTNET}/cross" in heads
+    assert not any("/classifier/" in name for name in heads)
+
+
+def test_the_classifiers_features_mark_no_best_and_are_no_headline(tmp_path):
+    """Also where an older record calls them a headline."""
+    for model, value in (("shala", 50.0), ("mmvae+", 60.0)):
+        folder = write_run(tmp_path, model, 0, 0.8)
+        write_quality(folder, value, "classifier")
+        write_quality(folder, value)
+    (file, *_) = tmp_path.rglob("results/quality-classifier.json")
+    record = json.loads(file.read_text())
+    for metric in record["metrics"]:
+        metric |= {"role": "method", "of": "", "headline": True}
+    file.write_text(json.dumps(record))
+    table = tabulate(tmp_path)
+    rows = [row for row in table.rows if row.cells]
+    assert len(rows) == 2
+    for row in rows:
+        assert f"fid/{INCEPTION}/joint" in row.data
+        assert "fid/classifier/joint" not in row.data
+    results = load([Store(tmp_path)]).all_results()
+    assert not any(
+        m["headline"] for r in results for m in r.metrics.values() if "class" in m["name"]
+    )
+    assert any("Not ranked" in note and "fid/classifier/joint" in note for note in table.notes)

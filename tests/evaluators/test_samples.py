@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -237,6 +238,16 @@ def test_a_photo_with_several_captions_is_shown_once_and_counts_once():
     assert error.n == 3
     assert error.value == pytest.approx(expected.mean().item(), rel=1e-5)
     assert error.stderr == pytest.approx(expected.std().item() / 3**0.5, rel=1e-5)
+
+
+def test_jitters_of_one_scan_count_as_one_in_the_error_and_each_in_the_mean():
+    scans, greys = torch.arange(20) % 10, torch.arange(10, dtype=torch.uint8) * 20
+    data = Split(split().tensors | {"a": greys[scans].view(20, 1, 1, 1).expand(20, 3, 28, 28)})
+    data = replace(data, shared={"a": scans})
+    found = {(s.metric, s.target): s for s in measure(Brighter(), data=data).scores}
+    error, expected = found["reconstruction/mae", "a"], 0.1 * greys.double() / 255
+    assert (error.n, error.value) == (20, pytest.approx(expected.mean().item(), rel=1e-5))
+    assert error.stderr == pytest.approx(expected.std().item() / 10**0.5, rel=1e-5)
 
 
 def test_photos_are_shown_from_the_whole_split():

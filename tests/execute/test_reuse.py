@@ -38,7 +38,8 @@ def weights(folder):
     ("changed", "stages"),
     [
         ("model.prior.guidance=3.0", ["inference", "prior"]),
-        ("model.prior.sampler=ancestral", ["inference", "prior"]),
+        ("model.prior.sampler=dpm++", ["inference", "prior"]),
+        ("model.prior.spacing=log-snr", ["inference", "prior"]),
         ("model.prior.width=24", ["inference"]),
         ("model.prior.condition=view", ["inference"]),
         ("prior.kind=gmm", ["inference", "prior"]),
@@ -61,6 +62,7 @@ def test_reused_weights_are_what_would_have_been_trained_bit_for_bit(tmp_path, c
     ("model", "changed", "stages"),
     [
         ("mld", "model.prior.sampling_steps=3", ["autoencoders", "prior"]),
+        ("mld", "model.prior.spacing=log-snr", ["autoencoders", "prior"]),
         ("sbm-ae", "model.prior.ratio=0.1", ["autoencoders", "prior"]),
         ("sbm-ae", "model.prior.standardise=true", ["autoencoders"]),
     ],

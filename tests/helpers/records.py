@@ -25,6 +25,7 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
         "data": {
             "fingerprint": changes.get("data", "f"),
             "source": "made up",
+            "version": changes.get("data_version", 1),
             "deviation": changes.get("deviation", ""),
         },
         "settings": {

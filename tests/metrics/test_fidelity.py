@@ -63,7 +63,9 @@ def theirs(made, real, subsets):
 
 
 def measure(model, n=120, split=None, context=None, **settings):
-    evaluator = Quality(Quality.Config(**{"kid_subsets": 2, **settings}))
+    evaluator = Quality(
+        Quality.Config(**{"kid_subsets": 2, "extractors": "classifier", **settings})
+    )
     outcome = evaluator.run(model, SPEC, split or split_of(n), context or tools_of())
     return {s.metric: s for s in outcome.scores if s.is_summary}, outcome
 
@@ -122,6 +124,33 @@ def test_leaving_a_group_out_is_the_fid_of_the_others(n, d):
     for g, value in enumerate(found[1:]):
         others = torch.cat([made[k::4] for k in range(4) if k != g])
         assert value.item() == pytest.approx(frechet(others, real).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("d", [4, 70])
+def test_all_images_of_a_source_are_left_out_together(d):
+    make = torch.Generator().manual_seed(0)
+    made, real = torch.randn(60, d, generator=make).double(), torch.randn(80, d, generator=make)
+    real, sources = Real(real.double()), 7 * torch.randperm(60, generator=make) // 5  # 84 numbers
+    found = frechet(made, real, 4, sources)
+    ranks = sources.unique(return_inverse=True)[1]
+    for g, value in enumerate(found[1:]):
+        expected = frechet(made[ranks % 4 != g], real)
+        assert value.item() == pytest.approx(expected.item(), rel=1e-9)
+    few = compare(made, real, 2, 4, torch.arange(60) % 3)
+    assert few.values == compare(made, real, 2, 4).values
+    assert "fid" not in few.replicates
+
+
+def test_the_error_of_fid_counts_sources_and_not_their_copies():
+    make, error = torch.Generator().manual_seed(0), {}
+    real = Real(torch.randn(500, 3, generator=make).double())
+    made = torch.randn(200, 3, generator=make).double().repeat_interleave(10, 0)
+    for sources in (None, torch.arange(200).repeat_interleave(10)):
+        values = compare(made, real, 1, 20, sources).replicates["fid"]
+        error[sources is None] = (values.std() / 20**0.5).item()
+    expected = compare(made[::10], real, 1, 20).replicates["fid"].std().item() / 20**0.5
+    assert error[False] == pytest.approx(expected, rel=0.15)
+    assert error[True] < 0.7 * expected
 
 
 @pytest.mark.parametrize(("n", "others", "d"), [(300, 400, 6), (400, 300, 6), (40, 60, 90)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.exact import exact_denoiser
 
 from shalabench.api import Rng, sampling
 from shalabench.nets.diffusion import (
@@ -11,9 +12,8 @@ from shalabench.nets.diffusion import (
     embed_time,
     end_in_noise,
     make_schedule,
-    sample_ancestral,
-    sample_ddim,
 )
+from shalabench.nets.solvers import sample_ancestral, sample_ddim
 
 pytestmark = pytest.mark.float64
 
@@ -40,84 +40,6 @@ def test_iterated_one_step_transitions_equal_the_closed_form():
         z = alpha * z + (1 - alpha**2).sqrt() * torch.randn_like(z)
     assert abs(z.mean() - schedule.signal[20] * z0) < 0.01
     assert abs(z.std() - schedule.sigma[20]) < 0.01
-
-
-def exact_denoiser(schedule, mean, std):
-    """The best denoiser where the data are N(mean, std^2)."""
-
-    def denoise(z, t):
-        s, sigma = schedule.signal[t][:, None], schedule.sigma[t][:, None]
-        variance = (s * std) ** 2 + sigma**2
-        data = mean + s * std**2 / variance * (z - s * mean)
-        noise = (z - s * data) / sigma
-        return {"data": data, "noise": noise, "velocity": s * noise - sigma * data}[
-            schedule.prediction
-        ]
-
-    return denoise
-
-
-@pytest.mark.parametrize("prediction", KINDS)
-@pytest.mark.parametrize("kind", ["cosine", "linear"])
-def test_samplers_recover_a_gaussian_from_its_exact_denoiser(prediction, kind):
-    schedule = make_schedule(kind, 400, prediction)
-    denoise = exact_denoiser(schedule, 1.0, 0.5)
-    rng = Rng(0)
-    start = rng.normal(20_000, 2)
-    for samples in (
-        sample_ddim(denoise, schedule, start, 100),
-        sample_ancestral(denoise, schedule, start, rng),
-    ):
-        assert abs(samples.mean() - 1.0) < 0.02
-        assert abs(samples.std() - 0.5) < 0.02
-
-
-@pytest.mark.parametrize("prediction", KINDS)
-def test_a_reverse_process_may_start_halfway(prediction):
-    schedule = make_schedule("cosine", 200, prediction)
-    denoise = exact_denoiser(schedule, 1.0, 0.5)
-    z0 = 1.0 + 0.5 * torch.randn(20_000, 1)
-    z = schedule.diffuse(z0, torch.full((20_000,), 100), torch.randn(20_000, 1))
-    for samples in (
-        sample_ddim(denoise, schedule, z, 50, start=100),
-        sample_ancestral(denoise, schedule, z, Rng(0), start=100),
-    ):
-        assert abs(samples.mean() - 1.0) < 0.02
-        assert abs(samples.std() - 0.5) < 0.02
-
-
-@pytest.mark.parametrize("start", [None, 3])
-def test_ancestral_steps_equal_the_posterior_of_the_forward_process(start):
-    """Equations 6 and 7 of Ho et al. 2020, which moments of the samples hardly show."""
-    schedule, z = make_schedule("cosine", 6, "data"), torch.randn(5, 2)
-
-    def denoise(z, t):
-        return torch.tanh(z) + t[:, None] / 6
-
-    ours = sample_ancestral(denoise, schedule, z, Rng(2), start=start)
-    rng, product = Rng(2), schedule.signal.double() ** 2  # the products of the 1 - beta
-    for t in range(start or 6, 0, -1):
-        beta = 1 - product[t] / product[t - 1]
-        mean = product[t - 1].sqrt() * beta * denoise(z, torch.full((5,), t))
-        mean = (mean + (1 - beta).sqrt() * (1 - product[t - 1]) * z) / (1 - product[t])
-        variance = (1 - product[t - 1]) / (1 - product[t]) * beta
-        z = mean + variance.sqrt() * rng.normal(5, 2)
-    torch.testing.assert_close(ours, z, rtol=1e-4, atol=1e-5)
-
-
-def test_ddim_calls_the_denoiser_as_often_as_asked_and_never_at_zero():
-    schedule, times = make_schedule("cosine", 200, "data"), []
-
-    def denoise(z, t):
-        times.append(t[0].item())
-        return z
-
-    for steps, start in ((50, None), (50, 10), (1, None)):
-        times.clear()
-        sample_ddim(denoise, schedule, torch.zeros(2, 1), steps, start=start)
-        assert len(times) == min(steps, start or 200)
-        assert times == sorted(set(times), reverse=True)
-        assert (times[0], times[-1] > 0) == (start or 200, True)
 
 
 @pytest.mark.parametrize("prediction", KINDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,12 +97,12 @@ def split_of(n):
     return Split(dict.fromkeys(NAMES, pixels), labels)
 
 
-def measure(model, classes=CLASSES, batch_size=100):
+def measure(model, classes=CLASSES, batch_size=100, data=None):
     modalities = tuple(Modality(name, "image", (1, 1, 1)) for name in NAMES)
     spec = DataSpec("fake", 1, modalities, classes, {"test": 400}, "", "")
     config = Latents.Config(items=400, train_items=400, batch_size=batch_size)
     context = EvalContext(torch.device("cpu"), 0, splits=lambda name: split_of(800))
-    return Latents(config).run(model, spec, split_of(400), context)
+    return Latents(config).run(model, spec, data or split_of(400), context)
 
 
 def summaries(outcome):
@@ -114,6 +116,33 @@ def test_the_probe_reads_what_the_latent_holds_and_no_more():
     assert abs(found["b",] - 1 / CLASSES) < 0.1
     assert summaries(outcome)["latents/probe-1"] == pytest.approx(np.mean(list(found.values())))
     assert summaries(outcome)["latents/probe-3"] == 1
+
+
+class Plain(Fake):
+    """A latent that is the given pixel, without noise."""
+
+    def encode(self, given, rng):
+        z = rng.normal(len(next(iter(given.values()))), 5)
+        if given.keys() == {"b"}:
+            z = torch.zeros_like(z)
+            z[:, 0] = given["b"].flatten(1)[:, 0]
+        return z
+
+
+def test_the_error_of_a_probe_counts_scans():
+    """Of the 25 scans of a class, four jitters each, 7 look like the last class."""
+    data, scans = split_of(400), torch.arange(400) % 100
+    pixels = data.labels.where(scans // CLASSES % 4 > 0, 255).to(torch.uint8)
+    tensors = data.tensors | {"b": pixels.view(-1, 1, 1, 1)}
+    data = replace(data, tensors=tensors, shared={"b": scans})
+    scores = measure(Plain(), data=data).scores
+    found = {s.given: s for s in scores if s.metric == "latents/probe-1"}
+    assert found["b",].value == pytest.approx((1 + 3 * 18 / 25) / 4)
+    within = 3 * 25 * 0.72 * 0.28 / 96 / 100
+    between = np.var([0.72, 0.72, 0.72, 1]) / 400
+    assert found["b",].stderr == pytest.approx((within + between) ** 0.5)
+    share = found["c",].value
+    assert found["c",].stderr == pytest.approx((share * (1 - share) / 400) ** 0.5)
 
 
 def test_a_matching_prior_has_no_hole_and_a_shifted_one_has():

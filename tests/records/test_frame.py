@@ -10,7 +10,8 @@ from helpers.records import write_run
 
 from bench import main
 from shalabench.analysis.tables import make_tables
-from shalabench.records.frame import load, tuples_seen
+from shalabench.records.budgets import tuples_seen
+from shalabench.records.frame import load
 from shalabench.records.store import Store
 
 

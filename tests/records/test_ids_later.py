@@ -1,6 +1,6 @@
 """Settings that came later leave the identities of older runs as they were."""
 
-from shalabench.records.ids import as_before, train_id
+from shalabench.records.ids import as_before, as_then, train_id
 
 
 def identity(settings, train):
@@ -18,3 +18,14 @@ def test_dotted_keys_are_known():
     kept = {"model.beta": 1.0, "model.experts": 2}
     assert as_before(kept | {"train.tf32": False}) == kept
     assert as_before({"model.experts": "all"}) == {}
+    assert as_before({"model.prior.spacing": "uniform"}) == {}
+    assert as_before({"model.prior.spacing": "log-snr"}) != {}
+
+
+def test_an_older_run_is_read_with_what_it_did_then():
+    known = ["model.beta", "model.prior.spacing", "model.experts"]
+    older = {"model.beta": 2.0, "model.experts": 1}
+    assert as_then(older, known) == older | {"model.prior.spacing": "uniform"}
+    assert as_then({"model.prior.spacing": "log-snr"}, known[1:2]) == {
+        "model.prior.spacing": "log-snr"
+    }

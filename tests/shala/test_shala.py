@@ -159,7 +159,7 @@ def test_several_given_modalities_average_their_predictions(spec):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "ancestral"])
 def test_a_weak_transfer_keeps_the_source(spec, sampler):
     prior = guided_prior(spec, sampler=sampler)
     source, h = torch.randn(20, D), {"a": torch.randn(20, F), "b": torch.randn(20, F)}
@@ -172,7 +172,7 @@ def test_a_weak_transfer_keeps_the_source(spec, sampler):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "ancestral"])
 def test_a_full_transfer_forgets_the_source(spec, sampler):
     # An exact signal of 0 at T would leave nothing; the schedule leaves less than 0.001.
     prior = guided_prior(spec, prediction="data", sampler=sampler, timesteps=100)
@@ -204,12 +204,12 @@ def test_a_transfer_s_guidance_replaces_the_settings_one(spec):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "ancestral"])
 def test_a_trace_goes_from_scaled_noise_to_the_sample(spec, sampler):
     prior = guided_prior(spec, sampler=sampler, timesteps=200, sampling_steps=50)
     prior.fit_scale(torch.randn(40, D), torch.rand(40, D), None)
     noise = torch.randn(6, D)
     trace = prior.trace(noise, (1, 0.251, 0), Rng(1))
-    assert list(trace) == [1, {"ddim": 0.26, "ancestral": 0.25}[sampler], 0]
+    assert list(trace) == [1, {"ddim": 0.26, "dpm++": 0.26, "ancestral": 0.25}[sampler], 0]
     torch.testing.assert_close(trace[1], noise * prior.latent_std + prior.latent_mean)
     assert torch.equal(trace[0], prior.generate(noise, {}, Rng(1)))

@@ -43,7 +43,10 @@ def keep_digits(split: Split, digits: tuple[int, ...]) -> Split:
     if not digits:
         return split
     kept = torch.isin(split.labels, torch.tensor(digits))
-    return Split({name: x[kept] for name, x in split.tensors.items()}, split.labels[kept])
+    tensors, shared = (
+        {name: x[kept] for name, x in own.items()} for own in (split.tensors, split.shared)
+    )
+    return Split(tensors, split.labels[kept], shared=shared)
 
 
 def fingerprint_digits(whole: str, digits: tuple[int, ...]) -> str:

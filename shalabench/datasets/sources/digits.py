@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from shalabench.datasets.sources.composing import pair
+from shalabench.api import DataError
 
 SIDE = 28
 _PHOTOGRAPHS = ("coffee", "astronaut", "hubble_deep_field", "retina")
@@ -40,7 +40,9 @@ def read_photographs() -> list[np.ndarray]:
 def pair_evenly(
     part: np.ndarray, labels: np.ndarray, size: int, modalities: int, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Choose the source digits of tuples that share a class in all modalities.
+    """Choose the source digits of tuples: of one class, and different in all modalities.
+
+    Each modality shows every source digit of a class equally often, give or take one tuple.
 
     Args:
         part: Numbers of the source digits of a split.
@@ -51,25 +53,41 @@ def pair_evenly(
 
     Returns:
         M index arrays `[N]` into the source digits, and the tuples' labels `[N]`.
+
+    Raises:
+        DataError: A class has fewer source digits than there are modalities.
     """
-    pools = [_draw_evenly(part, labels[part], size, rng) for _ in range(modalities)]
-    chosen, own = pair([labels[pool] for pool in pools], rng)
-    return [pool[rows] for pool, rows in zip(pools, chosen, strict=True)], own
-
-
-def _draw_evenly(
-    part: np.ndarray, labels: np.ndarray, size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw `size` source digits: classes even, and each digit of a class used equally often."""
     classes = np.unique(labels)
     counts = np.full(len(classes), size // len(classes))
     counts[: size % len(classes)] += 1
     drawn = []
     for c, count in zip(classes, counts, strict=True):
-        members = part[labels == c]
-        rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
-        drawn.append(np.concatenate(rounds)[:count])
-    return np.concatenate(drawn)
+        members = part[labels[part] == c]
+        if len(members) < modalities:
+            raise DataError(
+                f"A split has {len(members)} scans of the digit {c}, and each tuple needs "
+                f"{modalities} different ones. Choose another data.seed, or fewer modalities."
+            )
+        drawn.append(_draw_tuples(members, count, modalities, rng))
+    order = rng.permutation(size)
+    return list(np.concatenate(drawn)[order].T), np.repeat(classes, counts)[order]
+
+
+def _draw_tuples(
+    members: np.ndarray, count: int, modalities: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw tuples `[count, M]` of different members `[k]`, each used equally often.
+
+    A round is k tuples: every modality reads one random circle of the members from a random start
+    of its own. So it uses each once, and no two modalities meet at a member.
+    """
+    k = len(members)
+    rounds = -(-count // k)
+    circles = rng.permuted(np.tile(members, (rounds, 1)), axis=1)  # [R, k]
+    starts = rng.permuted(np.tile(np.arange(k), (rounds, 1)), axis=1)[:, :modalities]  # [R, M]
+    places = (np.arange(k)[:, None] + starts[:, None]) % k  # [R, k, M]
+    tuples = np.take_along_axis(circles[..., None], places, axis=1)
+    return tuples.reshape(-1, modalities)[:count]
 
 
 def write_digits(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Priors that are fitted to the encodings of a trained method and replace its own prior.
+"""Priors that are fitted to the latents of a trained method and replace its own prior.
 
-To add one, write a subclass of `FittedPrior` in a new file and add it to `fitted_priors`.
+To add one, write a subclass of `FittedPrior` in a new file, and add it to `fitted_priors` and to
+`PriorSettings`.
 """
 
 from __future__ import annotations
@@ -11,46 +12,105 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from shalabench.api import ABILITIES, DataSpec, Model, Rng, Settings, Stage, Views
+from shalabench.api import (
+    ABILITIES,
+    DataSpec,
+    Model,
+    Private,
+    Rng,
+    Settings,
+    Split,
+    Stage,
+    Views,
+    derive_seed,
+    has_ability,
+)
 from shalabench.config.training import PriorSettings
 
 _FACTS = ("name", "version", "incomplete", "reduced", "supervision")  # what a class says of itself
 _OF_THE_PRIOR = ("prior", "sample", "trace")  # abilities that a method's own prior gives it
+_ENCODING_BATCH = 1000  # Tuples at a time.
 
 
 class FittedPrior(nn.Module, ABC):
-    """A distribution over a shared latent that is learned after the method is trained.
+    """A distribution over latents that is learned after the method is trained.
 
     Args:
-        dim: D, size of the latent.
+        dim: D, size of the latents.
         settings: Section "prior" of a run's settings.
 
     Attributes:
         name: The names of its weights begin with it.
-        reads: The settings that it depends on, which are part of a run's identity.
     """
 
     name: ClassVar[str]
-    reads: ClassVar[tuple[str, ...]]
 
     def __init__(self, dim: int, settings: PriorSettings):
         super().__init__()
         self.dim, self.settings = dim, settings
 
     @abstractmethod
-    def stage(self, model: Model) -> Stage:
-        """The training stage that fits it to encodings by `model`; see `Stage.sections`."""
+    def stage(self, latents: Latents) -> Stage:
+        """The training stage that fits it to a trained method's latents; see `Stage.sections`."""
 
     @abstractmethod
     def sample(self, n: int, rng: Rng) -> Tensor:
         """Latents `[n, D]`; item i of `rng` makes latent i."""
 
 
+class Latents:
+    """The latents of a method to which a prior is fitted.
+
+    They are its shared latent and, unless the settings say otherwise, its private ones after it.
+
+    Args:
+        model: Has a shared latent.
+        private: Whether private latents, where the method has them, are among them.
+    """
+
+    def __init__(self, model: Model, *, private: bool):
+        self._model = model
+        self._whole = private and has_ability(type(model), Private)
+
+    @torch.no_grad()
+    def encode(self, split: Split, *purpose: object) -> Tensor:
+        """One posterior sample of each tuple, `[N, D]` float32 on the split's device.
+
+        Args:
+            split: Complete tuples.
+            purpose: Names of the draw, which decide its noise.
+        """
+        model, found, seed = self._model, [], derive_seed(*purpose)
+        encode = model.encode_all if self._whole else model.encode
+        was_training = model.training
+        model.eval()
+        for number, batch in enumerate(split.batches(_ENCODING_BATCH)):
+            rng = Rng(seed, first=number * _ENCODING_BATCH, device=split.device)
+            found.append(encode(batch.views, rng).float())
+        model.train(was_training)
+        return torch.cat(found)
+
+    def decode(self, z: Tensor, rng: Rng) -> Views:
+        """Decoder means of all modalities at latents `[n, D]`."""
+        return self._model.decode_all(z, rng) if self._whole else self._model.decode(z, rng)
+
+    @torch.no_grad()
+    def sizes(self) -> tuple[int, int]:
+        """Sizes of the shared latent and of all latents, by encoding one blank tuple."""
+        blank = {
+            m.name: torch.zeros(1, *m.shape, dtype=torch.float if m.kind == "image" else torch.long)
+            for m in self._model.spec.modalities
+        }
+        shared = self._model.encode(blank, Rng(0)).shape[1]
+        return shared, self._model.encode_all(blank, Rng(0)).shape[1] if self._whole else shared
+
+
 def fitted_priors() -> dict[str, type[FittedPrior]]:
     """Every fitted prior by the value of `prior.kind` that asks for it."""
-    from shalabench.execute.mixture import GaussianMixturePrior
+    from shalabench.priors.diffusion import DiffusionPrior
+    from shalabench.priors.mixture import GaussianMixturePrior
 
-    return {"gmm": GaussianMixturePrior}
+    return {"gmm": GaussianMixturePrior, "diffusion": DiffusionPrior}
 
 
 def with_prior(cls: type[Model], settings: PriorSettings) -> Any:
@@ -64,12 +124,14 @@ def with_prior(cls: type[Model], settings: PriorSettings) -> Any:
     return MethodWithPrior(cls, fitted_priors()[settings.kind], settings)
 
 
-def identity_of(settings: PriorSettings) -> dict[str, Any]:
-    """The settings of a fitted prior, for a run's identity; none for `prior.kind=own`."""
+def identity_of(cls: type[Model], settings: PriorSettings) -> dict[str, Any]:
+    """The settings of a method's fitted prior, for a run's identity; none for `prior.kind=own`."""
     if settings.kind == "own":
         return {}
-    reads = fitted_priors()[settings.kind].reads
-    return settings.model_dump(mode="json", include={"kind", *reads})
+    reads = set(settings.reads)
+    if not has_ability(cls, Private):
+        reads.remove("private")
+    return settings.model_dump(mode="json", include=reads)
 
 
 class MethodWithPrior:
@@ -94,8 +156,7 @@ class MethodWithPrior:
         return self._cls.skip(spec, config)
 
     def __call__(self, spec: DataSpec, config: Settings) -> WithPrior:
-        model = self._cls(spec, config)
-        return WithPrior(model, self._prior(_latent_dim(model), self._settings))
+        return WithPrior(self._cls(spec, config), self._prior, self._settings)
 
 
 class WithPrior(Model):
@@ -106,12 +167,15 @@ class WithPrior(Model):
 
     Args:
         model: The method, not trained yet.
-        prior: The fitted prior, not fitted yet.
+        prior: The class of the fitted prior.
+        settings: Section "prior" of a run's settings.
     """
 
-    def __init__(self, model: Model, prior: FittedPrior):
+    def __init__(self, model: Model, prior: type[FittedPrior], settings: PriorSettings):
         super().__init__(model.spec, model.config)
-        self.model, self.fitted = model, prior
+        self._latents = Latents(model, private=settings.private)
+        self._shared, whole = self._latents.sizes()
+        self.model, self.fitted = model, prior(whole, settings)
         abilities = [vars(ability) for ability in ABILITIES.values()]
         names = {n for v in abilities for n in (*v, *v.get("__annotations__", ())) if n[0] != "_"}
         for name in (*_FACTS, *(names - set(_OF_THE_PRIOR))):
@@ -122,15 +186,15 @@ class WithPrior(Model):
         stages = self.model.stages()
         for stage in stages:
             stage.module = self.model if stage.module is None else stage.module
-        return [*stages, self.fitted.stage(self.model)]
+        return [*stages, self.fitted.stage(self._latents)]
 
     def prior(self, n: int, rng: Rng) -> Tensor:
-        """Latents `[n, D]` of the fitted prior."""
-        return self.fitted.sample(n, rng)
+        """Shared latents `[n, D]` of the fitted prior."""
+        return self.fitted.sample(n, rng)[:, : self._shared]
 
     def sample(self, n: int, rng: Rng) -> Views:
         """As `Joint.sample`."""
-        return self.decode(self.prior(n, rng.fork("shared")), rng)
+        return self._latents.decode(self.fitted.sample(n, rng.fork("shared")), rng)
 
     def state_dict(self, *, keep_vars: bool = False) -> dict[str, Tensor]:
         """The weights of the prior, whose names begin with the prior's, and those of the method."""
@@ -146,13 +210,3 @@ class WithPrior(Model):
         self.model.load_state_dict(
             {k: x for k, x in state.items() if not k.startswith(start)}, strict
         )
-
-
-@torch.no_grad()
-def _latent_dim(model: Model) -> int:
-    """D, by encoding one blank tuple."""
-    blank = {
-        m.name: torch.zeros(1, *m.shape, dtype=torch.float if m.kind == "image" else torch.long)
-        for m in model.spec.modalities
-    }
-    return model.encode(blank, Rng(0)).shape[1]

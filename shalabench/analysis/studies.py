@@ -1,0 +1,98 @@
+"""Studies of tuning as a table of 80 columns, or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from shalabench.records.study import MethodStudy, Study, Trial
+
+_WIDTH = 32  # of the chosen values, so that the table has at most 80 columns
+
+
+def render_studies(studies: Sequence[Study], as_json: bool) -> str:
+    """Studies as text, or all that they hold with a summary of each method as JSON."""
+    if as_json:
+        full = [study.model_dump(mode="json") | {"summary": summarise(study)} for study in studies]
+        return json.dumps(full, indent=1)
+    return "\n\n".join(map(_readable, studies))
+
+
+def summarise(study: Study) -> list[dict[str, Any]]:
+    """For each method: trials by rung, seconds, the preset's and the best objective, the values."""
+    return [_summary(study, name, method) for name, method in study.methods.items()]
+
+
+def _summary(study: Study, name: str, method: MethodStudy) -> dict[str, Any]:
+    last = len(study.rungs) - 1
+    full = {t.number: t for t in method.at(last) if t.status != "drawn"}
+    best = None if method.chosen is None else method.last_of(method.chosen)
+    done = [trial for trial in method.trials if trial.status != "drawn"]
+    return {
+        "method": name,
+        "trials": [sum(t.rung == rung for t in done) for rung in range(last + 1)],
+        "lost": sum(t.status in ("collapsed", "diverged") for t in done),
+        "cpu_seconds": method.spent,
+        "evaluation_seconds": sum(trial.evaluation_seconds for trial in done),
+        "default": _objective(full.get(0)),
+        "best": _objective(best),
+        "chosen": best.values if best else None,
+        "is_default": method.chosen == 0,
+        "out_of_budget": method.out_of_budget,
+    }
+
+
+def _objective(trial: Trial | None) -> float | None:
+    return trial.objective if trial else None
+
+
+def _readable(study: Study) -> str:
+    from tabulate import tabulate
+
+    heading = ["method", "trials", "lost", "CPU s", "preset", "best", "chosen"]
+    summaries = summarise(study)
+    lines = [
+        [
+            row["method"],
+            "/".join(map(str, row["trials"])) + ("*" if row["out_of_budget"] else ""),
+            str(row["lost"]),
+            f"{row['cpu_seconds']:,.0f}",
+            _share(row["default"]),
+            _share(row["best"]),
+            _wrapped(row),
+        ]
+        for row in summaries
+    ]
+    drawn = tabulate(lines, heading, tablefmt="simple", disable_numparse=True)
+    parts = ", ".join(f"{rung:g}" for rung in study.rungs)
+    notes = [
+        f"trials: settings trained with {parts} of the preset's updates, seed {study.seed}",
+        "lost: trainings that collapsed or diverged; their objective is 0",
+        "preset, best: objective of the preset's own and of the chosen values, all updates",
+    ]
+    if any(row["out_of_budget"] for row in summaries):
+        notes.append(f"*: no more settings, because {study.budget:g} CPU seconds were used up")
+    for overrides in sorted({" ".join(m.overrides) for m in study.methods.values()} - {""}):
+        notes.append(f"with {overrides}")
+    title = f"{study.dataset}, preset {study.preset}, validation"
+    return "\n".join([title, "", drawn, "", *(f"  {note}" for note in notes)])
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}".removeprefix("0")
+
+
+def _wrapped(row: dict[str, Any]) -> str:
+    """The chosen values in lines that fit."""
+    if row["chosen"] is None:
+        return "-"
+    if row["is_default"]:
+        return "the preset's own"
+    lines = [""]
+    for key, value in row["chosen"].items():
+        text = f"{key} {value}"
+        if lines[-1] and len(lines[-1]) + len(text) + 2 > _WIDTH:
+            lines.append("")
+        lines[-1] += f", {text}" if lines[-1] else text
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""The command that tunes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shalabench.api.errors import BenchError
+from shalabench.cli.options import (
+    Command,
+    data_options,
+    jobs_option,
+    json_option,
+    parse_duration,
+    parse_names,
+    ray_options,
+    set_option,
+    threads_option,
+)
+from shalabench.records.locations import default_store
+
+_SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "checkpoint_every")
+
+
+@click.command(cls=Command)
+@click.option("--models", callback=parse_names, help="Methods separated by commas, or all.")
+@click.option("--dataset", help="Name of a dataset.")
+@click.option("--preset", help="Name of the preset to tune. Default: quick.")
+@click.option("--trials", type=click.IntRange(1), help="Number of settings for each method.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    help="CPU seconds of training after which a method gets no new settings.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the sampler and of the trainings.",
+)
+@set_option
+@click.option(
+    "--studies",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SHALA_STUDIES",
+    default=lambda: default_store("studies"),
+    help="Folder of studies and of the chosen values.  [$SHALA_STUDIES, or results/studies]",
+)
+@click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=lambda: default_store("tuning"),
+    help="Folder of the trainings. Default: results/tuning.",
+)
+@data_options
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
+@jobs_option
+@ray_options
+@click.option(
+    "--time-limit", callback=parse_duration, help="Stop with a checkpoint after 90s, 30m or 2h."
+)
+@click.option(
+    "--checkpoint-every",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Seconds between checkpoints.",
+)
+@threads_option
+@click.option(
+    "--classifiers",
+    "archive",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of classifiers, instead of the packaged ones.",
+)
+@click.option("--show", is_flag=True, help="Only print the studies that are there.")
+@json_option
+@click.pass_context
+def tune(ctx: click.Context, show: bool, as_json: bool, **options: Any) -> None:
+    """Tune methods on the validation split, all with the same number of settings.
+
+    The best values become the preset PRESET-tuned of the dataset. An interrupted study continues
+    with the same command.
+    """
+    from shalabench.analysis.studies import render_studies
+    from shalabench.records.study import read_studies
+
+    if show:
+        folder, dataset, preset = (options[key] for key in ("studies", "dataset", "preset"))
+        click.echo(render_studies(read_studies(folder, dataset, preset), as_json))
+        return
+    study, code = _tune(options)
+    click.echo(render_studies([study], as_json))
+    ctx.exit(code)
+
+
+def _tune(options: dict[str, Any]) -> tuple[Any, int]:
+    needed = ("models", "dataset", "trials", "budget")
+    missing = [f"--{name}" for name in needed if not options[name]]
+    if missing:
+        raise BenchError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. Write, for "
+            "example, --models mvae,mopoe --dataset polydigits --trials 9 --budget 3000; or --show."
+        )
+    from shalabench.api import DataPaths
+    from shalabench.config import tuned
+    from shalabench.execute.campaign import Options
+    from shalabench.execute.progress import Reporter
+    from shalabench.execute.tuning import Request, tune
+
+    preset, limit = options["preset"] or "quick", options["time_limit"]
+    request = Request(
+        preset=preset,
+        **{key: options[key] for key in (*needed, "overrides", "seed")},
+    )
+    campaign = Options(
+        **{name: options[name] for name in _SAME},
+        paths=DataPaths(options["data_root"], options["cache_dir"]),
+        gpus=options["gpus_per_run"],
+        deadline=time.time() + limit if limit is not None else None,
+    )
+    with Reporter() as reporter:
+        study, code = tune(request, options["studies"], campaign, reporter)
+        if any(method.chosen is not None for method in study.methods.values()):
+            elsewhere = options["studies"].absolute() != tuned.study_folder().absolute()
+            before = f" after: export SHALA_STUDIES={options['studies']}" if elsewhere else ""
+            reporter.say(f"Use the values with --preset {tuned.name_of(preset)}{before}")
+    return study, code

@@ -1,0 +1,78 @@
+"""What a study decides: which settings are tried, how they are judged, which of them go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shalabench.api import BenchError
+from shalabench.config.search import Space, rounded
+from shalabench.records.study import Trial
+
+_RANDOM = 6  # settings of a method before the sampler learns from them
+_KEPT = 3  # one of so many settings goes to the next rung
+
+
+def promote(objectives: Mapping[int, float]) -> list[int]:
+    """The numbers of the best third of some settings, at least one; of equal ones the first.
+
+    Args:
+        objectives: By number of the setting.
+    """
+    best = sorted(objectives, key=lambda number: (-objectives[number], number))
+    return sorted(best[: max(1, len(best) // _KEPT)])
+
+
+def judge(joint: float, cross: float, effective: float, classes: int) -> tuple[float, bool]:
+    """The objective of a trained model, and whether it collapsed.
+
+    Args:
+        joint, cross: Its coherences.
+        effective: Effective number of classes among its joint samples.
+        classes: Of the data.
+    """
+    collapsed = effective < classes / 2
+    return (0.0 if collapsed else (joint + cross) / 2), collapsed
+
+
+def draw(space: Space, before: Sequence[Trial], count: int, seed: int) -> list[dict[str, Any]]:
+    """Settings to try next: random ones at first, then by TPE (Bergstra et al. 2011).
+
+    Args:
+        space: The values by dotted key.
+        before: Finished trials at the first rung.
+        count: How many.
+        seed: Of the sampler.
+    """
+    optuna = import_optuna()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    kinds = optuna.distributions
+    distributions = {
+        key: kinds.CategoricalDistribution(values["choices"])
+        if "choices" in values
+        else kinds.FloatDistribution(values["low"], values["high"], log=values["log"])
+        for key, values in space.items()
+    }
+    sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=_RANDOM)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for trial in before:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=trial.values, distributions=distributions, value=trial.objective
+            )
+        )
+    asked = [study.ask(distributions).params for _ in range(count)]
+    return [{key: rounded(params[key]) for key in space} for params in asked]
+
+
+def import_optuna() -> Any:
+    """Optuna, which only tuning needs.
+
+    Raises:
+        BenchError: It is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise BenchError("Tuning needs Optuna: pip install 'shala-bench[tune]'.") from error
+    return optuna

@@ -1,0 +1,349 @@
+"""Tuning: the same number of settings for each method, by successive halving on validation.
+
+Every trial is an ordinary run, and the study's file is the whole state: whoever is killed goes on
+from it. Settings are drawn in batches of a fixed size, each from the finished ones before, so that
+nothing depends on the number of jobs.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shalabench.api import BenchError, Joint, Translate, derive_seed, has_ability
+from shalabench.api.registry import find
+from shalabench.config import tuned
+from shalabench.config.plan import Run, plan
+from shalabench.config.search import space_of, updates_of, values_at
+from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
+from shalabench.execute.halving import draw, import_optuna, judge, promote
+from shalabench.execute.incomplete import hide_views, needs_complete_tuples
+from shalabench.execute.inputs import open_dataset
+from shalabench.execute.progress import Reporter
+from shalabench.execute.provenance import describe_machine
+from shalabench.priors.fitted import with_prior
+from shalabench.records.store import RunFolder, write_whole
+from shalabench.records.study import RUNGS, MethodStudy, Study, Trial, read_study
+
+Jobs = dict[str, tuple[Run, list[Trial]]]  # by label of the run; equal settings share one
+
+_BATCH = 3  # settings that are drawn at once
+_UNUSED = "evaluators.coherence.subsets=false"  # not part of the objective
+_LAST = len(RUNGS) - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is tuned.
+
+    Attributes:
+        models: Registered names, or "all" alone; methods without a search space are left out.
+        trials: Settings at the first rung, for each method.
+        budget: CPU seconds of training after which a method gets no new settings.
+        overrides: "key=value" of every trial.
+        seed: Of the sampler and of the trainings.
+    """
+
+    models: tuple[str, ...]
+    dataset: str
+    preset: str
+    trials: int
+    budget: float
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def tune(
+    request: Request,
+    studies: Path,
+    options: Options,
+    reporter: Reporter,
+    stop: threading.Event | None = None,
+) -> tuple[Study, int]:
+    """Begin a study or go on with it, and write the values that it chose.
+
+    Args:
+        request: What is tuned.
+        studies: Folder of the study's file and of the chosen values.
+        options: As of a campaign; split and evaluators are set here.
+        reporter: Shows what happens.
+        stop: Once set, the trials end with a checkpoint.
+
+    Returns:
+        The study, and the exit code of the command.
+
+    Raises:
+        BenchError: Optuna is missing, there is nothing to tune, the study that is there is of
+            something else, or another process works on it.
+    """
+    import_optuna()
+    if tuned.base_of(request.preset) != request.preset:
+        raise BenchError(
+            f"The preset '{request.preset}' holds values that were tuned. Tune the preset "
+            f"'{tuned.base_of(request.preset)}'."
+        )
+    work = _Tuning(request, studies, options, reporter, stop or threading.Event())
+    with RunFolder(options.store / f"study-{work.study.name}").lock(wait=False) as held:
+        if not held:
+            raise BenchError(f"Another process tunes {work.study.name} in {options.store}.")
+        return work.study, work.go()
+
+
+class _Tuning:
+    def __init__(
+        self,
+        request: Request,
+        studies: Path,
+        options: Options,
+        reporter: Reporter,
+        stop: threading.Event,
+    ):
+        self.request, self.folder, self.reporter, self.stop = request, studies, reporter, stop
+        self.options = replace(options, split="validation", evaluators=("coherence",), retry=True)
+        overrides = (*request.overrides, _UNUSED)
+        runs = plan(request.models, request.dataset, request.preset, [request.seed], overrides)
+        data = runs[0].resolved.data
+        self.spec = hide_views(
+            open_dataset(request.dataset, data, options.paths), data.missing
+        ).spec
+        if not self.spec.classes:
+            raise BenchError(
+                f"The dataset '{request.dataset}' has no classes, so it has no coherence: there is "
+                "nothing to tune on yet."
+            )
+        self.runs = self._tunable(runs)
+        self.study = self._open()
+
+    def _tunable(self, runs: Sequence[Run]) -> dict[str, Run]:
+        """The methods that can be tuned; the others are said, with the reason."""
+        reasons = {run.model: self._why_not(run) for run in runs}
+        for model, reason in reasons.items():
+            if reason:
+                self.reporter.say(f"{model} is left out: {reason}")
+        if all(reasons.values()):
+            first, reason = next(iter(reasons.items()))
+            raise BenchError(f"No method is left to tune. {first}: {reason}")
+        return {run.model: run for run in runs if not reasons[run.model]}
+
+    def _why_not(self, run: Run) -> str | None:
+        cls = with_prior(find("model", run.model).cls, run.resolved.prior)
+        if not space_of(run.resolved.model):
+            return "It declares no search space (setting(..., search=...))."
+        if reason := needs_complete_tuples(cls, self.spec) or cls.skip(
+            self.spec, run.resolved.model
+        ):
+            return reason
+        if not (has_ability(cls, Joint) and has_ability(cls, Translate)):
+            return "It does not sample jointly and translate; --set prior.kind=gmm lets it sample."
+        return None
+
+    def _open(self) -> Study:
+        """The study in its file, or a new one, with an entry for every method."""
+        r = self.request
+        study = Study(
+            **{key: getattr(r, key) for key in ("dataset", "preset", "seed", "trials", "budget")},
+            fingerprint=self.spec.fingerprint,
+            classes=self.spec.classes,
+        )
+        file = self.folder / f"{study.name}.json"
+        methods = {model: self._entry(run) for model, run in self.runs.items()}
+        if file.exists():
+            old = read_study(file)
+            refuse_other(file, old, study, methods)
+            study = old
+        study.methods |= {m: entry for m, entry in methods.items() if m not in study.methods}
+        return study
+
+    def _entry(self, run: Run) -> MethodStudy:
+        overrides = [text for text in run.overrides if text != _UNUSED]
+        fixed = [text.split("=")[0].strip().removeprefix("model.") for text in overrides]
+        packages = describe_machine(torch.device("cpu"))["packages"]
+        return MethodStudy(
+            version=find("model", run.model).version,
+            overrides=overrides,
+            space=space_of(run.resolved.model, fixed),
+            packages=packages | {"optuna": metadata.version("optuna")},
+        )
+
+    def go(self) -> int:
+        """Carry out trials until every method has chosen; returns the exit code."""
+        active, code = list(self.runs), 0
+        while jobs := self._jobs(active):
+            self.study.write(self.folder)
+            summary = run_campaign(
+                [run for run, _ in jobs.values()],
+                self.options,
+                self.reporter,
+                self.stop,
+                functools.partial(self._record, jobs),
+            )
+            if {"stopped", "busy"} & {outcome.status for outcome in summary.outcomes.values()}:
+                return STOPPED_EXIT
+            failed = {run.model for run, trials in jobs.values() if trials[0].status == "drawn"}
+            active = [model for model in active if model not in failed]
+            code = 1 if failed else code
+        self.study.write(self.folder)
+        self._write_chosen()
+        return code
+
+    def _jobs(self, models: Sequence[str]) -> Jobs:
+        """The runs of the trials that come next."""
+        jobs: Jobs = {}
+        for model in models:
+            for trial in self._next(model):
+                run = self._run(model, trial)
+                jobs.setdefault(label(run), (run, []))[1].append(trial)
+        return jobs
+
+    def _next(self, model: str) -> list[Trial]:
+        """The trials of a method that come next, entered into the study; none at its end."""
+        method = self.study.methods[model]
+        if waiting := [trial for trial in method.trials if trial.status == "drawn"]:
+            return waiting
+        rung = max((trial.rung for trial in method.trials), default=0)
+        here = method.at(rung)
+        if rung == 0 and len(here) < self.study.trials and not method.out_of_budget:
+            method.out_of_budget = method.spent >= self.study.budget
+            if not method.out_of_budget:
+                method.trials += self._draw(model, here)
+                return self._next(model)
+        objectives = {trial.number: trial.objective for trial in here}
+        best = promote(objectives)
+        if rung == _LAST:
+            method.chosen = max(here, key=lambda t: (t.objective, -t.number)).number
+            return []
+        if rung + 1 == _LAST:  # the preset's own values are what the best is compared with
+            best = sorted({0, *best})
+        values = {trial.number: trial.values for trial in method.trials}
+        method.trials += [Trial(number=n, rung=rung + 1, values=values[n]) for n in best]
+        return self._next(model)
+
+    def _draw(self, model: str, before: list[Trial]) -> list[Trial]:
+        """The next settings at the first rung, which begin with the preset's own values."""
+        method, first = self.study.methods[model], len(before)
+        count = min(_BATCH, self.study.trials - first)
+        own = [] if before else [values_at(self.runs[model].resolved.model, method.space)]
+        seed = derive_seed(self.study.seed, "tune", model, first)
+        drawn = own + draw(method.space, before, count - len(own), seed)
+        return [Trial(number=first + i, rung=0, values=values) for i, values in enumerate(drawn)]
+
+    def _run(self, model: str, trial: Trial) -> Run:
+        """The run of a trial: its values, and a part of the preset's updates."""
+        run = self.runs[model]
+        own, updates = run.resolved.model, updates_of(run.resolved.model)
+        changed = {k: max(1, round(RUNGS[trial.rung] * n)) for k, n in updates.items()}
+        changed |= trial.values
+        same = values_at(own, changed)
+        more = [
+            f"model.{key}={json.dumps(value)}"
+            for key, value in changed.items()
+            if value != same[key]  # so that the preset's own values are the preset's own run
+        ]
+        overrides = (*run.overrides, *more)
+        (made,) = plan([model], run.dataset, run.preset, [run.seed], overrides)
+        return made
+
+    def _record(self, jobs: Jobs, key: str, outcome: Outcome) -> None:
+        """Enter how a trial ended; a failed one stays to be tried again."""
+        run, trials = jobs[key]
+        if outcome.status in ("done", "already"):
+            facts = self._read(run, RunFolder(outcome.folder or Path()))
+        elif outcome.status == "diverged":
+            facts = {"status": "diverged", "cpu_seconds": _seconds_of(outcome.folder)}
+        else:
+            return
+        for trial in trials:
+            for name, value in facts.items():
+                setattr(trial, name, value)
+        self.study.write(self.folder)
+
+    def _read(self, run: Run, folder: RunFolder) -> dict[str, Any]:
+        """What a trial's run has recorded."""
+        settings = run.resolved.evaluators["coherence"].model_dump(mode="json")
+        results = [
+            result
+            for result in folder.results()
+            if (result["evaluator"], result["split"]) == ("coherence", "validation")
+            and result["settings"] == settings
+        ]
+        result = max(results, key=lambda r: r["provenance"]["finished"])
+        scores = {
+            score["metric"]: score["value"]
+            for score in result["scores"]
+            if not score["given"] and score["target"] is None
+        }
+        joint, cross = scores["coherence/joint"], scores["coherence/cross"]
+        effective = scores.get("coherence/joint-classes", 0.0)  # absent where no sample agrees
+        objective, collapsed = judge(joint, cross, effective, self.study.classes)
+        trained = folder.trained or {}
+        return {
+            "status": "collapsed" if collapsed else "done",
+            "joint": joint,
+            "cross": cross,
+            "classes": effective,
+            "objective": objective,
+            "cpu_seconds": trained["provenance"]["cpu_seconds"],
+            "evaluation_seconds": result["provenance"]["seconds"],
+            "train_id": folder.run["train_id"],
+        }
+
+    def _write_chosen(self) -> None:
+        """Write the chosen values of every method of the study as a layer of settings."""
+        chosen = {}
+        for model, method in self.study.methods.items():
+            if method.chosen is None:
+                continue
+            given = f", with {' '.join(method.overrides)}" if method.overrides else ""
+            spent = f"{len(method.at(0))} trials, {method.spent:.0f} CPU s"
+            source = f"study {self.study.name}: {spent}"
+            chosen[model] = method.last_of(method.chosen).values, source + given
+        if chosen:
+            file = self.folder / tuned.file_name(self.study.dataset, self.study.preset)
+            write_whole(file, tuned.render(chosen).encode(), "--studies")
+
+
+def refuse_other(file: Path, old: Study, new: Study, methods: Mapping[str, MethodStudy]) -> None:
+    """Refuse to go on with a study of something else.
+
+    Args:
+        file: Of the old study.
+        old, new: The study that is there, and the one that is asked for.
+        methods: New entries, by method.
+
+    Raises:
+        BenchError: It names all that differs.
+    """
+    facts = sorted(Study.model_fields.keys() - {"methods"})
+    differing = [
+        f"{name} {getattr(old, name)!r}, not {getattr(new, name)!r}"
+        for name in facts
+        if getattr(old, name) != getattr(new, name)
+    ]
+    for model, entry in methods.items():
+        there = old.methods.get(model, entry)
+        differing += [
+            f"{name} of {model} {getattr(there, name)!r}, not {getattr(entry, name)!r}"
+            for name in ("version", "overrides", "space")
+            if getattr(there, name) != getattr(entry, name)
+        ]
+    if differing:
+        raise BenchError(
+            f"{file} is a study with another {'; another '.join(differing)}. To begin a new one, "
+            "move that file away, or name another folder with --studies. Trainings in --store are "
+            "used again where they are the same."
+        )
+
+
+def _seconds_of(folder: Path | None) -> float:
+    """Seconds by the wall from the last start of a training to its failure."""
+    events = list(RunFolder(folder).events()) if folder else []
+    times = {event["kind"]: event["time"] for event in events}
+    return round(max(0.0, times.get("failed", 0.0) - times.get("started", 0.0)), 1)

@@ -1,0 +1,1 @@
+"""Priors that are fitted to the latents of a trained method; one file each."""

@@ -1,0 +1,98 @@
+"""Tables and the figure of methods by prior."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.records import write_run
+
+from shalabench.analysis.tables import make_tables, render
+from shalabench.api.errors import BenchError
+from shalabench.records.frame import load
+from shalabench.records.store import Store
+from shalabench.report.paper import write_figures
+
+OWN = {"a": (0.2, 0.3, 0.4), "b": (0.5, 0.6, 0.7)}
+FITTED = {"gmm": 0.1, "diffusion": 0.2}  # more than with the method's own
+
+
+@pytest.fixture
+def store(tmp_path):
+    for model, values in OWN.items():
+        for seed, value in enumerate(values):
+            write_run(tmp_path, model, seed, value, settings={"prior.kind": "own"})
+            for kind, gain in FITTED.items():
+                given = {"prior.kind": kind, "prior.private": True}
+                more = {"settings": given, "overrides": [f"prior.kind={kind}"], "name": kind}
+                write_run(tmp_path, model, seed, value + gain, **more)
+    return Store(tmp_path)
+
+
+def test_a_method_has_one_row_and_a_column_for_each_prior(store):
+    (table,) = make_tables([store], "coherence", dataset="polymnist", by_prior=True)
+    assert list(table.metrics) == [
+        "coherence/joint own",
+        "coherence/joint mixture",
+        "coherence/joint diffusion",
+    ]
+    means = {r.label: [round(c.mean, 6) for c in r.cells.values()] for r in table.rows}
+    assert means == {"a": [0.3, 0.4, 0.5], "b": [0.6, 0.7, 0.8]}
+    assert all(cell.seeds == 3 for row in table.rows for cell in row.cells.values())
+    assert not any(row.published or row.is_variant for row in table.rows)
+    marks = {row.label: [cell.mark for cell in row.cells.values()] for row in table.rows}
+    assert marks["b"] == ["best"] * 3  # each column has a best of its own
+    assert all(len(line) <= 80 for line in render([table], "text").splitlines()[:6])
+
+
+def test_other_settings_keep_rows_apart(tmp_path, store):
+    for kind in ("own", "gmm"):
+        more = {"settings": {"prior.kind": kind, "model.x": 2}, "name": f"x{kind}"}
+        overrides = ["model.x=2", *([f"prior.kind={kind}"] if kind == "gmm" else [])]
+        write_run(tmp_path, "a", 0, 0.9, overrides=overrides, x=2, **more)
+    (table,) = make_tables([store], "coherence", dataset="polymnist", by_prior=True)
+    labels = {row.label: row.is_variant for row in table.rows}
+    assert set(labels) == {"a", "b", "a [model.x=2]"}
+    assert labels["a [model.x=2]"]
+
+
+def test_a_collapse_is_that_of_one_prior(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "a", seed, 0.9, classes=1.2)
+        more = {"settings": {"prior.kind": "gmm"}, "overrides": ["prior.kind=gmm"], "name": "g"}
+        write_run(tmp_path, "a", seed, 0.5, classes=9.0, **more)
+        write_run(tmp_path, "b", seed, 0.1, classes=9.0)
+    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", by_prior=True)
+    cells = {row.label: row.cells for row in table.rows}
+    assert cells["a"]["coherence/joint own"].mark == "collapsed"
+    assert cells["a"]["coherence/joint mixture"].mark != "collapsed"
+
+
+def test_what_no_prior_changes_is_refused(store):
+    with pytest.raises(BenchError, match="joint"):
+        make_tables([store], "classifier/accuracy", dataset="polymnist", by_prior=True)
+
+
+def test_runs_with_fitted_priors_stay_rows_without_the_option(store):
+    (table,) = make_tables([store], "coherence", dataset="polymnist")
+    assert {row.label for row in table.rows if row.cells} == {
+        f"{model}{end}"
+        for model in OWN
+        for end in ("", " [prior.kind=gmm]", " [prior.kind=diffusion]")
+    }
+
+
+def test_the_figure_names_every_value(store, tmp_path):
+    from shalabench.report.prior_axis import by_prior
+    from shalabench.report.sections import sections_of
+
+    (section,) = sections_of(load([store]))
+    drawing = by_prior(section)
+    assert "a: own 0.300, mixture 0.400, diffusion 0.500" in drawing.alt
+    files, _ = write_figures("priors", [store], tmp_path / "out")
+    assert {file.suffix for file in files} == {".svg", ".pdf"}
+
+
+def test_one_kind_of_prior_is_no_figure(tmp_path):
+    for model in OWN:
+        write_run(tmp_path, model, 0, 0.5)
+    with pytest.raises(BenchError, match="priors"):
+        write_figures("priors", [Store(tmp_path)], tmp_path / "out")
