@@ -87,10 +87,10 @@ def _notes(c: Comparison) -> list[str]:
     if len(c.metrics) > 1 and any(diff.is_tested for *_, diff in c.metrics):
         notes.append("Each verdict is for one metric, at 5 %: one in twenty errs by chance.")
     for metric, sides in c.collapsed.items():
-        texts = [f"{name} {x.effective:.1f} of {x.classes}" for name, x in sides.items()]
+        texts = [f"{name} ({found.text})" for name, found in sides.items()]
         notes.append(
-            f"{SYMBOLS['collapsed']}: collapsed, so no side is better by {metric}. Classes of the "
-            f"samples that agree: {', '.join(texts)}."
+            f"{SYMBOLS['collapsed']}: collapsed, so no side is better by {metric}. The samples "
+            f"that agree show under half of the data's classes: {', '.join(texts)}."
         )
     return notes
 

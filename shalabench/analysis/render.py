@@ -186,6 +186,7 @@ def _plain(table: Table) -> dict[str, Any]:
         {
             **{key: getattr(row, key) for key in shown},
             "measured": {name: vars(cell) for name, cell in row.cells.items()},
+            "collapsed": {name: found._asdict() for name, found in row.collapsed.items()},
             "published": {name: float(value) for name, value in row.published.items()},
             "reported": [_reported(p) for p in row.reported if p.metric in table.metrics],
             "costs": row.costs.plain() | {"stages": row.costs.stages} if row.costs else None,

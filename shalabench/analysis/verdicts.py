@@ -45,17 +45,20 @@ class Collapse(NamedTuple):
     """The variety of a collapsed model's samples.
 
     Attributes:
-        effective: Number of classes, mean over seeds.
+        effective: Number of classes, mean over seeds; 0 where no samples agree.
         classes: Of the data.
+        few: Whether fewer samples agree than there are classes, so that no model could show many.
     """
 
     effective: float
     classes: int
+    few: bool
 
     @property
     def text(self) -> str:
-        """Both in words."""
-        return f"{self.effective:.1f} of {self.classes} classes"
+        """All of it in words."""
+        agree = ", few samples agree" if self.few else ""
+        return f"{self.effective:.1f} of {self.classes} classes{agree}"
 
 
 def collapses(group: Records) -> dict[str, Collapse]:
@@ -63,29 +66,28 @@ def collapses(group: Records) -> dict[str, Collapse]:
 
     The number of classes among samples that agree says what their agreement is worth. It is a
     metric `of` the one it belongs to. The data's number of classes is the length of the record's
-    histogram. With fewer agreeing samples a seed than classes, nothing is said: so few samples of
-    any model show few classes.
+    histogram; without one, nothing is said.
 
     Args:
         group: The runs of one row.
     """
-    varieties: dict[str, dict[int, Score]] = {}
+    varieties: dict[str, dict[int, Score | None]] = {}
     classes = 0
     for run in group.rows:
         for result in reversed(group.results[run.train_id]):  # the first that has it is kept
-            classes = max(
-                classes, len(result.details.get("joint_histogram", {}).get("agreeing", ()))
-            )
+            histogram = result.details.get("joint_histogram", {})
+            classes = max(classes, len(histogram.get("agreeing", ())))
             for name, facts in result.metrics.items():
-                if facts["role"] == "method" and facts["of"] and name in result.summaries:
+                if facts["role"] == "method" and facts["of"] in result.summaries:
                     scores = varieties.setdefault(facts["of"], {})
-                    scores.setdefault(run.seed, result.summaries[name])
+                    scores.setdefault(run.seed, result.summaries.get(name))
     found = {}
     for metric, scores in varieties.items():
-        mean = math.fsum(score.value for score in scores.values()) / len(scores)
-        are_enough = sum(score.n for score in scores.values()) >= classes * len(scores)
-        if are_enough and mean < classes / 2:
-            found[metric] = Collapse(mean, classes)
+        known = [score for score in scores.values() if score]
+        mean = math.fsum(score.value for score in known) / max(len(known), 1)
+        if mean < classes / 2:
+            few = sum(score.n for score in known) < classes * len(scores)
+            found[metric] = Collapse(mean, classes, few)
     return found
 
 
@@ -242,7 +244,7 @@ def notes_of(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> li
         found = {row.label: row.collapsed[name] for row in rows if name in row.collapsed}
         if found:
             classes = next(iter(found.values())).classes
-            texts = [f"{label} {collapse.effective:.1f}" for label, collapse in found.items()]
+            texts = [f"{n} {x.effective:.1f}{' (few agree)' * x.few}" for n, x in found.items()]
             notes.append(
                 f"{SYMBOLS['collapsed']}: collapsed, not ranked by {name}: the samples that agree "
                 f"show under half of the data's {classes} classes: {', '.join(texts)}."

@@ -92,7 +92,7 @@ def test_a_collapsed_model_is_not_called_better(tmp_path):
     line = next(x for x in found.output.splitlines() if x.startswith("coherence/joint "))
     assert "0.819†" in line
     assert line.endswith("shala collapsed")
-    assert "shala 1.0 of 10" in found.output
+    assert "shala (1.0 of 10 classes)" in found.output
     assert "shala is better" not in found.output
 
 

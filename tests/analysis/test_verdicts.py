@@ -148,7 +148,18 @@ def test_other_columns_of_a_collapsed_model_keep_their_evidence(tmp_path):
     assert {c["coherence/joint"].mark for c in cells.values()} == {"collapsed"}
 
 
-def test_nothing_is_said_of_fewer_agreeing_samples_than_classes(tmp_path):
+def test_a_model_whose_samples_hardly_agree_is_not_best_where_all_others_have_collapsed(tmp_path):
     for seed in range(3):
-        write_run(tmp_path, "shala", seed, 0.003, classes=2.0)
-    assert not any(row.collapsed for row in tables(tmp_path).rows)
+        write_run(tmp_path, "shala", seed, 0.08 + seed / 1000, classes=4.9)
+        write_run(tmp_path, "mmvae+", seed, 0.003, classes=2.0)
+    table = tables(tmp_path)
+    assert {r.cells["coherence/joint"].mark for r in table.rows if r.cells} == {"collapsed"}
+    assert any(note.endswith("mmvae+ 2.0 (few agree), shala 4.9.") for note in table.notes)
+
+
+def test_a_record_without_the_number_of_classes_is_ranked(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "shala", seed, 0.9 + seed / 100)
+        write_run(tmp_path, "mmvae+", seed, 0.3 + seed / 100, classes=8.0)
+    cells = {row.label: row.cells["coherence/joint"] for row in tables(tmp_path).rows if row.cells}
+    assert [cells[name].mark for name in ("shala", "mmvae+")] == ["best", "behind"]
