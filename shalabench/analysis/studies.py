@@ -74,7 +74,7 @@ def _readable(study: Study) -> str:
     notes = [
         f"trials: settings trained with {parts} of the preset's updates, seed {study.seed}",
         "lost: trainings that collapsed or diverged; their objective is 0",
-        "preset, best: objective of the preset's own and of the chosen values, all updates",
+        "preset, best: objective of the preset and of the chosen values, all updates",
     ]
     if any(row["out_of_budget"] for row in summaries):
         notes.append(f"*: no more settings, because {study.budget:g} CPU seconds were used up")
