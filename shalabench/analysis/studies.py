@@ -8,7 +8,7 @@ from typing import Any
 
 from shalabench.records.study import MethodStudy, Study, Trial
 
-_WIDTH = 32  # of the chosen values, so that the table has at most 80 columns
+_WIDTH = 60  # of the chosen values, so that their table has at most 80 columns
 
 
 def render_studies(studies: Sequence[Study], as_json: bool) -> str:
@@ -50,7 +50,7 @@ def _objective(trial: Trial | None) -> float | None:
 def _readable(study: Study) -> str:
     from tabulate import tabulate
 
-    heading = ["method", "trials", "lost", "CPU s", "preset", "best", "chosen"]
+    heading = ["method", "trials", "lost", "CPU s", "preset", "best"]
     summaries = summarise(study)
     lines = [
         [
@@ -60,23 +60,28 @@ def _readable(study: Study) -> str:
             f"{row['cpu_seconds']:,.0f}",
             _share(row["default"]),
             _share(row["best"]),
-            _wrapped(row),
         ]
         for row in summaries
     ]
-    drawn = tabulate(lines, heading, tablefmt="simple", disable_numparse=True)
+    scores = tabulate(lines, heading, tablefmt="simple", disable_numparse=True)
+    chosen = tabulate(
+        [[row["method"], _wrapped(row)] for row in summaries],
+        ["method", "chosen values"],
+        tablefmt="simple",
+        disable_numparse=True,
+    )
     parts = ", ".join(f"{rung:g}" for rung in study.rungs)
     notes = [
         f"trials: settings trained with {parts} of the preset's updates, seed {study.seed}",
         "lost: trainings that collapsed or diverged; their objective is 0",
-        "preset, best: objective of the preset's own and of the chosen values, all updates",
+        "preset, best: objective of the preset and of the chosen values, all updates",
     ]
     if any(row["out_of_budget"] for row in summaries):
         notes.append(f"*: no more settings, because {study.budget:g} CPU seconds were used up")
     for overrides in sorted({" ".join(m.overrides) for m in study.methods.values()} - {""}):
         notes.append(f"with {overrides}")
     title = f"{study.dataset}, preset {study.preset}, validation"
-    return "\n".join([title, "", drawn, "", *(f"  {note}" for note in notes)])
+    return "\n".join([title, "", scores, "", chosen, "", *(f"  {note}" for note in notes)])
 
 
 def _share(value: float | None) -> str:

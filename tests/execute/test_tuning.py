@@ -115,6 +115,7 @@ def test_the_updates_of_every_stage_are_shortened_and_validation_judges(finished
             assert trial.train_id == result["train_id"]
 
 
+@pytest.mark.slow
 def test_a_stopped_study_goes_on_to_the_same_end_with_two_processes(
     finished, tmp_path, archive, monkeypatch
 ):
