@@ -385,19 +385,20 @@ def test_several_extractors_see_the_same_images_and_give_what_each_gives_alone(t
     assert digests == {"a": "ja", "b": "jb", EFFICIENTNET: EFFICIENTNET_SHA256}
     with pytest.warns(UserWarning, match="60 images are fewer than the 1,280 dimensions"):
         outcome = both.run(model, SPEC, split, tools_of(tmp_path, train=train))
-    calls, scores = model.calls, []
-    for name in ("classifier", EFFICIENTNET):
+    calls, scores, found = model.calls, [], {}
+    for name in (EFFICIENTNET, "classifier"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             alone = quality(extractors=name).run(model, SPEC, split, tools_of(train=train))
         assert outcome.details["extractors"][name] == alone.details
         assert alone.details["extractor"] == name
+        found[name] = alone.details
         scores += alone.scores
     assert outcome.scores == scores
     assert model.calls == 3 * calls  # one pass of generation for both
     assert outcome.headlines == {f"kid/{EFFICIENTNET}/cross"}
-    assert alone.details["resize"] == "bicubic, antialiased, to 64x64"
-    assert set(alone.details["dimension"].values()) == {1280}
+    assert found[EFFICIENTNET]["resize"] == "bicubic, antialiased, to 64x64"
+    assert set(found[EFFICIENTNET]["dimension"].values()) == {1280}
 
 
 @pytest.mark.parametrize(
@@ -426,8 +427,8 @@ def test_without_the_extra_all_else_runs_and_a_note_names_the_command(no_extra):
 @needs_weights
 def test_a_record_of_several_extractors_reads_as_one_of_each(tmp_path, judges):
     """It shares rows and comparisons with records of the classifiers' features alone."""
-    _, folder, _ = campaign(tmp_path / "old", judges, "evaluators.quality.extractors=classifier")
-    _, _, said = campaign(tmp_path / "new", judges)
+    campaign(tmp_path / "old", judges, "evaluators.quality.extractors=classifier")
+    campaign(tmp_path / "new", judges)
     old, new = (
         {r.label: r for r in load([Store(tmp_path / name / "store")]).all_results()}
         for name in ("old", "new")
