@@ -80,8 +80,8 @@ class QualityConfig(Settings):
         "Feature extractors, separated by commas. auto: Inception if its weights are named, or are "
         "in torch's hub folder and there is a GPU, else the modalities' classifiers; and "
         "efficientnet-lite0 if the extra `quality` is installed.",
-        "our choice: what sees blur (docs/extractors.md); Inception takes a CPU four hours for 60,000 "
-        "images (reproduction/engine.md#fid-library)",
+        "our choice: what sees blur (docs/extractors.md); Inception takes a CPU four hours for "
+        "60,000 images (reproduction/engine.md#fid-library)",
         exclude=True,
     )
     weights: str = setting(
