@@ -115,10 +115,7 @@ def test_the_updates_of_every_stage_are_shortened_and_validation_judges(finished
             assert trial.train_id == result["train_id"]
 
 
-@pytest.mark.slow
-def test_a_stopped_study_goes_on_to_the_same_end_with_two_processes(
-    finished, tmp_path, archive, monkeypatch
-):
+def test_a_stopped_study_goes_on_to_the_same_end(finished, tmp_path, archive, monkeypatch):
     """It is stopped in a batch at the first rung, and again at a deadline that has passed."""
     stop, record = threading.Event(), tuning._Tuning._record
 
@@ -136,11 +133,21 @@ def test_a_stopped_study_goes_on_to_the_same_end_with_two_processes(
     states = [trial.status for trial in saved.methods["mvae"].trials]
     assert states.count("drawn") == 1
     assert run(REQUEST, tmp_path, archive, deadline=time.time() - 1)[1] == 3
-    study, code = run(REQUEST, tmp_path, archive, jobs=2)
+    study, code = run(REQUEST, tmp_path, archive)
     assert code == 0
     assert plain(study) == plain(finished[0])
     again, code = run(REQUEST, tmp_path, archive)
     assert (again, code) == (study, 0)
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(finished, tmp_path, archive):
+    request = dataclasses.replace(REQUEST, models=("mvae",), trials=2)
+    study, code = run(request, tmp_path, archive, jobs=2)
+    assert code == 0
+    alone = plain(finished[0])["methods"]["mvae"]["trials"]
+    first = plain(study)["methods"]["mvae"]["trials"][:2]
+    assert first == alone[:2]
 
 
 @pytest.mark.parametrize(
