@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
 _TRIED = (5, 10, 20, 40)  # components of which validation chooses
+_TRIAL_TUPLES = 5_000  # Training tuples that each of them is fitted to; four times faster than all.
 
 
 class GaussianMixturePrior(FittedPrior):
@@ -76,16 +77,14 @@ class FitMixture(Stage):
     def finish(self, data: Split) -> None:
         settings = self.module.settings
         latents = self._encode(data.head(settings.tuples), "encode")
-        if settings.components == "auto":
-            fitted = self._choose(latents, data)
-        elif settings.components > len(latents):
+        wanted = settings.components
+        count = self._choose(latents, data) if wanted == "auto" else wanted
+        if count > len(latents):
             raise BenchError(
-                f"prior.components is {settings.components}, but there are only {len(latents)} "
-                "training tuples to fit the mixture to. Set it to at most that number, or to auto."
+                f"prior.components is {count}, but there are only {len(latents)} training tuples "
+                "to fit the mixture to. Set it to at most that number, or to auto."
             )
-        else:
-            fitted = _fit(latents, settings.components, settings.covariance)
-        count = len(fitted.weights_)
+        fitted = _fit(latents, count, settings.covariance)
         covariances = torch.from_numpy(fitted.covariances_)
         if settings.covariance == "diag":
             covariances = torch.diag_embed(covariances)
@@ -94,28 +93,29 @@ class FitMixture(Stage):
         self.module.means[:count] = torch.from_numpy(fitted.means_)
         self.module.factors[:count] = torch.linalg.cholesky(covariances)
 
-    def _choose(self, latents: Tensor, data: Split) -> GaussianMixture:
-        """The fit that gives validation tuples the highest mean log-density."""
+    def _choose(self, latents: Tensor, data: Split) -> int:
+        """The number of components that gives validation tuples the highest mean log-density."""
         if self.validation is None:
             raise BenchError(
                 "prior.components is auto, and there is no validation split to choose it on. Set "
                 "a number."
             )
         held_out = self._encode(self.validation.to(data.device), "validation")
-        allowed = [k for k in _TRIED if k <= min(len(latents), len(held_out))]
+        some = latents[:_TRIAL_TUPLES]
+        allowed = [k for k in _TRIED if k <= min(len(some), len(held_out))]
         if not allowed:
             raise BenchError(
                 f"prior.components is auto, and the validation split has {len(held_out)} tuples; "
                 f"at least {min(_TRIED)} are needed to choose it. Set a number, such as "
                 "--set prior.components=1."
             )
-        best, likelihood = None, -float("inf")
+        best, likelihood = allowed[0], -float("inf")
         for count in allowed:
-            fitted = _fit(latents, count, self.module.settings.covariance)
+            fitted = _fit(some, count, self.module.settings.covariance)
             reached = fitted.score(held_out.numpy())
             if reached <= likelihood:
                 break
-            best, likelihood = fitted, reached
+            best, likelihood = count, reached
         return best
 
     def _encode(self, split: Split, purpose: str) -> Tensor:
