@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from shalabench.api import BenchError, Joint, Translate, derive_seed, has_ability
+from shalabench.api import BenchError, DataSpec, Joint, Translate, derive_seed, has_ability
 from shalabench.api.registry import find
 from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
@@ -31,7 +31,15 @@ from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
 from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
-from shalabench.records.study import RUNGS, MethodStudy, Study, Trial, read_study
+from shalabench.records.study import (
+    RUNGS,
+    DialStudy,
+    MethodDials,
+    MethodStudy,
+    Study,
+    Trial,
+    read_study,
+)
 
 Jobs = dict[str, tuple[Run, list[Trial]]]  # by label of the run; equal settings share one
 
@@ -110,15 +118,7 @@ class _Tuning:
         self.options = replace(options, split="validation", evaluators=("coherence",), retry=True)
         overrides = (*request.overrides, _UNUSED)
         runs = plan(request.models, request.dataset, request.preset, [request.seed], overrides)
-        data = runs[0].resolved.data
-        self.spec = hide_views(
-            open_dataset(request.dataset, data, options.paths), data.missing
-        ).spec
-        if not self.spec.classes:
-            raise BenchError(
-                f"The dataset '{request.dataset}' has no classes, so it has no coherence: there is "
-                "nothing to tune on yet."
-            )
+        self.spec = spec_of(runs[0], options)
         self.runs = self._tunable(runs)
         self.study = self._open()
 
@@ -267,19 +267,8 @@ class _Tuning:
 
     def _read(self, run: Run, folder: RunFolder) -> dict[str, Any]:
         """What a trial's run has recorded."""
-        settings = run.resolved.evaluators["coherence"].model_dump(mode="json")
-        results = [
-            result
-            for result in folder.results()
-            if (result["evaluator"], result["split"]) == ("coherence", "validation")
-            and result["settings"] == settings
-        ]
-        result = max(results, key=lambda r: r["provenance"]["finished"])
-        scores = {
-            score["metric"]: score["value"]
-            for score in result["scores"]
-            if not score["given"] and score["target"] is None
-        }
+        found, seconds = read_scores(run, folder, "coherence")
+        scores = {metric: score["value"] for metric, score in found.items()}
         joint, cross = scores["coherence/joint"], scores["coherence/cross"]
         effective = scores.get("coherence/joint-classes", 0.0)  # absent where no sample agrees
         objective, collapsed = judge(joint, cross, effective, self.study.classes)
@@ -291,7 +280,7 @@ class _Tuning:
             "classes": effective,
             "objective": objective,
             "cpu_seconds": trained["provenance"]["cpu_seconds"],
-            "evaluation_seconds": result["provenance"]["seconds"],
+            "evaluation_seconds": seconds,
             "train_id": folder.run["train_id"],
         }
 
@@ -310,7 +299,52 @@ class _Tuning:
             write_whole(file, tuned.render(chosen).encode(), "--studies")
 
 
-def refuse_other(file: Path, old: Study, new: Study, methods: Mapping[str, MethodStudy]) -> None:
+def spec_of(run: Run, options: Options) -> DataSpec:
+    """What a run is trained on.
+
+    Raises:
+        BenchError: The data have no classes.
+    """
+    data = run.resolved.data
+    spec = hide_views(open_dataset(run.dataset, data, options.paths), data.missing).spec
+    if not spec.classes:
+        raise BenchError(
+            f"The dataset '{run.dataset}' has no classes, so it has no coherence: there is nothing "
+            "to tune on yet."
+        )
+    return spec
+
+
+def read_scores(
+    run: Run, folder: RunFolder, evaluator: str, metric: str = ""
+) -> tuple[dict[str, dict[str, Any]], float]:
+    """The newest scores of a run on the validation split, by metric, and the seconds they took.
+
+    Args:
+        run: Its settings are those of the evaluation.
+        folder: Of the run.
+        evaluator: Its name.
+        metric: Beginning of a metric that is among them.
+    """
+    settings = run.resolved.evaluators[evaluator].model_dump(mode="json")
+    results = [
+        result
+        for result in folder.results()
+        if (result["evaluator"], result["split"]) == (evaluator, "validation")
+        and result["settings"] == settings
+        and any(score["metric"].startswith(metric) for score in result["scores"])
+    ]
+    result = max(results, key=lambda r: r["provenance"]["finished"])
+    whole = [s for s in result["scores"] if not s["given"] and s["target"] is None]
+    return {s["metric"]: s for s in whole}, result["provenance"]["seconds"]
+
+
+def refuse_other(
+    file: Path,
+    old: Study | DialStudy,
+    new: Study | DialStudy,
+    methods: Mapping[str, MethodStudy | MethodDials],
+) -> None:
     """Refuse to go on with a study of something else.
 
     Args:
@@ -321,7 +355,7 @@ def refuse_other(file: Path, old: Study, new: Study, methods: Mapping[str, Metho
     Raises:
         BenchError: It names all that differs.
     """
-    facts = sorted(Study.model_fields.keys() - {"methods"})
+    facts = sorted(type(new).model_fields.keys() - {"methods"})
     differing = [
         f"{name} {getattr(old, name)!r}, not {getattr(new, name)!r}"
         for name in facts
