@@ -1,7 +1,7 @@
 """Dials: values of what only samplers read, chosen on validation by one rule for every method.
 
-The neutral values are measured first; every other trial takes the weights that this run has trained.
-Every trial is an ordinary run, and the study's file is the whole state, as in `tuning`.
+The neutral values are measured first; every other trial takes the weights of that run. Every trial
+is an ordinary run, and the study's file is the whole state, as in `tuning`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from shalabench.execute.halving import choose_dials
 from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
-from shalabench.execute.tuning import read_scores, refuse_other, spec_of
+from shalabench.execute.studies import read_scores, refuse_other, spec_of
 from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
 from shalabench.records.study import DialStudy, DialTrial, MethodDials, Reading, read_study
 
 Jobs = dict[str, tuple[Run, DialTrial]]  # by label of the run
 
-_IMAGES = 1000  # generated images of each comparison: KID's error is then about 5 % of it
+_IMAGES = 1000  # generated images of each comparison, which take seconds (docs/extractors.md)
 _ABILITIES = {"joint": Joint, "cross": Translate}
 
 
@@ -66,7 +66,8 @@ def tune_dials(
     """
     if (plain := tuned.without_dials(request.preset)) != request.preset:
         raise BenchError(
-            f"The preset '{request.preset}' holds dials that were chosen. Choose those of '{plain}'."
+            f"The preset '{request.preset}' holds dials that were chosen. Choose the dials of the "
+            f"preset '{plain}'."
         )
     work = _Dials(request, studies, options, reporter, stop or threading.Event())
     with RunFolder(options.store / f"study-{work.study.name}").lock(wait=False) as held:
@@ -175,7 +176,8 @@ class _Dials:
         """Carry out the trials and choose; returns the exit code."""
         code = 0
         for first in (True, False):  # the others need the weights of the first
-            jobs = self._jobs(first=first)
+            if not (jobs := self._jobs(first=first)):
+                continue
             self.study.write(self.folder)
             summary = run_campaign(
                 [run for run, _ in jobs.values()],

@@ -61,13 +61,11 @@ def _is_as_good(reading: Reading, neutral: Reading, classes: int) -> bool:
     """Whether images and variety are about as good as at the neutral dials."""
     if reading.classes is not None and reading.classes < classes / 2:
         return False
-    if neutral.kid is not None and reading.kid is not None:
-        # An unbiased KID may be negative.
-        if reading.kid - neutral.kid > (WORST_KID - 1) * abs(neutral.kid):
-            return False
-    if neutral.recall is not None and reading.recall is not None:
-        return reading.recall >= LEAST_RECALL * neutral.recall
-    return True
+    kid, recall = neutral.kid, neutral.recall
+    if kid is None or recall is None or reading.kid is None or reading.recall is None:
+        return True  # no images
+    most = kid + (WORST_KID - 1) * abs(kid)  # an unbiased KID may be negative
+    return reading.kid <= most and reading.recall >= LEAST_RECALL * recall
 
 
 def draw(space: Space, before: Sequence[Trial], count: int, seed: int) -> list[dict[str, Any]]:

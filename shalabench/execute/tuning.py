@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,28 +18,20 @@ from typing import Any
 
 import torch
 
-from shalabench.api import BenchError, DataSpec, Joint, Translate, derive_seed, has_ability
+from shalabench.api import BenchError, Joint, Translate, derive_seed, has_ability
 from shalabench.api.registry import find
 from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
 from shalabench.execute.halving import draw, import_optuna, judge, promote
-from shalabench.execute.incomplete import hide_views, needs_complete_tuples
-from shalabench.execute.inputs import open_dataset
+from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
+from shalabench.execute.studies import read_scores, refuse_other, spec_of
 from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
-from shalabench.records.study import (
-    RUNGS,
-    DialStudy,
-    MethodDials,
-    MethodStudy,
-    Study,
-    Trial,
-    read_study,
-)
+from shalabench.records.study import RUNGS, MethodStudy, Study, Trial, read_study
 
 Jobs = dict[str, tuple[Run, list[Trial]]]  # by label of the run; equal settings share one
 
@@ -297,83 +289,6 @@ class _Tuning:
         if chosen:
             file = self.folder / tuned.file_name(self.study.dataset, self.study.preset)
             write_whole(file, tuned.render(chosen).encode(), "--studies")
-
-
-def spec_of(run: Run, options: Options) -> DataSpec:
-    """What a run is trained on.
-
-    Raises:
-        BenchError: The data have no classes.
-    """
-    data = run.resolved.data
-    spec = hide_views(open_dataset(run.dataset, data, options.paths), data.missing).spec
-    if not spec.classes:
-        raise BenchError(
-            f"The dataset '{run.dataset}' has no classes, so it has no coherence: there is nothing "
-            "to tune on yet."
-        )
-    return spec
-
-
-def read_scores(
-    run: Run, folder: RunFolder, evaluator: str, metric: str = ""
-) -> tuple[dict[str, dict[str, Any]], float]:
-    """The newest scores of a run on the validation split, by metric, and the seconds they took.
-
-    Args:
-        run: Its settings are those of the evaluation.
-        folder: Of the run.
-        evaluator: Its name.
-        metric: Beginning of a metric that is among them.
-    """
-    settings = run.resolved.evaluators[evaluator].model_dump(mode="json")
-    results = [
-        result
-        for result in folder.results()
-        if (result["evaluator"], result["split"]) == (evaluator, "validation")
-        and result["settings"] == settings
-        and any(score["metric"].startswith(metric) for score in result["scores"])
-    ]
-    result = max(results, key=lambda r: r["provenance"]["finished"])
-    whole = [s for s in result["scores"] if not s["given"] and s["target"] is None]
-    return {s["metric"]: s for s in whole}, result["provenance"]["seconds"]
-
-
-def refuse_other(
-    file: Path,
-    old: Study | DialStudy,
-    new: Study | DialStudy,
-    methods: Mapping[str, MethodStudy | MethodDials],
-) -> None:
-    """Refuse to go on with a study of something else.
-
-    Args:
-        file: Of the old study.
-        old, new: The study that is there, and the one that is asked for.
-        methods: New entries, by method.
-
-    Raises:
-        BenchError: It names all that differs.
-    """
-    facts = sorted(type(new).model_fields.keys() - {"methods"})
-    differing = [
-        f"{name} {getattr(old, name)!r}, not {getattr(new, name)!r}"
-        for name in facts
-        if getattr(old, name) != getattr(new, name)
-    ]
-    for model, entry in methods.items():
-        there = old.methods.get(model, entry)
-        differing += [
-            f"{name} of {model} {getattr(there, name)!r}, not {getattr(entry, name)!r}"
-            for name in ("version", "overrides", "space")
-            if getattr(there, name) != getattr(entry, name)
-        ]
-    if differing:
-        raise BenchError(
-            f"{file} is a study with another {'; another '.join(differing)}. To begin a new one, "
-            "move that file away, or name another folder with --studies. Trainings in --store are "
-            "used again where they are the same."
-        )
 
 
 def _seconds_of(folder: Path | None) -> float:

@@ -25,12 +25,12 @@ WORST_KID = 1.1
 LEAST_RECALL = 0.9
 """What chosen dials may cost, as parts of the values at the neutral dials.
 
-A tenth is about what trainings with other seeds differ by: on mst-digits under quick, their standard
-deviations are 3 to 4 % of KID and 8 to 10 % of recall (classifier features, medians of 9 methods).
+A tenth is about what trainings with other seeds differ by: on mst-digits under quick, the standard
+deviations are 3 to 4 % of KID and 8 to 10 % of recall (classifier features, medians of methods).
 """
 DIALS_RULE = (
-    "most coherence (joint, cross) on the validation split, if more than the neutral dials' by over "
-    f"one standard error of the difference; KID at most {WORST_KID} times and recall at least "
+    "most coherence (joint, cross) on the validation split, if above the neutral dials' by more "
+    f"than one standard error of the difference; KID at most {WORST_KID} times and recall at least "
     f"{LEAST_RECALL} times the neutral dials'; effective classes at least half of the data's"
 )
 
@@ -271,10 +271,10 @@ def read_studies(folder: Path, dataset: str | None, preset: str | None) -> list[
     Raises:
         BenchError: There is none.
     """
-    studies = [
-        read_study(file, DialStudy if tuned.without_dials(file.stem) != file.stem else Study)
-        for file in sorted(folder.glob("*.json"))
-    ]
+    studies: list[Study | DialStudy] = []
+    for file in sorted(folder.glob("*.json")):
+        of_dials = tuned.without_dials(file.stem) != file.stem
+        studies.append(read_study(file, DialStudy) if of_dials else read_study(file))
     chosen = [s for s in studies if dataset in (None, s.dataset) and preset in (None, s.preset)]
     if not chosen:
         names = ", ".join(study.name for study in studies) or "none"
