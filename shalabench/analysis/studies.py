@@ -116,7 +116,7 @@ def _dials(study: DialStudy) -> str:
         lines.append(
             [
                 row["method"] if row["is_neutral"] else "",
-                f"{row['of']}: neutral" if row["is_neutral"] else "  " + ",\n  ".join(values),
+                f"{row['of']}: neutral" if row["is_neutral"] else ",\n".join(values),
                 f"{_share(row['coherence'])} ± {_share(row['stderr'])}",
                 "-" if kid is None else f"{kid:.4g}",
                 _share(row["recall"]),

@@ -115,8 +115,8 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
     if missing:
         raise BenchError(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. Write, for "
-            "example, --models mvae,mopoe --dataset polydigits --trials 9 --budget 3000 (or --dials "
-            "in place of --trials and --budget); or --show."
+            "example, --models mvae,mopoe --dataset polydigits --trials 9 --budget 3000; the same "
+            "with --dials in place of --trials and --budget; or --show."
         )
     from shalabench.api import DataPaths
     from shalabench.config import tuned
