@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shalabench.api import DataSpec, DiffusionSettings, Rng, setting
+from shalabench.api import DataSpec, Dial, DiffusionSettings, Rng, setting
 from shalabench.nets.diffusion import (
     Denoiser,
     VectorDenoiser,
@@ -45,6 +45,7 @@ class PriorConfig(DiffusionSettings):
         0.0,
         "w of (1 + w) conditional - w unconditional; 0 is no guidance.",
         f"{_OPEN}: 'a guidance scale'",
+        dial=Dial(0.0, (0.0, 0.5, 1.0, 2.0), "cross"),
         ge=0,
     )
     several: Literal["average", "random"] = setting(

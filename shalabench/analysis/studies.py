@@ -6,21 +6,40 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from shalabench.records.study import MethodStudy, Study, Trial
+from shalabench.records.study import DialStudy, MethodStudy, Study, Trial
 
 _WIDTH = 60  # of the chosen values, so that their table has at most 80 columns
 
 
-def render_studies(studies: Sequence[Study], as_json: bool) -> str:
+def render_studies(studies: Sequence[Study | DialStudy], as_json: bool) -> str:
     """Studies as text, or all that they hold with a summary of each method as JSON."""
     if as_json:
         full = [study.model_dump(mode="json") | {"summary": summarise(study)} for study in studies]
         return json.dumps(full, indent=1)
-    return "\n\n".join(map(_readable, studies))
+    return "\n\n".join(_dials(s) if isinstance(s, DialStudy) else _readable(s) for s in studies)
 
 
-def summarise(study: Study) -> list[dict[str, Any]]:
-    """For each method: trials by rung, seconds, the preset's and the best objective, the values."""
+def summarise(study: Study | DialStudy) -> list[dict[str, Any]]:
+    """For each method: trials by rung, seconds, the preset's and the best objective, the values.
+
+    Of dials: for each method and its joint samples or translations, the reading at the neutral and
+    at the chosen values.
+    """
+    if isinstance(study, DialStudy):
+        return [
+            {
+                "method": name,
+                "of": protocol,
+                "trials": len(method.at(protocol)),
+                "values": method.values_of(trial, protocol),
+                "is_neutral": trial.number == 0,
+                **getattr(trial, protocol).model_dump(),
+            }
+            for name, method in study.methods.items()
+            for protocol, number in method.chosen.items()
+            for trial in method.trials
+            if trial.number in (0, number)
+        ]
     return [_summary(study, name, method) for name, method in study.methods.items()]
 
 
@@ -82,6 +101,39 @@ def _readable(study: Study) -> str:
         notes.append(f"with {overrides}")
     title = f"{study.dataset}, preset {study.preset}, validation"
     return "\n".join([title, "", scores, "", chosen, "", *(f"  {note}" for note in notes)])
+
+
+def _dials(study: DialStudy) -> str:
+    """The neutral and the chosen dials of each method, one below the other."""
+    from tabulate import tabulate
+
+    heading = ["method", "dials", "coherence", "KID", "recall", "classes"]
+    lines: list[list[str]] = []
+    rows = summarise(study)
+    for row in rows:
+        values = [f"{key.rpartition('.')[2]} {value:g}" for key, value in row["values"].items()]
+        kid, classes = row["kid"], row["classes"]
+        lines.append(
+            [
+                row["method"] if row["is_neutral"] else "",
+                f"{row['of']}: neutral" if row["is_neutral"] else ",\n".join(values),
+                f"{_share(row['coherence'])} ± {_share(row['stderr'])}",
+                "-" if kid is None else f"{kid:.4g}",
+                _share(row["recall"]),
+                "-" if classes is None else f"{classes:.1f}",
+            ]
+        )
+    table = tabulate(lines, heading, tablefmt="simple", disable_numparse=True)
+    notes = [
+        "neutral: temperatures 1 and no guidance; alone where no other dials were chosen",
+        f"KID, recall: {study.images:,} generated images each, features of {study.extractor}",
+    ]
+    open_ = [name for name, method in study.methods.items() if not method.chosen]
+    notes += [f"not chosen yet: {', '.join(open_)}"] if open_ else []
+    for overrides in sorted({" ".join(m.overrides) for m in study.methods.values()} - {""}):
+        notes.append(f"with {overrides}")
+    title = f"{study.dataset}, preset {study.preset}, validation, dials, seed {study.seed}"
+    return "\n".join([title, "", table, "", *(f"  {note}" for note in notes)])
 
 
 def _share(value: float | None) -> str:

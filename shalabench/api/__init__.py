@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "errors": ("BenchError", "ConfigErrors", "DataError", "Diverged", "unknown"),
-    "settings": ("Search", "Settings", "setting"),
+    "settings": ("Dial", "Search", "Settings", "setting"),
     "cameras": ("Camera",),
     "conventions": ("from_eg3d", "from_nmr", "from_opengl", "from_pose", "from_srn"),
     "grammar": ("Attribute", "Grammar"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,12 +39,32 @@ class Search:
             raise ValueError(f"{self} is neither a range from low to high nor a list of choices.")
 
 
+@dataclass(frozen=True)
+class Dial:
+    """What `shala-bench tune --dials` tries for a setting that only samplers read.
+
+    Attributes:
+        neutral: The value that leaves samples as they are.
+        choices: The values, of which `neutral` is one.
+        of: The samples that it changes: "joint", or "cross" for translation.
+    """
+
+    neutral: float
+    choices: tuple[float, ...]
+    of: Literal["joint", "cross"]
+
+    def __post_init__(self) -> None:
+        if self.neutral not in self.choices:
+            raise ValueError(f"The neutral value {self.neutral} is none of {self.choices}.")
+
+
 def setting(
     default: Any,
     meaning: str,
     source: str,
     *,
     search: Search | bool = False,
+    dial: Dial | None = None,
     counts_updates: bool = False,
     **limits: Any,
 ) -> Any:
@@ -57,6 +77,7 @@ def setting(
             "not given in the paper: our choice, because ...".
         search: What `shala-bench tune` tries. True, for nested settings: what these declare, as
             for nested settings without a declaration of their own.
+        dial: What `shala-bench tune --dials` tries, where only samplers read it.
         counts_updates: Whether it is the number of updates of a stage, which tuning shortens.
         **limits: Bounds as pydantic's `Field` takes them (`ge`, `gt`, `le`, `lt`).
 
@@ -66,6 +87,8 @@ def setting(
     extra: dict[str, Any] = {"source": source}
     if search:
         extra["search"] = asdict(search) if isinstance(search, Search) else True
+    if dial:
+        extra["dial"] = asdict(dial)
     if counts_updates:
         extra["counts_updates"] = True
     return Field(default, description=meaning, json_schema_extra=extra, **limits)

@@ -77,14 +77,19 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
     type=click.Path(exists=True, path_type=Path),
     help="Folder of classifiers, instead of the packaged ones.",
 )
+@click.option(
+    "--dials",
+    is_flag=True,
+    help="Choose temperatures and guidance scales, which need no training, instead.",
+)
 @click.option("--show", is_flag=True, help="Only print the studies that are there.")
 @json_option
 @click.pass_context
 def tune(ctx: click.Context, show: bool, as_json: bool, **options: Any) -> None:
     """Tune methods on the validation split, all with the same number of settings.
 
-    The best values become the preset PRESET-tuned of the dataset. An interrupted study continues
-    with the same command.
+    The best values become the preset PRESET-tuned of the dataset; with --dials, the best dials
+    become PRESET-dials. An interrupted study continues with the same command.
     """
     from shalabench.analysis.studies import render_studies
     from shalabench.records.study import read_studies
@@ -99,24 +104,29 @@ def tune(ctx: click.Context, show: bool, as_json: bool, **options: Any) -> None:
 
 
 def _tune(options: dict[str, Any]) -> tuple[Any, int]:
-    needed = ("models", "dataset", "trials", "budget")
+    dials, effort = options["dials"], ("trials", "budget")
+    if dials and (unused := [f"--{name}" for name in effort if options[name]]):
+        raise BenchError(
+            f"{' and '.join(unused)} {'does' if len(unused) == 1 else 'do'} not go with --dials, "
+            "which tries the same few values for every method. Leave it out."
+        )
+    needed = ("models", "dataset") if dials else ("models", "dataset", *effort)
     missing = [f"--{name}" for name in needed if not options[name]]
     if missing:
         raise BenchError(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. Write, for "
-            "example, --models mvae,mopoe --dataset polydigits --trials 9 --budget 3000; or --show."
+            "example, --models mvae,mopoe --dataset polydigits --trials 9 --budget 3000; the same "
+            "with --dials in place of --trials and --budget; or --show."
         )
     from shalabench.api import DataPaths
     from shalabench.config import tuned
     from shalabench.execute.campaign import Options
+    from shalabench.execute.dials import DialRequest, tune_dials
     from shalabench.execute.progress import Reporter
     from shalabench.execute.tuning import Request, tune
 
     preset, limit = options["preset"] or "quick", options["time_limit"]
-    request = Request(
-        preset=preset,
-        **{key: options[key] for key in (*needed, "overrides", "seed")},
-    )
+    asked = {key: options[key] for key in (*needed, "overrides", "seed")} | {"preset": preset}
     campaign = Options(
         **{name: options[name] for name in _SAME},
         paths=DataPaths(options["data_root"], options["cache_dir"]),
@@ -124,9 +134,15 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
         deadline=time.time() + limit if limit is not None else None,
     )
     with Reporter() as reporter:
-        study, code = tune(request, options["studies"], campaign, reporter)
-        if any(method.chosen is not None for method in study.methods.values()):
+        where = options["studies"], campaign, reporter
+        study: Any
+        if dials:
+            study, code = tune_dials(DialRequest(**asked), *where)
+        else:
+            study, code = tune(Request(**asked), *where)
+        if any(method.chosen not in (None, {}) for method in study.methods.values()):
             elsewhere = options["studies"].absolute() != tuned.study_folder().absolute()
             before = f" after: export SHALA_STUDIES={options['studies']}" if elsewhere else ""
-            reporter.say(f"Use the values with --preset {tuned.name_of(preset)}{before}")
+            chosen = tuned.with_dials(preset) if dials else tuned.name_of(preset)
+            reporter.say(f"Use the values with --preset {chosen}{before}")
     return study, code

@@ -1,8 +1,9 @@
-"""What tuning varies: the search space that a method declares, and shortened trainings."""
+"""What tuning varies: search spaces that methods declare, shortened trainings, and dials."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import itertools
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,6 +11,9 @@ from pydantic import BaseModel
 from shalabench.api import Settings
 
 Space = dict[str, dict[str, Any]]  # by dotted key: {"choices"} or {"low", "high", "log"}
+
+PROTOCOLS = ("joint", "cross")
+"""The samples that dials change: joint ones, and those of translation."""
 
 
 def space_of(settings: Settings, fixed: Collection[str] = ()) -> Space:
@@ -43,6 +47,46 @@ def updates_of(settings: Settings) -> dict[str, int]:
 def values_at(settings: Settings, keys: Collection[str]) -> dict[str, Any]:
     """The values of some settings by dotted key."""
     return {key: value for key, value, _ in _declared(settings) if key in keys}
+
+
+def dials_of(section: str, settings: Settings) -> Space:
+    """The dials that settings declare: {"neutral", "choices", "of"} by dotted key.
+
+    Args:
+        section: Of the settings, as in "model.prior.guidance".
+        settings: Of a method, or of every method's samplers.
+    """
+    declared = _declared(settings, f"{section}.")
+    return {
+        key: {**extra["dial"], "choices": list(extra["dial"]["choices"])}
+        for key, _, extra in declared
+        if "dial" in extra
+    }
+
+
+def grid(dials: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The values of all dials to try, the neutral ones first, then those nearest to them.
+
+    The dials of joint samples and of translation are independent, so that both vary at once.
+    """
+    parts = []
+    for protocol in PROTOCOLS:
+        own = {key: dial for key, dial in dials.items() if dial["of"] == protocol}
+        steps = [
+            sorted(dial["choices"], key=lambda value: abs(value - dial["neutral"]))
+            for dial in own.values()
+        ]
+        places = sorted(itertools.product(*(range(len(values)) for values in steps)), key=sum)
+        parts.append(
+            [
+                {key: values[i] for key, values, i in zip(own, steps, place, strict=True)}
+                for place in places
+            ]
+        )
+    return [
+        {key: value for part in parts for key, value in part[i if i < len(part) else 0].items()}
+        for i in range(max(map(len, parts)))
+    ]
 
 
 def rounded(value: Any) -> Any:

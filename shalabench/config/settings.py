@@ -14,6 +14,8 @@ from shalabench.api import BenchError, ConfigErrors, Settings, unknown
 from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config import tuned
 from shalabench.config.files import SECTIONS, DatasetFile, Table, read_toml
+from shalabench.config.nested import leaves, merge, put
+from shalabench.config.search import dials_of
 from shalabench.config.training import (
     EvaluateSettings,
     PriorSettings,
@@ -92,8 +94,10 @@ class Resolved:
 
 def presets() -> list[str]:
     """Names of the presets, tuned ones included."""
-    names = _preset_files()
-    return sorted([*names, *(tuned.name_of(n) for n in names if tuned.datasets(n))])
+    files = _preset_files()
+    names = [*files, *(tuned.name_of(n) for n in files if tuned.datasets(n))]
+    dialled = map(tuned.with_dials, [*files, *map(tuned.name_of, files)])
+    return sorted([*names, *(n for n in dialled if tuned.datasets(n))])
 
 
 def _preset_files() -> list[str]:
@@ -103,8 +107,11 @@ def _preset_files() -> list[str]:
 
 def describe_preset(name: str) -> str:
     """The first comment line of a preset's file, or what a tuned preset is."""
+    if (base := tuned.without_dials(name)) != name:
+        return f"As {base}, with the dials that tune chose, on {', '.join(tuned.datasets(name))}."
     if (base := tuned.base_of(name)) != name:
-        return f"As {base}, with the values that tune chose, on {', '.join(tuned.datasets(base))}."
+        where = ", ".join(tuned.datasets(base))
+        return f"As {base}, with the values that tune chose and neutral dials, on {where}."
     first = (CONFIGS / "presets" / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
     return first.lstrip("# ")
 
@@ -115,7 +122,7 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     Args:
         model: Registered name.
         dataset: Registered name.
-        preset: Name of a file in presets/, or that name and "-tuned".
+        preset: Name of a file in presets/, or that name and "-tuned", "-dials" or "-tuned-dials".
         overrides: "key=value" each, with the value in TOML, or a bare word.
 
     Raises:
@@ -210,7 +217,7 @@ def _lay(
     for key, value, origin in layers:
         part = next((name for name in classes if key.startswith(name + ".")), None)
         if part and key in origins:
-            _put(values[part], key.removeprefix(f"{part}."), value)
+            put(values[part], key.removeprefix(f"{part}."), value)
             origins[key] = origin
         elif part or key.split(".")[0] not in hidden:
             allowed = [k for k in origins if not part or k.startswith(f"{part}.")]
@@ -225,7 +232,7 @@ def _file_entries(
     model: str, dataset: str, preset: str, known: Container[str], mistakes: list[str]
 ) -> Iterator[Entry]:
     """The values that files give one model, the weakest first."""
-    asked, preset = preset, tuned.base_of(preset)
+    asked, plain, preset = preset, tuned.without_dials(preset), tuned.base_of(preset)
     file, layer = f"presets/{preset}.toml", f"dataset {dataset}"
     files, within = _dataset_files(dataset, mistakes), f", preset {preset}"
     table = read_toml(CONFIGS / file, Table, mistakes)
@@ -250,10 +257,23 @@ def _file_entries(
                 yield key, value, Origin(layer, source or file, file)
         for key, value, source in table.special(model, known):
             yield key, value, Origin(special, source or file, file)
-    if asked != preset:
+    if plain != preset:
         file = f"studies/{tuned.file_name(dataset, preset)}"
         for key, value, source in tuned.read(model, dataset, preset, known, mistakes):
+            yield key, value, Origin(f"{layer} x {model}, preset {plain}", source, file)
+        for key, dial in _dials(model).items():
+            yield key, dial["neutral"], Origin(f"preset {plain}", "neutral (docs/tuning.md)")
+    if asked != plain:
+        file = f"studies/{tuned.file_name(dataset, asked)}"
+        for key, value, source in tuned.read(model, dataset, asked, known, mistakes):
             yield key, value, Origin(f"{layer} x {model}, preset {asked}", source, file)
+
+
+def _dials(model: str) -> dict[str, dict[str, Any]]:
+    """The dials of a method, by dotted key; none where its name is unknown."""
+    known = model in entries("model")
+    own = dials_of("model", find("model", model).cls.Config()) if known else {}
+    return own | dials_of("sampling", SamplingSettings())
 
 
 def _as_shala(dataset: str, preset: str, known: Container[str]) -> Iterator[Entry]:
@@ -336,22 +356,6 @@ def _sources(
             yield prefix + name, outer if differs else source
 
 
-def _put(table: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for step in path:
-        table = table.setdefault(step, {})
-    table[last] = value
-
-
-def nest(values: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The values of one section, of all of a record's by dotted key, as a nested table."""
-    table: dict[str, Any] = {}
-    for key, value in values.items():
-        if key.startswith(f"{section}."):
-            _put(table, key.removeprefix(f"{section}."), value)
-    return table
-
-
 def _build(
     name: str,
     cls: type[Settings],
@@ -360,7 +364,7 @@ def _build(
     mistakes: list[str],
 ) -> Any:
     try:
-        return cls.model_validate(_merge(cls().model_dump(), values))
+        return cls.model_validate(merge(cls().model_dump(), values))
     except ValidationError as error:
         for item in error.errors():
             key = ".".join(map(str, (name, *item["loc"])))
@@ -370,20 +374,3 @@ def _build(
                 f"{key}{given}: {item['msg'].removeprefix('Value error, ').lower()}{place}."
             )
         return None
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        nested = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _merge(below[key], value) if nested else value
-    return merged
-
-
-def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested tables, by dotted key."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shalabench.api import DiffusionSettings, Settings, setting
+from shalabench.api import Dial, DiffusionSettings, Settings, setting
 
 
 class TrainSettings(Settings):
@@ -85,6 +85,9 @@ _READS = {
 }
 
 
+_TEMPERATURES = (0.5, 0.7, 0.85, 1.0)
+
+
 class SamplingSettings(Settings):
     """Dials of every method's samplers, which no training reads."""
 
@@ -92,12 +95,14 @@ class SamplingSettings(Settings):
         1.0,
         "Factor of all noise of latents in joint samples; 1 samples the prior itself.",
         "our choice: none",
+        dial=Dial(1.0, _TEMPERATURES, "joint"),
         gt=0,
     )
     given_temperature: float = setting(
         1.0,
         "Factor of all noise of latents in translation; 1 samples the posterior itself.",
         "our choice: none",
+        dial=Dial(1.0, _TEMPERATURES, "cross"),
         gt=0,
     )
 

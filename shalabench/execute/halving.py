@@ -1,13 +1,14 @@
-"""What a study decides: which settings are tried, how they are judged, which of them go on."""
+"""What a study decides: which settings are tried, how they are judged, which are chosen."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shalabench.api import BenchError
 from shalabench.config.search import Space, rounded
-from shalabench.records.study import Trial
+from shalabench.records.study import LEAST_RECALL, WORST_KID, Reading, Trial
 
 _RANDOM = 6  # settings of a method before the sampler learns from them
 _KEPT = 3  # one of so many settings goes to the next rung
@@ -33,6 +34,38 @@ def judge(joint: float, cross: float, effective: float, classes: int) -> tuple[f
     """
     collapsed = effective < classes / 2
     return (0.0 if collapsed else (joint + cross) / 2), collapsed
+
+
+def choose_dials(readings: Sequence[Reading], classes: int) -> int:
+    """The place of the reading whose dials are best; of equal ones the first.
+
+    It is that of the neutral dials, unless others have more coherence by over one standard error of
+    the difference, and images and variety are as `WORST_KID` and `LEAST_RECALL` ask. The items of
+    all readings are the same, so that the error, as of independent ones, is rather too large.
+
+    Args:
+        readings: The first is of the neutral dials.
+        classes: Of the data.
+    """
+    neutral, best = readings[0], 0
+    for place, reading in enumerate(readings):
+        gain = reading.coherence - neutral.coherence
+        beyond_noise = gain > math.hypot(reading.stderr, neutral.stderr)
+        better = reading.coherence > readings[best].coherence
+        if beyond_noise and better and _is_as_good(reading, neutral, classes):
+            best = place
+    return best
+
+
+def _is_as_good(reading: Reading, neutral: Reading, classes: int) -> bool:
+    """Whether images and variety are about as good as at the neutral dials."""
+    if reading.classes is not None and reading.classes < classes / 2:
+        return False
+    kid, recall = neutral.kid, neutral.recall
+    if kid is None or recall is None or reading.kid is None or reading.recall is None:
+        return True  # no images
+    most = kid + (WORST_KID - 1) * abs(kid)  # an unbiased KID may be negative
+    return reading.kid <= most and reading.recall >= LEAST_RECALL * recall
 
 
 def draw(space: Space, before: Sequence[Trial], count: int, seed: int) -> list[dict[str, Any]]:

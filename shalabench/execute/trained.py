@@ -17,7 +17,7 @@ from shalabench.api import (
     Settings,
 )
 from shalabench.api.registry import find
-from shalabench.config.settings import leaves, nest
+from shalabench.config.nested import leaves, nest
 from shalabench.config.training import PriorSettings, SamplingSettings
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import load_classifiers, open_dataset, order_channels_last

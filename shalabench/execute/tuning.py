@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -25,10 +25,10 @@ from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
 from shalabench.execute.halving import draw, import_optuna, judge, promote
-from shalabench.execute.incomplete import hide_views, needs_complete_tuples
-from shalabench.execute.inputs import open_dataset
+from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
+from shalabench.execute.studies import read_scores, refuse_other, spec_of
 from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
 from shalabench.records.study import RUNGS, MethodStudy, Study, Trial, read_study
@@ -110,15 +110,7 @@ class _Tuning:
         self.options = replace(options, split="validation", evaluators=("coherence",), retry=True)
         overrides = (*request.overrides, _UNUSED)
         runs = plan(request.models, request.dataset, request.preset, [request.seed], overrides)
-        data = runs[0].resolved.data
-        self.spec = hide_views(
-            open_dataset(request.dataset, data, options.paths), data.missing
-        ).spec
-        if not self.spec.classes:
-            raise BenchError(
-                f"The dataset '{request.dataset}' has no classes, so it has no coherence: there is "
-                "nothing to tune on yet."
-            )
+        self.spec = spec_of(runs[0], options)
         self.runs = self._tunable(runs)
         self.study = self._open()
 
@@ -267,19 +259,8 @@ class _Tuning:
 
     def _read(self, run: Run, folder: RunFolder) -> dict[str, Any]:
         """What a trial's run has recorded."""
-        settings = run.resolved.evaluators["coherence"].model_dump(mode="json")
-        results = [
-            result
-            for result in folder.results()
-            if (result["evaluator"], result["split"]) == ("coherence", "validation")
-            and result["settings"] == settings
-        ]
-        result = max(results, key=lambda r: r["provenance"]["finished"])
-        scores = {
-            score["metric"]: score["value"]
-            for score in result["scores"]
-            if not score["given"] and score["target"] is None
-        }
+        found, seconds = read_scores(run, folder, "coherence")
+        scores = {metric: score["value"] for metric, score in found.items()}
         joint, cross = scores["coherence/joint"], scores["coherence/cross"]
         effective = scores.get("coherence/joint-classes", 0.0)  # absent where no sample agrees
         objective, collapsed = judge(joint, cross, effective, self.study.classes)
@@ -291,7 +272,7 @@ class _Tuning:
             "classes": effective,
             "objective": objective,
             "cpu_seconds": trained["provenance"]["cpu_seconds"],
-            "evaluation_seconds": result["provenance"]["seconds"],
+            "evaluation_seconds": seconds,
             "train_id": folder.run["train_id"],
         }
 
@@ -308,38 +289,6 @@ class _Tuning:
         if chosen:
             file = self.folder / tuned.file_name(self.study.dataset, self.study.preset)
             write_whole(file, tuned.render(chosen).encode(), "--studies")
-
-
-def refuse_other(file: Path, old: Study, new: Study, methods: Mapping[str, MethodStudy]) -> None:
-    """Refuse to go on with a study of something else.
-
-    Args:
-        file: Of the old study.
-        old, new: The study that is there, and the one that is asked for.
-        methods: New entries, by method.
-
-    Raises:
-        BenchError: It names all that differs.
-    """
-    facts = sorted(Study.model_fields.keys() - {"methods"})
-    differing = [
-        f"{name} {getattr(old, name)!r}, not {getattr(new, name)!r}"
-        for name in facts
-        if getattr(old, name) != getattr(new, name)
-    ]
-    for model, entry in methods.items():
-        there = old.methods.get(model, entry)
-        differing += [
-            f"{name} of {model} {getattr(there, name)!r}, not {getattr(entry, name)!r}"
-            for name in ("version", "overrides", "space")
-            if getattr(there, name) != getattr(entry, name)
-        ]
-    if differing:
-        raise BenchError(
-            f"{file} is a study with another {'; another '.join(differing)}. To begin a new one, "
-            "move that file away, or name another folder with --studies. Trainings in --store are "
-            "used again where they are the same."
-        )
 
 
 def _seconds_of(folder: Path | None) -> float:

@@ -1,14 +1,18 @@
-"""Studies of tuning: one JSON file for a dataset and a preset, rewritten after every trial."""
+"""Studies of tuning: one JSON file for a dataset and a preset, rewritten after every trial.
+
+A study of dials has its own file, whose name ends in "-dials".
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shalabench.api.errors import BenchError
+from shalabench.config import tuned
 from shalabench.records.store import read_json, write_whole
 
 OBJECTIVE = (
@@ -17,6 +21,18 @@ OBJECTIVE = (
 )
 RUNGS = (0.25, 0.5, 1.0)
 """Part of the preset's updates at each rung."""
+WORST_KID = 1.1
+LEAST_RECALL = 0.9
+"""What chosen dials may cost, as parts of the values at the neutral dials.
+
+A tenth is about what trainings with other seeds differ by: on mst-digits under quick, the standard
+deviations are 3 to 4 % of KID and 8 to 10 % of recall (classifier features, medians of methods).
+"""
+DIALS_RULE = (
+    "most coherence (joint, cross) on the validation split, if above the neutral dials' by more "
+    f"than one standard error of the difference; KID at most {WORST_KID} times and recall at least "
+    f"{LEAST_RECALL} times the neutral dials'; effective classes at least half of the data's"
+)
 
 
 class _Strict(BaseModel):
@@ -118,31 +134,147 @@ class Study(_Strict):
 
     def write(self, folder: Path) -> None:
         """Write its file, whole or not at all."""
-        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-        write_whole(folder / f"{self.name}.json", text.encode(), "--studies")
+        _write(self, folder)
 
 
-def read_study(file: Path) -> Study:
-    """The study in a file.
+class Reading(_Strict):
+    """What was measured of joint samples, or of translations.
+
+    Attributes:
+        coherence, stderr: Of the samples, with its standard error over items.
+        classes: Effective number of classes; of joint samples only.
+        kid, recall: Of the images; None where there are none.
+    """
+
+    coherence: float
+    stderr: float
+    classes: float | None = None
+    kid: float | None = None
+    recall: float | None = None
+
+
+class DialTrial(_Strict):
+    """The samples of a trained model at some values of its dials.
+
+    Attributes:
+        number: 0 is the neutral values.
+        values: By dotted key.
+        joint, cross: None until they are measured, or where the method has no such samples.
+        evaluation_seconds: By the wall.
+        train_id: Of the run; empty until it is measured.
+    """
+
+    number: int
+    values: dict[str, Any]
+    joint: Reading | None = None
+    cross: Reading | None = None
+    evaluation_seconds: float = 0.0
+    train_id: str = ""
+
+
+class MethodDials(_Strict):
+    """The dials of one method.
+
+    Attributes:
+        version: Of the method.
+        overrides: The --set arguments of every trial.
+        space: The dials by dotted key: neutral, choices, of.
+        packages: Versions.
+        trials: By number.
+        chosen: The number of the best trial for "joint" and "cross", once it is known.
+    """
+
+    version: int
+    overrides: list[str]
+    space: dict[str, dict[str, Any]]
+    packages: dict[str, str] = {}
+    trials: list[DialTrial] = []
+    chosen: dict[str, int] = {}
+
+    def at(self, protocol: str) -> list[DialTrial]:
+        """The trials with different values of the dials of "joint" or "cross", in order."""
+        found: dict[str, DialTrial] = {}
+        for trial in self.trials:
+            found.setdefault(str(self.values_of(trial, protocol)), trial)
+        return list(found.values())
+
+    def values_of(self, trial: DialTrial, protocol: str) -> dict[str, Any]:
+        """The values of a trial's dials of "joint" or "cross"."""
+        return {k: v for k, v in trial.values.items() if self.space[k]["of"] == protocol}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The chosen values of all dials."""
+        trials = {trial.number: trial for trial in self.trials}
+        chosen = [self.values_of(trials[n], protocol) for protocol, n in self.chosen.items()]
+        return {key: value for part in chosen for key, value in part.items()}
+
+
+class DialStudy(_Strict):
+    """The dials of methods on one dataset under one preset.
+
+    Attributes:
+        fingerprint: Of the data.
+        classes: Of the data.
+        seed: Of every training.
+        extractor: Of the features behind KID and recall.
+        images: Generated images behind KID and recall, for each comparison.
+        rule: How dials are chosen.
+        methods: By name.
+    """
+
+    dataset: str
+    preset: str
+    fingerprint: str
+    classes: int
+    seed: int
+    extractor: str
+    images: int
+    rule: str = DIALS_RULE
+    methods: dict[str, MethodDials] = {}
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the ending."""
+        return f"{self.dataset}-{tuned.with_dials(self.preset)}"
+
+    def write(self, folder: Path) -> None:
+        """Write its file, whole or not at all."""
+        _write(self, folder)
+
+
+Kind = TypeVar("Kind", Study, DialStudy)
+
+
+def _write(study: Study | DialStudy, folder: Path) -> None:
+    text = json.dumps(study.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    write_whole(folder / f"{study.name}.json", text.encode(), "--studies")
+
+
+def read_study(file: Path, kind: type[Kind] = Study) -> Kind:  # type: ignore[assignment]
+    """The study in a file, of trainings or of dials.
 
     Raises:
         BenchError: The file does not read, or is no study.
     """
     try:
-        return Study.model_validate(read_json(file))
+        return kind.model_validate(read_json(file))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise BenchError(f"{file} is no study: {key}: {first['msg'].lower()}.") from error
 
 
-def read_studies(folder: Path, dataset: str | None, preset: str | None) -> list[Study]:
+def read_studies(folder: Path, dataset: str | None, preset: str | None) -> list[Study | DialStudy]:
     """The studies in a folder, of one dataset or preset where it is named.
 
     Raises:
         BenchError: There is none.
     """
-    studies = [read_study(file) for file in sorted(folder.glob("*.json"))]
+    studies: list[Study | DialStudy] = []
+    for file in sorted(folder.glob("*.json")):
+        of_dials = tuned.without_dials(file.stem) != file.stem
+        studies.append(read_study(file, DialStudy) if of_dials else read_study(file))
     chosen = [s for s in studies if dataset in (None, s.dataset) and preset in (None, s.preset)]
     if not chosen:
         names = ", ".join(study.name for study in studies) or "none"

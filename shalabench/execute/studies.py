@@ -1,0 +1,92 @@
+"""What studies of trainings and of dials share: their data, their scores, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shalabench.api import BenchError, DataSpec
+from shalabench.config.plan import Run
+from shalabench.execute.incomplete import hide_views
+from shalabench.execute.inputs import open_dataset
+from shalabench.execute.runner import Options
+from shalabench.records.store import RunFolder
+from shalabench.records.study import DialStudy, MethodDials, MethodStudy, Study
+
+
+def spec_of(run: Run, options: Options) -> DataSpec:
+    """What a run is trained on.
+
+    Raises:
+        BenchError: The data have no classes.
+    """
+    data = run.resolved.data
+    spec = hide_views(open_dataset(run.dataset, data, options.paths), data.missing).spec
+    if not spec.classes:
+        raise BenchError(
+            f"The dataset '{run.dataset}' has no classes, so it has no coherence: there is nothing "
+            "to tune on yet."
+        )
+    return spec
+
+
+def read_scores(
+    run: Run, folder: RunFolder, evaluator: str, metric: str = ""
+) -> tuple[dict[str, dict[str, Any]], float]:
+    """The newest scores of a run on the validation split, by metric, and the seconds they took.
+
+    Args:
+        run: Its settings are those of the evaluation.
+        folder: Of the run.
+        evaluator: Its name.
+        metric: Beginning of a metric that is among them.
+    """
+    settings = run.resolved.evaluators[evaluator].model_dump(mode="json")
+    results = [
+        result
+        for result in folder.results()
+        if (result["evaluator"], result["split"]) == (evaluator, "validation")
+        and result["settings"] == settings
+        and any(score["metric"].startswith(metric) for score in result["scores"])
+    ]
+    result = max(results, key=lambda r: r["provenance"]["finished"])
+    whole = [s for s in result["scores"] if not s["given"] and s["target"] is None]
+    return {s["metric"]: s for s in whole}, result["provenance"]["seconds"]
+
+
+def refuse_other(
+    file: Path,
+    old: Study | DialStudy,
+    new: Study | DialStudy,
+    methods: Mapping[str, MethodStudy | MethodDials],
+) -> None:
+    """Refuse to go on with a study of something else.
+
+    Args:
+        file: Of the old study.
+        old, new: The study that is there, and the one that is asked for.
+        methods: New entries, by method.
+
+    Raises:
+        BenchError: It names all that differs.
+    """
+    facts = sorted(type(new).model_fields.keys() - {"methods"})
+    differing = [
+        f"{name} {getattr(old, name)!r}, not {getattr(new, name)!r}"
+        for name in facts
+        if getattr(old, name) != getattr(new, name)
+    ]
+    for model, entry in methods.items():
+        there = old.methods.get(model, entry)
+        differing += [
+            f"{name} of {model} {getattr(there, name)!r}, not {getattr(entry, name)!r}"
+            for name in ("version", "overrides", "space")
+            if getattr(there, name) != getattr(entry, name)
+        ]
+    if differing:
+        raise BenchError(
+            f"{file} is a study with another {'; another '.join(differing)}. To begin a new one, "
+            "move that file away, or name another folder with --studies. Trainings in --store are "
+            "used again where they are the same."
+        )
