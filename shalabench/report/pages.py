@@ -24,6 +24,7 @@ from shalabench.records.store import RunFolder, Store, guard
 from shalabench.report import charts, content, words
 from shalabench.report.drawing import Drawing, as_svg
 from shalabench.report.glance import glances
+from shalabench.report.prior_axis import by_prior
 from shalabench.report.sections import (
     Section,
     by_attribute,
@@ -193,6 +194,7 @@ class _Writer:
             ],
             "trade": _svg(charts.tradeoff(section)),
             "cost_figure": _svg(charts.cost(section, headlines[0])) if headlines else None,
+            "priors": _svg(by_prior(section)),
             "angles": _svg(charts.angles(section)),
             "curves": _svg(charts.curves(section)),
             "tables": tables,

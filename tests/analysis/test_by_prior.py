@@ -9,6 +9,7 @@ from shalabench.analysis.tables import make_tables, render
 from shalabench.api.errors import BenchError
 from shalabench.records.frame import load
 from shalabench.records.store import Store
+from shalabench.report import build_report
 from shalabench.report.paper import write_figures
 
 OWN = {"a": (0.2, 0.3, 0.4), "b": (0.5, 0.6, 0.7)}
@@ -89,6 +90,13 @@ def test_the_figure_names_every_value(store, tmp_path):
     assert "a: own 0.300, mixture 0.400, diffusion 0.500" in drawing.alt
     files, _ = write_figures("priors", [store], tmp_path / "out")
     assert {file.suffix for file in files} == {".svg", ".pdf"}
+
+
+def test_the_report_has_the_figure(store, tmp_path):
+    build_report([store], tmp_path / "out")
+    page = (tmp_path / "out" / "polymnist-quick.html").read_text()
+    assert 'id="priors"' in page
+    assert "a: own 0.300, mixture 0.400, diffusion 0.500" in page
 
 
 def test_one_kind_of_prior_is_no_figure(tmp_path):
