@@ -125,7 +125,7 @@ def _dials(study: DialStudy) -> str:
         )
     table = tabulate(lines, heading, tablefmt="simple", disable_numparse=True)
     notes = [
-        "neutral: temperatures 1 and no guidance; alone where no other dials were chosen",
+        "neutral: temperatures 1, no guidance; alone where it was chosen",
         f"KID, recall: {study.images:,} generated images each, features of {study.extractor}",
     ]
     open_ = [name for name, method in study.methods.items() if not method.chosen]

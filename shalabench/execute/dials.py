@@ -211,7 +211,8 @@ class _Dials:
         at = self.runs[model].resolved.values()
         more = [f"{k}={json.dumps(v)}" for k, v in trial.values.items() if v != at[k]]
         (run,) = self._plan([model], [*self.measured, *more])
-        return run
+        overrides = (*self.runs[model].overrides, *more)
+        return replace(run, overrides=overrides)  # the label says what makes it another run
 
     def _record(self, jobs: Jobs, key: str, outcome: Outcome) -> None:
         """Enter what was measured; a failed trial stays to be tried again."""
