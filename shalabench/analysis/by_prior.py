@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 from shalabench.analysis.rows import Row
-from shalabench.api.errors import BenchError
 
 KINDS = {"own": "own", "gmm": "mixture", "diffusion": "diffusion"}
 """What a column is called, by the value of `prior.kind`."""
@@ -19,6 +18,7 @@ MEANING = (
 )
 T = TypeVar("T")
 _OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
+_KIND = re.compile(r" \[prior\.kind=[^\]]*\]")
 _Metrics = dict[str, tuple[str, int, str]]
 _Result = tuple[list[Row], _Metrics]
 
@@ -37,33 +37,48 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
         rows: As `make_rows` gives them; rows that differ only in their prior become one.
         metrics: Measured ones.
 
-    Raises:
-        BenchError: No metric depends on the prior.
+    Returns:
+        The rows and their columns; none if no metric depends on the prior.
     """
     joint = [name for name in metrics if name.rpartition("/")[2] == "joint"]
     if not joint:
-        raise BenchError(
-            "None of these metrics depends on the prior: joint samples are measured by "
-            "coherence/joint and by image quality such as kid. Ask for one of these families, or "
-            "leave --by out."
-        )
-    groups: dict[str, dict[str, Row]] = {}
+        return [], {}
+    groups: list[dict[str, Row]] = []
+    alike: dict[str, list[dict[str, Row]]] = {}
     for row in rows:
-        rest = {k: v for k, v in row.settings.items() if not k.startswith("prior.")}
-        key = json.dumps([row.method, rest], sort_keys=True)
+        # How a run is evaluated says nothing of its networks, and may differ by its age.
+        apart = ("prior.", "evaluators.")
+        rest = {k: v for k, v in row.settings.items() if not k.startswith(apart)}
+        same = alike.setdefault(json.dumps([row.method, rest], sort_keys=True), [])
         kind = row.settings.get("prior.kind", "own")
-        groups.setdefault(key, {}).setdefault(kind, row)
-    kinds = [kind for kind in KINDS if any(kind in group for group in groups.values())]
+        # A second prior of a kind, such as one of other components, has a row of its own.
+        group = next((group for group in same if kind not in group), None)
+        if group is None:
+            group = {}
+            same.append(group)
+            groups.append(group)
+        group[kind] = row
+    seconds = [group for same in alike.values() for group in same[1:]]
+    kinds = [kind for kind in KINDS if any(kind in group for group in groups)]
     columns: _Metrics = {column(n, kind): metrics[n] for n in joint for kind in kinds}
     ceilings = [name for name in metrics if name.rpartition("/")[2] == "posterior"]
     columns |= {name: metrics[name] for name in ceilings}
-    return [_joined(group, joint, ceilings) for group in groups.values()], columns
+    joined = [
+        _joined(group, joint, ceilings, _KIND if group in seconds else _OF_PRIORS)
+        for group in groups
+    ]
+    return joined, columns
 
 
-def _joined(group: Mapping[str, Row], joint: Sequence[str], ceilings: Sequence[str]) -> Row:
+def _joined(
+    group: Mapping[str, Row],
+    joint: Sequence[str],
+    ceilings: Sequence[str],
+    unnamed: re.Pattern[str],
+) -> Row:
     """The rows of one trained method by the kind of prior as one row."""
     first = group.get("own") or next(iter(group.values()))
-    label = _OF_PRIORS.sub("", first.label)
+    label = unnamed.sub("", first.label)
     row = replace(first, label=label, is_variant=label != first.method and first.is_variant)
     row.cells, row.scores, row.data, row.collapsed, row.published = {}, {}, {}, {}, {}
     row.runs = tuple(name for own in group.values() for name in own.runs)

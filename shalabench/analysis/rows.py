@@ -213,6 +213,8 @@ def refuse_mixture(label: str, group: Records) -> None:
         used = [("data", run.fingerprint)]
         if run.provenance:
             used += [("source code", run.source), ("network code", run.nets)]
+            if "priors" in run.provenance:  # of a fitted prior; older runs do not tell
+                used.append(("code of the fitted prior", run.provenance["priors"]))
         for result in group.results[run.train_id]:
             digests = json.dumps([c["digest"] for c in result.classifiers.values()])
             used += [

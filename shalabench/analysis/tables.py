@@ -146,6 +146,13 @@ def tables_of(
     tables = [table for table in tables if table and table.metrics and table.rows]
     if ablation and not dataset:  # a method's preset is one variant of every ablation of it
         tables = [t for t in tables if sum(bool(row.runs) for row in t.rows) > 1] or tables
+    measured = set().union(*(result.scored for result in chosen.all_results()))
+    if not tables and by_prior and any(matches(name, metric) for name in measured):
+        raise BenchError(
+            f"No prior changes what '{metric}' measures here: joint samples are measured by "
+            "coherence/joint and by image quality such as kid. Ask for one of these families or "
+            "for another dataset, or leave --by out."
+        )
     if not tables:
         raise BenchError(
             f"There is no value of '{metric}' for what was asked, measured or published. Ask for "

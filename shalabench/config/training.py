@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator
 
 from shalabench.api import Dial, DiffusionSettings, Settings, setting
 
@@ -45,6 +45,12 @@ class FittedDiffusionSettings(DiffusionSettings):
     )
 
 
+def _check_components(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("write 'auto', or a number of components from 1 up")
+
+
 class PriorSettings(Settings):
     """Whether a fitted prior replaces a method's own in joint samples."""
 
@@ -58,7 +64,7 @@ class PriorSettings(Settings):
         "Fit it to private latents too, where the method has them; else these keep their prior.",
         "our choice: all that joint samples are decoded from",
     )
-    components: Literal["auto"] | Annotated[int, Field(ge=1)] = setting(
+    components: Annotated[Literal["auto"] | int, BeforeValidator(_check_components)] = setting(
         "auto",
         "Gaussians of the mixture: a number, or auto for the best of 5, 10, 20 and 40 on "
         "validation tuples.",
@@ -97,6 +103,7 @@ class SamplingSettings(Settings):
         "our choice: none",
         dial=Dial(1.0, _TEMPERATURES, "joint"),
         gt=0,
+        allow_inf_nan=False,
     )
     given_temperature: float = setting(
         1.0,
@@ -104,6 +111,7 @@ class SamplingSettings(Settings):
         "our choice: none",
         dial=Dial(1.0, _TEMPERATURES, "cross"),
         gt=0,
+        allow_inf_nan=False,
     )
 
 

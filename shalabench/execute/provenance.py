@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,14 @@ _PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow"
 
 def describe_code(entry: Entry) -> dict[str, Any]:
     """Commit of the checkout, and digests of the component's and the shared code."""
-    digests = {"source": entry.digest, "nets": source_digest(shared_code(entry))}
+    digests = {"source": entry.digest, "nets": source_digest(shared_code(entry.files))}
     return describe_checkout() | digests
+
+
+def describe_priors() -> dict[str, str]:
+    """Digest of the code that fits priors, and of the shared code that it imports."""
+    files = sorted((_ROOT / "shalabench" / "priors").glob("*.py"))
+    return {"priors": source_digest([*files, *shared_code(files)])}
 
 
 def describe_checkout() -> dict[str, Any]:
@@ -35,10 +42,10 @@ def describe_checkout() -> dict[str, Any]:
     }
 
 
-def shared_code(entry: Entry) -> list[Path]:
-    """The files of `nets` and `metrics` that a component imports, also through one another."""
+def shared_code(files: Iterable[Path]) -> list[Path]:
+    """The files of `nets` and `metrics` that some files import, also through one another."""
     shared: set[Path] = set()
-    waiting = list(entry.files)
+    waiting = list(files)
     while waiting:
         tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
         for module in {module for node in ast.walk(tree) for module in _imported(node)}:

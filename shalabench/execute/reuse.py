@@ -88,6 +88,8 @@ def _reuse_of(
     """What can be reused of a source run, which may be no stage."""
     trained = source.trained
     same = trained is not None and all(trained["provenance"][k] == made_by[k] for k in _MADE_BY)
+    if trained and trained["provenance"].get("priors") != made_by.get("priors"):
+        stages = [stage for stage in stages if "prior" not in stage.sections]  # without a fit
     names = _trained_alike(run, source.run, stages) if same else ()
     spent = {e["stage"]: e["spent"] for e in source.events() if e["kind"] == "finished"}
     names = tuple(itertools.takewhile(spent.__contains__, names))  # older runs kept no times

@@ -41,7 +41,12 @@ from shalabench.execute.inputs import (
     open_dataset,
     order_channels_last,
 )
-from shalabench.execute.provenance import describe_code, describe_machine, peak_memory
+from shalabench.execute.provenance import (
+    describe_code,
+    describe_machine,
+    describe_priors,
+    peak_memory,
+)
 from shalabench.execute.reuse import find_reuse
 from shalabench.execute.sampling import set_temperatures
 from shalabench.execute.trainer import Clock, Progress, Stopped, Watch, train
@@ -218,6 +223,8 @@ class _Runner:
             return Outcome("failed", str(error), where)
         except (MemoryError, torch.OutOfMemoryError):
             return self._failure("failed", self._memory_hint())
+        except BenchError as error:  # a mistake that its message explains
+            return self._failure("failed", str(error), traceback=traceback.format_exc())
         except Exception as error:  # the one place where tracebacks are recorded
             text = f"{type(error).__name__}: {error}. The traceback is in {where / 'failed.json'}."
             return self._failure("failed", text, traceback=traceback.format_exc())
@@ -272,6 +279,8 @@ class _Runner:
             model.load_state_dict(state)
             return model.eval()
         code = describe_code(self.entry)  # before the hours in which a file may be edited
+        if self.resolved.prior.kind != "own":
+            code |= describe_priors()
         made_by = {**code, **describe_machine(self.device)}
         self.folder.log("started", device=str(self.device), threads=torch.get_num_threads())
         data = self.dataset.split("train").to(self.device)

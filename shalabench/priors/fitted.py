@@ -101,8 +101,12 @@ class Latents:
             m.name: torch.zeros(1, *m.shape, dtype=torch.float if m.kind == "image" else torch.long)
             for m in self._model.spec.modalities
         }
-        shared = self._model.encode(blank, Rng(0)).shape[1]
-        return shared, self._model.encode_all(blank, Rng(0)).shape[1] if self._whole else shared
+        model, was_training = self._model, self._model.training
+        model.eval()  # so that batch normalisation does not learn from it
+        shared = model.encode(blank, Rng(0)).shape[1]
+        whole = model.encode_all(blank, Rng(0)).shape[1] if self._whole else shared
+        model.train(was_training)
+        return shared, whole
 
 
 def fitted_priors() -> dict[str, type[FittedPrior]]:

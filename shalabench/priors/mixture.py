@@ -44,11 +44,11 @@ class GaussianMixturePrior(FittedPrior):
         return FitMixture(self, latents)
 
     def sample(self, n: int, rng: Rng) -> Tensor:
-        last = (self.weights > 0).sum() - 1
-        which = torch.searchsorted(self.weights.cumsum(0), rng.uniform(n)).minimum(last)
+        last = int((self.weights > 0).sum()) - 1
+        which = torch.searchsorted(self.weights.cumsum(0), rng.uniform(n)).clamp(max=last)
         noise = rng.normal(n, self.dim)
         z = self.means[which]
-        for c, factor in enumerate(self.factors):
+        for c, factor in enumerate(self.factors[: last + 1]):
             z = torch.where((which == c)[:, None], z + noise @ factor.T, z)
         return z
 

@@ -277,9 +277,10 @@ def read_studies(folder: Path, dataset: str | None, preset: str | None) -> list[
         studies.append(read_study(file, DialStudy) if of_dials else read_study(file))
     chosen = [s for s in studies if dataset in (None, s.dataset) and preset in (None, s.preset)]
     if not chosen:
-        names = ", ".join(study.name for study in studies) or "none"
+        names = ", ".join(study.name for study in studies)
+        what = f"no such study; it has {names}" if names else "no studies"
         raise BenchError(
-            f"{folder} has no such study; it has {names}. Make one with python bench.py tune, or "
-            "name another folder with --studies."
+            f"{folder} has {what}. Make one with python bench.py tune, or name another folder with "
+            "--studies."
         )
     return chosen

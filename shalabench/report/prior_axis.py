@@ -53,6 +53,7 @@ def by_prior(section: Section) -> Drawing | None:
     texts = [
         f"{label}: " + ", ".join(f"{KINDS[k]} {c.mean:.3f}" for k, c in _of(row, main).items())
         for label, row in panels[main].items()
+        if _of(row, main)
     ]
     return Drawing(figure, f"{main} by prior", f"{main} by method and prior. {'; '.join(texts)}.")
 
@@ -86,9 +87,9 @@ def _draw_row(axes: Any, y: int, row: Row | None, metric: str) -> None:
     axes.plot([0, 1], [y, y], transform=axes.get_yaxis_transform(), c=INK["rule"], lw=0.5)
     if row is None:
         return
-    for place, (kind, cell) in enumerate(_of(row, metric).items()):
+    for kind, cell in _of(row, metric).items():
         hollow = "none" if cell.mark == "collapsed" else _COLOURS[kind]
-        height = y + _STEP * (1 - place)
+        height = y + _STEP * (1 - list(KINDS).index(kind))
         axes.errorbar(
             cell.mean,
             height,

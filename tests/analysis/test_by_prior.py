@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.records import write_run
+from helpers.records import write_run, write_views
 
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api.errors import BenchError
@@ -53,6 +53,33 @@ def test_other_settings_keep_rows_apart(tmp_path, store):
     labels = {row.label: row.is_variant for row in table.rows}
     assert set(labels) == {"a", "b", "a [model.x=2]"}
     assert labels["a [model.x=2]"]
+
+
+def test_two_priors_of_a_kind_have_two_rows(tmp_path, store):
+    given = {"prior.kind": "gmm", "prior.private": True, "prior.components": 3}
+    overrides = ["prior.kind=gmm", "prior.components=3"]
+    write_run(tmp_path, "a", 0, 0.9, settings=given, overrides=overrides, name="three")
+    (table,) = make_tables([store], "coherence", dataset="polymnist", by_prior=True)
+    rows = {row.label: row.cells for row in table.rows}
+    assert set(rows) == {"a", "b", "a [prior.components=3]"}
+    assert rows["a"]["coherence/joint mixture"].seeds == 3
+    assert list(rows["a [prior.components=3]"]) == ["coherence/joint mixture"]
+
+
+def test_other_settings_of_an_evaluator_keep_no_priors_apart(tmp_path):
+    write_run(tmp_path, "a", 0, 0.2, settings={"prior.kind": "own"})
+    given = {"prior.kind": "gmm", "evaluators.coherence.later": 1}
+    write_run(tmp_path, "a", 0, 0.5, settings=given, overrides=["prior.kind=gmm"], name="gmm")
+    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", by_prior=True)
+    assert [len(row.cells) for row in table.rows] == [2]
+
+
+def test_a_dataset_without_joint_samples_hides_no_other(tmp_path, store):
+    write_views(tmp_path, "a", 20.0)
+    (table,) = make_tables([store], "coherence", by_prior=True)
+    assert table.dataset == "polymnist"
+    with pytest.raises(BenchError, match="psnr"):
+        make_tables([store], "psnr", by_prior=True)
 
 
 def test_a_collapse_is_that_of_one_prior(tmp_path):

@@ -109,6 +109,20 @@ def test_another_mixture_is_fitted_and_not_reused(tmp_path, changed):
     assert all(torch.equal(x, alone[name]) for name, x in weights(found).items())
 
 
+def test_a_mixture_of_other_code_is_fitted_anew(tmp_path, monkeypatch):
+    run(tmp_path / "store", "prior.kind=gmm")
+    dial = "sampling.joint_temperature=0.7"
+    assert reused(run(tmp_path / "store", "prior.kind=gmm", dial)) == [
+        "inference",
+        "prior",
+        "mixture",
+    ]
+    other = {"priors": "another"}
+    monkeypatch.setattr("shalabench.execute.runner.describe_priors", lambda: dict(other))
+    found = run(tmp_path / "store", "prior.kind=gmm", "sampling.joint_temperature=0.8")
+    assert reused(found) == ["inference", "prior"]
+
+
 def test_of_another_mixture_of_a_method_trained_whole_the_training_is_reused(tmp_path):
     run(tmp_path / "store", "prior.kind=gmm", model="mvtcae")
     found = run(tmp_path / "store", "prior.kind=gmm", "prior.components=3", model="mvtcae")

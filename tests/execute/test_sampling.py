@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.toys import toy_data
+from pydantic import ValidationError
 
 from shalabench.api import Rng
 from shalabench.api.registry import find
@@ -76,3 +77,9 @@ def test_a_temperature_is_part_of_an_identity(tmp_path):
 
     assert identity() == train_id("mopoe", 1, {}, "toy", "f", {}, 0)
     assert identity(joint_temperature=0.8) != identity() != identity(given_temperature=0.8)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_is_a_positive_number(wrong):
+    with pytest.raises(ValidationError):
+        SamplingSettings(joint_temperature=wrong)

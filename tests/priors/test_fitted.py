@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.toys import toy_data
+from pydantic import ValidationError
 
 from shalabench.api import (
     ABILITIES,
@@ -179,6 +180,21 @@ def test_validation_chooses_the_number_of_components(toy):
     assert model.prior(1000, Rng(0)).isfinite().all()
 
 
+def test_the_size_of_latents_is_found_without_learning_from_the_blank_tuple(toy):
+    class Normed(find("model", "mmvm").cls):
+        def __init__(self, spec, config):
+            super().__init__(spec, config)
+            self.norm = torch.nn.BatchNorm1d(self.config.latent_dim)
+
+        def encode(self, given, rng):
+            return self.norm(super().encode(given, rng))
+
+    config = resolve("mmvm", "toy", "smoke", ()).model
+    model = with_prior(Normed, PriorSettings(kind="gmm"))(toy.spec, config)
+    assert model.training
+    assert not model.model.norm.running_mean.any()
+
+
 def test_too_few_tuples_are_counted_in_the_message(toy):
     config = resolve("mmvm", "toy", "smoke", ()).model
     many = with_prior(clustered("mmvm"), PriorSettings(kind="gmm", components=300))
@@ -253,3 +269,10 @@ def test_weights_of_a_method_keep_their_names_beside_a_fitted_prior(toy):
     assert fitted.state_dict().keys() >= own.state_dict().keys()
     with pytest.raises(RuntimeError):
         fitted.load_state_dict(own.state_dict())
+
+
+@pytest.mark.parametrize("wrong", [0, "abc", True])
+def test_a_wrong_number_of_components_is_one_mistake(wrong):
+    with pytest.raises(ValidationError) as error:
+        PriorSettings(components=wrong)
+    assert [item["loc"] for item in error.value.errors()] == [("components",)]
