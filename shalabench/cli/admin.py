@@ -101,7 +101,7 @@ def _describe_settings(run: Run) -> list[dict[str, Any]]:
 
     origins = run.resolved.origins
     values = {**run.resolved.values(), **run.resolved.choices()}
-    for key in origins.keys() - values.keys():  # such as data.digits, not recorded at its default
+    for key in sorted(origins.keys() - values.keys()):  # such as data.digits at its default
         values[key] = attrgetter(key)(run.resolved)
     return [
         {

@@ -66,8 +66,8 @@ class PriorSettings(Settings):
     )
     components: Annotated[Literal["auto"] | int, BeforeValidator(_check_components)] = setting(
         "auto",
-        "Gaussians of the mixture: a number, or auto for the best of 5, 10, 20 and 40 on "
-        "validation tuples.",
+        "Gaussians of the mixture: a number, or auto, which tries 5, 10, 20 and 40 until the "
+        "likelihood of validation tuples falls.",
         "our choice; 10 in pythae's and MultiVae's sampler",
     )
     covariance: Literal["full", "diag"] = setting(

@@ -57,7 +57,7 @@ def test_values_of_the_library_s_readme_are_those_of_its_columns():
 def test_every_value_has_a_source_and_the_documentation_lists_all():
     assert {p.key for p in read_published()} == read_sources().keys()
     assert next(iter(read_sources())) == MAIN
-    text = PAGE.read_text(encoding="utf-8").split("## Published figures")[1]
+    text = PAGE.read_text(encoding="utf-8").split("## Published values")[1]
     assert re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE) == list(read_sources())
 
 
