@@ -92,7 +92,7 @@ def _readable(study: Study) -> str:
     parts = ", ".join(f"{rung:g}" for rung in study.rungs)
     notes = [
         f"trials: settings trained with {parts} of the preset's updates, seed {study.seed}",
-        "lost: trainings that collapsed or diverged; their objective is 0",
+        "lost: trainings that collapsed or diverged; they rank below all others",
         "preset, best: objective of the preset and of the chosen values, all updates",
     ]
     if any(row["out_of_budget"] for row in summaries):

@@ -12,6 +12,7 @@ from shalabench.records.study import LEAST_RECALL, WORST_KID, Reading, Trial
 
 _RANDOM = 6  # settings of a method before the sampler learns from them
 _KEPT = 3  # one of so many settings goes to the next rung
+WORST = -1.0  # the objective of a training that diverged, below all others
 
 
 def promote(objectives: Mapping[int, float]) -> list[int]:
@@ -27,13 +28,16 @@ def promote(objectives: Mapping[int, float]) -> list[int]:
 def judge(joint: float, cross: float, effective: float, classes: int) -> tuple[float, bool]:
     """The objective of a trained model, and whether it collapsed.
 
+    It is the mean of the coherences, less 1 for a collapsed model. So these come last, and the best
+    of them first among themselves: a short training of a good setting may look collapsed.
+
     Args:
         joint, cross: Its coherences.
         effective: Effective number of classes among its joint samples.
         classes: Of the data.
     """
     collapsed = effective < classes / 2
-    return (0.0 if collapsed else (joint + cross) / 2), collapsed
+    return (joint + cross) / 2 + WORST * collapsed, collapsed
 
 
 def choose_dials(readings: Sequence[Reading], classes: int) -> int:

@@ -24,7 +24,7 @@ from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
-from shalabench.execute.halving import draw, import_optuna, judge, promote
+from shalabench.execute.halving import WORST, draw, import_optuna, judge, promote
 from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
@@ -249,7 +249,8 @@ class _Tuning:
         if outcome.status in ("done", "already"):
             facts = self._read(run, RunFolder(outcome.folder or Path()))
         elif outcome.status == "diverged":
-            facts = {"status": "diverged", "cpu_seconds": _seconds_of(outcome.folder)}
+            seconds = _seconds_of(outcome.folder)
+            facts = {"status": "diverged", "objective": WORST, "cpu_seconds": seconds}
         else:
             return
         for trial in trials:

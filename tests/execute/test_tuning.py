@@ -37,9 +37,9 @@ def test_the_best_third_goes_on(objectives, kept):
 
 @pytest.mark.parametrize(
     ("effective", "objective", "collapsed"),
-    [(9.0, 0.5, False), (5.0, 0.5, False), (4.99, 0.0, True), (0.0, 0.0, True)],
+    [(9.0, 0.5, False), (5.0, 0.5, False), (4.99, -0.5, True), (0.0, -0.5, True)],
 )
-def test_a_collapsed_model_counts_nothing(effective, objective, collapsed):
+def test_a_collapsed_model_ranks_below_all_others(effective, objective, collapsed):
     assert judge(0.4, 0.6, effective, classes=10) == (pytest.approx(objective), collapsed)
 
 
