@@ -25,8 +25,8 @@ def spec_of(run: Run, options: Options) -> DataSpec:
     spec = hide_views(open_dataset(run.dataset, data, options.paths), data.missing).spec
     if not spec.classes:
         raise BenchError(
-            f"The dataset '{run.dataset}' has no classes, so it has no coherence: there is nothing "
-            "to tune on yet."
+            f"The dataset '{run.dataset}' has no classes, so it has no coherence to tune on. "
+            "Choose a dataset with classes, such as polydigits."
         )
     return spec
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from helpers.campaigns import options, run, smoke
 
+from shalabench.api import BenchError
 from shalabench.config.ablations import read_ablation
 from shalabench.config.plan import plan_ablation
 from shalabench.execute import runner
@@ -46,6 +47,18 @@ def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, archive, monke
     retried, _ = run(smoke("mmvae+"), options(tmp_path, archive, retry=True))
     assert retried.exit_code == 0
     assert failed.failed is None
+
+
+def test_a_mistake_in_training_is_said_as_it_is(tmp_path, archive, monkeypatch):
+    from baselines.mmvae_plus import MMVAEPlus
+
+    def refuse(self):
+        raise BenchError("Too few tuples.")
+
+    monkeypatch.setattr(MMVAEPlus, "stages", refuse)
+    summary, _ = run(smoke("mmvae+"), options(tmp_path, archive))
+    (outcome,) = summary.outcomes.values()
+    assert (outcome.status, outcome.text) == ("failed", "Too few tuples.")
 
 
 def test_two_processes_do_the_work_of_one(tmp_path, archive):
