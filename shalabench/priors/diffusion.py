@@ -75,13 +75,14 @@ class _FitDiffusion(GradientStage):
         self._prior, self._latents, self._draws = prior, latents, c.draws
 
     def begin(self, data: Split) -> None:
-        draws = [self._latents.encode(data, "diffusion", k) for k in range(self._draws)]
-        z = torch.stack(draws)  # [K, N, D]
+        z = torch.stack(
+            [self._latents.encode(data, "diffusion", k) for k in range(self._draws)]
+        )  # [K, N, D]
         mean, std = z.mean((0, 1)), z.flatten(0, 1).std(0)
         self._prior.mean.copy_(mean)
         # A constant latent is not scaled: dividing by its spread would magnify rounding errors.
         self._prior.std.copy_(std.where(std > 1e-6, 1.0))
-        self._z0 = (z - self._prior.mean) / self._prior.std
+        self._z0 = z.sub_(self._prior.mean).div_(self._prior.std)
 
     def _loss_of_drawn(self, batch: Batch, rng: Rng, step: Now) -> tuple[Tensor, dict[str, Tensor]]:
         which = rng.integers(len(self._z0), len(batch))

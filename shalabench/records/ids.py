@@ -27,13 +27,14 @@ def hash_of(content: Mapping[str, Any]) -> str:
 def as_before(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the settings that older runs lack, where they say what these did.
 
-    Keys may be dotted. Of the section "prior" nothing stays where no prior is fitted.
+    Keys may be dotted, or tables nested. Of the section "prior" nothing stays where no prior is
+    fitted.
     """
     if settings.get("prior.kind", "own") == "own":
         settings = {key: value for key, value in settings.items() if key[:6] != "prior."}
     plain = {key: key.rpartition(".")[2] for key in settings}
     return {
-        key: value
+        key: as_before(value) if isinstance(value, Mapping) else value
         for key, value in settings.items()
         if plain[key] not in _LATER or value != _LATER[plain[key]]
     }

@@ -19,6 +19,7 @@ def test_dotted_keys_are_known():
     assert as_before(kept | {"train.tf32": False}) == kept
     assert as_before({"model.experts": "all"}) == {}
     assert as_before({"model.prior.spacing": "uniform"}) == {}
+    assert as_before({"prior": {"spacing": "uniform", "steps": 3}}) == {"prior": {"steps": 3}}
     assert as_before({"model.prior.spacing": "log-snr"}) != {}
 
 
