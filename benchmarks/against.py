@@ -17,8 +17,8 @@ The commit must have `find`, `resolve`, `Stage.update` and `evaluate` as f61a9d3
 from __future__ import annotations
 
 import subprocess
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -97,10 +97,10 @@ def find_commit(revision: str) -> str:
 def unpack(commit: str) -> Iterator[Path]:
     """A folder with the files of a commit, while the context lasts."""
     with tempfile.TemporaryDirectory() as folder:
-        file, tree = Path(folder) / "commit.tar", Path(folder) / "tree"
+        file, tree = Path(folder) / "commit.zip", Path(folder) / "tree"
         _git("archive", "--output", str(file), commit)
-        with tarfile.open(file) as archive:
-            archive.extractall(tree, filter="data")
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(tree)
         file.unlink()
         yield tree
 

@@ -234,6 +234,14 @@ def test_a_damaged_archive_leaves_nothing_behind(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.tgz"]
 
 
+@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="needs Python 3.11.4")
 def test_an_archive_is_unpacked_whole(tmp_path):
     unpack(archive_of(tmp_path / "a.tgz", "a/b"), tmp_path / "folder")
     assert (tmp_path / "folder" / "a" / "b").read_bytes() == b"evil"
+
+
+def test_a_python_that_cannot_check_a_tar_file_unpacks_none(tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    with pytest.raises(DataError, match=r"3\.11\.4"):
+        unpack(archive_of(tmp_path / "a.tgz", "a/b"), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()

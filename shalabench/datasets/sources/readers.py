@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import platform
 import shutil
 import tarfile
 import zipfile
@@ -73,10 +74,15 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises:
         DataError: The archive is damaged, or has a path or a link that leads out of the folder, or
-            a device file.
+            a device file; or this Python is too old to check a tar file for these.
     """
     if folder.exists():
         return
+    if archive.suffix != ".zip" and not hasattr(tarfile, "data_filter"):
+        raise DataError(
+            f"{archive} is not unpacked, because Python {platform.python_version()} cannot check "
+            f"it. Use Python 3.11.4 or later, or unpack the archive yourself to {folder}."
+        )
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     remedy = "Free some room if the disk is full; else delete the file and fetch it again."
