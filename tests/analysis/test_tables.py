@@ -359,8 +359,8 @@ def test_runs_of_other_settings_than_the_preset_has_today_are_listed(tmp_path):
     for seed, other in changes.items():
         own = {k: v for k, v in (settings | other).items() if v is not None}
         own |= {"model.x": None}
-        told = {"dataset": "polydigits", "settings": own}
-        write_run(tmp_path, "shala", seed, 0.5, data_version=PolyDigits.version, **told)
+        given = {"dataset": "polydigits", "settings": own}
+        write_run(tmp_path, "shala", seed, 0.5, data_version=PolyDigits.version, **given)
     write_run(tmp_path, "removed", 0, 0.5)
     found = CliRunner().invoke(main, ["status", "--outdated", "--json", "--store", str(tmp_path)])
     reasons = {item["seed"]: item["reason"] for item in json.loads(found.output)}
@@ -370,8 +370,8 @@ def test_runs_of_other_settings_than_the_preset_has_today_are_listed(tmp_path):
 def test_runs_on_older_data_are_listed_also_where_they_do_not_state_the_version(tmp_path):
     settings = resolve("shala", "polydigits", "quick", []).values()
     for seed in (0, 1):
-        told = {"dataset": "polydigits", "settings": settings}
-        folder = write_run(tmp_path, "shala", seed, 0.5, data_version=PolyDigits.version, **told)
+        given = {"dataset": "polydigits", "settings": settings}
+        folder = write_run(tmp_path, "shala", seed, 0.5, data_version=PolyDigits.version, **given)
     run = json.loads((folder / "run.json").read_text())
     del run["data"]["version"]
     (folder / "run.json").write_text(json.dumps(run))

@@ -257,11 +257,11 @@ def test_a_run_without_inception_has_its_coherence_and_says_why(tmp_path, judges
 
 def test_a_setting_that_no_record_holds_is_still_shown():
     given = ["--set", "evaluators.quality.weights=w.pth"]
-    told = CliRunner().invoke(
+    found = CliRunner().invoke(
         bench.main,
         ["config", "--models", "shala", "--dataset", "toy", "--json", *given],
     )
-    shown = {s["setting"]: s for s in json.loads(told.output)["shala"]}
+    shown = {s["setting"]: s for s in json.loads(found.output)["shala"]}
     assert shown["evaluators.quality.weights"]["value"] == "w.pth"
     assert shown["evaluators.quality.weights"]["origin"] == "--set"
 
