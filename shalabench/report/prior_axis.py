@@ -45,7 +45,8 @@ def by_prior(section: Section) -> Drawing | None:
             axes.set_yticks(range(len(labels)), labels)
             axes.set_ylim(-0.6, len(labels) - 0.4)
             axes.spines["left"].set_visible(False)
-            axes.set_xlabel(one_line(metric))
+            less = " (less is better)" if section.sign(metric) < 0 else ""
+            axes.set_xlabel(one_line(metric) + less)
         for kind in KINDS:
             drawn[0].plot([], [], _MARKS[kind], ms=5, c=_COLOURS[kind], label=KINDS[kind])
         drawn[0].plot([], [], "|", ms=9, mew=1.6, c=INK["ink"], label="posterior")
