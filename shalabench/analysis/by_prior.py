@@ -18,6 +18,8 @@ MEANING = (
 )
 T = TypeVar("T")
 _OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
+# How a run is evaluated says nothing of its networks, and may differ by its age.
+_APART = ("prior.", "evaluators.")
 _KIND = re.compile(r" \[prior\.kind=[^\]]*\]")
 _Metrics = dict[str, tuple[str, int, str]]
 _Result = tuple[list[Row], _Metrics]
@@ -43,29 +45,25 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
     joint = [name for name in metrics if name.rpartition("/")[2] == "joint"]
     if not joint:
         return [], {}
-    groups: list[dict[str, Row]] = []
     alike: dict[str, list[dict[str, Row]]] = {}
     for row in rows:
-        # How a run is evaluated says nothing of its networks, and may differ by its age.
-        apart = ("prior.", "evaluators.")
-        rest = {k: v for k, v in row.settings.items() if not k.startswith(apart)}
+        rest = {k: v for k, v in row.settings.items() if not k.startswith(_APART)}
         same = alike.setdefault(json.dumps([row.method, rest], sort_keys=True), [])
         kind = row.settings.get("prior.kind", "own")
         # A second prior of a kind, such as one of other components, has a row of its own.
         group = next((group for group in same if kind not in group), None)
         if group is None:
-            group = {}
-            same.append(group)
-            groups.append(group)
+            same.append(group := {})
         group[kind] = row
-    seconds = [group for same in alike.values() for group in same[1:]]
+    groups = [group for same in alike.values() for group in same]
     kinds = [kind for kind in KINDS if any(kind in group for group in groups)]
     columns: _Metrics = {column(n, kind): metrics[n] for n in joint for kind in kinds}
     ceilings = [name for name in metrics if name.rpartition("/")[2] == "posterior"]
     columns |= {name: metrics[name] for name in ceilings}
     joined = [
-        _joined(group, joint, ceilings, _KIND if group in seconds else _OF_PRIORS)
-        for group in groups
+        _joined(group, joint, ceilings, _KIND if place else _OF_PRIORS)
+        for same in alike.values()
+        for place, group in enumerate(same)
     ]
     return joined, columns
 

@@ -15,6 +15,7 @@ from shalabench.cli.options import (
     Command,
     Group,
     data_options,
+    device_option,
     json_option,
     parse_names,
     set_option,
@@ -138,7 +139,7 @@ def classifiers() -> None:
 @click.option("--dataset", required=True, help="Name of a dataset.")
 @set_option
 @data_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
+@device_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -165,6 +165,25 @@ jobs_option = click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Parallel processes."
 )
 threads_option = click.option("--threads", type=click.IntRange(1), help="Torch threads of a run.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda[:n]."
+)
+time_limit_option = click.option(
+    "--time-limit", callback=parse_duration, help="Stop with a checkpoint after 90s, 30m or 2h."
+)
+checkpoint_option = click.option(
+    "--checkpoint-every",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Seconds between checkpoints.",
+)
+archive_option = click.option(
+    "--classifiers",
+    "archive",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of classifiers, instead of the packaged ones.",
+)
 stores_option = click.option(
     "--store",
     "stores",

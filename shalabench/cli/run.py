@@ -11,16 +11,19 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    archive_option,
+    checkpoint_option,
     data_options,
+    device_option,
     jobs_option,
     json_option,
-    parse_duration,
     parse_names,
     parse_seeds,
     ray_options,
     set_option,
     split_option,
     threads_option,
+    time_limit_option,
 )
 from shalabench.records.locations import default_store
 
@@ -48,19 +51,11 @@ from shalabench.records.locations import default_store
     help="Folder for the records. Default: results/runs in the clone or, without a clone, in the "
     "current folder.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
+@device_option
 @jobs_option
 @ray_options
-@click.option(
-    "--time-limit", callback=parse_duration, help="Stop with a checkpoint after 90s, 30m or 2h."
-)
-@click.option(
-    "--checkpoint-every",
-    type=float,
-    default=60.0,
-    show_default=True,
-    help="Seconds between checkpoints.",
-)
+@time_limit_option
+@checkpoint_option
 @threads_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
 @click.option(
@@ -69,12 +64,7 @@ from shalabench.records.locations import default_store
     help="Evaluators separated by commas. Default: all that apply.",
 )
 @split_option
-@click.option(
-    "--classifiers",
-    "archive",
-    type=click.Path(exists=True, path_type=Path),
-    help="Folder of classifiers, instead of the packaged ones.",
-)
+@archive_option
 @click.option("--retry", is_flag=True, help="Repeat runs that failed before.")
 @json_option
 @click.pass_context

@@ -11,14 +11,17 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    archive_option,
+    checkpoint_option,
     data_options,
+    device_option,
     jobs_option,
     json_option,
-    parse_duration,
     parse_names,
     ray_options,
     set_option,
     threads_option,
+    time_limit_option,
 )
 from shalabench.records.locations import default_store
 
@@ -57,26 +60,13 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
     help="Folder of the trainings. Default: results/tuning.",
 )
 @data_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
+@device_option
 @jobs_option
 @ray_options
-@click.option(
-    "--time-limit", callback=parse_duration, help="Stop with a checkpoint after 90s, 30m or 2h."
-)
-@click.option(
-    "--checkpoint-every",
-    type=float,
-    default=60.0,
-    show_default=True,
-    help="Seconds between checkpoints.",
-)
+@time_limit_option
+@checkpoint_option
 @threads_option
-@click.option(
-    "--classifiers",
-    "archive",
-    type=click.Path(exists=True, path_type=Path),
-    help="Folder of classifiers, instead of the packaged ones.",
-)
+@archive_option
 @click.option(
     "--dials",
     is_flag=True,

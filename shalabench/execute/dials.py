@@ -27,7 +27,7 @@ from shalabench.execute.halving import choose_dials
 from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
-from shalabench.execute.studies import read_scores, refuse_other, spec_of
+from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of
 from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
 from shalabench.records.study import DialStudy, DialTrial, MethodDials, Reading, read_study
@@ -103,23 +103,12 @@ class _Dials:
             "evaluators.quality.self_pairs=false",
             "evaluators.quality.resamples=0",
         )
-        self.runs = self._dialled(runs)
+        self.runs = keep_able(runs, self._why_not, reporter, "whose dials to choose")
         self.study = self._open()
 
     def _plan(self, models: Sequence[str], more: Sequence[str] = ()) -> list[Run]:
         r = self.request
         return plan(models, r.dataset, r.preset, [r.seed], (*r.overrides, *more))
-
-    def _dialled(self, runs: Sequence[Run]) -> dict[str, Run]:
-        """The methods with dials; the others are said, with the reason."""
-        reasons = {run.model: self._why_not(run) for run in runs}
-        for model, reason in reasons.items():
-            if reason:
-                self.reporter.say(f"{model} is left out: {reason}")
-        if all(reasons.values()):
-            first, reason = next(iter(reasons.items()))
-            raise BenchError(f"No method is left whose dials to choose. {first}: {reason}")
-        return {run.model: run for run in runs if not reasons[run.model]}
 
     def _why_not(self, run: Run) -> str | None:
         cls = with_prior(find("model", run.model).cls, run.resolved.prior)

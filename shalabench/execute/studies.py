@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from shalabench.api import BenchError, DataSpec
 from shalabench.config.plan import Run
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import open_dataset
+from shalabench.execute.progress import Reporter
 from shalabench.execute.runner import Options
 from shalabench.records.store import RunFolder
 from shalabench.records.study import DialStudy, MethodDials, MethodStudy, Study
@@ -29,6 +30,30 @@ def spec_of(run: Run, options: Options) -> DataSpec:
             "Choose a dataset with classes, such as polydigits."
         )
     return spec
+
+
+def keep_able(
+    runs: Sequence[Run], why_not: Callable[[Run], str | None], reporter: Reporter, work: str
+) -> dict[str, Run]:
+    """The runs that a study can take, by method; the others are reported with their reasons.
+
+    Args:
+        runs: One a method.
+        why_not: Gives a reason in a sentence, or None.
+        reporter: Shows them.
+        work: What the study does, as in "to tune".
+
+    Raises:
+        BenchError: No run is left.
+    """
+    reasons = {run.model: why_not(run) for run in runs}
+    for model, reason in reasons.items():
+        if reason:
+            reporter.say(f"{model} is left out: {reason}")
+    if all(reasons.values()):
+        first, reason = next(iter(reasons.items()))
+        raise BenchError(f"No method is left {work}. {first}: {reason}")
+    return {run.model: run for run in runs if not reasons[run.model]}
 
 
 def read_scores(

@@ -28,7 +28,7 @@ from shalabench.execute.halving import WORST, draw, import_optuna, judge, promot
 from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
-from shalabench.execute.studies import read_scores, refuse_other, spec_of
+from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of
 from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
 from shalabench.records.study import RUNGS, MethodStudy, Study, Trial, read_study
@@ -111,19 +111,8 @@ class _Tuning:
         overrides = (*request.overrides, _UNUSED)
         runs = plan(request.models, request.dataset, request.preset, [request.seed], overrides)
         self.spec = spec_of(runs[0], options)
-        self.runs = self._tunable(runs)
+        self.runs = keep_able(runs, self._why_not, reporter, "to tune")
         self.study = self._open()
-
-    def _tunable(self, runs: Sequence[Run]) -> dict[str, Run]:
-        """The methods that can be tuned; the others are said, with the reason."""
-        reasons = {run.model: self._why_not(run) for run in runs}
-        for model, reason in reasons.items():
-            if reason:
-                self.reporter.say(f"{model} is left out: {reason}")
-        if all(reasons.values()):
-            first, reason = next(iter(reasons.items()))
-            raise BenchError(f"No method is left to tune. {first}: {reason}")
-        return {run.model: run for run in runs if not reasons[run.model]}
 
     def _why_not(self, run: Run) -> str | None:
         cls = with_prior(find("model", run.model).cls, run.resolved.prior)
