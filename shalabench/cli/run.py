@@ -103,7 +103,11 @@ def run(ctx: click.Context, **options: Any) -> None:
         )
     filters = {key: options[key] for key in ("dataset", "preset", "split")}
     filters |= {"ablation": ablation} if ablation else {"models": options["models"]}
-    _print_table(options["store"], options["as_json"], **filters)
+    ended = {outcome.status for outcome in summary.outcomes.values()}
+    if ended & {"done", "already"}:
+        _print_table(options["store"], options["as_json"], **filters)
+    else:
+        click.echo("No table: none of these runs has finished.", err=True)
     ctx.exit(summary.exit_code)
 
 

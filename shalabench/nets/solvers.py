@@ -76,17 +76,7 @@ def sample_ddim(
 
     It is of first order: few steps narrow the samples (docs/priors.md has a table).
 
-    Args:
-        denoiser: Prediction of the kind that the schedule names.
-        schedule: The forward process.
-        z: z_start, `[B, ...]`.
-        steps: Number of denoiser calls.
-        start: The t of `z`; None is T.
-        revise: Changes z at each time, for example to keep parts of it.
-        spacing: Of the times.
-
-    Returns:
-        z_0, `[B, ...]`.
+    Arguments and result are those of `sample`.
     """
     revise = revise or _leave
     for now, then in pairwise(_times(schedule, steps, start, spacing)):
@@ -112,17 +102,7 @@ def sample_dpm(
     log signal-to-noise ratio. The first step is of first order, as in the algorithm, and so is the
     last step, whose end t = 0 has an infinite ratio: it takes the data prediction.
 
-    Args:
-        denoiser: Prediction of the kind that the schedule names.
-        schedule: The forward process.
-        z: z_start, `[B, ...]`.
-        steps: Number of denoiser calls.
-        start: The t of `z`; None is T.
-        revise: Changes z at each time, for example to keep parts of it.
-        spacing: Of the times.
-
-    Returns:
-        z_0, `[B, ...]`.
+    Arguments and result are those of `sample`.
     """
     revise, before = revise or _leave, z
     times = _times(schedule, steps, start, spacing)
@@ -166,18 +146,7 @@ def sample_ancestral(
 
     The variance of a step from t to s is that of q(z_s | z_t, z_0).
 
-    Args:
-        denoiser: Prediction of the kind that the schedule names.
-        schedule: The forward process.
-        z: z_start, `[B, ...]`.
-        rng: Noise of the steps.
-        steps: Number of denoiser calls; None makes one for every t.
-        start: The t of `z`; None is T.
-        revise: Changes z at each time, for example to keep parts of it.
-        spacing: Of the times.
-
-    Returns:
-        z_0, `[B, ...]`.
+    Arguments and result are those of `sample`.
     """
     revise = revise or _leave
     for now, then in pairwise(_times(schedule, steps or schedule.steps, start, spacing)):

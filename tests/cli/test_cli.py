@@ -93,6 +93,15 @@ def test_every_option_is_explained(name):
         assert parameter.param_type_name == "argument" or parameter.help, parameter.name
 
 
+def test_runs_that_all_failed_leave_no_table(tmp_path):
+    wild = ("--set", "model.optimiser.lr=1e30", "--set", "train.precision=float32")
+    toy = ("--models", "mvae", "--dataset", "toy", "--preset", "smoke")
+    result = call("run", *toy, *wild, "--store", str(tmp_path), "--cache-dir", str(tmp_path))
+    assert result.exit_code == 1
+    assert "No table: none of these runs has finished." in result.output
+    assert "Unknown metric" not in result.output
+
+
 def test_the_version_is_that_of_the_package():
     result = call("--version")
     assert result.exit_code == 0
