@@ -25,6 +25,25 @@ def promote(objectives: Mapping[int, float]) -> list[int]:
     return sorted(best[: max(1, len(best) // _KEPT)])
 
 
+def replace_collapsed(before: Sequence[Trial], last: Sequence[Trial]) -> list[int]:
+    """The setting that goes to the last rung because the better ones collapsed there; or none.
+
+    A high learning rate may hold for half of the updates and fail after. The method must not pay
+    for it while another of its settings was good.
+
+    Args:
+        before: The trials of the rung before the last.
+        last: Those of the last rung.
+    """
+    ended = {trial.number: trial.status for trial in last}
+    for trial in sorted(before, key=lambda t: (-t.objective, t.number)):
+        if trial.status != "done" or ended.get(trial.number) == "done":
+            return []
+        if trial.number not in ended:
+            return [trial.number]
+    return []
+
+
 def judge(joint: float, cross: float, effective: float, classes: int) -> tuple[float, bool]:
     """The objective of a trained model, and whether it collapsed.
 

@@ -24,7 +24,7 @@ from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
-from shalabench.execute.halving import WORST, draw, import_optuna, judge, promote
+from shalabench.execute.halving import WORST, draw, import_optuna, judge, promote, replace_collapsed
 from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
@@ -199,9 +199,12 @@ class _Tuning:
         objectives = {trial.number: trial.objective for trial in here}
         best = promote(objectives)
         if rung == _LAST:
-            method.chosen = max(here, key=lambda t: (t.objective, -t.number)).number
-            return []
-        if rung + 1 == _LAST:  # the preset's own values are what the best is compared with
+            best = replace_collapsed(method.at(rung - 1), here)
+            if not best:
+                method.chosen = max(here, key=lambda t: (t.objective, -t.number)).number
+                return []
+            rung -= 1
+        elif rung + 1 == _LAST:  # the preset's own values are what the best is compared with
             best = sorted({0, *best})
         values = {trial.number: trial.values for trial in method.trials}
         method.trials += [Trial(number=n, rung=rung + 1, values=values[n]) for n in best]

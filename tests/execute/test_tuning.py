@@ -14,7 +14,7 @@ from shalabench.api import BenchError, ConfigErrors
 from shalabench.config.search import space_of
 from shalabench.config.settings import describe_preset, presets, resolve
 from shalabench.execute import tuning
-from shalabench.execute.halving import draw, judge, promote
+from shalabench.execute.halving import draw, judge, promote, replace_collapsed
 from shalabench.execute.tuning import Request, tune
 from shalabench.records.study import RUNGS, Trial, read_study
 
@@ -33,6 +33,22 @@ REQUEST = Request(("mvae", "jmvae"), "toy", "smoke", trials=4, budget=1e6, seed=
 )
 def test_the_best_third_goes_on(objectives, kept):
     assert promote(dict(enumerate(objectives))) == kept
+
+
+def test_a_setting_that_collapses_at_the_end_is_replaced_by_the_next_best():
+    def trials(rung, **ends):
+        return [
+            Trial(number=int(n[1:]), rung=rung, values={}, status=status, objective=objective)
+            for n, (status, objective) in ends.items()
+        ]
+
+    half = trials(1, n2=("done", 0.6), n4=("collapsed", -0.7), n5=("done", 0.54))
+    own = ("done", 0.2)
+    assert replace_collapsed(half, trials(2, n0=own, n2=("done", 0.5))) == []
+    assert replace_collapsed(half, trials(2, n0=own, n2=("collapsed", -0.8))) == [5]
+    assert replace_collapsed(half, trials(2, n0=own, n2=("diverged", -1.0))) == [5]
+    both = trials(2, n0=own, n2=("diverged", -1.0), n5=("collapsed", -0.9))
+    assert replace_collapsed(half, both) == []  # the last one collapsed earlier
 
 
 @pytest.mark.parametrize(
