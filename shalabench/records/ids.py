@@ -15,6 +15,7 @@ _LATER = {
     "spacing": "uniform",
     "joint_temperature": 1.0,
     "given_temperature": 1.0,
+    "cooldown": 0.1,
 }
 
 
