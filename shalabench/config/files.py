@@ -14,6 +14,7 @@ from shalabench.api import unknown
 SECTIONS = ("model", "data", "train", "prior", "sampling", "evaluate")
 Value = tuple[str, Any, str]  # dotted key, value, source
 T = TypeVar("T", bound=BaseModel)
+F = TypeVar("F", "PresetFile", "DatasetFile")
 
 
 class Table(BaseModel):
@@ -39,6 +40,12 @@ class Table(BaseModel):
     def special(self, model: str, known: Container[str]) -> Iterator[Value]:
         """What holds for one method only."""
         yield from _walk("model", self.models.get(model, {}), known, self.source)
+
+
+class PresetFile(Table):
+    """A preset's file: a preset below it, and settings for every dataset."""
+
+    base: str = ""
 
 
 class DatasetFile(Table):
@@ -72,6 +79,21 @@ def read_toml(file: Path, schema: type[T], mistakes: list[str]) -> T | None:
         return None
     mistakes += _strangers(content, file.name)
     return content
+
+
+def read_files(
+    folder: Path, name: str, schema: type[F], mistakes: list[str], above: tuple[str, ...] = ()
+) -> list[tuple[F, str]]:
+    """A file of a folder and its path there, after those of its base; `above` are based on it."""
+    file = f"{folder.name}/{name}.toml"
+    table = read_toml(folder / f"{name}.toml", schema, mistakes)
+    if table is None or not table.base:
+        return [(table, file)] if table else []
+    names = {f.stem for f in folder.glob("*.toml")} - {name, *above}
+    if table.base not in names:
+        mistakes.append(f"{unknown('base', table.base, names)} ({file})")
+        return [(table, file)]
+    return [*read_files(folder, table.base, schema, mistakes, (*above, name)), (table, file)]
 
 
 def _strangers(content: BaseModel, where: str) -> Iterator[str]:
