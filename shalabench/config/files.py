@@ -14,7 +14,7 @@ from shalabench.api import unknown
 SECTIONS = ("model", "data", "train", "prior", "sampling", "evaluate")
 Value = tuple[str, Any, str]  # dotted key, value, source
 T = TypeVar("T", bound=BaseModel)
-F = TypeVar("F", "PresetFile", "DatasetFile")
+F = TypeVar("F", bound="PresetFile")
 
 
 class Table(BaseModel):
@@ -43,15 +43,14 @@ class Table(BaseModel):
 
 
 class PresetFile(Table):
-    """A preset's file: a preset below it, and settings for every dataset."""
+    """A preset's file: the preset below it, and settings for every dataset."""
 
     base: str = ""
 
 
-class DatasetFile(Table):
+class DatasetFile(PresetFile):
     """A dataset's file: a base below it, settings for every preset, and for single presets."""
 
-    base: str = ""
     presets: dict[str, Table] = {}
 
     @model_validator(mode="after")
@@ -87,8 +86,10 @@ def read_files(
     """A file of a folder and its path there, after those of its base; `above` are based on it."""
     file = f"{folder.name}/{name}.toml"
     table = read_toml(folder / f"{name}.toml", schema, mistakes)
-    if table is None or not table.base:
-        return [(table, file)] if table else []
+    if table is None:
+        return []
+    if not table.base:
+        return [(table, file)]
     names = {f.stem for f in folder.glob("*.toml")} - {name, *above}
     if table.base not in names:
         mistakes.append(f"{unknown('base', table.base, names)} ({file})")

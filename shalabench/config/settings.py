@@ -235,9 +235,9 @@ def _file_entries(
     asked, plain, preset = preset, tuned.without_dials(preset), tuned.base_of(preset)
     layer, files = f"dataset {dataset}", _dataset_files(dataset, mistakes)
     own = read_files(CONFIGS / "presets", preset, PresetFile, mistakes)
-    tables: list[tuple[Table, str, str, str]] = []
-    for table, file in own:
-        tables.append((table, file, *[f"preset {Path(file).stem}"] * 2))
+    tables: list[tuple[Table, str, str, str]] = [
+        (table, file, *(f"preset {Path(file).stem}",) * 2) for table, file in own
+    ]
     tables += [(table, file, layer, f"{layer} x {model}") for table, file in files]
     for name in (Path(file).stem for _, file in own):
         within = f", preset {name}"

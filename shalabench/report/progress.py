@@ -85,8 +85,8 @@ def _draw(axes: Any, curve: Curve, colour: str, published: str) -> None:
     marker, dashes = _LOOK[curve.prior]
     law = curve.law
     for place, own in enumerate(axes):
-        points = [(p.hours if place else p.tuples, p.cell) for p in curve.points]
-        points = [(x, cell) for x, cell in points if x]
+        pairs = [(p.hours if place else p.tuples, p.cell) for p in curve.points]
+        points = [(x, cell) for x, cell in pairs if x]
         if not points:
             continue
         own.set_xscale("log")
