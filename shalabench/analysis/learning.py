@@ -211,6 +211,8 @@ def fit_text(curve: Curve, published: str) -> str:
     needed = curve.budget(float(published)) if published else None
     if needed is None:
         return f"{text}."
+    if needed.high <= curve.points[0].tuples:
+        return f"{text}; the published {published} is passed before the first point."
     if math.isinf(needed.tuples):
         return f"{text}; the published {published} is not reached by the fit{_from(needed)}."
     ends = f"{count_text(needed.low)} to {count_text(needed.high)}"

@@ -38,7 +38,7 @@ def progress(section: Section) -> Drawing | None:
     colours = {name: LINES[i % len(LINES)] for i, name in enumerate(names)}
     published = _published(section)
     top = 0.3 + 0.2 * ((len(names) + 3) // 4)
-    with canvas(top + _ROW * len(shown), 0.62, 0.16, top, 0.5, _WIDTH) as figure:
+    with canvas(top + _ROW * len(shown), 0.9, 0.2, top, 0.5, _WIDTH) as figure:
         grid = figure.subplots(len(shown), 2, sharey="row", sharex="col", squeeze=False)
         for axes, (metric, curves) in zip(grid, shown.items(), strict=True):
             for curve in curves:
@@ -107,7 +107,8 @@ def _draw(axes: Any, curve: Curve, colour: str, published: str) -> None:
             line(own, beyond, values, colour, lw=0.6, alpha=0.7)
         if published and curve.prior == "own":
             at = own.get_yaxis_transform()
-            own.plot(1, float(published), "D", ms=4.5, mfc="none", c=colour, transform=at)
+            look = {"ms": 4.5, "mfc": "none", "c": colour, "clip_on": False}
+            own.plot(1, float(published), "D", transform=at, **look)
 
 
 def _explain(figure: Any, axes: Any, colours: dict[str, str], priors: set[str]) -> None:

@@ -111,6 +111,7 @@ def test_rows_that_differ_in_length_alone_are_one_curve(store):
     assert own.budget(0.7).tuples == pytest.approx(LAW.tuples(1 - 0.7**0.2), rel=0.1)
     assert fitted.law is None
     assert "is not reached" in fit_text(own, "0.95")
+    assert "before the first point" in fit_text(own, "0.003")
     assert fit_text(fitted, "0.815") == ""
 
 
