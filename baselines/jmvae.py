@@ -60,6 +60,7 @@ class JMVAEConfig(Settings):
         0.25,
         "Part of the updates over which all divergences' factor rises linearly from 0.",
         f"{_CODE}: 200 of 800 epochs",
+        stretches=True,
         ge=0,
         le=1,
     )

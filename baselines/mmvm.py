@@ -64,6 +64,7 @@ class MMVMConfig(Settings):
         "Multiple of the updates over which the weight of N(0, I) falls to 1e-10; 0 is none.",
         f"{_CODE}: 300,000 updates",
         search=Search(choices=(0.0, 0.64, 1.28)),  # none, half of the published, the published
+        stretches=True,
         ge=0,
     )
     steps: int = setting(

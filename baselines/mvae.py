@@ -38,7 +38,12 @@ class MVAEConfig(Settings):
         2.5, "Factor of the divergences.", _CODE, search=Search(0.1, 10, log=True), ge=0
     )
     warmup: float = setting(
-        0.0, "Part of the updates over which beta rises linearly from 0.", _CODE, ge=0, le=1
+        0.0,
+        "Part of the updates over which beta rises linearly from 0.",
+        _CODE,
+        stretches=True,
+        ge=0,
+        le=1,
     )
     prior_expert: Literal["always", "several"] = setting(
         "always",

@@ -69,6 +69,7 @@ class MVEBMConfig(Settings):
         "Part of the updates before f_a is trained; until then f_a is 0.",
         _CHOICE,
         search=Search(0, 0.9),  # the later, the less f_a runs away from its chains
+        stretches=True,
         ge=0,
         lt=1,
     )

@@ -64,7 +64,12 @@ class ShaLaConfig(Settings):
         ge=0,
     )
     kl_warmup: float = setting(
-        0.0, "Part of stage 1 over which beta rises linearly.", _OPEN, ge=0, le=1
+        0.0,
+        "Part of stage 1 over which beta rises linearly.",
+        _OPEN,
+        stretches=True,
+        ge=0,
+        le=1,
     )
     steps: int = setting(
         117_000,

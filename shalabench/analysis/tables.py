@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from shalabench.analysis.by_prior import MEANING, split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
+from shalabench.analysis.learning import modalities_of, notes_on, split_by_tuples
+from shalabench.analysis.notes import apart_notes, bounds_notes
 from shalabench.analysis.render import render
 from shalabench.analysis.reported import (
     add_reported,
@@ -72,11 +73,13 @@ def make_tables(
     ablation: Ablation | None = None,
     source: str = MAIN,
     by_prior: bool = False,
+    by_tuples: bool = False,
 ) -> list[Table]:
     """Read the stores into tables, one for each dataset and preset.
 
     Args:
-        metric, dataset, preset, models, mix, ablation, source, by_prior: As in `tables_of`.
+        metric, dataset, preset, models, mix, ablation, source, by_prior, by_tuples: As in
+            `tables_of`.
         split: What was measured on.
 
     Raises:
@@ -88,7 +91,8 @@ def make_tables(
         records = load(stores, split, may_be_empty=True)
     refuse_unmeasured(records.select(dataset, preset, models), split)
     asked: dict[str, Any] = {"dataset": dataset, "preset": preset, "models": models}
-    asked |= {"mix": mix, "ablation": ablation, "source": source, "by_prior": by_prior}
+    asked |= {"mix": mix, "ablation": ablation, "source": source}
+    asked |= {"by_prior": by_prior, "by_tuples": by_tuples}
     tables = tables_of(records, metric, **asked)
     for table in tables:
         table.notes += [f"Left out: {p.where}: {p.text}" for p in records.problems if p.is_loss]
@@ -106,6 +110,7 @@ def tables_of(
     ablation: Ablation | None = None,
     source: str = MAIN,
     by_prior: bool = False,
+    by_tuples: bool = False,
 ) -> list[Table]:
     """Records as tables, one for each dataset and preset.
 
@@ -117,11 +122,12 @@ def tables_of(
         ablation: Only its variants, a row each, beside what is published of them.
         source: Of the published values that stand in a column, by its key.
         by_prior: Whether there is a column for each kind of prior, and nothing published.
+        by_tuples: The same for each number of training tuples, with a fit of each row.
 
     Raises:
         BenchError: The metric, dataset or source is unknown, or records would be mixed.
     """
-    published = [] if by_prior else published_by(source)
+    published = [] if by_prior or by_tuples else published_by(source)
     if ablation:
         from shalabench.analysis.variants import as_rows, published_of
 
@@ -140,7 +146,7 @@ def tables_of(
         if not any(key[0] == name for key in groups):
             groups[name, NOT_RUN] = chosen.runs[:0]
     tables = [
-        _table(key, chosen.of(runs), metric, published, models, mix, ablation, by_prior)
+        _table(key, chosen.of(runs), metric, published, models, mix, ablation, by_prior, by_tuples)
         for key, runs in sorted(groups.items(), key=lambda item: item[0])
     ]
     tables = [table for table in tables if table and table.metrics and table.rows]
@@ -170,6 +176,7 @@ def _table(
     mix: bool,
     ablation: Ablation | None,
     by_prior: bool,
+    by_tuples: bool,
 ) -> Table:
     dataset, preset = key
     proxy_for = next(iter(records.runs["proxy_for"]), "")
@@ -183,6 +190,13 @@ def _table(
     rows, measured = make_rows(records, metrics, mix=mix), metrics
     if by_prior and rows:
         rows, metrics = split_by_prior(rows, metrics)
+    fits: list[str] = []
+    if by_tuples:
+        add_costs(rows, records, proxy_for or dataset)
+        values = main_values(published_by(), proxy_for or dataset, metric)
+        known = {(p.method, p.metric): p.value for p in values if not p.condition}
+        fits = notes_on(rows, metrics, modalities_of(records), known)
+        rows, metrics = split_by_tuples(rows, metrics)
     ran = {row.method for row in rows}
     for p in reported:
         shown = rows_of_published(p, rows)
@@ -196,9 +210,10 @@ def _table(
             rows += shown
         for row in shown:
             row.published[p.metric], row.published_protocol = p.value, p.protocol
-    if not ablation and not by_prior:
+    if not ablation and not by_prior and not by_tuples:
         add_reported(rows, proxy_for or dataset, metric)
-    add_costs(rows, records, proxy_for or dataset)
+    if not by_tuples:
+        add_costs(rows, records, proxy_for or dataset)
     set_marks(rows, metrics)
     order = list(dict.fromkeys(p.method for p in reported))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))
@@ -211,7 +226,8 @@ def _table(
         absent = dict.fromkeys(names).keys() - {row.label for row in rows}
         rows += [Row(label, ablation.model, True, missing=NOT_RUN) for label in absent]
         rows = in_order(ablation, rows)
-    notes += [*undertrained_notes(rows), *_notes(records, measured, metrics, reported, rows)]
+    notes += [*undertrained_notes(rows), *fits]
+    notes += _notes(records, measured, metrics, reported, rows, MEANING if by_prior else "")
     source = published[0].key if published else MAIN
     return Table(dataset, preset, metrics, rows, notes, proxy_for or dataset, apart, source)
 
@@ -273,18 +289,19 @@ def _notes(
     metrics: dict[str, Any],
     published: list[Published],
     rows: list[Row],
+    meaning: str,
 ) -> list[str]:
     results = [r for r in records.all_results() if not r.scored.isdisjoint(measured)]
     cells = [cell for row in rows for cell in row.cells.values()]
     shown = [name for name in measured if any(n.split()[0] == name for n in metrics)]
     notes = [f"{name}: {measured[name][2]}." for name in shown if measured[name][2]]
-    notes += [MEANING] if shown != list(metrics) else []
+    notes += [meaning] if meaning else []
     protocols = {f"{r.label} version {r.version} on the {r.split} split" for r in results}
     if protocols:
         n = sorted({cell.n for cell in cells})
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
-    notes += _bounds(records, measured)
+    notes += bounds_notes(records, measured)
     unranked = [name for name in metrics if any(name in row.cells for row in rows)]
     if unranked := [name for name in unranked if not is_ranked(name)]:
         notes.append(f"Not ranked, for these features hardly see blur: {', '.join(unranked)}.")
@@ -302,52 +319,10 @@ def _notes(
         notes.append("The formats csv and json have 95 % bootstrap intervals over test items.")
     notes += notes_of(rows, metrics)
     if cells:
-        notes += _apart(rows, metrics)
+        notes += apart_notes(rows, metrics)
         if len(ranked(rows)) < len(rows):
             notes.append("Variants are not ranked if the method also ran with its preset.")
     return [*notes, *_legend(metrics, published, rows)]
-
-
-def _bounds(records: Records, metrics: dict[str, Any]) -> list[str]:
-    """Floors, ceilings, and the accuracy of the classifiers."""
-    bounds: dict[str, list[str]] = {}
-    for result in records.all_results():
-        size = result.details.get("row", {}).get("resolution", "")
-        for name, m in result.metrics.items():
-            if m["role"] == "classifier":
-                parts = [s for s in result.content["scores"] if s["metric"] == name and s["target"]]
-                line = "Classifiers on real test data"
-                texts = [f"{s['target']} {s['value']:.{m['digits']}f}" for s in parts]
-            elif m["role"] in ("floor", "ceiling") and name in result.summaries:
-                s = result.summaries[name]
-                where = f"{s.n:,} test items" + (f", {size}" if size else "")
-                line = f"{m['role'].capitalize()}, {m['meaning']} ({where})"
-                is_of_shown = any(matches(name, m["of"]) for name in metrics)
-                texts = [f"{m['of']} {s.value:.{m['digits']}f}"] if is_of_shown else []
-            else:
-                continue
-            bounds.setdefault(line, []).extend(texts)
-    return [
-        f"{line}: {', '.join(dict.fromkeys(texts))}." for line, texts in bounds.items() if texts
-    ]
-
-
-def _apart(rows: list[Row], metrics: dict[str, Any]) -> list[str]:
-    """Rows that are not ranked with each other for a reason that no column shows."""
-    notes = []
-    resolutions = dict.fromkeys(row.facts.get("resolution") for row in rows)
-    for name, resolution in itertools.product(metrics, resolutions):
-        alike: dict[str, list[str]] = {}
-        for row in rows:
-            if name in row.data and row.facts.get("resolution") == resolution:
-                alike.setdefault(row.data[name], []).append(row.label)
-        if len(alike) > 1:
-            groups = "; ".join(", ".join(labels) for labels in alike.values())
-            notes.append(
-                "Not ranked with each other, because the data, the classifiers or the evaluator's "
-                f"version differ: {groups}."
-            )
-    return list(dict.fromkeys(notes))
 
 
 def _legend(metrics: dict[str, Any], published: list[Published], rows: list[Row]) -> list[str]:

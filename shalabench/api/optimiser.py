@@ -30,16 +30,23 @@ class Optimiser(Settings):
     )
     amsgrad: bool = setting(False, "Keep the maximum of the second moment.", "torch's default")
     weight_decay: float = setting(0.0, "Decay of the weights.", "torch's default for Adam", ge=0)
-    schedule: Literal["constant", "cosine"] = setting(
+    schedule: Literal["constant", "cosine", "wsd"] = setting(
         "constant",
-        "Learning rate after the warm-up: constant, or a half cosine to 0.",
+        "Learning rate after the warm-up: constant, a half cosine to 0, or constant with a fall to "
+        "0 at the end (wsd), which a longer training may share up to the fall.",
         "the baselines' code (reproduction/polymnist.md)",
     )
     warmup: float = setting(
         0.0,
-        "Part of the steps over which the rate rises linearly from 0.",
+        "Part of the steps over which the rate rises linearly from 0; from 1 up, their number.",
         "our choice: none published",
         ge=0,
+    )
+    cooldown: float = setting(
+        0.1,
+        "Part of the steps over which wsd's rate falls, as 1 - sqrt of the part that is done.",
+        "Hägele et al. 2024, section 4: 10 to 20 % of the steps, and 1 - sqrt before a line",
+        gt=0,
         lt=1,
     )
     clip: float = setting(
@@ -66,9 +73,26 @@ class Optimiser(Settings):
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of update `step` (counted from 0) of `steps`."""
-        rise = self.warmup * steps
+        rise = self.warmup if self.warmup >= 1 else self.warmup * steps
         if step < rise:
             return self.lr * (step + 1) / (rise + 1)
         if self.schedule == "constant":
             return self.lr
+        if self.schedule == "wsd":
+            fall = self._fall(steps)
+            done = max(0, step - (steps - fall)) / max(fall, 1)
+            return self.lr * (1 - math.sqrt(done))
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+
+    def common(self, steps: int, others: int) -> int:
+        """How many first updates of trainings of `steps` and of `others` have the same rates."""
+        least = min(steps, others)
+        if steps == others:
+            return least
+        if self.schedule == "cosine" or 0 < self.warmup < 1:
+            return 0
+        return least - self._fall(least) if self.schedule == "wsd" else least
+
+    def _fall(self, steps: int) -> int:
+        """Updates over which wsd's rate falls."""
+        return round(self.cooldown * steps)

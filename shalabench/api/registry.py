@@ -78,7 +78,7 @@ class Broken:
 _UNSTABLE = ("ctx", "kind", "type_comment", "type_params", "annotation", "returns", "simple")
 # Of calls that describe something: how many positional arguments count, and the names of texts.
 _TEXTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "setting": (1, ("meaning", "source", "search", "counts_updates")),
+    "setting": (1, ("meaning", "source", "search", "counts_updates", "stretches")),
     "Metric": (3, ("meaning",)),
     "share": (1, ("meaning",)),  # Metric.share
     "register_model": (1, ("paper",)),

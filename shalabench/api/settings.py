@@ -66,6 +66,7 @@ def setting(
     search: Search | bool = False,
     dial: Dial | None = None,
     counts_updates: bool = False,
+    stretches: bool = False,
     **limits: Any,
 ) -> Any:
     """Declare one setting with its meaning and the origin of its default.
@@ -79,6 +80,8 @@ def setting(
             for nested settings without a declaration of their own.
         dial: What `shala-bench tune --dials` tries, where only samplers read it.
         counts_updates: Whether it is the number of updates of a stage, which tuning shortens.
+        stretches: Whether it is a part of that number, which the loss reads, such as a warm-up. A
+            training is continued by a longer one (docs/progress.md) only if it is 0.
         **limits: Bounds as pydantic's `Field` takes them (`ge`, `gt`, `le`, `lt`).
 
     Returns:
@@ -91,4 +94,6 @@ def setting(
         extra["dial"] = asdict(dial)
     if counts_updates:
         extra["counts_updates"] = True
+    if stretches:
+        extra["stretches"] = True
     return Field(default, description=meaning, json_schema_extra=extra, **limits)

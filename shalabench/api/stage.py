@@ -70,6 +70,14 @@ class Stage(ABC):
     def finish(self, data: Split) -> None:  # noqa: B027 - optional by design
         """Conclude, after the last update."""
 
+    def common(self, steps: int) -> int:
+        """How many first updates are those of a training of `steps` updates too; 0 if unknown.
+
+        What settings say that count in parts of the updates (`setting(stretches=True)`) is left
+        out.
+        """
+        return 0
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """All that the next update depends on beyond the model's own weights."""
@@ -150,6 +158,10 @@ class PartedStage(Stage):
         terms = self.work(batch, rng)
         self.advance()
         return {name: value.detach() for name, value in terms.items()}
+
+    def common(self, steps: int) -> int:
+        parts = self._parts.values()
+        return min((part.settings.common(self.steps, steps) for part in parts), default=0)
 
     def descend(self, part: str, loss: Tensor) -> None:
         """Take one step of a part's optimiser; the other parts get no gradient."""

@@ -13,6 +13,7 @@ from shalabench.api.errors import BenchError, unknown
 from shalabench.records.locations import CACHE, DATA_ROOT, default_store, default_stores
 from shalabench.records.store import Store
 
+PRIORS = ("own", "gmm", "diffusion")
 EXITS = "Exit codes: 0 success, 1 a run failed, 2 wrong input, 3 stopped before the end."
 
 
@@ -66,6 +67,38 @@ def parse_seeds(_: Any, __: Any, value: str | None) -> tuple[int, ...]:
             f"--seeds is '{value}'. Write a count of at least 1, or a list of numbers from 0 on."
         )
     return seeds
+
+
+def parse_tuples(_: Any, __: Any, value: str | None) -> tuple[int, ...]:
+    """Numbers of tuples separated by commas, such as 500, 30k or 0.1M.
+
+    Raises:
+        BenchError: Some part is no such number.
+    """
+    numbers = []
+    for name in parse_names(_, __, value):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", name)
+        number = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6}[match[2]] if match else 0
+        if number < 1:
+            raise BenchError(
+                f"--tuples is '{value}', and '{name}' is no number of tuples. Write numbers "
+                "separated by commas, such as 30k,0.1M,1M."
+            )
+        numbers.append(round(number))
+    return tuple(sorted(set(numbers)))
+
+
+def parse_priors(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
+    """Kinds of prior separated by commas.
+
+    Raises:
+        BenchError: Some kind is unknown.
+    """
+    kinds = parse_names(_, __, value)
+    for kind in kinds:
+        if kind not in PRIORS:
+            raise BenchError(unknown("prior", kind, PRIORS))
+    return tuple(kind for kind in PRIORS if kind in kinds)  # a fitted one reuses what own trains
 
 
 def parse_digits(_: Any, __: Any, value: str | None) -> tuple[int, ...]:

@@ -51,8 +51,9 @@ from shalabench.cli.options import (
 @click.option("--wide", is_flag=True, help="Show all columns: the costs and all sources too.")
 @click.option(
     "--by",
-    type=click.Choice(["prior"]),
-    help="A column for each kind of prior in place of the published values.",
+    type=click.Choice(["prior", "tuples"]),
+    help="A column for each kind of prior, or each number of training tuples, in place of the "
+    "published values.",
 )
 @json_option
 def table(
@@ -87,6 +88,7 @@ def table(
         "ablation": chosen,
         "source": source,
         "by_prior": by == "prior",
+        "by_tuples": by == "tuples",
     }
     tables = make_tables(read, metric, **how, **filters)
     shown = {"costs": costs, "sources": published == "all", "wide": wide}
@@ -149,7 +151,7 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 @click.argument(
     "kind",
     type=click.Choice(
-        ["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "priors", "latent"]
+        ["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "priors", "progress", "latent"]
     ),
 )
 @click.option(
@@ -184,6 +186,7 @@ def figure(
     cost      quality against training time
     angles    PSNR of unseen views by their angle to the given view
     priors    joint scores of each method with its own and with fitted priors
+    progress  scores against training tuples and CPU hours
     latent    prior and posterior of each method
 
     The figure `latent` needs the weights and the data of a run. Latents of two dimensions are drawn

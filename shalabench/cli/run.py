@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from shalabench.cli.options import (
     jobs_option,
     json_option,
     parse_names,
+    parse_priors,
     parse_seeds,
+    parse_tuples,
     ray_options,
     set_option,
     split_option,
@@ -41,6 +44,17 @@ from shalabench.records.locations import default_store
     show_default=True,
     callback=parse_seeds,
     help="A count (3 means 0,1,2) or a list (0,4). A list of one seed ends with a comma: 4,",
+)
+@click.option(
+    "--tuples",
+    callback=parse_tuples,
+    help="Numbers of training tuples of the first stage, such as 0.1M,1M: a run for each, which "
+    "goes on from the one before if the schedule is wsd.",
+)
+@click.option(
+    "--priors",
+    callback=parse_priors,
+    help="Priors separated by commas (own, gmm, diffusion): a run for each.",
 )
 @set_option
 @data_options
@@ -74,7 +88,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     Finished work is not repeated. An interrupted run continues from its last checkpoint.
     """
     from shalabench.api import DataPaths
-    from shalabench.config.plan import plan, plan_ablation
+    from shalabench.config.plan import plan_ablation, plan_points
     from shalabench.execute.campaign import Options, run_campaign
     from shalabench.execute.progress import Reporter
 
@@ -88,7 +102,16 @@ def run(ctx: click.Context, **options: Any) -> None:
         overrides,
         options["evaluators"],
     )
-    runs = plan_ablation(ablation, *work) if ablation else plan(options["models"], *work)
+    points = {name: options[name] for name in ("tuples", "priors")}
+    if ablation and any(points.values()):
+        raise BenchError("--tuples and --priors do not go with --ablation. Leave either out.")
+    runs = (
+        plan_ablation(ablation, *work)
+        if ablation
+        else plan_points(options["models"], *work, **points)
+    )
+    if options["tuples"]:
+        _tell_of_schedules(runs)
     same = ("store", "evaluators", "split", "archive", "device", "jobs", "engine", "address")
     with Reporter() as reporter:
         summary = run_campaign(
@@ -109,6 +132,18 @@ def run(ctx: click.Context, **options: Any) -> None:
     else:
         click.echo("No table: none of these runs has finished.", err=True)
     ctx.exit(summary.exit_code)
+
+
+def _tell_of_schedules(runs: Sequence[Any]) -> None:
+    """Say which methods train anew for each number of tuples."""
+    schedules = {r.model: getattr(r.resolved.model, "optimiser", None) for r in runs}
+    others = [model for model, own in schedules.items() if own and own.schedule != "wsd"]
+    if others:
+        click.echo(
+            f"Each number of tuples is trained from the start by {', '.join(others)}, because "
+            "model.optimiser.schedule is not wsd.",
+            err=True,
+        )
 
 
 def _read_ablation(name: str | None, models: tuple[str, ...]) -> Any:

@@ -14,6 +14,7 @@ from shalabench.api import unknown
 SECTIONS = ("model", "data", "train", "prior", "sampling", "evaluate")
 Value = tuple[str, Any, str]  # dotted key, value, source
 T = TypeVar("T", bound=BaseModel)
+F = TypeVar("F", bound="PresetFile")
 
 
 class Table(BaseModel):
@@ -41,10 +42,15 @@ class Table(BaseModel):
         yield from _walk("model", self.models.get(model, {}), known, self.source)
 
 
-class DatasetFile(Table):
-    """A dataset's file: a base below it, settings for every preset, and for single presets."""
+class PresetFile(Table):
+    """A preset's file: the preset below it, and settings for every dataset."""
 
     base: str = ""
+
+
+class DatasetFile(PresetFile):
+    """A dataset's file: a base below it, settings for every preset, and for single presets."""
+
     presets: dict[str, Table] = {}
 
     @model_validator(mode="after")
@@ -72,6 +78,23 @@ def read_toml(file: Path, schema: type[T], mistakes: list[str]) -> T | None:
         return None
     mistakes += _strangers(content, file.name)
     return content
+
+
+def read_files(
+    folder: Path, name: str, schema: type[F], mistakes: list[str], above: tuple[str, ...] = ()
+) -> list[tuple[F, str]]:
+    """A file of a folder and its path there, after those of its base; `above` are based on it."""
+    file = f"{folder.name}/{name}.toml"
+    table = read_toml(folder / f"{name}.toml", schema, mistakes)
+    if table is None:
+        return []
+    if not table.base:
+        return [(table, file)]
+    names = {f.stem for f in folder.glob("*.toml")} - {name, *above}
+    if table.base not in names:
+        mistakes.append(f"{unknown('base', table.base, names)} ({file})")
+        return [(table, file)]
+    return [*read_files(folder, table.base, schema, mistakes, (*above, name)), (table, file)]
 
 
 def _strangers(content: BaseModel, where: str) -> Iterator[str]:

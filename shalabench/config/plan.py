@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from shalabench.api import ConfigErrors, unknown
+from shalabench.api import BenchError, ConfigErrors, unknown
 from shalabench.api.registry import entries
 from shalabench.config.ablations import Ablation, settings_of
 from shalabench.config.settings import Resolved, resolve
@@ -17,6 +17,8 @@ class Run:
 
     Attributes:
         overrides: The --set arguments that were given, for the label of the run.
+        line: Runs of one line are carried out one after another, since each may begin with what
+            the one before has trained; a run without one stands alone.
     """
 
     model: str
@@ -25,6 +27,7 @@ class Run:
     seed: int
     resolved: Resolved
     overrides: tuple[str, ...] = ()
+    line: str = ""
 
 
 def plan(
@@ -67,6 +70,62 @@ def plan(
         for seed in seeds
         for name in names
     ]
+
+
+def plan_points(
+    models: Sequence[str],
+    dataset: str,
+    preset: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    evaluators: Sequence[str] = (),
+    *,
+    tuples: Sequence[int] = (),
+    priors: Sequence[str] = (),
+) -> list[Run]:
+    """The runs of `plan` for several lengths of the first stage and several priors, a line each.
+
+    Args:
+        models, dataset, preset, seeds, overrides, evaluators: As `plan` takes them.
+        tuples: Training tuples of the first stage; those of the settings where empty.
+        priors: Values of `prior.kind`; that of the settings where empty.
+
+    Raises:
+        ConfigErrors: As `plan`'s.
+        BenchError: A method's first stage has no number of updates and batch size to set.
+    """
+    bases = plan(models, dataset, preset, seeds, overrides, evaluators)
+    if not tuples and not priors:
+        return bases
+    runs: dict[tuple[int, str], list[Run]] = {}
+    for base in bases:
+        for count in _updates(base, tuples):
+            for kind in priors or [base.resolved.prior.kind]:
+                more = {"model.steps": count, "prior.kind": kind}
+                changed = _changed(base, more)
+                own = plan([base.model], dataset, preset, [base.seed], (*base.overrides, *changed))
+                line = f"{base.model} seed {base.seed}"
+                runs.setdefault((base.seed, base.model), []).append(replace(own[0], line=line))
+    return [run for line in runs.values() for run in line]
+
+
+def _updates(base: Run, tuples: Sequence[int]) -> list[int | None]:
+    """Updates of the first stage for numbers of tuples, in order; the run's own where empty."""
+    if not tuples:
+        return [None]
+    size = getattr(base.resolved.model, "batch_size", None)
+    if not size or not hasattr(base.resolved.model, "steps"):
+        raise BenchError(
+            f"The first stage of '{base.model}' has no settings model.steps and model.batch_size, "
+            "so --tuples cannot set its length. Leave it out of --models."
+        )
+    return list(dict.fromkeys(max(1, round(count / size)) for count in sorted(tuples)))
+
+
+def _changed(base: Run, values: Mapping[str, object]) -> list[str]:
+    """The values that a run does not have already, as overrides."""
+    own = base.resolved.values()
+    return [f"{k}={v}" for k, v in values.items() if v is not None and own.get(k) != v]
 
 
 def plan_ablation(

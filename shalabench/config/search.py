@@ -44,6 +44,11 @@ def updates_of(settings: Settings) -> dict[str, int]:
     return {key: v for key, v, extra in _declared(settings) if extra.get("counts_updates")}
 
 
+def stretching(settings: Settings) -> dict[str, Any]:
+    """The settings that are a part of the updates (`setting(stretches=True)`), by dotted key."""
+    return {key: v for key, v, extra in _declared(settings) if extra.get("stretches")}
+
+
 def values_at(settings: Settings, keys: Collection[str]) -> dict[str, Any]:
     """The values of some settings by dotted key."""
     return {key: value for key, value, _ in _declared(settings) if key in keys}

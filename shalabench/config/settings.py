@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from shalabench.api import BenchError, ConfigErrors, Settings, unknown
 from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config import tuned
-from shalabench.config.files import SECTIONS, DatasetFile, Table, read_toml
+from shalabench.config.files import SECTIONS, DatasetFile, PresetFile, Table, read_files
 from shalabench.config.nested import leaves, merge, put
 from shalabench.config.search import dials_of
 from shalabench.config.training import (
@@ -233,16 +233,19 @@ def _file_entries(
 ) -> Iterator[Entry]:
     """The values that files give one model, the weakest first."""
     asked, plain, preset = preset, tuned.without_dials(preset), tuned.base_of(preset)
-    file, layer = f"presets/{preset}.toml", f"dataset {dataset}"
-    files, within = _dataset_files(dataset, mistakes), f", preset {preset}"
-    table = read_toml(CONFIGS / file, Table, mistakes)
-    tables = [(table, file, f"preset {preset}", f"preset {preset}")] if table else []
-    tables += [(table, file, layer, f"{layer} x {model}") for table, file in files]
-    tables += [
-        (table.presets[preset], file, f"{layer}{within}", f"{layer} x {model}{within}")
-        for table, file in files
-        if preset in table.presets
+    layer, files = f"dataset {dataset}", _dataset_files(dataset, mistakes)
+    own = read_files(CONFIGS / "presets", preset, PresetFile, mistakes)
+    tables: list[tuple[Table, str, str, str]] = [
+        (table, file, *(f"preset {Path(file).stem}",) * 2) for table, file in own
     ]
+    tables += [(table, file, layer, f"{layer} x {model}") for table, file in files]
+    for name in (Path(file).stem for _, file in own):
+        within = f", preset {name}"
+        tables += [
+            (table.presets[name], file, f"{layer}{within}", f"{layer} x {model}{within}")
+            for table, file in files
+            if name in table.presets
+        ]
     known_presets = set(_preset_files())
     strangers = [
         (key, file) for table, file in files for key in table.presets.keys() - known_presets
@@ -298,19 +301,8 @@ def _all_methods() -> set[str]:
     return {f"model.{key}" for cls in classes for key, _ in _sources(cls)}
 
 
-def _dataset_files(
-    dataset: str, mistakes: list[str], above: tuple[str, ...] = ()
-) -> list[tuple[DatasetFile, str]]:
-    """A dataset's file and its path, after those of its base; `above` are based on it."""
-    file = f"datasets/{dataset}.toml"
-    table = read_toml(CONFIGS / file, DatasetFile, mistakes)
-    if table is None or not table.base:
-        return [(table, file)] if table else []
-    names = {f.stem for f in (CONFIGS / "datasets").glob("*.toml")} - {dataset, *above}
-    if table.base not in names:
-        mistakes.append(f"{unknown('base', table.base, names)} ({file})")
-        return [(table, file)]
-    return [*_dataset_files(table.base, mistakes, (*above, dataset)), (table, file)]
+def _dataset_files(dataset: str, mistakes: list[str]) -> list[tuple[DatasetFile, str]]:
+    return read_files(CONFIGS / "datasets", dataset, DatasetFile, mistakes)
 
 
 def _overrides(texts: Sequence[str], mistakes: list[str]) -> Iterator[Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shalabench.api.errors import BenchError
@@ -13,6 +13,7 @@ from shalabench.execute.backends import (
     Cancelled,
     Emit,
     Engine,
+    Event,
     InProcess,
     Processes,
     Ray,
@@ -58,7 +59,7 @@ def run_campaign(
     Runs that another process holds are put last and then waited for.
 
     Args:
-        runs: As `plan` gives them.
+        runs: As `plan` gives them; those of one line (`Run.line`) one after another.
         options: How and where.
         reporter: Shows what happens.
         stop: Once set, the runs end with a checkpoint. An interrupt or a termination of the
@@ -97,31 +98,53 @@ def _run_once(
     """Carry out every run once; returns those that another process holds."""
     engine = _engine(options, stop)
     keys = {label(run): run for run in runs}
+    lines: dict[str, dict[str, Run]] = {}
     for key, run in keys.items():
-        engine.submit(key, functools.partial(_perform, run, options))
-    for key, event in engine.events():
+        lines.setdefault(run.line or key, {})[key] = run
+    for name, line in lines.items():
+        engine.submit(name, functools.partial(_perform, line, options))
+    for name, event in engine.events():
         if event["kind"] == "ended":
-            ended(key, event["outcome"])
+            ended(event["run"], event["outcome"])
         else:
-            reporter.show(key, event)
-    for key in keys:
+            reporter.show(event.get("run", name), event)
+    outcomes: dict[str, Outcome] = {}
+    for name, line in lines.items():
         try:
-            outcome = engine.result(key)
+            outcomes |= engine.result(name)
         except Cancelled:
-            outcome = Outcome("stopped", "Not begun; run again to go on.")
+            outcomes |= dict.fromkeys(line, Outcome("stopped", "Not begun; run again to go on."))
         except Exception as error:  # of a method's code, before its training
             kind = "" if isinstance(error, BenchError) else f"{type(error).__name__}: "
-            outcome = Outcome("failed", f"{kind}{error}")
-        summary.outcomes[key] = outcome
+            outcomes |= dict.fromkeys(line, Outcome("failed", f"{kind}{error}"))
+    for key in keys:
+        summary.outcomes[key] = outcome = outcomes[key]
         reporter.say(f"{key}: {outcome.text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
 
 
-def _perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Outcome:
-    """Carry out a run, and tell of its end while others go on."""
-    outcome = perform(run, options, emit, stop)
-    emit({"kind": "ended", "outcome": outcome})
-    return outcome
+def _perform(
+    line: Mapping[str, Run], options: Options, emit: Emit, stop: threading.Event
+) -> dict[str, Outcome]:
+    """Carry out a line of runs, and tell of each one's end while others go on.
+
+    Runs after one that was stopped, or that another process holds, wait for it too.
+    """
+    outcomes: dict[str, Outcome] = {}
+    waiting: Outcome | None = None
+    for key, run in line.items():
+        outcome = waiting or perform(run, options, functools.partial(_emit, emit, key), stop)
+        if outcome.status == "stopped":
+            waiting = Outcome("stopped", "Not begun; run again to go on.")
+        elif outcome.status == "busy":
+            waiting = replace(outcome, folder=None)
+        outcomes[key] = outcome
+        emit({"kind": "ended", "run": key, "outcome": outcome})
+    return outcomes
+
+
+def _emit(emit: Emit, key: str, event: Event) -> None:
+    emit({**event, "run": key})
 
 
 def _check_inputs(runs: Sequence[Run], options: Options) -> None:

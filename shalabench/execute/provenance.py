@@ -89,6 +89,20 @@ def _arithmetic() -> dict[str, bool]:
     }
 
 
+def describe_history(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What a run's events say of its training: interruptions, and what it took from other runs."""
+    found: dict[str, Any] = {"resumptions": 0}
+    for event in events:
+        facts = {key: value for key, value in event.items() if key not in ("time", "kind")}
+        if event["kind"] == "resumed":
+            found["resumptions"] += 1
+        elif event["kind"] in ("reused", "continued"):
+            found[event["kind"]] = facts
+        elif event["kind"] == "changed":  # the code or the machine, between two attempts
+            found["mixed"] = sorted({*found.get("mixed", ()), *event["what"]})
+    return found
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes at most in use so far: on the GPU, or of the whole process on the CPU."""
     if device.type == "cuda":

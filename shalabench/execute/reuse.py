@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from shalabench.api import BenchError, Model, Stage
+from shalabench.execute.made_by import MADE_BY
+from shalabench.records.ids import as_before
 from shalabench.records.store import RunFolder, Store
 
-_MADE_BY = ("source", "nets", "packages", "platform", "device", "threads")
 _SAME = ("model", "model_version", "dataset", "seed")
 
 
@@ -45,13 +46,23 @@ class Reuse:
     def load(self, model: Model, stages: Sequence[Stage]) -> dict[str, Any]:
         """Load the weights; returns what a checkpoint after the last of the stages would say."""
         source = torch.load(self.weights, map_location="cpu", weights_only=True)
-        modules = [stage.module for stage in stages[: len(self.stages)]]
-        parts = [model if module is None else module for module in modules]
-        learned = {id(x) for part in parts for x in part.state_dict(keep_vars=True).values()}
-        keys = [key for key, x in model.state_dict(keep_vars=True).items() if id(x) in learned]
-        model.load_state_dict({key: source[key] for key in keys if key in source}, strict=False)
+        load_learned(model, stages[: len(self.stages)], source)
         spent = self.spent[self.stages[-1]]
         return {"stage": len(self.stages), "step": 0, "last": dict(self.last), "spent": spent}
+
+    def log(self, folder: RunFolder) -> None:
+        """Record where the training begins."""
+        folder.log("reused", run=self.run, stages=self.stages)
+        for name in self.stages:
+            folder.log("finished", stage=name, spent=self.spent[name])
+
+
+def load_learned(model: Model, stages: Sequence[Stage], state: Mapping[str, Any]) -> None:
+    """Load the weights that some stages learn, and leave the others as they are."""
+    parts = [model if stage.module is None else stage.module for stage in stages]
+    learned = {id(x) for part in parts for x in part.state_dict(keep_vars=True).values()}
+    keys = [key for key, x in model.state_dict(keep_vars=True).items() if id(x) in learned]
+    model.load_state_dict({key: state[key] for key in keys if key in state}, strict=False)
 
 
 def find_reuse(
@@ -87,7 +98,8 @@ def _reuse_of(
 ) -> Reuse:
     """What can be reused of a source run, which may be no stage."""
     trained = source.trained
-    same = trained is not None and all(trained["provenance"][k] == made_by[k] for k in _MADE_BY)
+    same = trained is not None and all(trained["provenance"][k] == made_by[k] for k in MADE_BY)
+    same = same and not (trained or {})["provenance"].get("mixed")
     if trained and trained["provenance"].get("priors") != made_by.get("priors"):
         stages = [stage for stage in stages if "prior" not in stage.sections]  # without a fit
     names = _trained_alike(run, source.run, stages) if same else ()
@@ -101,17 +113,32 @@ def _trained_alike(
     run: Mapping[str, Any], source: Mapping[str, Any], stages: Sequence[Stage]
 ) -> tuple[str, ...]:
     """Names of the first stages that both runs train alike."""
-    alike = all(run[key] == source[key] for key in _SAME)
-    if not alike or run["data"]["fingerprint"] != source["data"]["fingerprint"]:
-        return ()
-    mine, theirs = run["settings"], source["settings"]
-    keys = {*mine, *theirs} - {"train.log_every"}  # but not compilation, which may round otherwise
-    differing = {key for key in keys if mine.get(key) != theirs.get(key)}
     for count in range(len(stages), 0, -1):
-        last = stages[count - 1]
-        ignored = [f"{last.section}.{name}" for name in last.ignores]
-        below = tuple(f"{name}." for name in ignored)
-        read = {key for key in differing if key.split(".")[0] in last.sections}
-        if all(key in ignored or key.startswith(below) for key in read):
+        if differing(run, source, stages, count - 1) == set():
             return tuple(stage.name for stage in stages[:count])
     return ()
+
+
+def differing(
+    run: Mapping[str, Any], source: Mapping[str, Any], stages: Sequence[Stage], number: int
+) -> set[str] | None:
+    """The settings that differ, of those that a stage and the stages before it read.
+
+    Returns:
+        None where the method, its version, the data or the seed differ.
+    """
+    alike = all(run[key] == source[key] for key in _SAME)
+    if not alike or run["data"]["fingerprint"] != source["data"]["fingerprint"]:
+        return None
+    mine, theirs = as_before(run["settings"]), as_before(source["settings"])
+    keys = {*mine, *theirs} - {"train.log_every"}  # but not compilation, which may round otherwise
+    last = stages[number]
+    ignored = [f"{last.section}.{name}" for name in last.ignores]
+    below = tuple(f"{name}." for name in ignored)
+    return {
+        key
+        for key in keys
+        if mine.get(key) != theirs.get(key)
+        and key.split(".")[0] in last.sections
+        and not (key in ignored or key.startswith(below))
+    }

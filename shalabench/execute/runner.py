@@ -29,6 +29,7 @@ from shalabench.api.errors import BenchError
 from shalabench.api.registry import find
 from shalabench.config.plan import Run
 from shalabench.execute.backends import Emit
+from shalabench.execute.continuation import find_start
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
 from shalabench.execute.graphs import GraphError
 from shalabench.execute.incomplete import hide_views, needs_complete_tuples
@@ -43,11 +44,11 @@ from shalabench.execute.inputs import (
 )
 from shalabench.execute.provenance import (
     describe_code,
+    describe_history,
     describe_machine,
     describe_priors,
     peak_memory,
 )
-from shalabench.execute.reuse import find_reuse
 from shalabench.execute.sampling import set_temperatures
 from shalabench.execute.trainer import Clock, Progress, Stopped, Watch, train
 from shalabench.priors.fitted import identity_of, with_prior
@@ -286,9 +287,9 @@ class _Runner:
         data = self.dataset.split("train").to(self.device)
         if self.resolved.train.compile:
             compile_networks(model)
-        reuse = functools.partial(find_reuse, self.store, self.folder, made_by)
-        watch = Watch(self._should_stop, self._report, self.options.checkpoint_every)
-        loop = self.resolved.train
+        loop, own = self.resolved.train, self.resolved.model
+        start = functools.partial(find_start, self.store, self.folder, made_by, own)
+        watch = Watch(self._should_stop, self._report, self.options.checkpoint_every, made_by)
         with tensor_cores(loop.tf32):
             last, clock = train(
                 model,
@@ -297,7 +298,7 @@ class _Runner:
                 self.run.seed,
                 loop,
                 watch,
-                reuse,
+                start,
                 self.dataset.split("validation"),
             )
         self._record_training(model, last, clock, code)
@@ -310,7 +311,6 @@ class _Runner:
         file = io.BytesIO()
         torch.save(model.state_dict(), file)
         write_whole(self.folder.weights, file.getvalue())
-        events = list(self.folder.events())
         provenance = {
             **code,
             **describe_machine(self.device),
@@ -318,11 +318,8 @@ class _Runner:
             "seconds": round(seconds, 1),
             "cpu_seconds": round(cpu_seconds, 1),
             "peak_memory": peak_memory(self.device),
-            "resumptions": sum(event["kind"] == "resumed" for event in events),
+            **describe_history(self.folder.events()),
         }
-        for event in events:
-            if event["kind"] == "reused":
-                provenance["reused"] = {"run": event["run"], "stages": event["stages"]}
         self.folder.write_json(
             "trained.json",
             {

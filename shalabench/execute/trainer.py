@@ -6,7 +6,7 @@ import io
 import math
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic, process_time
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from shalabench.api import BenchError, Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
 from shalabench.config.training import TrainSettings
+from shalabench.execute.continuation import Continuation
 from shalabench.execute.graphs import GraphedUpdates, capturable
+from shalabench.execute.made_by import MADE_BY, differences
 from shalabench.execute.reuse import Reuse
 from shalabench.records.store import RunFolder
 
@@ -53,11 +55,13 @@ class Watch:
         should_stop: Called before every update.
         report: Called with every reading of the losses.
         checkpoint_every: Seconds between checkpoints.
+        made_by: Code, packages, device and threads of the training.
     """
 
     should_stop: Callable[[], bool] = lambda: False
     report: Callable[[Progress], None] = lambda progress: None
     checkpoint_every: float = 60.0
+    made_by: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Clock:
@@ -105,7 +109,7 @@ def train(
     seed: int,
     settings: TrainSettings,
     watch: Watch,
-    find_reuse: Callable[[Sequence[Stage]], Reuse | None] = lambda stages: None,
+    find_start: Callable[[Sequence[Stage]], Reuse | Continuation | None] = lambda stages: None,
     validation: Split | None = None,
 ) -> tuple[dict[str, dict[str, float]], Clock]:
     """Train every stage of a model, from its newest checkpoint where there is one.
@@ -116,8 +120,8 @@ def train(
         folder: Where checkpoints and events go.
         seed: Of the run.
         settings: Precision and logging.
-        watch: Stopping, progress and checkpoint cadence.
-        find_reuse: Finds weights of the first stages in other runs where there is no checkpoint.
+        watch: Stopping, progress, checkpoint cadence and what the training is made by.
+        find_start: Finds its beginning in other runs where there is no checkpoint.
         validation: The validation split, for stages that choose by it (`Stage.validation`).
 
     Returns:
@@ -131,12 +135,11 @@ def train(
     stages = model.stages()
     if settings.graphs:
         capturable(stages)
-    saved = _restore(folder, model, data.device)
-    if saved is None and (reuse := find_reuse(stages)):
-        saved = reuse.load(model, stages)
-        folder.log("reused", run=reuse.run, stages=reuse.stages)
-        for name in reuse.stages:
-            folder.log("finished", stage=name, spent=reuse.spent[name])
+    saved, event = _restore(folder, model, data.device), "resumed"
+    mixed = _changes(saved, folder, watch.made_by) if saved else []
+    if saved is None and (start := find_start(stages)):
+        saved, event = start.load(model, stages), "begun"
+        start.log(folder)
     done = saved["last"] if saved else {}
     first = saved["stage"] if saved else 0
     clock = Clock(*([saved["spent"]] if saved and "spent" in saved else []))
@@ -144,8 +147,8 @@ def train(
         if number < first:
             continue
         stage.validation = validation
-        loop = _Loop(model, stage, number, data, folder, seed, settings, watch, clock, done)
-        done[stage.name] = loop.run(saved if number == first else None)
+        loop = _Loop(model, stage, number, data, folder, seed, settings, watch, clock, done, mixed)
+        done[stage.name] = loop.run(saved if number == first else None, event)
     model.eval()
     return done, clock
 
@@ -164,20 +167,23 @@ class _Loop:
     watch: Watch
     clock: Clock
     done: dict[str, dict[str, float]]
+    mixed: list[str]  # what changed since the training began, of what it is made by
     window: _Window = field(default_factory=_Window)
     last: dict[str, float] = field(default_factory=dict)
     calm: float | None = None  # the greatest term before it ran away
     away: int = 0  # readings since
     graphed: GraphedUpdates | None = None
 
-    def run(self, saved: dict[str, Any] | None) -> dict[str, float]:
-        step = self._begin(saved)
+    def run(self, saved: dict[str, Any] | None, event: str) -> dict[str, float]:
+        step = self._begin(saved, event)
         if self.settings.graphs:
             [stage] = capturable([self.stage])
             self.graphed = GraphedUpdates(stage, self.data, self._size, self._arithmetic)
         began, first, kept = monotonic(), step, monotonic()
-        batches = self._batches(step)
+        batches, fork = self._batches(step), self.stage.common(2 * self.stage.steps)
         while step < self.stage.steps:
+            if 0 < step == fork:
+                self.folder.write_fork(self.number, step, self._content(step))
             if self.watch.should_stop():
                 self._keep(step)
                 raise Stopped
@@ -215,7 +221,7 @@ class _Loop:
         if self.away == _PATIENCE:
             raise Diverged(self.stage.name, step, term, terms[term])
 
-    def _begin(self, saved: dict[str, Any] | None) -> int:
+    def _begin(self, saved: dict[str, Any] | None, event: str) -> int:
         self.stage.begin(self.data)
         self.model.train()
         if saved is None or saved["step"] == 0:
@@ -232,7 +238,7 @@ class _Loop:
         self.window.sums, self.window.updates = saved["sums"], saved["updates"]
         self.last = saved["reading"]
         self.calm, self.away = saved.get("runaway", (None, 0))
-        self.folder.log("resumed", stage=self.stage.name, step=saved["step"])
+        self.folder.log(event, stage=self.stage.name, step=saved["step"])
         return saved["step"]
 
     def _update(self, step: int, index: Tensor) -> None:
@@ -267,6 +273,12 @@ class _Loop:
                 step += 1
 
     def _keep(self, step: int, *, after: bool = False) -> None:
+        content = self._content(step, after=after)
+        self.folder.write_checkpoint(self.number + after, step, content)
+        self.folder.log("checkpoint", stage=self.stage.name, step=step)
+
+    def _content(self, step: int, *, after: bool = False) -> bytes:
+        """A checkpoint before update `step`, or after the stage."""
         content = {
             "model": self.model.state_dict(),
             "stage": self.number + after,
@@ -278,11 +290,12 @@ class _Loop:
             "runaway": (None, 0) if after else (self.calm, self.away),
             "last": self.done,
             "spent": self.clock.read(),
+            "made_by": {key: x for key, x in self.watch.made_by.items() if key in MADE_BY},
+            "mixed": self.mixed,
         }
         file = io.BytesIO()
         torch.save(content, file)
-        self.folder.write_checkpoint(content["stage"], step, file.getvalue())
-        self.folder.log("checkpoint", stage=self.stage.name, step=step)
+        return file.getvalue()
 
 
 def _restore(folder: RunFolder, model: Model, device: torch.device) -> dict[str, Any] | None:
@@ -298,3 +311,20 @@ def _restore(folder: RunFolder, model: Model, device: torch.device) -> dict[str,
         model.load_state_dict(saved["model"])
         return saved
     return None
+
+
+def _changes(saved: dict[str, Any], folder: RunFolder, made_by: Mapping[str, Any]) -> list[str]:
+    """What changed since the training began, of what it is made by; a new change is told."""
+    found = differences(saved.get("made_by", {}), made_by)
+    if found:
+        seconds = saved["spent"][1] if "spent" in saved else 0.0
+        message = (
+            f"The checkpoint in {folder.path} was written with {' and '.join(found.values())}. The "
+            "training goes on and loses no update, but its weights will not be, bit for bit, those "
+            "of one that was not interrupted, and no other run will reuse them. To keep them so, "
+            "stop and go on with what it was written with. To train it anew, delete the folder, "
+            f"which loses {seconds:,.0f} CPU seconds."
+        )
+        warnings.warn(message, stacklevel=3)
+        folder.log("changed", what=list(found), message=message)
+    return sorted({*saved.get("mixed", ()), *found})

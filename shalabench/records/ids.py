@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
@@ -15,7 +16,9 @@ _LATER = {
     "spacing": "uniform",
     "joint_temperature": 1.0,
     "given_temperature": 1.0,
+    "cooldown": 0.1,
 }
+_LATER_OF_PRIORS = {"cooldown": 0.1}  # the same of fitted priors, which always had the others
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
@@ -24,7 +27,9 @@ def hash_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def as_before(settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_before(
+    settings: Mapping[str, Any], later: Mapping[str, Any] = MappingProxyType(_LATER)
+) -> dict[str, Any]:
     """Without the settings that older runs lack, where they say what these did.
 
     Keys may be dotted, or tables nested. Of the section "prior" nothing stays where no prior is
@@ -34,9 +39,9 @@ def as_before(settings: Mapping[str, Any]) -> dict[str, Any]:
         settings = {key: value for key, value in settings.items() if key[:6] != "prior."}
     plain = {key: key.rpartition(".")[2] for key in settings}
     return {
-        key: as_before(value) if isinstance(value, Mapping) else value
+        key: as_before(value, later) if isinstance(value, Mapping) else value
         for key, value in settings.items()
-        if plain[key] not in _LATER or value != _LATER[plain[key]]
+        if plain[key] not in later or value != later[plain[key]]
     }
 
 
@@ -84,7 +89,7 @@ def train_id(
             "train": as_before(loop),
             "seed": seed,
         }
-        | ({"prior": prior} if prior else {})
+        | ({"prior": as_before(prior, _LATER_OF_PRIORS)} if prior else {})
         | ({"sampling": dials} if dials else {})
     )
 

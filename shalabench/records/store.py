@@ -4,6 +4,7 @@
     run.json            what is run, written once
     events.jsonl        what happened, appended
     checkpoints/        the two newest
+    forks/              checkpoints from which trainings of more updates go on
     weights.pt          the trained model
     trained.json        how training ended, with its provenance
     failed.json         why training failed
@@ -145,6 +146,14 @@ class RunFolder:
         write_whole(self.path / "checkpoints" / f"{stage:02d}-{step:09d}.pt", content)
         for old in self.checkpoints()[_CHECKPOINTS_KEPT:]:
             old.unlink()
+
+    def forks(self) -> list[Path]:
+        """Checkpoints from which trainings of more updates go on, one a stage at most."""
+        return sorted((self.path / "forks").glob("*.pt"))
+
+    def write_fork(self, stage: int, step: int, content: bytes) -> None:
+        """Write a checkpoint that stays."""
+        write_whole(self.path / "forks" / f"{stage:02d}-{step:09d}.pt", content)
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a finished training."""

@@ -11,6 +11,7 @@ from shalabench.records.store import Store, write_whole
 from shalabench.report import charts
 from shalabench.report.drawing import Drawing, as_file
 from shalabench.report.prior_axis import by_prior
+from shalabench.report.progress import progress
 from shalabench.report.sections import Section, sections_of
 from shalabench.report.words import page_name
 
@@ -28,6 +29,7 @@ KINDS: dict[str, Callable[[Section], Drawing | None]] = {
     "cost": _first(charts.cost),
     "angles": charts.angles,
     "priors": by_prior,
+    "progress": progress,
 }
 
 

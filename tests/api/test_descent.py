@@ -65,3 +65,24 @@ def test_rates_follow_the_schedule_and_states_go_from_one_kind_to_the_other(grap
 def test_a_rise_is_the_same_of_a_number_and_of_a_tensor(step, length, share):
     assert rise(step, length) == share
     assert float(rise(torch.tensor(float(step)), length)) == share
+
+
+def test_wsd_is_constant_after_the_warm_up_and_falls_as_one_minus_a_square_root():
+    settings = Optimiser(lr=0.2, schedule="wsd", warmup=4, cooldown=0.25)
+    rates = [settings.rate(step, 40) for step in range(40)]
+    assert rates[:4] == pytest.approx([0.2 * k / 5 for k in (1, 2, 3, 4)])
+    assert rates[4:31] == [0.2] * 27
+    for step in range(30, 40):
+        assert rates[step] == pytest.approx(0.2 * (1 - ((step - 30) / 10) ** 0.5))
+    assert rates[39] < 0.06 * 0.2
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "wsd"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 3.0])
+@pytest.mark.parametrize(("steps", "others"), [(40, 90), (90, 40), (7, 8), (30, 30), (1, 500)])
+def test_as_many_updates_are_common_as_have_equal_rates(schedule, warmup, steps, others):
+    settings = Optimiser(schedule=schedule, warmup=warmup)
+    common = settings.common(steps, others)
+    assert all(settings.rate(s, steps) == settings.rate(s, others) for s in range(common))
+    if schedule != "cosine" and not 0 < warmup < 1:
+        assert common >= 0.85 * min(steps, others)

@@ -150,6 +150,38 @@ def test_a_dataset_s_file_lies_over_its_base(files):
     assert found.data.train == resolve_data("toy", ()).train == 50
 
 
+def test_a_preset_s_file_lies_over_its_base_and_both_below_the_dataset_s(files):
+    (files / "presets" / "p.toml").write_text(
+        "base = 'q'\nsource = 'mine'\n[models.shala]\nsteps = 3\nlatent_dim = 3\n"
+    )
+    (files / "presets" / "q.toml").write_text(
+        "source = 'base'\n[models.shala]\nbeta = 2\nsteps = 2\nfeature_dim = 2\n"
+    )
+    (files / "datasets" / "toy.toml").write_text(
+        "[models.shala]\nlatent_dim = 4\n[presets.q.models.shala]\nfeature_dim = 5\n"
+    )
+    found = resolve("shala", "toy", "p", ())
+    values = found.model.beta, found.model.steps, found.model.latent_dim, found.model.feature_dim
+    assert values == (2, 3, 4, 5)
+    origins = {key: found.origins[f"model.{key}"] for key in ("beta", "steps", "feature_dim")}
+    assert origins["beta"].layer == "preset q"
+    assert (origins["beta"].source, origins["steps"].source) == ("base", "mine")
+    assert origins["feature_dim"].layer == "dataset toy x shala, preset q"
+    (files / "presets" / "q.toml").write_text("base = 'p'\n")
+    with pytest.raises(ConfigErrors, match="base 'p'"):
+        resolve("shala", "toy", "p", ())
+
+
+def test_night_has_the_networks_of_cpu_and_a_schedule_that_can_be_cut():
+    for model in ("shala", "mvtcae", "mopoe", "cmvae", "mmvae+"):
+        night, cpu = (resolve(model, "polymnist", name, ()) for name in ("night", "cpu"))
+        assert night.model.network == cpu.model.network
+        assert night.model.optimiser.schedule == "wsd"
+        assert night.model.optimiser.warmup == 700
+        assert night.model.steps > 6 * cpu.model.steps
+        assert night.evaluators == cpu.evaluators
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

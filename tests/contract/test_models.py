@@ -27,6 +27,7 @@ from shalabench.api import (
     encoded_once,
 )
 from shalabench.api.registry import broken, find
+from shalabench.config.search import stretching
 from shalabench.config.settings import resolve
 
 UPDATES = 3
@@ -275,3 +276,28 @@ def test_an_unknown_modality_is_named_in_the_error(trained, toy):
         model.translate(given, ["smell"], Rng(1))
     with pytest.raises(KeyError, match="smell"):
         model.translate({"smell": given[name]}, [name], Rng(1))
+
+
+def test_updates_that_do_not_stretch_are_those_of_a_longer_training(name, toy):
+    """Every method's: what depends on the number of updates is declared or a schedule of rates."""
+    states = []
+    for factor in (1, 3):
+        config = resolve(name, toy.name, "smoke", ()).model
+        model = build(name, toy)
+        if any(stretching(config).values()):
+            pytest.skip("It declares a part of the updates.")
+        model.config = config.model_copy(update={"steps": factor * config.steps})
+        for stage in model.stages()[:1]:
+            for part in getattr(stage, "_parts", {}).values():
+                constant = {"schedule": "constant", "warmup": 0.0}
+                part.settings = part.settings.model_copy(update=constant)
+            if not stage.common(2 * stage.steps):
+                pytest.skip("It tells nothing of its updates, so it is not continued.")
+            data = toy.split("train")
+            stage.begin(data)
+            for step in range(2):
+                torch.manual_seed(derive_seed(0, "global", step))
+                stage.update(data.batch(torch.arange(8)), Rng(step))
+        states.append(model.state_dict())
+    one, other = states
+    assert all(torch.equal(one[key], other[key]) for key in one)

@@ -1,0 +1,130 @@
+"""The figure of learning curves: scores against training tuples and CPU hours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shalabench.analysis.by_prior import KINDS
+from shalabench.analysis.learning import Curve, count_text, curves_of, fit_text, modalities_of
+from shalabench.records.published import published_by
+from shalabench.report.drawing import INK, LINES, Drawing, canvas, line, one_line
+from shalabench.report.sections import Section
+
+_LOOK: dict[str, tuple[str, Any]] = {  # marker and dashes by prior
+    "own": ("o", "-"),
+    "gmm": ("s", (0, (4, 2))),
+    "diffusion": ("^", (0, (1, 1.5))),
+}
+_COHERENCE = ("coherence/posterior", "coherence/joint", "coherence/cross")
+_WIDTH = 6.9  # inches
+_ROW = 1.75  # inches of a metric
+_BEYOND = 4  # times the last point, to where a fit is drawn
+Target = tuple[str, str]  # method, metric
+
+
+def progress(section: Section) -> Drawing | None:
+    """Coherence and image quality by tuples and by CPU hours, a line for each method and prior.
+
+    A thin line is the fitted law; an open diamond at the right is a method's published value.
+
+    Returns:
+        None where no method was trained for several numbers of tuples.
+    """
+    shown = {metric: curves for metric in _metrics(section) if (curves := _curves(section, metric))}
+    every = [curve for curves in shown.values() for curve in curves]
+    if not any(len(curve.points) > 1 for curve in every):
+        return None
+    names = list(dict.fromkeys(curve.name for curve in every))
+    colours = {name: LINES[i % len(LINES)] for i, name in enumerate(names)}
+    published = _published(section)
+    top = 0.3 + 0.2 * ((len(names) + 3) // 4)
+    with canvas(top + _ROW * len(shown), 0.9, 0.2, top, 0.5, _WIDTH) as figure:
+        grid = figure.subplots(len(shown), 2, sharey="row", sharex="col", squeeze=False)
+        for axes, (metric, curves) in zip(grid, shown.items(), strict=True):
+            for curve in curves:
+                _draw(axes, curve, colours[curve.name], published.get((curve.method, metric), ""))
+            less = " (less is better)" if section.sign(metric) < 0 else ""
+            axes[0].set_ylabel(one_line(f"{metric}{less}").replace("/", "/\n", 1), fontsize=8)
+        for axes, text in zip(grid[-1], ("training tuples", "CPU hours"), strict=True):
+            axes.set_xlabel(f"{text}, log scale")
+        _explain(figure, grid[0][0], colours, {curve.prior for curve in every})
+    texts = [_words(curve, published.get((curve.method, curve.metric), "")) for curve in every]
+    return Drawing(figure, "Scores by training tuples", f"Learning curves. {' '.join(texts)}")
+
+
+def _metrics(section: Section) -> list[str]:
+    """Coherence, then the first image quality that sums the section up."""
+    measured = [name for table in section.tables for name in table.metrics]
+    found = [name for name in _COHERENCE if name in measured]
+    quality = [name for name in section.headlines() if not name.startswith("coherence/")]
+    joint = [f"{name.rpartition('/')[0]}/joint" for name in quality]
+    better = [name for name in joint if name in measured] or quality
+    return [*found, *better[:1]]
+
+
+def _curves(section: Section, metric: str) -> list[Curve]:
+    """The curves of a metric; only joint samples depend on the prior, so others show one."""
+    modalities, lower = modalities_of(section.records), section.sign(metric) < 0
+    rows = section.table_with(metric).rows
+    curves = curves_of(rows, metric, lower=lower, modalities=modalities)
+    curves.sort(key=lambda curve: (curve.name, list(_LOOK).index(curve.prior)))
+    if metric.rpartition("/")[2] == "joint":
+        return curves
+    return list({curve.name: curve for curve in reversed(curves)}.values())[::-1]
+
+
+def _published(section: Section) -> dict[Target, str]:
+    """The published value by method and metric; none where the data are others."""
+    runs = section.records.runs
+    dataset = next(filter(None, runs["proxy_for"]), section.dataset)
+    values = [p for p in published_by() if p.dataset == dataset and not p.condition]
+    return {(p.method, p.metric): p.value for p in values}
+
+
+def _draw(axes: Any, curve: Curve, colour: str, published: str) -> None:
+    marker, dashes = _LOOK[curve.prior]
+    law = curve.law
+    for place, own in enumerate(axes):
+        pairs = [(p.hours if place else p.tuples, p.cell) for p in curve.points]
+        points = [(x, cell) for x, cell in pairs if x]
+        if not points:
+            continue
+        own.set_xscale("log")
+        xs = [x for x, _ in points]
+        own.errorbar(
+            xs,
+            [cell.mean for _, cell in points],
+            yerr=[cell.stderr or 0 for _, cell in points],
+            fmt=marker,
+            ms=3.5,
+            c=colour,
+            lw=1,
+        )
+        line(own, xs, [cell.mean for _, cell in points], colour, lw=1.2, ls=dashes)
+        if law and not place:
+            beyond = [xs[0] * (_BEYOND * xs[-1] / xs[0]) ** (k / 40) for k in range(41)]
+            values = [curve.value(law.error(x)) for x in beyond]
+            line(own, beyond, values, colour, lw=0.6, alpha=0.7)
+        if published and curve.prior == "own":
+            at = own.get_yaxis_transform()
+            look = {"ms": 4.5, "mfc": "none", "c": colour, "clip_on": False}
+            own.plot(1, float(published), "D", transform=at, **look)
+
+
+def _explain(figure: Any, axes: Any, colours: dict[str, str], priors: set[str]) -> None:
+    """The legend: colours of methods, and lines of priors where there are several."""
+    for name, colour in colours.items():
+        axes.plot([], [], c=colour, lw=2, label=one_line(name))
+    for prior in _LOOK if len(priors) > 1 else ():
+        marker, dashes = _LOOK[prior]
+        if prior in priors:
+            axes.plot([], [], c=INK["muted"], marker=marker, ms=3.5, ls=dashes, label=KINDS[prior])
+    figure.legend(loc="upper center", ncols=4, frameon=False, fontsize=8, handlelength=2.2)
+
+
+def _words(curve: Curve, published: str) -> str:
+    """A curve's values, and its law where it has one."""
+    values = ", ".join(f"{p.cell.mean:.3g} at {count_text(p.tuples)}" for p in curve.points)
+    prior = "" if curve.prior == "own" else f" ({KINDS[curve.prior]} prior)"
+    text = f"{curve.name}{prior}, {curve.metric}: {values}."
+    return " ".join(filter(None, (text, fit_text(curve, published))))
