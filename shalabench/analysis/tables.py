@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shalabench.analysis.by_prior import MEANING, split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
+from shalabench.analysis.external import external_notes
 from shalabench.analysis.render import render
 from shalabench.analysis.reported import (
     add_reported,
@@ -211,7 +212,8 @@ def _table(
         absent = dict.fromkeys(names).keys() - {row.label for row in rows}
         rows += [Row(label, ablation.model, True, missing=NOT_RUN) for label in absent]
         rows = in_order(ablation, rows)
-    notes += [*undertrained_notes(rows), *_notes(records, measured, metrics, reported, rows)]
+    notes += [*external_notes(records), *undertrained_notes(rows)]
+    notes += _notes(records, measured, metrics, reported, rows)
     source = published[0].key if published else MAIN
     return Table(dataset, preset, metrics, rows, notes, proxy_for or dataset, apart, source)
 

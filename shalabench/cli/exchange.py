@@ -93,11 +93,14 @@ def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
         "samples": scored.samples,
         "evaluated": scored.evaluated,
         "skipped": scored.skipped,
+        "warnings": scored.warnings,
     }
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
     click.echo(f"{scored.samples}: {', '.join(scored.evaluated)} in {scored.folder.path}")
+    for text in scored.warnings:
+        click.echo(text, err=True)
     for name, reason in scored.skipped.items():
         click.echo(f"No {name}: {reason}", err=True)
 

@@ -211,8 +211,8 @@ def _sorted(
         elif kind == RECONSTRUCT:
             reconstructions[rest[0]] = x
         else:
-            given = set(rest[0].split("+"))
-            inner = tuple(name for name in spec.names if name in given)
+            named = rest[0].split("+")
+            inner = tuple(name for name in spec.names if name in named)
             translations.setdefault(inner, {})[rest[1]] = x
     for kind, own in ((JOINT, joint), (RECONSTRUCT, reconstructions)):
         if own and (missing := [name for name in spec.names if name not in own]):

@@ -85,7 +85,7 @@ class Samples:
         for key, x in sorted(named.items()):
             array = np.ascontiguousarray(x.numpy())
             whole.update(f"{key} {array.dtype} {array.shape}\0".encode())
-            whole.update(memoryview(array).cast("B"))
+            whole.update(array.tobytes())
         return whole.hexdigest()
 
 

@@ -62,7 +62,8 @@ def generate(source: object, spec: DataSpec, split: Split, number: int) -> Found
         index = arrays.pop(f"{JOINT}/index", None)
         return Found(arrays, index, source="the arrays given")
     words = f"{type(source).__module__}.{type(source).__qualname__}"
-    sample, translate = (getattr(source, name, None) for name in ("sample", "translate"))
+    sample: Any = getattr(source, "sample", None)
+    translate: Any = getattr(source, "translate", None)
     if not callable(sample) and not callable(translate):
         raise BenchError(f"{words} has neither sample(n) nor translate(given, targets).")
     n = min(number or len(split), len(split))

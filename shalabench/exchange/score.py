@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,12 +85,14 @@ class Scored:
         samples: In words.
         evaluated: Evaluators whose results are recorded.
         skipped: Why others are not, by name.
+        warnings: Of the evaluators.
     """
 
     folder: RunFolder
     samples: str
     evaluated: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def score(
@@ -127,7 +130,7 @@ def score(
     settings = _fit(settings, samples, request, dataset)
     tracked = track(split.to(device), samples.index.to(device))
     model = as_model(samples, dataset.spec, tracked, request.name + MARK)
-    classifiers = load_classifiers(dataset, request.evaluators, request.archive, device)
+    classifiers = load_classifiers(dataset, (), request.archive, device)
     whole = len(tracked) == len(split) and not tracked.rows
     key = f"{dataset.spec.fingerprint} {request.split}" if whole else ""
     classifiers = remember(classifiers, tracked, key, request.paths.cache)
@@ -154,7 +157,8 @@ def score(
     if not planned:
         reasons = " ".join([*samples.gaps, *(f"{name}: {why}" for name, why in skipped.items())])
         raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
-    with folder.lock(wait=True):
+    with folder.lock(wait=True), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         _describe(folder, identity, request, samples, dataset, resolved)
         for evaluation in planned:
             _evaluate(
@@ -166,6 +170,7 @@ def score(
         if folder.trained is None:
             made = {"source": "", "nets": "", **describe_checkout()}
             folder.write_json("trained.json", {"digest": samples.digest, "provenance": made})
+    scored.warnings = list(dict.fromkeys(str(warning.message) for warning in warned))
     if samples.gaps:
         scored.skipped["translations"] = " ".join(samples.gaps)
     return scored
@@ -284,14 +289,14 @@ def _describe(
         "preset": request.preset,
         "seed": request.seed,
         "overrides": [],
-        "external": {
-            "source": samples.source,
-            "digest": samples.digest,
-            "samples": samples.words,
-            "joint": samples.number,
-            "given": len(samples.index),
-        },
         "data": {
+            EXTERNAL: {
+                "source": samples.source,
+                "digest": samples.digest,
+                "samples": samples.words,
+                "joint": samples.number,
+                "given": len(samples.index),
+            },
             "version": spec.version,
             "fingerprint": spec.fingerprint,
             "complete": spec.fingerprint,

@@ -24,7 +24,7 @@ from shalabench.api import (
     derive_seed,
 )
 from shalabench.api.files import write_atomic
-from shalabench.exchange.layout import INDEX, JOINT, RANGE, RECONSTRUCT, key_of
+from shalabench.exchange.layout import INDEX, JOINT, RANGE, RECONSTRUCT, TRANSLATE
 from shalabench.execute.inputs import choose_device
 from shalabench.execute.trained import load_trained
 from shalabench.records.store import RunFolder, guard
@@ -94,14 +94,12 @@ def _generate(
     spec, split = dataset.spec, dataset.split("test").to(device)
     context = EvalContext(device, derive_seed(folder.run["seed"], evaluator, "evaluation"))
     n = min(number or len(split), len(split))
-    made, words = _Views(spec.modalities), []
+    made, words = _Views(spec.modalities), list[str]()
 
-    def keep(
-        key: Callable[[str], str], items: int, make: Callable[[Tensor, Rng], Views], *purpose: str
-    ) -> None:
+    def keep(folder: str, items: int, make: Callable[[Tensor, Rng], Views], *purpose: str) -> None:
         with torch.inference_mode():
             views = context.map(make, items, _BATCH, *purpose)
-        made.arrays |= {key(name): x.cpu().contiguous() for name, x in views.items()}
+        made.arrays |= {f"{folder}/{name}": x.cpu().contiguous() for name, x in views.items()}
 
     if isinstance(model, Joint):
         count = number or n
@@ -120,11 +118,11 @@ def _generate(
                 views = split.batch(index).views
                 return model.translate({given: views[given]}, targets, rng)
 
-            keep(lambda name, given=given: key_of((given,), name), n, translate, cross, given)
+            keep(f"{TRANSLATE}/{given}", n, translate, cross, given)
         words.append(f"translations of {n:,} test tuples")
     if isinstance(model, Reconstruct):
         keep(
-            lambda name: f"{RECONSTRUCT}/{name}",
+            RECONSTRUCT,
             n,
             lambda i, rng: model.reconstruct(split.batch(i).views, rng),
             _POSTERIOR.get(evaluator, "posterior"),
