@@ -65,47 +65,38 @@ def write(
     out = out if out.suffix == ending else out.with_name(out.name + ending)
     if out.exists() and not (out.is_dir() and not any(out.iterdir()) and form == "png"):
         raise BenchError(f"{out} exists. Name another OUT, or move it away.")
-    views, words = _generate(folder, paths, number, evaluator, choose_device(device))
-    names = {m.name: m for m in views.modalities}
+    where = choose_device(device)
+    arrays, modalities, words = _generate(folder, paths, number, evaluator, where)
     with guard(out, "OUT"):
         if form == "png":
-            _write_folder(views.arrays, names, out)
+            _write_folder(arrays, {m.name: m for m in modalities}, out)
         else:
-            arrays = {key: x.numpy() for key, x in views.arrays.items()}
-            arrays[RANGE] = np.array([0.0, 1.0], np.float32)
-            write_atomic(out, _packed(arrays, form))
+            plain = {key: x.numpy() for key, x in arrays.items()}
+            plain[RANGE] = np.array([0.0, 1.0], np.float32)
+            write_atomic(out, _packed(plain, form))
     return out, words
-
-
-class _Views:
-    """Samples by key, with the modalities that their names end in."""
-
-    def __init__(self, modalities: tuple[Modality, ...]):
-        self.modalities = modalities
-        self.arrays: dict[str, Tensor] = {}
 
 
 def _generate(
     folder: RunFolder, paths: DataPaths, number: int, evaluator: str, device: torch.device
-) -> tuple[_Views, str]:
-    """Samples as the evaluator draws them, on the CPU, unclamped."""
+) -> tuple[dict[str, Tensor], tuple[Modality, ...], str]:
+    """Samples by key as the evaluator draws them, unclamped; their modalities; and words."""
     model, dataset = load_trained(folder, paths)
     model.to(device)
     spec, split = dataset.spec, dataset.split("test").to(device)
     context = EvalContext(device, derive_seed(folder.run["seed"], evaluator, "evaluation"))
     n = min(number or len(split), len(split))
-    made, words = _Views(spec.modalities), list[str]()
+    arrays: dict[str, Tensor] = {}
+    words: list[str] = []
 
     def keep(folder: str, items: int, make: Callable[[Tensor, Rng], Views], *purpose: str) -> None:
         with torch.inference_mode():
             views = context.map(make, items, _BATCH, *purpose)
-        made.arrays |= {f"{folder}/{name}": x.cpu().contiguous() for name, x in views.items()}
+        arrays.update({f"{folder}/{name}": x.cpu().contiguous() for name, x in views.items()})
 
     if isinstance(model, Joint):
         count = number or n
-        keep(
-            lambda name: f"{JOINT}/{name}", count, lambda i, rng: model.sample(len(i), rng), "joint"
-        )
+        keep(JOINT, count, lambda i, rng: model.sample(len(i), rng), "joint")
         words.append(f"{count:,} joint samples")
     if isinstance(model, Translate):
         cross = _CROSS.get(evaluator, "cross")
@@ -131,8 +122,8 @@ def _generate(
     if not words:
         raise BenchError(f"{folder.path.name} neither samples, nor translates, nor reconstructs.")
     if words[-1] != f"{number or n:,} joint samples":
-        made.arrays[INDEX] = torch.arange(n)
-    return made, ", ".join(words)
+        arrays[INDEX] = torch.arange(n)
+    return arrays, spec.modalities, ", ".join(words)
 
 
 def _packed(arrays: dict[str, np.ndarray], form: str) -> bytes | Callable[[Path], None]:
