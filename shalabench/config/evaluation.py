@@ -30,7 +30,7 @@ def resolve_evaluation(
     """
     classes = {"data": find("dataset", dataset).cls.Config}
     classes |= {f"evaluators.{n}": entry.cls.Config for n, entry in entries("evaluator").items()}
-    if preset and preset not in layers.presets():
+    if preset and tuned.base_of(preset) not in layers._preset_files():
         raise ConfigErrors([unknown("preset", preset, layers.presets())])
     mistakes: list[str] = []
     known, base, layer = layers._defaults(classes), tuned.base_of(preset), f"dataset {dataset}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,8 @@ make, broken = Copier, Broken
 """
 
 
-class Dimmer:
-    """Translates to pictures as bright as the given tuple's number, which shows the order."""
+class Counter:
+    """Samples that are as bright as their number."""
 
     asked = 0
 
@@ -49,17 +50,11 @@ class Dimmer:
         x = torch.arange(self.asked - n, self.asked) / 2000
         return {"bar": x[:, None, None, None].expand(-1, 3, 8, 8)}
 
-    def translate(self, given, targets):
-        (view,) = given.values()
-        return {"bar": view.flatten(1).mean(1)[:, None, None, None].expand(-1, 3, 8, 8)}
-
 
 def test_the_answers_of_an_object_are_joined_in_order(tmp_path):
-    from dataclasses import replace
-
     toy = toy_data(tmp_path)
     spec = replace(toy.spec, modalities=toy.spec.modalities[:1])
-    found = generate(Dimmer(), spec, toy.split("test"), 1200)
+    found = generate(Counter(), spec, toy.split("test"), 1200)
     np.testing.assert_allclose(found.arrays["joint/bar"][:, 0, 0, 0], np.arange(1200) / 2000)
     assert found.index.tolist() == list(range(64))
 
@@ -118,7 +113,6 @@ def test_tables_comparisons_and_reports_mark_external_rows(tmp_path, trained, ju
 
     store = tmp_path / "store"
     model = LoadedRun(*load_trained(trained, DataPaths(tmp_path, tmp_path)))
-    paths = ["--cache-dir", str(tmp_path), "--store", str(store), "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHALA_CACHE", str(tmp_path))
         sb.evaluate(
@@ -127,7 +121,6 @@ def test_tables_comparisons_and_reports_mark_external_rows(tmp_path, trained, ju
             ["coherence"],
             **{"name": "mvae", "preset": "smoke", "store": store, "archive": judges},
         )
-    assert paths
     stores = ["--store", str(trained.path.parent), "--store", str(store)]
     runner = CliRunner()
     done = runner.invoke(main, ["table", "--metric", "coherence", *stores])
