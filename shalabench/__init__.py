@@ -168,7 +168,7 @@ def evaluate(
     split: Literal["test", "validation"] = "test",
     **options: Any,
 ) -> pd.DataFrame:
-    """Score samples that other code has made, or a model; see [](external.md).
+    """Score samples that other code has made, or a model (docs/external.md).
 
         >>> shalabench.evaluate("samples.npz", "polymnist", ["coherence"])
         >>> shalabench.evaluate({"m0": images, "m1": others}, "my-data", preset="external")
