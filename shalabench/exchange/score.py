@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from shalabench.api import BenchError, Classifier, ConfigErrors, DataPaths, Dataset, Settings
 from shalabench.api.registry import find
 from shalabench.config.evaluation import resolve_evaluation
@@ -33,6 +35,7 @@ from shalabench.execute.inputs import (
     open_dataset,
 )
 from shalabench.execute.provenance import describe_checkout
+from shalabench.metrics.efficientnet import EFFICIENTNET, efficientnet_file
 from shalabench.records.ids import hash_of
 from shalabench.records.store import RunFolder, Store
 
@@ -118,10 +121,11 @@ def score(
             "as my-vae."
         )
     preset = "" if request.preset == EXTERNAL else request.preset
-    data, settings, origins = resolve_evaluation(request.dataset, preset, request.overrides)
+    device = choose_device(request.device)
+    overrides = (*_extractors(device), *request.overrides)
+    data, settings, origins = resolve_evaluation(request.dataset, preset, overrides)
     for name in request.evaluators:
         find("evaluator", name)
-    device = choose_device(request.device)
     keep_freed_memory()
     dataset = open_dataset(request.dataset, data, request.paths)
     split = dataset.split(request.split)
@@ -174,6 +178,13 @@ def score(
     if samples.gaps:
         scored.skipped["translations"] = " ".join(samples.gaps)
     return scored
+
+
+def _extractors(device: torch.device) -> tuple[str, ...]:
+    """On a CPU, only the features that rank methods: the classifiers' hardly see blur."""
+    if device.type != "cpu" or efficientnet_file() is None:
+        return ()
+    return (f"evaluators.quality.extractors={EFFICIENTNET}",)
 
 
 def _find(source: Path | Mapping[str, Any] | object, request: Request, dataset: Dataset) -> Found:

@@ -45,6 +45,7 @@ ALLOWED = {
         "shalabench.config",
         "shalabench.records",
         "shalabench.execute",
+        "shalabench.metrics",
     },
     "shalabench.priors": {"shalabench.api", "shalabench.config", "shalabench.nets"},
     "shalabench.cli": {
