@@ -7,14 +7,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -170,6 +162,11 @@ def _probe(
     clusters: Clusters | None,
 ) -> tuple[Score, Tensor]:
     """A subset's probe, and which test tuples it gets right, bool `[n]`."""
+    from sklearn.exceptions import ConvergenceWarning  # two seconds that few evaluations need
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -186,6 +183,8 @@ def _clusters(split: Split, names: tuple[str, ...], items: Tensor) -> Clusters |
 
 def _hole(posterior: np.ndarray, prior: np.ndarray) -> list[Score]:
     """How well prior samples can be separated from encodings, both `[n, D]`."""
+    from sklearn.preprocessing import StandardScaler
+
     scale = StandardScaler().fit(posterior)
     posterior, prior = scale.transform(posterior), scale.transform(prior)
     n = len(posterior)
@@ -202,6 +201,9 @@ def two_sample_accuracy(a: np.ndarray, b: np.ndarray) -> float:
     """Cross-validated accuracy of separating two samples `[n, D]`, in [0, 1]."""
     x, y = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])
     # Trees see holes between clusters that small networks and nearest neighbours miss.
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
     trees = HistGradientBoostingClassifier(random_state=0)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     return float(cross_val_score(trees, x, y, cv=folds).mean())
@@ -218,6 +220,8 @@ def squared_mmd(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
         The estimate, which may be negative, and its standard error over blocks of rows (None if
         there are too few).
     """
+    from sklearn.metrics.pairwise import euclidean_distances
+
     distances = euclidean_distances(a, squared=True)
     width = np.median(distances[np.triu_indices(len(a), 1)])
     own_a = _kernel(distances, width)
@@ -246,6 +250,8 @@ def _projection(
     posterior: np.ndarray, prior: np.ndarray, labels: np.ndarray | None
 ) -> dict[str, object]:
     """The first encodings and prior samples on the encodings' two principal axes."""
+    from sklearn.decomposition import PCA
+
     axes = PCA(2, random_state=0).fit(posterior) if posterior.shape[1] > 1 else None
     flat = {
         name: (x[:_SHOWN] if axes is None else axes.transform(x[:_SHOWN])).round(3).tolist()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -245,8 +246,10 @@ class _Measurement:
         found: dict[str, list[_Comparison]] = {}
         for extractor in self.extractors:
             for name in self.targets:
-                features = self._read(extractor, name, self.split.tensors[name])
-                self._real[extractor, name] = Real(features, self.context.device)
+                images = self.split.tensors[name]
+                folder = real_folder(self.context.cache, self.extractors[extractor][name], images)
+                features = self._read(extractor, name, images, folder)
+                self._real[extractor, name] = Real(features, self.context.device, folder)
             comparisons = found.setdefault(extractor, [])
             for given, targets, features in made:
                 for name in targets:
@@ -254,7 +257,8 @@ class _Measurement:
                     what = extractor, protocol, given, name
                     comparisons.append(self._compare(*what, features[f"{extractor}/{name}"]))
             for name, images in self._train.items():
-                features = self._read(extractor, name, images)
+                folder = real_folder(self.context.cache, self.extractors[extractor][name], images)
+                features = self._read(extractor, name, images, folder)
                 comparisons.append(self._compare(extractor, _FLOOR, (), name, features))
         return found
 
@@ -320,14 +324,13 @@ class _Measurement:
         folder = scratch / "-".join(purpose) if scratch else None
         return read_kept(self.context, folder, items, self._batch, read, *purpose)
 
-    def _read(self, extractor: str, name: str, images: Tensor) -> Tensor:
-        """Features of real images uint8 `[N, C, H, W]`, kept under a key of their content."""
+    def _read(self, extractor: str, name: str, images: Tensor, folder: Path | None) -> Tensor:
+        """Features of real images uint8 `[N, C, H, W]`, kept in a folder."""
         own, context = self.extractors[extractor][name], self.context
 
         def read(index: Tensor, _: Rng) -> dict[str, Tensor]:
             return {"features": own(images[index].to(context.device))}
 
-        folder = real_folder(context.cache, own, images)
         items = torch.arange(len(images), device=images.device)
         return read_kept(context, folder, items, self._batch, read)["features"].double()
 

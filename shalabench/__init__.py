@@ -1,32 +1,37 @@
 """Benchmark of multimodal generative models that share one latent space.
 
-    >>> import shalabench
-    >>> shalabench.run("shala", "polydigits", preset="smoke")
-    >>> shalabench.results(metric="coherence")
+    >>> import shalabench as sb
+    >>> sb.run("shala", "polydigits", preset="smoke")
+    >>> sb.results(metric="coherence")
 
 Importing the package imports neither torch nor pandas.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from shalabench.api import DataPaths, Dataset, Model
+    from shalabench.api import DataPaths, Dataset
+    from shalabench.exchange.loaded import LoadedRun
     from shalabench.execute.campaign import Summary
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "dataset", "load_run", "results", "run"]
+__all__ = ["__version__", "dataset", "evaluate", "load_run", "results", "run"]
 
 
 def results(
-    stores: Sequence[str | Path] | None = None, metric: str | None = None, *, split: str = "test"
+    stores: str | Path | Sequence[str | Path] | None = None,
+    metric: str | None = None,
+    *,
+    split: str = "test",
 ) -> pd.DataFrame:
     """Return the recorded scores as a data frame with a row for each score.
 
@@ -34,8 +39,8 @@ def results(
         >>> scores.groupby(["dataset", "preset", "method"])["value"].mean()
 
     Args:
-        stores: Folders of records. By default the runs made here or, before any, the reference
-            records.
+        stores: A folder of records, or several. By default the runs made here or, before any, the
+            reference records.
         metric: A metric, or the first part of several, such as "coherence"; all if None.
         split: "test" or "validation".
 
@@ -46,6 +51,8 @@ def results(
     from shalabench.records.locations import default_stores
     from shalabench.records.store import Store
 
+    if isinstance(stores, str | Path):
+        stores = [stores]
     folders = [Path(store) for store in stores] if stores is not None else default_stores()
     scores = load([Store(folder) for folder in folders], split).scores
     if metric is None:
@@ -69,7 +76,7 @@ def dataset(name: str, **settings: Any) -> Dataset:
     """
     from shalabench.execute.inputs import prepare_dataset
 
-    overrides = [f"data.{key}={json.dumps(value)}" for key, value in settings.items()]
+    overrides = _overrides({f"data.{key}": value for key, value in settings.items()})
     return prepare_dataset(name, overrides, _data_paths())
 
 
@@ -81,11 +88,11 @@ def run(
     seeds: Sequence[int] = (0,),
     settings: dict[str, Any] | None = None,
     store: str | Path | None = None,
-    **options: Any,
+    **overrides: Any,
 ) -> Summary:
     """Train and evaluate methods, and record the results; finished work is not repeated.
 
-        >>> summary = shalabench.run(["shala", "mmvae+"], "polydigits", preset="smoke", jobs=2)
+        >>> summary = shalabench.run(["shala", "mvae"], "polydigits", "smoke", latent_dim=32)
         >>> summary.exit_code
         0
 
@@ -96,8 +103,9 @@ def run(
         seeds: One run of each method for each seed.
         settings: Values by dotted key, such as `{"model.latent_dim": 32}`.
         store: Folder for the records; by default that of `shala-bench run`.
-        options: Other fields of `shalabench.execute.campaign.Options`, such as `jobs`, `device`
-            or `evaluators`.
+        overrides: Fields of `shalabench.execute.campaign.Options`, such as `jobs`, `device` or
+            `evaluators`; any other name is a setting of the methods, with two underscores for a
+            dot: `latent_dim=32`, `optimiser__lr=1e-3`.
 
     Returns:
         The outcome of each run.
@@ -112,42 +120,100 @@ def run(
     from shalabench.records.locations import default_store
 
     names = [models] if isinstance(models, str) else models
-    overrides = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-    runs = plan(names, dataset, preset, seeds, overrides, options.get("evaluators", ()))
+    known = {field.name for field in dataclasses.fields(Options)}
+    options = {key: value for key, value in overrides.items() if key in known}
+    values = {
+        f"model.{key.replace('__', '.')}": value
+        for key, value in overrides.items()
+        if key not in known
+    }
+    texts = _overrides({**values, **(settings or {})})
+    runs = plan(names, dataset, preset, seeds, texts, options.get("evaluators", ()))
     folder = Path(store) if store is not None else default_store()
     with Reporter() as reporter:
         return run_campaign(runs, Options(store=folder, paths=_data_paths(), **options), reporter)
 
 
-def load_run(run: str | Path) -> Model:
+def load_run(run: str | Path) -> LoadedRun:
     """Return the trained model of a finished run, in eval mode, on the CPU.
 
-        >>> model = shalabench.load_run("results/runs/shala-polydigits-smoke-s0-...")
-        >>> model.spec.names
-        >>> model.sample(16, Rng(0))
+        >>> model = shalabench.load_run("shala-polydigits-smoke-s0-...")
+        >>> model.names
+        >>> model.sample(8, seed=0)
+        >>> model.translate({"m0": x}, ["m1"], seed=0)
 
     Args:
         run: The folder of a run, or its name in the default store.
-
-    Returns:
-        The model; `model.spec` describes its modalities.
 
     Raises:
         BenchError: There is no such run, it has no weights, or its data or its code are different
             here.
     """
-    from shalabench.api.errors import BenchError, unknown
+    from shalabench.exchange.loaded import LoadedRun
     from shalabench.execute.trained import load_trained
-    from shalabench.records.locations import default_store
-    from shalabench.records.store import RunFolder, Store
+    from shalabench.records.locations import find_run
 
-    folder = RunFolder(Path(run))
-    if not (folder.path / "run.json").is_file():
-        known = {folder.path.name: folder for folder in Store(default_store()).runs()}
-        if str(run) not in known:
-            raise BenchError(unknown("run", str(run), known))
-        folder = known[str(run)]
-    return load_trained(folder, _data_paths())[0]
+    return LoadedRun(*load_trained(find_run(run), _data_paths()))
+
+
+def evaluate(
+    samples: Any,
+    dataset: str,
+    evaluators: Sequence[str] = (),
+    *,
+    name: str = "samples",
+    preset: str = "quick",
+    settings: dict[str, Any] | None = None,
+    store: str | Path | None = None,
+    split: Literal["test", "validation"] = "test",
+    **options: Any,
+) -> pd.DataFrame:
+    """Score samples that other code has made, or a model (docs/external.md).
+
+        >>> shalabench.evaluate("samples.npz", "polymnist", ["coherence"])
+        >>> shalabench.evaluate({"m0": images, "m1": others}, "my-data", preset="external")
+
+    Args:
+        samples: A folder, an archive, arrays by name, or an object with `sample(n)` or
+            `translate(given, targets)`, such as what `load_run` returns.
+        dataset: Registered name.
+        evaluators: Names; every one that applies if empty.
+        name: Of the method in tables, where " (external)" is added.
+        preset: Whose settings the evaluators have, or "external" for their default ones.
+        settings: Values by dotted key, such as `{"data.modalities": 3}`.
+        store: Folder for the records; by default nothing is kept.
+        split: What is measured on.
+        options: Other fields of `shalabench.exchange.score.Request`, such as `number` or `range`.
+
+    Returns:
+        A row for each score, as `results` returns them.
+
+    Raises:
+        ConfigErrors: What the samples are, and what is expected.
+        BenchError: No evaluator applies.
+    """
+    import tempfile
+
+    from shalabench.exchange.score import Request, score
+    from shalabench.records.frame import load
+    from shalabench.records.store import Store
+
+    asked = (evaluators,) if isinstance(evaluators, str) else tuple(evaluators)
+    with tempfile.TemporaryDirectory() as folder:
+        request = Request(
+            *(name, dataset, Path(store or folder), _data_paths(), preset),
+            evaluators=asked,
+            overrides=_overrides(settings or {}),
+            split=split,
+            **options,
+        )
+        scored = score(samples, request)
+        scores = load([Store(scored.folder.path)], split).scores
+    return scores[scores.evaluator.isin(asked)] if asked else scores
+
+
+def _overrides(settings: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
 
 
 def _data_paths() -> DataPaths:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shalabench.analysis.by_prior import MEANING, split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
+from shalabench.analysis.external import external_notes
 from shalabench.analysis.learning import modalities_of, notes_on, split_by_tuples
 from shalabench.analysis.notes import apart_notes, bounds_notes
 from shalabench.analysis.render import render
@@ -226,7 +227,7 @@ def _table(
         absent = dict.fromkeys(names).keys() - {row.label for row in rows}
         rows += [Row(label, ablation.model, True, missing=NOT_RUN) for label in absent]
         rows = in_order(ablation, rows)
-    notes += [*undertrained_notes(rows), *fits]
+    notes += [*external_notes(records), *undertrained_notes(rows), *fits]
     notes += _notes(records, measured, metrics, reported, rows, MEANING if by_prior else "")
     source = published[0].key if published else MAIN
     return Table(dataset, preset, metrics, rows, notes, proxy_for or dataset, apart, source)

@@ -25,7 +25,7 @@ _HOMES = {
     "records": ("Metric", "Score"),
     "registry": ("register_dataset", "register_evaluator", "register_model"),
     "random": ("Rng", "choose_subsets", "derive_seed", "fixed_choice"),
-    "dataset": ("Batch", "Dataset", "DataSettings", "DataPaths", "Split", "Views"),
+    "dataset": ("Batch", "Dataset", "DataSettings", "DataPaths", "Split", "SplitName", "Views"),
     "descent": ("MovingAverage",),
     "optimiser": ("Optimiser",),
     "diffusing": ("DiffusionSettings", "Sampler", "Spacing"),

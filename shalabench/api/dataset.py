@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -215,15 +215,22 @@ class Dataset(ABC):
             DataError: Sources are missing or damaged; the message names the file and the next step.
         """
 
-    def set_splits(self, splits: dict[SplitName, Split], **facts: Any) -> None:
+    def set_splits(
+        self,
+        splits: Mapping[SplitName, Split | Callable[[], Split]],
+        sizes: dict[str, int] | None = None,
+        **facts: Any,
+    ) -> None:
         """Keep the splits and describe them.
 
         Args:
-            splits: "train", "validation" and "test", on the CPU.
-            **facts: The fields of `DataSpec` but for name, version and sizes.
+            splits: "train", "validation" and "test", on the CPU; or functions that make them, each
+                called when its split is first read.
+            sizes: Tuples of each split, which splits that are made later need.
+            **facts: The other fields of `DataSpec` but for name and version.
         """
-        sizes: dict[str, int] = {name: len(split) for name, split in splits.items()}
-        self._splits = splits
+        self._splits: dict[SplitName, Split | Callable[[], Split]] = dict(splits)
+        sizes = sizes or {name: len(self.split(name)) for name in splits}
         self._spec = DataSpec(name=self.name, version=self.version, sizes=sizes, **facts)
 
     @property
@@ -233,4 +240,7 @@ class Dataset(ABC):
 
     def split(self, name: SplitName) -> Split:
         """One split, on the CPU; known once prepared."""
-        return self._splits[name]
+        split = self._splits[name]
+        if not isinstance(split, Split):
+            self._splits[name] = split = split()
+        return split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from shalabench import __version__
-from shalabench.cli import admin, check, read, run, tune
+from shalabench.cli import admin, check, exchange, read, run, tune
 from shalabench.cli.options import EXITS, Group
 
 
@@ -18,6 +18,8 @@ def main() -> None:
 for _command in (
     run.run,
     tune.tune,
+    exchange.evaluate,
+    exchange.samples,
     read.table,
     read.compare,
     read.report,

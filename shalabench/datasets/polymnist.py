@@ -17,13 +17,20 @@ from typing import Literal
 import numpy as np
 import torch
 
-from shalabench.api import DataError, DataPaths, Dataset, Split, register_dataset, setting
+from shalabench.api import (
+    DataError,
+    DataPaths,
+    Dataset,
+    Split,
+    SplitName,
+    register_dataset,
+    setting,
+)
 from shalabench.datasets.sources import mnist
 from shalabench.datasets.sources.classes import (
     DigitSettings,
     describe_digits,
     fingerprint_digits,
-    keep_digits,
 )
 from shalabench.datasets.sources.composing import compose, cut_validation, describe_modalities, pair
 from shalabench.datasets.sources.download import Remote, download
@@ -123,10 +130,13 @@ class PolyMNIST(Dataset):
         digits, modalities = self.config.digits, self.config.modalities
         folder = paths.cache / f"polymnist-{source.key[:16]}"
         parts, content = _cached(folder, source, names_of(modalities))
-        splits, held = self._cut(parts)
+        rows, held = self._cut(parts)
+        labels = {name: arrays["labels"][index] for name, (arrays, index) in rows.items()}
+        kept = {name: np.isin(own, digits) if digits else own >= 0 for name, own in labels.items()}
         whole = hashlib.sha256(f"{content} {digest_of([held])}".encode()).hexdigest()
         self.set_splits(
-            {name: keep_digits(split, digits) for name, split in splits.items()},
+            {name: partial(_split, arrays, i[kept[name]]) for name, (arrays, i) in rows.items()},
+            {name: int(own.sum()) for name, own in kept.items()},
             modalities=describe_modalities(modalities, SIDE),
             classes=10,
             fingerprint=fingerprint_digits(whole, digits),
@@ -145,8 +155,10 @@ class PolyMNIST(Dataset):
             return _generation(root, self.config.modalities, self.config.seed)
         return None
 
-    def _cut(self, parts: dict[str, Arrays]) -> tuple[dict[str, Split], np.ndarray]:
-        """The splits, and the numbers of the training tuples held out."""
+    def _cut(
+        self, parts: dict[str, Arrays]
+    ) -> tuple[dict[SplitName, tuple[Arrays, np.ndarray]], np.ndarray]:
+        """The arrays and rows of each split, and the numbers of the training tuples held out."""
         total = len(parts["train"]["labels"])
         if self.config.validation >= total:
             raise DataError(
@@ -156,8 +168,12 @@ class PolyMNIST(Dataset):
         kept, held = cut_validation(total, self.config.validation, self.config.seed)
         train, test = parts["train"], parts["test"]
         everything = np.arange(len(test["labels"]))
-        rows = {"train": (train, kept), "validation": (train, held), "test": (test, everything)}
-        return {name: _split(*own) for name, own in rows.items()}, held
+        rows: dict[SplitName, tuple[Arrays, np.ndarray]] = {
+            "train": (train, kept),
+            "validation": (train, held),
+            "test": (test, everything),
+        }
+        return rows, held
 
 
 def _split(arrays: Arrays, index: np.ndarray) -> Split:

@@ -6,12 +6,15 @@ compute for each pair of sets anew is computed once here; tests compare the two.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from shalabench.metrics.features import load_features, save_features
 from shalabench.metrics.pairs import NEIGHBOURS, Within, across, draw, within
 
 FAMILIES = ("fid", "kid", "precision", "recall")
@@ -25,10 +28,12 @@ class Real:
     Attributes:
         features: `[N, D]` float64.
         device: Where all is computed.
+        folder: Where what is computed is kept, under a key of the features; None to keep nothing.
     """
 
     features: Tensor
     device: torch.device | str = "cpu"
+    folder: Path | None = None
     _within: dict[tuple[int, int, int], Within] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -40,14 +45,32 @@ class Real:
     def root(self) -> Tensor:
         """`[K, D]`, K = min(N, D), R with R^T R = covariance."""
         x = self.on_device
-        return torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R
+
+        def compute() -> dict[str, Tensor]:
+            centred = (x - x.mean(0)) / (len(x) - 1) ** 0.5
+            return {"root": torch.linalg.qr(centred, mode="r").R}
+
+        return self._kept("root", compute)["root"]
 
     def within(self, drawn: Tensor, n: int, subsets: int, groups: int) -> Within:
         """Balls and kernel sums for comparisons with n images; see `pairs.draw`."""
         key = n, subsets, groups
         if key not in self._within:
-            self._within[key] = within(self.on_device, drawn, groups)
+            name = f"within-{n}-{subsets}-{groups}"
+            found = self._kept(name, lambda: vars(within(self.on_device, drawn, groups)))
+            self._within[key] = Within(**found)
         return self._within[key]
+
+    def _kept(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What `compute` returns, from its file if there is one."""
+        file = self.folder / f"{name}.npz" if self.folder else None
+        kept = load_features(file) if file else None
+        if kept is None:
+            found = compute()
+            if file:
+                save_features(file, {key: x.cpu().numpy() for key, x in found.items()})
+            return found
+        return {key: torch.from_numpy(x).to(self.on_device) for key, x in kept.items()}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shalabench.api.errors import BenchError, unknown
 from shalabench.api.files import clone, committed
-from shalabench.records.store import Store
+from shalabench.records.store import RunFolder, Store
 
 DATA_ROOT = Path("shala-data")  # unless SHALA_DATA or --data-root names another
 CACHE = Path.home() / ".cache" / "shala-bench"  # unless SHALA_CACHE or --cache-dir names another
@@ -30,3 +31,18 @@ def default_stores(*more: str) -> list[Path]:
     if Store(runs).has_runs():
         return [runs]
     return [committed() / name for name in ("reference", *more)]
+
+
+def find_run(run: str | Path) -> RunFolder:
+    """The folder of a run, or the run of that name in the default store.
+
+    Raises:
+        BenchError: There is none.
+    """
+    folder = RunFolder(Path(run))
+    if (folder.path / "run.json").is_file():
+        return folder
+    known = {folder.path.name: folder for folder in Store(default_store()).runs()}
+    if str(run) not in known:
+        raise BenchError(unknown("run", str(run), known))
+    return known[str(run)]

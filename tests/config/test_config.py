@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import bench
 from shalabench.api import ConfigErrors, Settings, setting
 from shalabench.config import settings as config
+from shalabench.config.evaluation import resolve_evaluation
 from shalabench.config.plan import plan
 from shalabench.config.settings import resolve, resolve_data
 
@@ -276,3 +277,18 @@ def test_every_setting_of_every_preset_has_a_source():
             for settings in json.loads(result.output).values():
                 bare = [s["setting"] for s in settings if not s["source"]]
                 assert bare == [], (dataset, preset)
+
+
+def test_evaluators_have_the_settings_of_a_run_of_the_preset():
+    for preset in ("quick", "quick-tuned"):
+        run = resolve("mvae", "mst-digits", "quick", ())
+        data, evaluators, _ = resolve_evaluation("mst-digits", preset, ())
+        assert data == run.data
+        assert evaluators == run.evaluators
+    _, plain, origins = resolve_evaluation("polymnist", "", ("evaluators.quality.items=7",))
+    assert plain["quality"].items == 7
+    assert plain["quality"].resamples == 10  # the default; quick has 5
+    assert origins["evaluators.quality.items"].layer == "--set"
+    for preset, override, word in (("quik", (), "'quick'"), ("", ("model.x=1",), "model.x")):
+        with pytest.raises(ConfigErrors, match=word):
+            resolve_evaluation("polymnist", preset, override)

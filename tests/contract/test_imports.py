@@ -19,6 +19,7 @@ ALLOWED = {
     "shalabench": {
         "shalabench.api",
         "shalabench.config",
+        "shalabench.exchange",
         "shalabench.execute",
         "shalabench.records",
     },
@@ -39,6 +40,13 @@ ALLOWED = {
         "shalabench.priors",
         "classifiers",
     },
+    "shalabench.exchange": {
+        "shalabench.api",
+        "shalabench.config",
+        "shalabench.records",
+        "shalabench.execute",
+        "shalabench.metrics",
+    },
     "shalabench.priors": {"shalabench.api", "shalabench.config", "shalabench.nets"},
     "shalabench.cli": {
         "shalabench.api",
@@ -46,6 +54,7 @@ ALLOWED = {
         "shalabench.records",
         "shalabench.analysis",
         "shalabench.report",
+        "shalabench.exchange",
         "shalabench.execute",
     },
     "shalabench.nets": {"shalabench.api"},
@@ -117,6 +126,7 @@ def test_imports_run_one_way_and_components_do_not_know_each_other():
         ("shalabench/execute/new.py", "import shalabench.nets.diffusion"),
         ("shalabench/priors/new.py", "import shalabench.execute.runner"),
         ("shalabench/execute/new.py", "from shalabench.analysis import tables"),
+        ("shalabench/execute/new.py", "from shalabench.exchange import read"),
         ("shalabench/analysis/new.py", "from shalabench.execute import runner"),
         ("shalabench/config/new.py", "from shalabench.records import store"),
         ("shalabench/api/new.py", "from shalabench.records.store import Store"),

@@ -301,3 +301,16 @@ def test_inception_gives_what_torch_fidelity_gives_on_png_folders(tmp_path):
     assert ours["kid"] == pytest.approx(printed["kernel_inception_distance_mean"], rel=1e-3)
     assert ours["precision"] == pytest.approx(printed["precision"], rel=1e-3)
     assert ours["recall"] == pytest.approx(printed["recall"], rel=1e-3)
+
+
+def test_what_is_computed_of_real_images_is_kept(tmp_path, monkeypatch):
+    make = torch.Generator().manual_seed(0)
+    made, real = (torch.randn(n, 6, generator=make).double() for n in (60, 80))
+    expected = compare(made, Real(real), 3, 4)
+    for _ in range(2):  # computed and kept, then read
+        found = compare(made, Real(real, folder=tmp_path), 3, 4)
+        assert found.values == expected.values
+        for name, x in expected.replicates.items():
+            assert torch.equal(found.replicates[name], x)
+        monkeypatch.setattr("shalabench.metrics.fid.torch.linalg.qr", None)  # not called again
+    assert len(list(tmp_path.glob("*.npz"))) == 2

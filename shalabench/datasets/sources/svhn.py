@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.download import Remote, download
@@ -66,6 +64,9 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: The file is cut short, damaged or of another kind.
     """
+    from scipy.io import loadmat  # half a second that only these data need
+    from scipy.io.matlab import MatReadError
+
     problem = f"{file} does not read as a MATLAB file with {_EXPECTED}: it is cut short or damaged"
     with as_data_error(problem, _AGAIN):
         try:

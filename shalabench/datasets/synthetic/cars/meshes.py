@@ -7,15 +7,17 @@ positions the shell is open, so that their outlines are exact curves.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 
 from shalabench.datasets.synthetic.cars.shapes import Shape
 from shalabench.datasets.synthetic.cars.solids import Piece, ball, box, cap, normals_of, tube
 from shalabench.datasets.synthetic.render.raster import Mesh
+
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
 
 BODY, CABIN, WHEEL, MIRROR, RAIL, INSIDE, SEAT, BED = range(8)
 SHELL = (BODY, CABIN)  # has openings
@@ -83,6 +85,8 @@ def top_of_body(shape: Shape) -> PchipInterpolator:
     }
     if shape.kind == "bus":
         knots = {half: shape.cowl - 0.02, 0.0: shape.cowl, -half: shape.deck}
+    from scipy.interpolate import PchipInterpolator  # a second that only these data need
+
     at = np.array(sorted(knots))
     return PchipInterpolator(at, np.array([knots[x] for x in at]))
 
@@ -105,6 +109,8 @@ def _body(shape: Shape) -> Piece:
     tail = (0.95, 0.98) if estate else (0.88, 0.95)
     ends = (0.95, 0.97, 1, 1, 0.97, 0.96) if boxy else (*tail, 1, 1, 0.955, 0.86)
     knots = -half, -half + 0.1 * shape.length, *shape.axles[::-1], half - 0.08 * shape.length, half
+    from scipy.interpolate import PchipInterpolator
+
     plan = PchipInterpolator(knots, np.array(ends) * shape.width / 2)
     sections = []
     for x in at:

@@ -1,0 +1,144 @@
+"""The commands for samples from elsewhere: score them, and write those of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shalabench.cli.options import (
+    Command,
+    archive_option,
+    data_options,
+    device_option,
+    json_option,
+    parse_names,
+    set_option,
+    split_option,
+)
+from shalabench.records.locations import default_store
+
+
+@click.command(cls=Command)
+@click.argument("source")
+@click.option("--dataset", required=True, help="Name of a dataset (see: list datasets).")
+@click.option("--name", required=True, help="Name of the method in tables.")
+@click.option(
+    "--preset",
+    default="quick",
+    show_default=True,
+    help="Preset whose evaluator settings are used, or external for the default ones.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Number of the training, if samples of several trainings are scored.",
+)
+@click.option(
+    "--number",
+    type=click.IntRange(1),
+    help="Samples, and test tuples given, of an object. Default: the size of the split.",
+)
+@click.option(
+    "--range",
+    "low_high",
+    type=float,
+    nargs=2,
+    metavar="BLACK WHITE",
+    help="Values of black and white in floating-point images. Default: 0 1.",
+)
+@click.option("--evaluators", callback=parse_names, help="Evaluators separated by commas.")
+@set_option
+@data_options
+@click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_store,
+    help="Folder for the records. Default: results/runs.",
+)
+@device_option
+@split_option
+@archive_option
+@json_option
+def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
+    """Score samples that other code has made.
+
+    SOURCE is a folder of samples, an archive (.npz, .pt, .safetensors), or
+    package.module:function, which returns an object with sample(n) or translate(given, targets).
+    """
+    from shalabench.api import DataPaths
+    from shalabench.exchange.objects import load_object
+    from shalabench.exchange.score import Request, score
+    from shalabench.execute.progress import Reporter
+
+    paths = DataPaths(options.pop("data_root"), options.pop("cache_dir"))
+    number = options.pop("number") or 0
+    request = Request(paths=paths, number=number, range=low_high or None, **options)
+    is_object = ":" in source and not Path(source).exists()
+    with Reporter() as reporter:
+        scored = score(
+            load_object(source) if is_object else Path(source),
+            request,
+            lambda name, done, total: reporter.show(
+                request.name,
+                {"kind": "evaluating", "evaluator": name, "done": done, "total": total},
+            ),
+        )
+    facts = {
+        "folder": str(scored.folder.path),
+        "samples": scored.samples,
+        "evaluated": scored.evaluated,
+        "skipped": scored.skipped,
+        "warnings": scored.warnings,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    click.echo(f"{scored.samples}: {', '.join(scored.evaluated)} in {scored.folder.path}")
+    for text in scored.warnings:
+        click.echo(text, err=True)
+    for name, reason in scored.skipped.items():
+        click.echo(f"No {name}: {reason}", err=True)
+
+
+@click.command(cls=Command)
+@click.argument("run")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--number",
+    type=click.IntRange(1),
+    help="Joint samples, and test tuples given. Default: the size of the test split.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["npz", "safetensors", "png"]),
+    default="npz",
+    show_default=True,
+    help="Exact values in an archive, or a folder of 8-bit pictures.",
+)
+@click.option(
+    "--evaluator",
+    default="coherence",
+    show_default=True,
+    help="Evaluator whose random numbers are used, so that its values are found again.",
+)
+@data_options
+@device_option
+def samples(run: str, out: Path, data_root: Path, cache_dir: Path, **options: Any) -> None:
+    """Write the joint samples and translations of a trained RUN to OUT.
+
+    RUN is the folder of a run or its name in results/runs. `evaluate` reads OUT.
+    """
+    from shalabench.api import DataPaths
+    from shalabench.exchange.write import write
+    from shalabench.records.locations import find_run
+
+    number = options.pop("number") or 0
+    paths = DataPaths(data_root, cache_dir)
+    where, words = write(find_run(run), out, paths, number=number, **options)
+    click.echo(f"{words} in {where}")

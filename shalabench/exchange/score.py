@@ -1,0 +1,325 @@
+"""Score samples from elsewhere, and record the results as those of a run."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from shalabench.api import BenchError, Classifier, ConfigErrors, DataPaths, Dataset, Settings
+from shalabench.api.registry import find
+from shalabench.config.evaluation import resolve_evaluation
+from shalabench.config.nested import leaves
+from shalabench.config.settings import Resolved
+from shalabench.config.training import (
+    EvaluateSettings,
+    PriorSettings,
+    SamplingSettings,
+    TrainSettings,
+)
+from shalabench.exchange.adapter import Lacking, as_model, remember, track
+from shalabench.exchange.check import check
+from shalabench.exchange.layout import Found, Samples
+from shalabench.exchange.objects import generate
+from shalabench.exchange.read import read
+from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
+from shalabench.execute.inputs import (
+    choose_device,
+    keep_freed_memory,
+    load_classifiers,
+    open_dataset,
+)
+from shalabench.execute.provenance import describe_checkout
+from shalabench.metrics.efficientnet import EFFICIENTNET, efficientnet_file
+from shalabench.records.ids import hash_of
+from shalabench.records.store import RunFolder, Store
+
+EXTERNAL = "external"
+MARK = f" ({EXTERNAL})"
+_NAME = re.compile(r"[\w.+-][\w.+ -]*")
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to score samples on, and how.
+
+    Attributes:
+        name: Of the method that made the samples; " (external)" is added.
+        dataset: Registered name.
+        preset: Whose settings the evaluators have; "external" for those of no preset.
+        seed: Which training of the method made the samples, where several are scored.
+        overrides: "data.key=value" or "evaluators.name.key=value" each.
+        evaluators: Names; every one that applies if empty.
+        split: "test" or "validation".
+        number: How many joint samples, and how many test tuples, an object generates for; 0: as
+            many as there are test tuples.
+        range: Black and white of floating-point images, if stated.
+        archive: Classifiers to use in place of the shipped ones.
+        device: "auto", "cpu" or "cuda[:n]".
+    """
+
+    name: str
+    dataset: str
+    store: Path
+    paths: DataPaths
+    preset: str = "quick"
+    seed: int = 0
+    overrides: tuple[str, ...] = ()
+    evaluators: tuple[str, ...] = ()
+    split: Literal["test", "validation"] = "test"
+    number: int = 0
+    range: tuple[float, float] | None = None
+    archive: Path | None = None
+    device: str = "auto"
+
+
+@dataclass
+class Scored:
+    """What was done.
+
+    Attributes:
+        folder: Of the record.
+        samples: In words.
+        evaluated: Evaluators whose results are recorded.
+        skipped: Why others are not, by name.
+        warnings: Of the evaluators.
+    """
+
+    folder: RunFolder
+    samples: str
+    evaluated: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def score(
+    source: Path | Mapping[str, Any] | object,
+    request: Request,
+    report: Report = lambda evaluator, done, total: None,
+) -> Scored:
+    """Check samples, score them, and record the results.
+
+    Args:
+        source: A folder or an archive, arrays by key, or an object with `sample(n)` or
+            `translate(given, targets)`.
+        request: On what and how.
+        report: Called with the evaluator and (done, total) items; may raise to stop.
+
+    Raises:
+        BenchError: The samples are not what the dataset needs, or no evaluator applies; then
+            nothing is recorded.
+    """
+    if not _NAME.fullmatch(request.name):
+        raise BenchError(
+            f"The name is '{request.name}'. Write one of letters, digits, blanks and . + - _, such "
+            "as my-vae."
+        )
+    preset = "" if request.preset == EXTERNAL else request.preset
+    device = choose_device(request.device)
+    overrides = (*_extractors(device), *request.overrides)
+    data, settings, origins = resolve_evaluation(request.dataset, preset, overrides)
+    for name in request.evaluators:
+        find("evaluator", name)
+    keep_freed_memory()
+    dataset = open_dataset(request.dataset, data, request.paths)
+    split = dataset.split(request.split)
+    found = _find(source, request, dataset)
+    samples = check(replace(found, range=request.range or found.range), dataset.spec, len(split))
+    settings = _fit(settings, samples, request, dataset)
+    tracked = track(split.to(device), samples.index.to(device))
+    model = as_model(samples, dataset.spec, tracked, request.name + MARK)
+    classifiers = load_classifiers(dataset, (), request.archive, device)
+    whole = len(tracked) == len(split) and not tracked.rows
+    key = f"{dataset.spec.fingerprint} {request.split}" if whole else ""
+    classifiers = remember(classifiers, tracked, key, request.paths.cache)
+    identity = hash_of(
+        {
+            "external": request.name,
+            "samples": samples.digest,
+            "dataset": request.dataset,
+            "fingerprint": dataset.spec.fingerprint,
+            "seed": request.seed,
+        }
+    )
+    resolved = Resolved(
+        *(Settings(), data, TrainSettings(), PriorSettings(), SamplingSettings()),
+        *(EvaluateSettings(), settings, origins),
+    )
+    planned, skipped = plan_evaluations(
+        request.evaluators,
+        *(resolved, type(model), dataset.spec, identity, classifiers, request.split),
+    )
+    place = request.name.replace(" ", "_"), request.dataset, f"{request.preset}-{EXTERNAL}"
+    folder = Store(request.store).folder(*place, request.seed, identity)
+    scored = Scored(folder, samples.words, skipped=skipped)
+    if not planned:
+        reasons = " ".join([*samples.gaps, *(f"{name}: {why}" for name, why in skipped.items())])
+        raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
+    with folder.lock(wait=True), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        _describe(folder, identity, request, samples, dataset, resolved)
+        for evaluation in planned:
+            _evaluate(
+                evaluation, model, tracked, dataset, classifiers, scored, identity, request, report
+            )
+        if not scored.evaluated:
+            reasons = " ".join(f"{name}: {why}" for name, why in scored.skipped.items())
+            raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
+        if folder.trained is None:
+            made = {"source": "", "nets": "", **describe_checkout()}
+            folder.write_json("trained.json", {"digest": samples.digest, "provenance": made})
+    scored.warnings = list(dict.fromkeys(str(warning.message) for warning in warned))
+    if samples.gaps:
+        scored.skipped["translations"] = " ".join(samples.gaps)
+    return scored
+
+
+def _extractors(device: torch.device) -> tuple[str, ...]:
+    """On a CPU, only the features that rank methods: the classifiers' hardly see blur."""
+    if device.type != "cpu" or efficientnet_file() is None:
+        return ()
+    return (f"evaluators.quality.extractors={EFFICIENTNET}",)
+
+
+def _find(source: Path | Mapping[str, Any] | object, request: Request, dataset: Dataset) -> Found:
+    """The samples, unchecked."""
+    if isinstance(source, Found):
+        return source
+    if isinstance(source, str | Path):
+        return read(Path(source))
+    return generate(source, dataset.spec, dataset.split(request.split), request.number)
+
+
+def _fit(
+    settings: dict[str, Settings], samples: Samples, request: Request, dataset: Dataset
+) -> dict[str, Settings]:
+    """The evaluators' settings with the numbers of samples that there are.
+
+    Raises:
+        ConfigErrors: There are fewer than a preset asks for, of metrics that depend on the number.
+    """
+    fitted, mistakes = {}, []
+    total = dataset.spec.sizes[request.split]
+    counts = {"samples": (samples.number, "joint samples"), "items": (len(samples.index), "tuples")}
+    there = {"samples": bool(samples.joint), "items": bool(samples.translations)}
+    selfs = all(
+        (n,) in samples.translations and n in samples.translations[n,] for n in _images(dataset)
+    )
+    for name, part in settings.items():
+        changes: dict[str, Any] = {}
+        biased = any(metric.biased for metric in find("evaluator", name).cls.metrics)
+        asked = not request.evaluators or name in request.evaluators
+        for key, (count, what) in counts.items():
+            if not there[key] or key not in type(part).model_fields:
+                continue
+            wanted = getattr(part, key)
+            if key == "samples" and not wanted and request.preset == EXTERNAL:
+                changes[key] = count
+            elif count < (wanted or total):
+                changes[key] = count if key == "samples" else 0
+                if biased and asked and request.preset != EXTERNAL:
+                    mistakes.append(
+                        f"The preset {request.preset} measures {name} on {wanted or total:,} "
+                        f"{what}, and there are {count:,}, with which its values cannot be "
+                        f"compared. Give more, or use --preset {EXTERNAL} for a table apart."
+                    )
+        if "self_pairs" in type(part).model_fields and not selfs:
+            changes["self_pairs"] = False
+        fitted[name] = part.model_copy(update=changes)
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    return fitted
+
+
+def _images(dataset: Dataset) -> list[str]:
+    return [m.name for m in dataset.spec.modalities if m.kind == "image"]
+
+
+def _evaluate(
+    evaluation: Evaluation,
+    model: Any,
+    split: Any,
+    dataset: Dataset,
+    classifiers: Mapping[str, Classifier],
+    scored: Scored,
+    identity: str,
+    request: Request,
+    report: Report,
+) -> None:
+    """Record one evaluator's results, or why there are none."""
+    name = evaluation.evaluator.name
+    if scored.folder.has_result(evaluation.identity):
+        scored.evaluated.append(name)
+        return
+    try:
+        evaluate(
+            evaluation,
+            model,
+            dataset.spec,
+            split,
+            request.seed,
+            classifiers,
+            scored.folder,
+            identity,
+            lambda done, total: report(name, done, total),
+            None,  # no floors, which need the training split and no samples
+            request.paths.cache,
+        )
+    except Lacking as error:
+        scored.skipped[name] = str(error)
+    else:
+        scored.evaluated.append(name)
+
+
+def _describe(
+    folder: RunFolder,
+    identity: str,
+    request: Request,
+    samples: Samples,
+    dataset: Dataset,
+    resolved: Resolved,
+) -> None:
+    spec = dataset.spec
+    values = {"data": resolved.data.model_dump(mode="json")}
+    evaluators = {
+        f"evaluators.{name}": part.model_dump(mode="json")
+        for name, part in resolved.evaluators.items()
+    }
+    content = {
+        "train_id": identity,
+        "model": request.name + MARK,
+        "model_version": 1,
+        "paper": "",
+        "dataset": request.dataset,
+        "preset": request.preset,
+        "seed": request.seed,
+        "overrides": [],
+        "data": {
+            EXTERNAL: {
+                "source": samples.source,
+                "digest": samples.digest,
+                "samples": samples.words,
+                "joint": samples.number,
+                "given": len(samples.index),
+            },
+            "version": spec.version,
+            "fingerprint": spec.fingerprint,
+            "complete": spec.fingerprint,
+            "source": spec.source,
+            "proxy_for": spec.proxy_for,
+            "deviation": spec.deviation,
+            "sizes": spec.sizes,
+            "distinct": spec.distinct,
+            "modalities": list(spec.names),
+        },
+        "settings": dict(leaves(values | evaluators)),
+        "origins": {},
+    }
+    if not (folder.path / "run.json").exists():
+        folder.write_json("run.json", content)
