@@ -16,12 +16,13 @@ from torch.distributions import Normal
 
 from shalabench.api import DataSpec
 from shalabench.nets.experts import product_of_experts
+from shalabench.nets.posteriors import Posterior
 
 Pooling = Literal["product", "product-prior", "consensus", "barycentre", "hellinger"]
 MOST = 10  # Modalities of which all 1,023 subsets are trained.
 
 
-def pool(experts: Normal, members: Tensor, pooling: Pooling, rho: float = 0.0) -> Normal:
+def pool(experts: Posterior, members: Tensor, pooling: Pooling, rho: float = 0.0) -> Normal:
     """The pooled posterior of each subset. A set without members has N(0, I).
 
     - product, product-prior: of the members' densities, with or without that of N(0, I).
@@ -65,7 +66,7 @@ def pool(experts: Normal, members: Tensor, pooling: Pooling, rho: float = 0.0) -
 
 
 def pool_all(
-    experts: Normal, pooling: Pooling, rho: float = 0.0, there: Tensor | None = None
+    experts: Posterior, pooling: Pooling, rho: float = 0.0, there: Tensor | None = None
 ) -> Normal:
     """The pooled posterior `[B, D]` of all experts, or of those that are `there`, `[M, B]` bool."""
     if there is None:
@@ -119,7 +120,7 @@ def _hellinger(experts: Normal, members: Tensor) -> tuple[Tensor, Tensor]:
     return centre, variance.sqrt()
 
 
-def log_overlaps(experts: Normal) -> Tensor:
+def log_overlaps(experts: Posterior) -> Tensor:
     """ln S_ij, the log Bhattacharyya coefficient of each pair i < j of experts, `[P, B]`.
 
     It is a sum over dimensions, so experts of a large latent hardly overlap: -D / 8 where they have
@@ -193,10 +194,10 @@ def refuse_subsets(spec: DataSpec, instead: str) -> str | None:
         spec: Of the data.
         instead: What to do, as an imperative without a full stop.
     """
-    modalities = len(spec.modalities)
-    if modalities <= MOST:
+    count = len(spec.modalities)
+    if count <= MOST:
         return None
     return (
-        f"It trains all 2^M - 1 subsets of M modalities; M is {modalities}, which makes "
-        f"{2**modalities - 1:,}, and at most {2**MOST - 1:,} (M = {MOST}) can be trained. {instead}."
+        f"It trains all 2^M - 1 subsets of M modalities, of which M is {count}: {2**count - 1:,} "
+        f"subsets. At most {2**MOST - 1:,} (M = {MOST}) can be trained. {instead}."
     )
