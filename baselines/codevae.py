@@ -29,6 +29,7 @@ from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "CoDE-VAE code, CoDE.py, CoDEVAE_MST.py (reproduction/codevae.md)"
 _KIN = "our choice, as its script for PolyMNIST is not public: as mopoe (reproduction/codevae.md)"
+_DECODED = 7  # Modalities of which all 127 subsets are decoded, and as many of more modalities.
 _DRAWN = 16  # Modalities of whose 65,535 subsets some can be drawn.
 
 
@@ -90,19 +91,20 @@ class CoDEVAE(SharedLatent):
     @classmethod
     def skip(cls, spec: DataSpec, config: Settings) -> str | None:
         modalities = len(spec.modalities)
-        count = 2**modalities - 1
+        most = 2 ** min(modalities, _DECODED) - 1
         if reason := refuse_rho(spec, config.rho):
             return reason
         if config.subsets == "all":
-            return refuse_subsets(spec, "Use model.weights=uniform and a number model.subsets=8")
+            instead = f"Use model.weights=uniform and model.subsets={most} or fewer"
+            return refuse_subsets(spec, instead, _DECODED)
         if modalities > _DRAWN:
             return (
                 f"It numbers all subsets: the data have {modalities} modalities, at most {_DRAWN}."
             )
-        if config.subsets > count:
+        if config.subsets > most:
             return (
-                f"model.subsets is {config.subsets}, but {modalities} modalities have {count:,} "
-                f"subsets; use 1 to {count:,}, or all."
+                f"model.subsets is {config.subsets}, but of {modalities} modalities at most {most} "
+                f"subsets are decoded; use 1 to {most}{', or all' * (modalities <= _DECODED)}."
             )
         if config.weights == "learned":
             return (

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from shalabench.api import Batch, DataSpec, Rng, Settings, Views
 from shalabench.nets.experts import choose_components, pick, sliced_components, subsets
@@ -85,7 +86,7 @@ class PooledLatent(SharedLatent):
             terms["log_overlap"] = mean_log_overlap(q, there)
         return loss, terms
 
-    def _pool(self, q: Posterior, there: Tensor, rule: Rule) -> tuple[Posterior, Tensor]:
+    def _pool(self, q: Posterior, there: Tensor, rule: Rule) -> tuple[Normal, Tensor]:
         """The posterior of each trained set, and whether all of the set is present.
 
         Args:

@@ -187,17 +187,18 @@ def refuse_rho(spec: DataSpec, rho: float) -> str | None:
     )
 
 
-def refuse_subsets(spec: DataSpec, instead: str) -> str | None:
+def refuse_subsets(spec: DataSpec, instead: str, most: int = MOST) -> str | None:
     """Why not all subsets of the data's modalities can be trained; None where they can.
 
     Args:
         spec: Of the data.
         instead: What to do, as an imperative without a full stop.
+        most: Modalities of which all subsets can be trained.
     """
     count = len(spec.modalities)
-    if count <= MOST:
+    if count <= most:
         return None
     return (
         f"It trains all 2^M - 1 subsets of M modalities, of which M is {count}: {2**count - 1:,} "
-        f"subsets. At most {2**MOST - 1:,} (M = {MOST}) can be trained. {instead}."
+        f"subsets. At most {2**most - 1:,} (M = {most}) can be trained. {instead}."
     )

@@ -357,7 +357,10 @@ def test_sixteen_views_are_refused_for_their_65_535_subsets(cls):
     assert "65,535" in cls.skip(RING, cls.Config())
     assert HELVAE.skip(RING, HELVAE.Config()) is None
     assert "model.training=full" in HELVAE.skip(RING, HELVAE.Config(training="subsets"))
-    assert CoDEVAE.skip(RING, CoDEVAE.Config(subsets=9, weights="uniform")) is None
+    assert "model.subsets=127 or fewer" in CoDEVAE.skip(RING, CoDEVAE.Config())
+    assert CoDEVAE.skip(RING, CoDEVAE.Config(subsets=127, weights="uniform")) is None
+    more = CoDEVAE.Config(subsets=128, weights="uniform")
+    assert CoDEVAE.skip(RING, more).endswith("use 1 to 127.")
 
 
 def test_a_correlation_out_of_range_is_refused_before_training(spec):
