@@ -105,12 +105,12 @@ def _barycentre(experts: Normal, members: Tensor) -> tuple[Tensor, Tensor]:
 
 def _hellinger(experts: Normal, members: Tensor) -> tuple[Tensor, Tensor]:
     """(sum_m sqrt q_m)^2 is sum_m q_m + 2 sum_{i<j} S_ij N(m_ij, v_ij), up to its norm."""
-    i, j = _pairs(len(experts.mean), members.device)
     mean, v = experts.mean, experts.variance
-    both = v[i] + v[j]
-    means = torch.cat([mean, mean[i] + (mean[j] - mean[i]) * v[i] / both])  # [K, B, D]
-    variances = torch.cat([v, 2 * v[i] * v[j] / both])
-    logs = torch.cat([torch.zeros_like(mean[..., 0]), math.log(2) + log_overlaps(experts)])
+    (i, j), gap, both, between = _pairs(experts)  # [P, B, D] each
+    means = torch.cat([mean, mean[i] + gap * v[i] / both])  # [K, B, D]
+    variances = torch.cat([v, between])
+    overlaps = _log_overlaps(gap, both, between)  # [P, B]
+    logs = torch.cat([torch.zeros_like(mean[..., 0]), math.log(2) + overlaps])
     counted = torch.cat([members, members[..., i] & members[..., j]], -1)  # [S, B, K]
     # The least number, not minus infinity: an empty set must not make a gradient NaN.
     weights = logs.T.masked_fill(~counted, torch.finfo(logs.dtype).min).softmax(-1)
@@ -129,16 +129,20 @@ def log_overlaps(experts: Posterior) -> Tensor:
     Args:
         experts: Batch shape `[M, B, D]`.
     """
-    i, j = _pairs(len(experts.mean), experts.mean.device)
-    mean, scale, v = experts.mean, experts.scale, experts.variance
-    both = v[i] + v[j]
-    logs = 0.5 * (2 * scale[i] * scale[j] / both).log() - (mean[i] - mean[j]) ** 2 / (4 * both)
-    return logs.sum(-1)
+    return _log_overlaps(*_pairs(experts)[1:])
 
 
-def _pairs(modalities: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    i, j = torch.triu_indices(modalities, modalities, 1, device=device)
-    return i, j
+def _log_overlaps(gap: Tensor, both: Tensor, between: Tensor) -> Tensor:
+    return (0.25 * (2 * between / both).log() - gap**2 / (4 * both)).sum(-1)
+
+
+def _pairs(experts: Posterior) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor]:
+    """Numbers of the pairs, and m_j - m_i, v_i + v_j and v_ij, `[P, B, D]` each."""
+    modalities, mean, v = len(experts.mean), experts.mean, experts.variance
+    i, j = torch.triu_indices(modalities, modalities, 1, device=mean.device)
+    v_i, v_j = v[i], v[j]
+    both = v_i + v_j
+    return (i, j), mean[j] - mean[i], both, 2 * v_i * v_j / both
 
 
 class _Spread(Function):
