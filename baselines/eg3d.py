@@ -29,7 +29,7 @@ from shalabench.api import (
 )
 from shalabench.nets.inversion import descend, misfit
 from shalabench.nets.planes import read_planes, to_colour
-from shalabench.nets.precision import widen
+from shalabench.nets.precision import autocast_off, widen
 from shalabench.nets.rays import Rays, render_twice
 from shalabench.nets.stylegan import (
     Discriminator,
@@ -248,7 +248,7 @@ class EG3D(Model):
     def penalty(self, image: Tensor, raw: Tensor, view: Tensor) -> Tensor:
         """R1 without gamma: half the mean squared gradient of D at real images in [-1, 1]."""
         image, raw = image.detach().requires_grad_(), raw.detach().requires_grad_()
-        with torch.autocast(image.device.type, enabled=False):
+        with autocast_off(image):
             logits = self.realness(image, raw, view).sum()
             slopes = torch.autograd.grad(logits, [image, raw], create_graph=True)
             return sum(slope.square().flatten(1).sum(1) for slope in slopes).mean() / 2
@@ -298,7 +298,7 @@ class EG3D(Model):
             rng: Draws the random w.
         """
         c = self.config
-        full = torch.autocast(images.device.type, enabled=False)
+        full = autocast_off(images)
         with torch.inference_mode(False), torch.enable_grad(), full:
             images, view = images.clone(), view.clone()
             same = Rng(rng.fork("candidates").seed, device=rng.device)  # for all objects

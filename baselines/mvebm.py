@@ -29,7 +29,7 @@ from shalabench.nets.backbones import Network
 from shalabench.nets.experts import Experts
 from shalabench.nets.importance import expert_mean, importance_bound
 from shalabench.nets.langevin import gradient_of, sample_langevin
-from shalabench.nets.precision import widen
+from shalabench.nets.precision import autocast_off, widen
 from shalabench.nets.private import PrivateLatents
 
 _CHOICE = "not published: our choice (reproduction/mvebm.md)"
@@ -104,7 +104,7 @@ class Energy(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):
+        with autocast_off(z):
             f = self.leave(self.layers(widen(z))).squeeze(-1)
         return self.bound * torch.tanh(f / self.bound) if self.bound else f
 

@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from shalabench.api import DataSpec, Rng
 from shalabench.nets.posteriors import Posterior, draw
+from shalabench.nets.precision import autocast_off
 
 _GUARD = 1e-8  # Added to every variance before it is inverted, as in the published code.
 
@@ -120,8 +121,9 @@ def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -
         powers = powers[:, None].expand(-1, precision.shape[1], -1)
     own = prior.to(precision) if isinstance(prior, Tensor) else precision.new_full((), prior)
     own = own.reshape(*own.shape, *(1,) * (3 - own.dim())) / (1 + _GUARD)
-    total = torch.einsum("sbm,mbd->sbd", powers, precision) + own
-    mean = torch.einsum("sbm,mbd->sbd", powers, precision * experts.mean) / total
+    with autocast_off(precision):
+        total = torch.einsum("sbm,mbd->sbd", powers, precision) + own
+        mean = torch.einsum("sbm,mbd->sbd", powers, precision * experts.mean) / total
     return Normal(mean, total.rsqrt(), validate_args=False)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from shalabench.api import Rng
+from shalabench.nets.precision import autocast_off
 
 Gradient = Callable[[Tensor], Tensor]
 """Points `[B, D]` to the gradient of the log-density there, `[B, D]`."""
@@ -42,7 +43,7 @@ def gradient_of(log_density: Callable[[Tensor], Tensor]) -> Gradient:
     """
 
     def gradient(z: Tensor) -> Tensor:
-        full = torch.autocast(z.device.type, enabled=False)
+        full = autocast_off(z)
         with torch.inference_mode(False), torch.enable_grad(), full:
             leaf = z.detach().clone().requires_grad_()
             return torch.autograd.grad(log_density(leaf).sum(), leaf)[0]

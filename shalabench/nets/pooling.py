@@ -17,6 +17,7 @@ from torch.distributions import Normal
 from shalabench.api import DataSpec
 from shalabench.nets.experts import product_of_experts
 from shalabench.nets.posteriors import Posterior
+from shalabench.nets.precision import autocast_off
 
 Pooling = Literal["product", "product-prior", "consensus", "barycentre", "hellinger"]
 MOST = 10  # Modalities of which all 1,023 subsets are trained.
@@ -53,7 +54,7 @@ def pool(experts: Posterior, members: Tensor, pooling: Pooling, rho: float = 0.0
         )
     if members.dim() == 2:
         members = members[:, None].expand(-1, experts.mean.shape[1], -1)
-    with torch.autocast(members.device.type, enabled=False):
+    with autocast_off(members):
         if pooling in ("product", "product-prior"):
             alone = torch.ones_like(members[..., 0]) if pooling != "product" else ~members.any(-1)
             return product_of_experts(experts, members, alone.float())

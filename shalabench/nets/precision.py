@@ -26,6 +26,15 @@ def widened(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def autocast_off(x: Tensor) -> torch.autocast:
+    """A context in which products on the device of `x` have the precision of their factors.
+
+    For products of few numbers that are no layer of a network, such as those of precisions and
+    rotations. In bfloat16 they would be off by up to .4 %.
+    """
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def for_sampling(network: Network) -> Network:
     """A denoiser in the arithmetic of samplers: itself, or a copy in bfloat16."""
     if sampling_precision() == "float32":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shalabench.api import Camera, Rng
+from shalabench.nets.precision import autocast_off
 
 
 def cross_sphere(origin: Tensor, direction: Tensor, radius: float) -> tuple[Tensor, Tensor]:
@@ -109,7 +110,8 @@ class Rays(nn.Module):
 
     def turn(self, vectors: Tensor, view: Tensor) -> Tensor:
         """Rotate vectors `[..., Q, 3]` of the world into the axes of cameras `view` `[...]`."""
-        return vectors @ self.rotation[view].transpose(-1, -2)
+        with autocast_off(vectors):
+            return vectors @ self.rotation[view].transpose(-1, -2)
 
     def project(self, points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """Project points `[..., Q, 3]` of the world into the images of cameras `view` `[...]`.

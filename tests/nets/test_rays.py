@@ -64,6 +64,14 @@ def test_directions_are_unit_vectors_and_turn_into_the_camera_s_axes():
         torch.testing.assert_close(own, torch.tensor(due))
 
 
+def test_vectors_turn_as_exactly_under_autocast():
+    cast = rays().float()
+    vectors, view = torch.randn(2, 5, 3).float(), torch.tensor([0, 1])
+    exact = cast.turn(vectors, view)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(cast.turn(vectors, view), exact, rtol=0, atol=0)
+
+
 def test_a_ray_s_part_ends_on_the_sphere_and_is_empty_where_it_misses():
     r = rays(0.4)
     seen = r.far > r.near

@@ -252,6 +252,16 @@ def test_mmvae_s_gradients_through_the_draws_alone(spec, network, views, estimat
     torch.testing.assert_close(ours, expected)
 
 
+def test_products_are_as_exact_under_autocast():
+    experts = Normal(torch.randn(3, 4, 5).float(), torch.rand(3, 4, 5).float() * 0.2 + 0.01)
+    members = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
+    exact = product_of_experts(experts, members, 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        q = product_of_experts(experts, members, 1.0)
+    torch.testing.assert_close(q.mean, exact.mean, rtol=0, atol=0)
+    torch.testing.assert_close(q.scale, exact.scale, rtol=0, atol=0)
+
+
 def test_a_product_of_gaussians_is_the_normalised_density():
     a, b = Normal(torch.tensor([[1.0]]), torch.tensor([[2.0]])), Normal(-1.0, 0.5)
     stacked = Normal(torch.tensor([[[1.0]], [[-1.0]]]), torch.tensor([[[2.0]], [[0.5]]]))
