@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shalabench.api.errors import BenchError
 from shalabench.config import tuned
+from shalabench.records.reading import files_in
 from shalabench.records.store import read_json, write_whole
 
 OBJECTIVE = (
@@ -272,7 +273,7 @@ def read_studies(folder: Path, dataset: str | None, preset: str | None) -> list[
         BenchError: There is none.
     """
     studies: list[Study | DialStudy] = []
-    for file in sorted(folder.glob("*.json")):
+    for file in files_in(folder, ".json"):
         of_dials = tuned.without_dials(file.stem) != file.stem
         studies.append(read_study(file, DialStudy) if of_dials else read_study(file))
     chosen = [s for s in studies if dataset in (None, s.dataset) and preset in (None, s.preset)]
