@@ -165,6 +165,11 @@ jobs_option = click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Parallel processes."
 )
 threads_option = click.option("--threads", type=click.IntRange(1), help="Torch threads of a run.")
+no_locks_option = click.option(
+    "--no-locks",
+    is_flag=True,
+    help="For a store on a file system without file locks. No other process may use it meanwhile.",
+)
 stores_option = click.option(
     "--store",
     "stores",

@@ -14,6 +14,7 @@ from shalabench.cli.options import (
     data_options,
     jobs_option,
     json_option,
+    no_locks_option,
     parse_duration,
     parse_names,
     parse_seeds,
@@ -62,6 +63,7 @@ from shalabench.records.locations import default_store
     help="Seconds between checkpoints.",
 )
 @threads_option
+@no_locks_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
 @click.option(
     "--evaluators",
@@ -107,6 +109,7 @@ def run(ctx: click.Context, **options: Any) -> None:
                 **{name: options[name] for name in (*same, "checkpoint_every", "threads", "retry")},
                 paths=DataPaths(options["data_root"], options["cache_dir"]),
                 gpus=options["gpus_per_run"],
+                locks=not options["no_locks"],
                 deadline=time.time() + limit if limit is not None else None,
             ),
             reporter,

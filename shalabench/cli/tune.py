@@ -14,6 +14,7 @@ from shalabench.cli.options import (
     data_options,
     jobs_option,
     json_option,
+    no_locks_option,
     parse_duration,
     parse_names,
     ray_options,
@@ -71,6 +72,7 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
     help="Seconds between checkpoints.",
 )
 @threads_option
+@no_locks_option
 @click.option(
     "--classifiers",
     "archive",
@@ -131,6 +133,7 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
         **{name: options[name] for name in _SAME},
         paths=DataPaths(options["data_root"], options["cache_dir"]),
         gpus=options["gpus_per_run"],
+        locks=not options["no_locks"],
         deadline=time.time() + limit if limit is not None else None,
     )
     with Reporter() as reporter:
