@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shalabench.api.errors import BenchError
+from shalabench.api.files import remove_temporary
 from shalabench.config import tuned
 from shalabench.records.reading import files_in
 from shalabench.records.store import read_json, write_whole
@@ -250,6 +251,7 @@ Kind = TypeVar("Kind", Study, DialStudy)
 def _write(study: Study | DialStudy, folder: Path) -> None:
     text = json.dumps(study.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
     write_whole(folder / f"{study.name}.json", text.encode(), "--studies")
+    remove_temporary(folder)
 
 
 def read_study(file: Path, kind: type[Kind] = Study) -> Kind:  # type: ignore[assignment]

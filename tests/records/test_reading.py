@@ -19,6 +19,7 @@ from shalabench.records import store as stores
 from shalabench.records.frame import load
 from shalabench.records.packed import NAME
 from shalabench.records.store import RunFolder, Store
+from shalabench.records.study import Study, read_studies
 
 DEEP = "[" * 100_000 + "]" * 100_000
 FILES = ("run.json", "trained.json", "results/coherence-0.json")
@@ -202,3 +203,14 @@ def test_other_hidden_files_stay(tmp_path):
         file.touch()
     remove_temporary(tmp_path)
     assert all(file.exists() for file in kept)
+
+
+def test_temporary_files_are_no_studies_and_the_next_writing_removes_them(tmp_path):
+    left = tmp_path / f".{dead_pid()}-toy-quick.json"
+    left.write_text("{")
+    facts = {"fingerprint": "f", "classes": 2, "seed": 0, "trials": 1, "budget": 1.0}
+    study = Study(dataset="toy", preset="quick", **facts)
+    (tmp_path / "toy-quick.json").write_text(study.model_dump_json())
+    assert read_studies(tmp_path, None, None) == [study]
+    study.write(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["toy-quick.json"]
