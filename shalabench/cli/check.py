@@ -14,6 +14,7 @@ from shalabench.cli.options import (
     data_options,
     jobs_option,
     json_option,
+    no_locks_option,
     parse_seeds,
     threads_option,
 )
@@ -46,6 +47,7 @@ from shalabench.records.locations import committed, default_store
 @data_options
 @jobs_option
 @threads_option
+@no_locks_option
 @json_option
 @click.pass_context
 def check(
@@ -103,6 +105,7 @@ def _make_runs(
         evaluators=evaluators,
         jobs=options["jobs"],
         threads=options["threads"],
+        locks=not options["no_locks"],
     )
     checkout = describe_checkout()
     with Reporter() as reporter:

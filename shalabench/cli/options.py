@@ -184,6 +184,11 @@ archive_option = click.option(
     type=click.Path(exists=True, path_type=Path),
     help="Folder of classifiers, instead of the packaged ones.",
 )
+no_locks_option = click.option(
+    "--no-locks",
+    is_flag=True,
+    help="For a store on a file system without file locks. No other process may use it meanwhile.",
+)
 stores_option = click.option(
     "--store",
     "stores",

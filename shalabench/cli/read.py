@@ -234,7 +234,22 @@ def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("destination", type=click.Path(path_type=Path))
 @stores_option
-def export(destination: Path, stores: tuple[Path, ...]) -> None:
-    """Copy the records of finished runs to a folder, without weights and checkpoints."""
-    copied = sum(store.export(destination) for store in read_stores(stores))
+@click.pass_context
+def export(ctx: click.Context, destination: Path, stores: tuple[Path, ...]) -> None:
+    """Copy the records of finished runs to a folder, without weights and checkpoints.
+
+    Files of the folder that are cut short are written anew.
+    """
+    from shalabench.records.export import LeftOut
+
+    copied, problems = 0, []
+    for store in read_stores(stores):
+        try:
+            copied += store.export(destination, partial(click.echo, err=True))
+        except LeftOut as error:
+            problems.append(error)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        ctx.exit(1)
     click.echo(f"{copied} finished runs are recorded in {destination}.")

@@ -17,6 +17,7 @@ from shalabench.cli.options import (
     device_option,
     jobs_option,
     json_option,
+    no_locks_option,
     parse_names,
     parse_seeds,
     ray_options,
@@ -57,6 +58,7 @@ from shalabench.records.locations import default_store
 @time_limit_option
 @checkpoint_option
 @threads_option
+@no_locks_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
 @click.option(
     "--evaluators",
@@ -97,6 +99,7 @@ def run(ctx: click.Context, **options: Any) -> None:
                 **{name: options[name] for name in (*same, "checkpoint_every", "threads", "retry")},
                 paths=DataPaths(options["data_root"], options["cache_dir"]),
                 gpus=options["gpus_per_run"],
+                locks=not options["no_locks"],
                 deadline=time.time() + limit if limit is not None else None,
             ),
             reporter,

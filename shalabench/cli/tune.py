@@ -17,6 +17,7 @@ from shalabench.cli.options import (
     device_option,
     jobs_option,
     json_option,
+    no_locks_option,
     parse_names,
     ray_options,
     set_option,
@@ -67,6 +68,7 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 @checkpoint_option
 @threads_option
 @archive_option
+@no_locks_option
 @click.option(
     "--dials",
     is_flag=True,
@@ -121,6 +123,7 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
         **{name: options[name] for name in _SAME},
         paths=DataPaths(options["data_root"], options["cache_dir"]),
         gpus=options["gpus_per_run"],
+        locks=not options["no_locks"],
         deadline=time.time() + limit if limit is not None else None,
     )
     with Reporter() as reporter:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -161,7 +162,7 @@ class Processes:
         key, task, attempt, process = running[pipe]
         try:
             kind, content = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # also where it died while it wrote
             del running[pipe]
             process.join()
             if key in self._results:
@@ -272,18 +273,48 @@ def _put(happened: Any, key: str, event: Event) -> None:
     happened.put((key, event))
 
 
-def _attempt_alone(task: Task, emit: Emit) -> Any:
+def _attempt_alone(task: Task, emit: Emit, stop: threading.Event) -> Any:
     """In a process of its own, which ends well when it is terminated or interrupted."""
-    stop = threading.Event()
     with setting_on_signals(stop):
         return _attempt(task, emit, stop)
 
 
 def _serve(task: Task, pipe: Connection) -> None:
+    """Carry out a task and report to the driver; without a driver, end as on a termination."""
+    stop = threading.Event()
+    threading.Thread(target=_watch_driver, args=(stop,), name="driver", daemon=True).start()
+
+    def send(kind: str, content: Any) -> None:
+        try:
+            pipe.send((kind, content))
+        except OSError:  # the driver died
+            stop.set()
+
     with pipe:
-        result = _attempt_alone(task, lambda event: pipe.send(("event", event)))
-        pipe.send(("result", result))
+        result = _attempt_alone(task, functools.partial(send, "event"), stop)
+        send("result", _sendable(result))
+
+
+def _watch_driver(stop: threading.Event) -> None:
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        stop.set()
+
+
+def _sendable(result: Any) -> Any:
+    """A result, or in its place a description of an exception that does not survive pickling."""
+    try:
+        pickle.loads(pickle.dumps(result))
+    except Exception as error:  # of a class that cannot be made anew from its arguments
+        cause = result if isinstance(result, Exception) else error
+        return BenchError(f"{type(cause).__name__}: {cause}")
+    return result
 
 
 def _serve_remote(key: str, task: Task, happened: Any) -> Any:
-    return _attempt_alone(task, functools.partial(_put, happened, key))
+    def emit(event: Event) -> None:
+        with contextlib.suppress(Exception):  # events are only shown; the result counts
+            _put(happened, key, event)
+
+    return _attempt_alone(task, emit, threading.Event())

@@ -21,6 +21,7 @@ from shalabench.api import BenchError, Model, Stage
 from shalabench.records.store import RunFolder, Store
 
 _MADE_BY = ("source", "nets", "packages", "platform", "device", "threads")
+_NO_SOURCE = (BenchError, OSError, LookupError, TypeError, ValueError, AttributeError)
 _SAME = ("model", "model_version", "dataset", "seed")
 
 
@@ -68,11 +69,11 @@ def find_reuse(
     run = folder.run
     best: Reuse | None = None
     for source in store.runs():
-        if not source.weights.exists():
-            continue
         try:
+            if not source.weights.exists():
+                continue
             reuse = _reuse_of(source, run, made_by, stages)
-        except (BenchError, KeyError, TypeError):  # a record of another kind is no source
+        except _NO_SOURCE:  # it vanished, or its record is of another kind
             continue
         if len(reuse.stages) > (len(best.stages) if best else 0):
             best = reuse

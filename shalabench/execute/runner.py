@@ -75,6 +75,7 @@ class Options:
         threads: Torch threads a run; None leaves torch's choice, shared out between jobs.
         retry: Whether to take up runs that failed or diverged before.
         wait: Whether to wait for runs that another process holds.
+        locks: Whether to hold runs by file locks; False where the file system has none.
     """
 
     store: Path
@@ -92,6 +93,7 @@ class Options:
     threads: int | None = None
     retry: bool = False
     wait: bool = False
+    locks: bool = True
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class _Runner:
         if failure and not options.retry:
             text = f"Not tried again after: {failure['reason']} Add --retry to do so."
             return Outcome(failure["status"], text, where)
-        with self.folder.lock(wait=options.wait) as held:
+        with self.folder.lock(wait=options.wait, locks=options.locks) as held:
             if not held:
                 return Outcome("busy", f"Another process works on {where}.", where)
             return self._recorded(todo, skipped, networks)

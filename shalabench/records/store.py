@@ -24,15 +24,23 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shalabench.api.errors import BenchError
-from shalabench.api.files import write_atomic
+from shalabench.api.files import remove_temporary, write_atomic
+from shalabench.records.reading import (
+    files_in,
+    parse_json,
+    printable,
+    regular,
+    unreadable,
+)
 
 LETTERS = 10  # of an identity in a name
+_HOLDS_RUNS = ("run.json", "records.jsonl.gz")
 _CHECKPOINTS_KEPT = 2
 
 
@@ -53,6 +61,11 @@ class RunFolder:
 
     path: Path
     is_checked: bool = False
+
+    @property
+    def name(self) -> str:
+        """The folder's name; bytes that are no UTF-8 are escaped, so that it prints."""
+        return printable(self.path.name)
 
     @property
     def run(self) -> dict[str, Any]:
@@ -84,7 +97,7 @@ class RunFolder:
         Args:
             metric: Packed runs leave out files without a score whose name begins so.
         """
-        return [file.name for file in sorted((self.path / "results").glob("*.json"))]
+        return [file.name for file in files_in(self.path / "results", ".json")]
 
     def result(self, name: str) -> dict[str, Any]:
         """One evaluation's record."""
@@ -102,16 +115,27 @@ class RunFolder:
     def text(self, name: str) -> str | None:
         """A text that a result names, or None where it is not kept."""
         file = regular(self.path / "texts" / Path(name).name)
-        return file.read_text(encoding="utf-8", errors="replace") if file else None
+        try:
+            return file.read_text(encoding="utf-8", errors="replace") if file else None
+        except OSError:
+            return None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happened, oldest first. Lines that are no events are skipped."""
+        """What happened, oldest first. Lines that are no events are skipped.
+
+        Raises:
+            BenchError: The file is there and cannot be read.
+        """
         file = self.path / "events.jsonl"
-        if not file.exists():
+        try:
+            content = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return
-        for line in file.read_bytes().splitlines():
+        except OSError as error:
+            raise unreadable(file, error) from error
+        for line in content.splitlines():
             with contextlib.suppress(ValueError):  # no text, no JSON
-                event = json.loads(line)
+                event = parse_json(line)
                 if isinstance(event, dict) and isinstance(event.get("kind"), str):
                     yield event
 
@@ -138,7 +162,8 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, newest first."""
-        return sorted((self.path / "checkpoints").glob("*.pt"), reverse=True)
+        found = files_in(self.path / "checkpoints", ".pt")
+        return [file for file in reversed(found) if file.is_file()]
 
     def write_checkpoint(self, stage: int, step: int, content: bytes) -> None:
         """Write a checkpoint and drop those before the last two."""
@@ -151,24 +176,38 @@ class RunFolder:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, *, wait: bool) -> Iterator[bool]:
+    def lock(self, *, wait: bool, locks: bool = True) -> Iterator[bool]:
         """Hold the run. The kernel releases it when the process dies.
+
+        Temporary files that dead processes left in the folder are removed.
 
         Args:
             wait: Whether to wait for another process that holds it.
+            locks: False on a file system without locks, where nobody else may use the store.
 
         Yields:
             Whether it is held; False only where another process holds it and `wait` is False.
+
+        Raises:
+            BenchError: The file system has no locks.
         """
         with guard(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             handle = (self.path / "lock").open("a+")
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if locks:
+                    fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                raise BenchError(
+                    f"The file system of {self.path} has no file locks ({error.strerror}), which "
+                    "keep two processes from working on one run. Choose a --store on another file "
+                    "system or, if no other process uses this one, add --no-locks."
+                ) from error
+            remove_temporary(self.path)
             yield True
 
     def state(self) -> str:
@@ -182,14 +221,13 @@ class RunFolder:
         return "stopped" if any(self.events()) else "new"
 
     def _is_held(self) -> bool:
-        file = self.path / "lock"
-        if not file.exists():
-            return False
-        with file.open("rb") as handle:  # for reading: a store may be another's
-            try:
+        try:
+            with (self.path / "lock").open("rb") as handle:  # for reading: it may be another's
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except BlockingIOError:
+            return True
+        except OSError:  # no such file, or a file system without locks
+            return False
         return False
 
 
@@ -214,7 +252,10 @@ class Store:
         return bool(_files(self.root))
 
     def runs(self) -> list[RunFolder]:
-        """Every run below the root, at any depth, packed or in a folder of its own."""
+        """Every run below the root, at any depth, packed or in a folder of its own.
+
+        Hidden folders are passed over. A folder that cannot be listed is a run that does not read.
+        """
         from shalabench.records.packed import NAME, read_packed
 
         runs: list[RunFolder] = []
@@ -225,25 +266,29 @@ class Store:
     def _packed(self) -> Iterator[RunFolder]:
         from shalabench.records.packed import NAME, read_packed
 
-        for file in sorted(self.root.glob(f"*/{NAME}")):
-            yield from read_packed(file)
+        for file in _files(self.root):
+            if file.name == NAME and file.parent.parent == self.root:
+                yield from read_packed(file)
 
-    def export(self, destination: Path) -> int:
-        """Pack the records of finished runs into another folder (`packed.export`)."""
-        from shalabench.records.packed import export
+    def export(self, destination: Path, say: Callable[[str], None] = lambda text: None) -> int:
+        """Pack the records of finished runs into another folder (`shalabench.records.export`)."""
+        from shalabench.records.export import export
 
-        return export(self, destination)
-
-
-def regular(file: Path) -> Path | None:
-    """The path if a file is there, and no link."""
-    return file if file.is_file() and not file.is_symlink() else None
+        return export(self, destination, say)
 
 
 def _files(root: Path) -> list[Path]:
-    """The files that hold runs, below a folder."""
-    names = ("run.json", "records.jsonl.gz")
-    return sorted(file for name in names for file in root.rglob(name))
+    """The files that hold runs, below a folder, or folders in their place."""
+    found: list[Path] = []
+
+    def keep(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it has vanished
+            found.append(Path(error.filename) / "run.json")  # which does not read either
+
+    for where, folders, files in os.walk(root, onerror=keep):
+        found += [Path(where, name) for name in (*folders, *files) if name in _HOLDS_RUNS]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(found)
 
 
 def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
@@ -292,16 +337,18 @@ def read_json(file: Path) -> dict[str, Any]:
         BenchError: The file cannot be read, or holds no JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_bytes())
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__} where an object is expected")
         return content
     except (OSError, ValueError) as error:  # no file, no text, no JSON
-        raise BenchError(
-            f"The record {file} does not read ({error}). Move its run's folder away and run the "
-            "command that made it again."
-        ) from error
+        raise unreadable(file, error) from error
 
 
 def _read_if_there(file: Path) -> dict[str, Any] | None:
-    return read_json(file) if file.exists() else None
+    try:
+        return read_json(file)
+    except BenchError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and not file.is_symlink():
+            return None
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,10 +13,17 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.tasks import die_until, double, end_well, fail
+from helpers.tasks import (
+    die_until,
+    double,
+    end_well,
+    fail,
+    fail_awkwardly,
+    report_until_told,
+)
 
 from shalabench.api import BenchError
-from shalabench.execute.backends import Cancelled, InProcess, Processes, Ray
+from shalabench.execute.backends import Cancelled, InProcess, Processes, Ray, _serve
 
 
 def drain(engine):
@@ -95,6 +103,49 @@ def test_a_process_that_keeps_dying_is_given_up(tmp_path, stop):
     drain(engine)
     with pytest.raises(BenchError, match="died 3 times"):
         engine.result("doomed")
+
+
+def test_a_task_whose_listener_is_lost_is_asked_to_end(tmp_path):
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours.close()
+    _serve(functools.partial(report_until_told, tmp_path), theirs)
+    assert (tmp_path / f"{os.getpid()}-ended").exists()
+
+
+def test_an_exception_that_does_not_survive_pickling_is_told_in_words():
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    _serve(fail_awkwardly, theirs)
+    kind, error = ours.recv()
+    assert kind == "result"
+    assert isinstance(error, BenchError)
+    assert "Awkward: this and that" in str(error)
+
+
+DRIVER = """
+import functools, pathlib, sys, threading
+from helpers.tasks import report_until_told, wait_until_told
+from shalabench.execute.backends import Processes
+engine = Processes(2, threading.Event())
+for task in (report_until_told, wait_until_told):
+    engine.submit(task.__name__, functools.partial(task, pathlib.Path(sys.argv[1])))
+list(engine.events())
+"""
+
+
+def test_tasks_end_when_the_driver_alone_is_killed(tmp_path):
+    root = Path(__file__).parent.parent
+    paths = os.pathsep.join(map(str, (root.parent, root)))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, tmp_path], env=os.environ | {"PYTHONPATH": paths}
+    )
+    for ending in ("began", "ended"):
+        last = time.monotonic() + 60
+        while len(list(tmp_path.glob(f"*-{ending}"))) < 2:
+            assert time.monotonic() < last, ending
+            time.sleep(0.02)
+        if ending == "began":
+            os.kill(driver.pid, signal.SIGKILL)
+            driver.wait()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 
 def double(x, emit, stop):
@@ -29,3 +30,32 @@ def end_well(folder, emit, stop):
     emit({"kind": "ready"})
     stop.wait()
     return "stopped"
+
+
+def report_until_told(folder, emit, stop):
+    """Report until all is to stop, then leave a file, as a run leaves a checkpoint."""
+    (folder / f"{os.getpid()}-began").touch()
+    while not stop.is_set():
+        emit({"kind": "seen"})
+        time.sleep(0.01)
+    (folder / f"{os.getpid()}-ended").touch()
+    return "stopped"
+
+
+def wait_until_told(folder, emit, stop):
+    """The same without any report."""
+    (folder / f"{os.getpid()}-began").touch()
+    stop.wait()
+    (folder / f"{os.getpid()}-ended").touch()
+    return "stopped"
+
+
+class Awkward(Exception):
+    """Pickles, and cannot be made anew from what was pickled."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def fail_awkwardly(emit, stop):
+    raise Awkward("this", "that")
