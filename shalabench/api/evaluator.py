@@ -197,7 +197,7 @@ class Evaluator(ABC):
         missing = [need.__name__ for need in self.needs if not has_ability(model, need)]
         return f"The model lacks the ability {' and '.join(missing)}." if missing else None
 
-    def too_few(self, spec: DataSpec, split: SplitName) -> str | None:
+    def too_few(self, spec: DataSpec, split: str) -> str | None:
         """Why a split has too few items to measure on, as a sentence; None if it has enough."""
         n = spec.sizes[split]
         if n >= self.least:

@@ -1,9 +1,11 @@
-"""run.json: what it says of a run, and whether it is of the run that is asked for."""
+"""What run.json says of a run, whether it is of the run that is asked for, and a hint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 from shalabench.api import DataSpec
 from shalabench.api.registry import Entry
@@ -68,7 +70,8 @@ def check_description(folder: RunFolder, identity: str, settings: Mapping[str, A
     run = folder.run
     named = [("train_id", run.get("train_id"), identity)]
     recorded = run.get("settings")
-    for key in recorded if isinstance(recorded, dict) else ():
+    recorded = recorded if isinstance(recorded, dict) else {}
+    for key in recorded:
         plain = key.rpartition(".")[2]
         if key.startswith(("model.", "train.")) and plain not in NOT_IDENTITY and key in settings:
             named.append((key, recorded[key], settings[key]))
@@ -78,3 +81,10 @@ def check_description(folder: RunFolder, identity: str, settings: Mapping[str, A
                 f"{folder.path / 'run.json'} is damaged: it has {found!r} as {key}, and the run of "
                 f"this folder has {expected!r}. Move the folder away and run the command again."
             )
+
+
+def hint_of(resolved: Resolved, device: torch.device) -> str:
+    """What to lower where memory was not enough."""
+    sizes = {k: v for k, v in resolved.values().items() if k.endswith("batch_size")}
+    text = ", ".join(f"{key} = {value}" for key, value in sizes.items())
+    return f"Out of memory on {device} with {text}. Halve them with --set."
