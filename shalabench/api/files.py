@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent
+# In place of the cache where there is no home directory; below a file, so that nothing is there.
+NO_HOME = Path(os.devnull) / "there is no home directory"
 
 
 def clone() -> Path | None:

@@ -15,6 +15,7 @@ from shalabench.cli.options import (
     jobs_option,
     json_option,
     parse_duration,
+    parse_finite,
     parse_names,
     parse_seeds,
     ray_options,
@@ -57,6 +58,7 @@ from shalabench.records.locations import default_store
 @click.option(
     "--checkpoint-every",
     type=float,
+    callback=parse_finite,
     default=60.0,
     show_default=True,
     help="Seconds between checkpoints.",

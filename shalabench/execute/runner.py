@@ -28,7 +28,7 @@ from shalabench.api.errors import BenchError, out_of_memory
 from shalabench.api.registry import find
 from shalabench.config.plan import Run
 from shalabench.execute.backends import Emit
-from shalabench.execute.description import check_description, describe_run
+from shalabench.execute.description import check_description, describe_run, hint_of
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
 from shalabench.execute.graphs import GraphError
 from shalabench.execute.incomplete import hide_views, needs_complete_tuples
@@ -130,6 +130,11 @@ def perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Ou
         return _Runner(run, options, emit, stop).perform()
     except BenchError as error:
         return Outcome("failed", str(error))
+    except Exception as error:  # before the run is recorded
+        if not out_of_memory(error):
+            raise
+        text = "Out of memory before the training. Make the data or the model smaller with --set."
+        return Outcome("failed", text)
 
 
 class _Runner:
@@ -244,7 +249,7 @@ class _Runner:
             return self._failure("failed", str(error), traceback=traceback.format_exc())
         except Exception as error:  # recorded with its traceback
             if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
-                return self._failure("failed", self._memory_hint())
+                return self._failure("failed", hint_of(self.resolved, self.device))
             text = f"{type(error).__name__}: {error}. The traceback is in {where / 'failed.json'}."
             return self._failure("failed", text, traceback=traceback.format_exc())
         self.folder.clear_failure()
@@ -372,8 +377,3 @@ class _Runner:
             self.folder.write_json("failed.json", {"status": status, "reason": reason, **facts})
             self.folder.log("failed", status=status, reason=reason)
         return Outcome(status, reason, self.folder.path)
-
-    def _memory_hint(self) -> str:
-        sizes = {k: v for k, v in self.resolved.values().items() if k.endswith("batch_size")}
-        text = ", ".join(f"{key} = {value}" for key, value in sizes.items())
-        return f"Out of memory on {self.device} with {text}. Halve them with --set."

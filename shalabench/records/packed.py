@@ -84,7 +84,7 @@ class PackedRun(RunFolder):
 
     def picture(self, name: str) -> Path | None:
         folder = self.path.parent / "pictures" / self.path.name
-        return regular(folder / Path(name).with_suffix(".webp").name)
+        return regular(folder / Path(name).with_suffix(".webp").name, self.path.parent)
 
     def text(self, name: str) -> str | None:
         return self._part("texts").get(Path(name).name)

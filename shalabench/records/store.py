@@ -111,11 +111,11 @@ class RunFolder:
 
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a result names, or None where it is not kept."""
-        return regular(self.path / "pictures" / Path(name).name)
+        return regular(self.path / "pictures" / Path(name).name, self.path)
 
     def text(self, name: str) -> str | None:
         """A text that a result names, or None where it is not kept."""
-        file = regular(self.path / "texts" / Path(name).name)
+        file = regular(self.path / "texts" / Path(name).name, self.path)
         return file.read_text(encoding="utf-8", errors="replace") if file else None
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -249,9 +249,18 @@ class Store:
         return export(self, destination)
 
 
-def regular(file: Path) -> Path | None:
-    """The path if a file is there, and no link."""
-    return file if file.is_file() and not file.is_symlink() else None
+def regular(file: Path, root: Path) -> Path | None:
+    """The path if a file is there that is no link and that no link leads to out of a folder.
+
+    Args:
+        file: Below `root`.
+        root: A record's folder, which may itself be a link.
+    """
+    try:
+        is_own = file.resolve() == root.resolve() / file.relative_to(root)
+        return file if is_own and file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # such as a name that is too long, or a loop
+        return None
 
 
 def _files(root: Path) -> list[Path]:
