@@ -8,7 +8,7 @@ from typing import Any
 
 from shalabench.api.errors import BenchError
 from shalabench.records.digests import Damaged, is_sealed, parse_checkpoint, read_checked
-from shalabench.records.packed import PackedRun
+from shalabench.records.packed import NAME, PackedRun, is_as_written
 from shalabench.records.store import RunFolder, read_json
 
 _RECORDS = ("run.json", "trained.json", "failed.json", "results/*.json", "failures/*.json")
@@ -32,11 +32,16 @@ def verify(folder: RunFolder) -> dict[str, Any]:
 
 
 def _packed(folder: PackedRun) -> Iterator[str]:
-    """The file of a packed run was compared with its digest when it was opened."""
+    """A packed run has one digest with all others of its file."""
     if isinstance(folder.content, str):
         yield folder.content
+        return
+    file = folder.path.parent / NAME
+    whole = is_as_written(file)
+    if whole is False:
+        yield f"{file} has another SHA-256 than it states. Export it again."
     else:
-        yield "checked" if folder.is_checked else "unchecked"
+        yield "checked" if whole else "unchecked"
 
 
 def _files(folder: RunFolder) -> Iterator[str]:

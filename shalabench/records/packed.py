@@ -135,6 +135,18 @@ def read_packed(file: Path) -> list[PackedRun]:
     return runs
 
 
+@cache
+def is_as_written(file: Path) -> bool | None:
+    """Whether a packed file has the digest that its header states; None if it states none."""
+    raw, is_whole = _decompress(file.read_bytes())
+    first, _, rest = raw.partition(b"\n")
+    head = _read_line(first)
+    if not is_whole or head is None:
+        return False
+    stated = head.get("digest")
+    return None if stated is None else hashlib.sha256(rest).hexdigest() == stated
+
+
 def _lost(path: Path, reason: str) -> PackedRun:
     return PackedRun(path, content=f"{reason} Export it again.")
 
