@@ -152,9 +152,9 @@ def load_run(run: str | Path) -> Model:
 
 def _data_paths() -> DataPaths:
     from shalabench.api import DataPaths
-    from shalabench.records.locations import CACHE, DATA_ROOT
+    from shalabench.records.locations import DATA_ROOT, default_cache
 
     return DataPaths(
         Path(os.environ.get("SHALA_DATA") or DATA_ROOT),
-        Path(os.environ.get("SHALA_CACHE") or CACHE),
+        Path(os.environ.get("SHALA_CACHE") or default_cache()),
     )

@@ -21,6 +21,8 @@ _OLDER = re.compile(  # names of earlier versions
     r"\..+\.(?P<pid>\d+)\.tmp|\.(?P<first>\d+)-.+\.(json|pt|png|webp|npz|gz)"
 )
 _LONGEST_WRITE = 86400.0  # seconds
+# In place of the cache where there is no home directory; below a file, so that nothing is there.
+NO_HOME = Path(os.devnull) / "there is no home directory"
 
 
 def clone() -> Path | None:

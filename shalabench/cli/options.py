@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +11,24 @@ from typing import Any
 
 import click
 
-from shalabench.api.errors import BenchError, unknown
-from shalabench.records.locations import CACHE, DATA_ROOT, default_store, default_stores
+from shalabench.api.errors import BenchError, out_of_memory, unknown
+from shalabench.api.stopping import STOPPED_EXIT, exit_when_terminated
+from shalabench.records.locations import (
+    DATA_ROOT,
+    default_cache,
+    default_store,
+    default_stores,
+)
 from shalabench.records.store import Store
 
 EXITS = "Exit codes: 0 success, 1 a run failed, 2 wrong input, 3 stopped before the end."
+
+
+_MOST_SEEDS, _LAST_SEED = 10_000, 2**32 - 1
+_TOO_MANY = (
+    "--seeds is '{}'. Write a count of at most "
+    f"{_MOST_SEEDS:,}, or a list of numbers up to {_LAST_SEED:,}, each followed by a comma."
+)
 
 
 class Command(click.Command):
@@ -28,17 +43,53 @@ class Group(click.Group):
 
     command_class = Command
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        with exit_when_terminated():  # until a command handles it itself
+            return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BenchError as error:
             click.echo(str(error), err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            ctx.exit(STOPPED_EXIT)
+        except Exception as error:
+            if (text := _explain(error)) is None:
+                raise
+            click.echo(text, err=True)
+            ctx.exit(2)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             raise BenchError(unknown("command", args[0], self.commands))
         return super().resolve_command(ctx, args)
+
+
+def _explain(error: Exception) -> str | None:
+    """A sentence on an error that a number or a name causes wherever it is used, or None."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"'{str(error.filename)[:60]}...' is too long for a file name. Write a shorter name."
+    if out_of_memory(error):
+        reason = str(error).partition("\n")[0]
+        return (
+            f"There is not enough memory ({reason}). Choose a smaller preset, or lower the numbers "
+            "that are given with --set or --seeds."
+        )
+    return None
+
+
+def parse_finite(_: Any, option: Any, value: float | None) -> float | None:
+    """A number that is neither NaN nor infinite nor negative.
+
+    Raises:
+        BenchError: It is.
+    """
+    if value is not None and not 0 <= value < math.inf:
+        raise BenchError(f"{option.opts[0]} is {value}. Write a number from 0 on, such as 1.")
+    return value
 
 
 def parse_names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
@@ -54,12 +105,16 @@ def parse_seeds(_: Any, __: Any, value: str | None) -> tuple[int, ...]:
     """
     if value is None:
         return ()
+    if value.strip().isdecimal() and len(value) > len(str(_MOST_SEEDS)) + 1:
+        raise BenchError(_TOO_MANY.format(value[:40]))
     try:
         numbers = tuple(int(part) for part in value.removesuffix(",").split(","))
     except ValueError as error:
         raise BenchError(
             f"--seeds is '{value}'. Write a count such as 3, or a list such as 0,4."
         ) from error
+    if ("," not in value and numbers[0] > _MOST_SEEDS) or max(numbers) > _LAST_SEED:
+        raise BenchError(_TOO_MANY.format(value[:40]))
     seeds = tuple(dict.fromkeys(numbers)) if "," in value else tuple(range(numbers[0]))
     if not seeds or min(seeds) < 0:
         raise BenchError(
@@ -100,7 +155,7 @@ def data_options(command: Callable) -> Callable:
         "--cache-dir",
         envvar="SHALA_CACHE",
         type=click.Path(path_type=Path),
-        default=CACHE,
+        default=default_cache,
         help="Folder for generated data.  [$SHALA_CACHE, or ~/.cache/shala-bench]",
     )
     root = click.option(
@@ -128,6 +183,7 @@ def ray_options(command: Callable) -> Callable:
     gpus = click.option(
         "--gpus-per-run",
         type=float,
+        callback=parse_finite,
         default=1.0,
         show_default=True,
         help="GPUs for each run on Ray. Fractions are allowed.",
@@ -174,6 +230,7 @@ time_limit_option = click.option(
 checkpoint_option = click.option(
     "--checkpoint-every",
     type=float,
+    callback=parse_finite,
     default=60.0,
     show_default=True,
     help="Seconds between checkpoints.",

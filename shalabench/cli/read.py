@@ -216,12 +216,24 @@ def figure(
     help="Only runs whose preset, method or data have changed since, with the changes. Slow: it "
     "imports every method.",
 )
+@click.option(
+    "--verify", is_flag=True, help="Compare each file with its SHA-256; exit code 1 if one differs."
+)
 @json_option
-def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:
+@click.pass_context
+def status(
+    ctx: click.Context, stores: tuple[Path, ...], outdated: bool, verify: bool, as_json: bool
+) -> None:
     """Print the state, stage, step and last loss of each run."""
     from shalabench.analysis.status import describe, render_status
 
     folders = [folder for store in read_stores(stores) for folder in store.runs()]
+    if verify:
+        from shalabench.analysis import verify as verifying
+
+        runs = [verifying.verify(folder) for folder in folders]
+        click.echo(json.dumps(runs, indent=1) if as_json else verifying.render_verified(runs))
+        ctx.exit(1 if any(run["damaged"] for run in runs) else 0)
     if outdated:
         from shalabench.analysis.outdated import describe_outdated
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from shalabench.api.errors import BenchError
+from shalabench.api.stopping import STOPPED_EXIT
 from shalabench.config.plan import Run
 from shalabench.execute.backends import (
     Cancelled,
@@ -21,8 +22,6 @@ from shalabench.execute.backends import (
 from shalabench.execute.inputs import choose_device, load_classifiers, open_dataset
 from shalabench.execute.progress import Reporter
 from shalabench.execute.runner import Options, Outcome, perform
-
-STOPPED_EXIT = 3
 
 __all__ = ["STOPPED_EXIT", "Options", "Outcome", "Summary", "label", "run_campaign"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +18,8 @@ from shalabench.api import BenchError, Diverged, Model, Rng, Split, Stage, arith
 from shalabench.config.training import TrainSettings
 from shalabench.execute.graphs import GraphedUpdates, capturable
 from shalabench.execute.reuse import Reuse
+from shalabench.execute.tensors import read_checkpoint
+from shalabench.records.digests import Damaged, set_aside
 from shalabench.records.store import RunFolder
 
 _RUNAWAY = 1000.0  # times the greatest term of the reading before
@@ -131,7 +132,7 @@ def train(
     stages = model.stages()
     if settings.graphs:
         capturable(stages)
-    saved = _restore(folder, model, data.device)
+    saved = _restore(folder, model, stages, data.device)
     if saved is None and (reuse := find_reuse(stages)):
         saved = reuse.load(model, stages)
         folder.log("reused", run=reuse.run, stages=reuse.stages)
@@ -278,6 +279,7 @@ class _Loop:
             "runaway": (None, 0) if after else (self.calm, self.away),
             "last": self.done,
             "spent": self.clock.read(),
+            "run": self.folder.path.name,
         }
         file = io.BytesIO()
         torch.save(content, file)
@@ -285,15 +287,24 @@ class _Loop:
         self.folder.log("checkpoint", stage=self.stage.name, step=step)
 
 
-def _restore(folder: RunFolder, model: Model, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint that loads, with the model's weights put in place."""
-    for file in folder.checkpoints():
+def _restore(
+    folder: RunFolder, model: Model, stages: Sequence[Stage], device: torch.device
+) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, with the model's weights put in place.
+
+    A damaged one is renamed, so that it does not count among those that are kept.
+    """
+    files = folder.checkpoints()
+    for number, file in enumerate(files, 1):
         try:
-            saved = torch.load(file, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            message = f"The checkpoint {file.name} does not load ({error}); the one before is used."
+            saved = read_checkpoint(file, folder.path.name, model, stages, device)
+        except Damaged as error:
+            last = number == len(files)
+            then = "Without another, it starts anew." if last else "The one before is used."
+            message = f"The checkpoint {file.name} does not load: {error}. {then}"
             warnings.warn(message, stacklevel=2)
             folder.log("warning", message=message)
+            set_aside(file)
             continue
         model.load_state_dict(saved["model"])
         return saved

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shalabench.api.files import clone, committed
+from shalabench.api.files import NO_HOME, clone, committed
 from shalabench.records.store import Store
 
 DATA_ROOT = Path("shala-data")  # unless SHALA_DATA or --data-root names another
-CACHE = Path.home() / ".cache" / "shala-bench"  # unless SHALA_CACHE or --cache-dir names another
+
+
+def default_cache() -> Path:
+    """Where generated data are kept unless SHALA_CACHE or --cache-dir names another folder.
+
+    Where there is no home directory, it is a place that cannot be written (`NO_HOME`).
+    """
+    try:
+        return Path.home() / ".cache" / "shala-bench"
+    except RuntimeError:  # neither HOME nor an account
+        return NO_HOME
 
 
 def default_store(name: str = "runs") -> Path:

@@ -79,7 +79,7 @@ class PackedRun(RunFolder):
 
     def picture(self, name: str) -> Path | None:
         folder = self.path.parent / "pictures" / self.path.name
-        return regular(folder / f"{Path(name).stem}.webp")
+        return regular(folder / f"{Path(name).stem}.webp", self.path.parent)
 
     def text(self, name: str) -> str | None:
         return self._part("texts").get(Path(name).name)
@@ -131,6 +131,18 @@ def read_packed(file: Path) -> list[PackedRun]:
         count = f"{len(runs)} of {head.get('runs', 'its')} runs"
         runs.append(_lost(file, f"{where} is cut short: {count} are read."))
     return runs
+
+
+@cache
+def is_as_written(file: Path) -> bool | None:
+    """Whether a packed file has the digest that its header states; None if it states none."""
+    raw, is_whole = decompress(file.read_bytes())
+    first, _, rest = raw.partition(b"\n")
+    head = _read_line(first)
+    if not is_whole or head is None:
+        return False
+    stated = head.get("digest")
+    return None if stated is None else hashlib.sha256(rest).hexdigest() == stated
 
 
 def _lost(path: Path, reason: str) -> PackedRun:

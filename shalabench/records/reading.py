@@ -14,11 +14,17 @@ _DEEPEST = 100  # levels of a record
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # how half of a surrogate pair is written
 
 
-def regular(file: Path) -> Path | None:
-    """The path if a file is there, and no link."""
+def regular(file: Path, root: Path) -> Path | None:
+    """The path if a file is there that is no link and that no link leads to out of a folder.
+
+    Args:
+        file: Below `root`.
+        root: A record's folder, which may itself be a link.
+    """
     try:
-        return file if file.is_file() and not file.is_symlink() else None
-    except OSError:  # a name that is too long, a folder of another user
+        is_own = file.resolve() == root.resolve() / file.relative_to(root)
+        return file if is_own and file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # such as a name that is too long, or a loop
         return None
 
 

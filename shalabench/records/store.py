@@ -8,6 +8,7 @@
     trained.json        how training ended, with its provenance
     failed.json         why training failed
     results/            one JSON an evaluation
+    failures/           one JSON an evaluation that failed
     partial/            features of an evaluation that was cut off
     pictures/           PNG
     texts/              plain text
@@ -31,6 +32,7 @@ from typing import Any
 
 from shalabench.api.errors import BenchError
 from shalabench.api.files import remove_temporary, write_atomic
+from shalabench.records.digests import FIELD, checkpoint_name, is_sealed, seal
 from shalabench.records.reading import (
     files_in,
     parse_json,
@@ -61,6 +63,10 @@ class RunFolder:
 
     path: Path
     is_checked: bool = False
+
+    def has_description(self) -> bool:
+        """Whether the run is described, by a file that may be damaged."""
+        return (self.path / "run.json").exists()
 
     @property
     def name(self) -> str:
@@ -108,13 +114,21 @@ class RunFolder:
         ending = f"-{evaluation[:LETTERS]}.json"
         return any(name.endswith(ending) for name in self.result_names())
 
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """By file name, the evaluations that failed and were not recorded since."""
+        found = {}
+        for file in files_in(self.path / "failures", ".json"):
+            with contextlib.suppress(BenchError):  # a damaged one is as none: it is tried again
+                found[file.name] = read_json(file)
+        return found
+
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a result names, or None where it is not kept."""
-        return regular(self.path / "pictures" / Path(name).name)
+        return regular(self.path / "pictures" / Path(name).name, self.path)
 
     def text(self, name: str) -> str | None:
         """A text that a result names, or None where it is not kept."""
-        file = regular(self.path / "texts" / Path(name).name)
+        file = regular(self.path / "texts" / Path(name).name, self.path)
         try:
             return file.read_text(encoding="utf-8", errors="replace") if file else None
         except OSError:
@@ -152,9 +166,9 @@ class RunFolder:
             out.write((b"" if is_whole else b"\n") + line.encode() + b"\n")
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file of the folder, whole or not at all."""
+        """Write a JSON file of the folder with its digest, whole or not at all."""
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        write_whole(self.path / name, text.encode())
+        write_whole(self.path / name, seal(text.encode()))
 
     def clear_failure(self) -> None:
         """Forget an earlier attempt's failure; its events stay."""
@@ -167,7 +181,7 @@ class RunFolder:
 
     def write_checkpoint(self, stage: int, step: int, content: bytes) -> None:
         """Write a checkpoint and drop those before the last two."""
-        write_whole(self.path / "checkpoints" / f"{stage:02d}-{step:09d}.pt", content)
+        write_whole(self.path / "checkpoints" / checkpoint_name(stage, step, content), content)
         for old in self.checkpoints()[_CHECKPOINTS_KEPT:]:
             old.unlink()
 
@@ -331,15 +345,20 @@ def guard(path: Path, named: str = "--store") -> Iterator[None]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file.
+    """The object in a file, without its digest.
 
     Raises:
-        BenchError: The file cannot be read, or holds no JSON object.
+        BenchError: The file cannot be read, holds no JSON object, or has another digest than it
+            states.
     """
     try:
-        content = parse_json(file.read_bytes())
+        raw = file.read_bytes()
+        sealed = is_sealed(raw)
+        content = parse_json(raw)
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__} where an object is expected")
+        if sealed:
+            del content[FIELD]
         return content
     except (OSError, ValueError) as error:  # no file, no text, no JSON
         raise unreadable(file, error) from error

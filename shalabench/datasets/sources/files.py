@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shalabench.api import DataError, Dataset
-from shalabench.api.files import write_atomic
+from shalabench.api.files import NO_HOME, write_atomic
 
 SPLITS = ("train", "validation", "test")
 SOURCE = "source-"  # begins the names of arrays that say what views come from; not in digests
@@ -91,6 +91,11 @@ def write_cached(file: Path, write: Callable[[BinaryIO], object]) -> None:
         with partial.open("wb") as out:
             write(out)
 
+    if NO_HOME in file.parents:
+        raise DataError(
+            "There is no home directory to keep generated data in. Name a folder with --cache-dir "
+            "or SHALA_CACHE."
+        )
     try:
         write_atomic(file, fill)
     except OSError as error:
