@@ -14,6 +14,7 @@ from shalabench.cli.options import (
     EXITS,
     Command,
     Group,
+    UserPath,
     data_options,
     json_option,
     parse_names,
@@ -141,7 +142,7 @@ def classifiers() -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:n].")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder for the weights. Default: the folder of the packaged weights.",
 )
 @click.option(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError, unknown
+from shalabench.api.files import expand_home
 from shalabench.records.locations import CACHE, DATA_ROOT, default_store, default_stores
 from shalabench.records.store import Store
 
@@ -39,6 +40,16 @@ class Group(click.Group):
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             raise BenchError(unknown("command", args[0], self.commands))
         return super().resolve_command(ctx, args)
+
+
+class UserPath(click.Path):
+    """A path as users write it: ~ is the home folder, also where no shell has expanded it."""
+
+    def __init__(self, **options: Any):
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(expand_home(value), param, ctx)
 
 
 def parse_names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
@@ -99,14 +110,14 @@ def data_options(command: Callable) -> Callable:
     cache = click.option(
         "--cache-dir",
         envvar="SHALA_CACHE",
-        type=click.Path(path_type=Path),
+        type=UserPath(),
         default=CACHE,
         help="Folder for generated data.  [$SHALA_CACHE, or ~/.cache/shala-bench]",
     )
     root = click.option(
         "--data-root",
         envvar="SHALA_DATA",
-        type=click.Path(path_type=Path),
+        type=UserPath(),
         default=DATA_ROOT,
         help="Folder of downloaded data.  [$SHALA_DATA, or ./shala-data]",
     )
@@ -169,7 +180,7 @@ stores_option = click.option(
     "--store",
     "stores",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder of records; may be repeated. Default: results/runs in the clone or, without a "
     "clone, in the current folder. If it has no runs: the packaged reference records.",
 )

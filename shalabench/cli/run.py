@@ -11,6 +11,7 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     data_options,
     jobs_option,
     json_option,
@@ -43,7 +44,7 @@ from shalabench.records.locations import default_store
 @data_options
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=default_store,
     help="Folder for the records. Default: results/runs in the clone or, without a clone, in the "
     "current folder.",
@@ -72,7 +73,7 @@ from shalabench.records.locations import default_store
 @click.option(
     "--classifiers",
     "archive",
-    type=click.Path(exists=True, path_type=Path),
+    type=UserPath(exists=True),
     help="Folder of classifiers, instead of the packaged ones.",
 )
 @click.option("--retry", is_flag=True, help="Repeat runs that failed before.")
