@@ -238,7 +238,8 @@ def test_a_species_that_no_photo_has_is_reported_for_it_decides_the_split(root):
 
 
 @pytest.mark.parametrize(
-    "mark", [" ", "\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e", "\xa0"]
+    "mark",
+    [" ", "\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e", "\xa0", "\ufeff"],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_captions_are_split_at_line_ends_only(tmp_path, mark, end):

@@ -17,6 +17,7 @@ UNKNOWN = "<unk>"
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
 # Some published captions contain it: they were once read in a wrong encoding.
 _LOST = "\N{REPLACEMENT CHARACTER}"
+_MARK = "\ufeff"  # a byte-order mark within a text, where files were joined
 
 
 def describe_pair(
@@ -68,7 +69,7 @@ def read_captions(file: Path, count: int) -> list[list[str]]:
 
 
 def _words(text: str, file: Path, line: int) -> list[str]:
-    blank = "".join(" " if c == _LOST or c.isspace() else c for c in text)
+    blank = "".join(" " if c in (_LOST, _MARK) or c.isspace() else c for c in text)
     plain = unicodedata.normalize("NFKD", blank.lower())
     plain = plain.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
     plain = plain.translate({0x2013: "-", 0x2014: "-"})
