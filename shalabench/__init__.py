@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shalabench.api.files import expand_home
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,7 +48,7 @@ def results(
     from shalabench.records.locations import default_stores
     from shalabench.records.store import Store
 
-    folders = [Path(store) for store in stores] if stores is not None else default_stores()
+    folders = [expand_home(store) for store in stores] if stores is not None else default_stores()
     scores = load([Store(folder) for folder in folders], split).scores
     if metric is None:
         return scores
@@ -114,7 +116,7 @@ def run(
     names = [models] if isinstance(models, str) else models
     overrides = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
     runs = plan(names, dataset, preset, seeds, overrides, options.get("evaluators", ()))
-    folder = Path(store) if store is not None else default_store()
+    folder = expand_home(store) if store is not None else default_store()
     with Reporter() as reporter:
         return run_campaign(runs, Options(store=folder, paths=_data_paths(), **options), reporter)
 
@@ -141,7 +143,7 @@ def load_run(run: str | Path) -> Model:
     from shalabench.records.locations import default_store
     from shalabench.records.store import RunFolder, Store
 
-    folder = RunFolder(Path(run))
+    folder = RunFolder(expand_home(run))
     if not (folder.path / "run.json").is_file():
         known = {folder.path.name: folder for folder in Store(default_store()).runs()}
         if str(run) not in known:
@@ -155,6 +157,6 @@ def _data_paths() -> DataPaths:
     from shalabench.records.locations import DATA_ROOT, default_cache
 
     return DataPaths(
-        Path(os.environ.get("SHALA_DATA") or DATA_ROOT),
-        Path(os.environ.get("SHALA_CACHE") or default_cache()),
+        expand_home(os.environ.get("SHALA_DATA") or DATA_ROOT),
+        expand_home(os.environ.get("SHALA_CACHE") or default_cache()),
     )

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from shalabench.api.errors import BenchError
+
 _PACKAGE = Path(__file__).parent.parent
 _HOST = platform.node()[:32].replace("/", "")
 _TOKEN = secrets.token_hex(4)  # containers give the number of a dead process to the next one
@@ -35,6 +37,20 @@ def committed() -> Path:
     """The folder of what is part of the project: `reference`, `ablations` and `studies`."""
     root = clone()
     return root / "results" if root else _PACKAGE / "records" / "committed"
+
+
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """A path whose leading ~ or ~NAME, which no shell has expanded, is a home folder.
+
+    Raises:
+        BenchError: There is no such home folder, nor a file or folder of that name.
+    """
+    text = os.path.expanduser(path)
+    if text.startswith("~") and not os.path.lexists(text):
+        raise BenchError(
+            f"'{text}' begins with ~, and no home folder is known for it. Write the whole path."
+        )
+    return Path(text)
 
 
 def write_atomic(file: Path, content: bytes | Callable[[Path], None]) -> None:

@@ -11,6 +11,7 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     data_options,
     jobs_option,
     json_option,
@@ -28,14 +29,14 @@ from shalabench.records.locations import committed, default_store
 )
 @click.option(
     "--reference",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=UserPath(exists=True, file_okay=False),
     default=lambda: committed() / "reference" / "gate",
     show_default="results/reference/gate",
     help="Folder of reference records.",
 )
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=lambda: default_store("check"),
     show_default="results/check",
     help="Folder of the new runs.",

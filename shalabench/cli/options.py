@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError, out_of_memory, unknown
+from shalabench.api.files import expand_home
 from shalabench.api.stopping import STOPPED_EXIT, exit_when_terminated
 from shalabench.records.locations import (
     DATA_ROOT,
@@ -92,6 +93,16 @@ def parse_finite(_: Any, option: Any, value: float | None) -> float | None:
     return value
 
 
+class UserPath(click.Path):
+    """A path as users write it: ~ is the home folder, also where no shell has expanded it."""
+
+    def __init__(self, **options: Any):
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(expand_home(value), param, ctx)
+
+
 def parse_names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
@@ -154,14 +165,14 @@ def data_options(command: Callable) -> Callable:
     cache = click.option(
         "--cache-dir",
         envvar="SHALA_CACHE",
-        type=click.Path(path_type=Path),
+        type=UserPath(),
         default=default_cache,
         help="Folder for generated data.  [$SHALA_CACHE, or ~/.cache/shala-bench]",
     )
     root = click.option(
         "--data-root",
         envvar="SHALA_DATA",
-        type=click.Path(path_type=Path),
+        type=UserPath(),
         default=DATA_ROOT,
         help="Folder of downloaded data.  [$SHALA_DATA, or ./shala-data]",
     )
@@ -238,7 +249,7 @@ checkpoint_option = click.option(
 archive_option = click.option(
     "--classifiers",
     "archive",
-    type=click.Path(exists=True, path_type=Path),
+    type=UserPath(exists=True),
     help="Folder of classifiers, instead of the packaged ones.",
 )
 no_locks_option = click.option(
@@ -250,7 +261,7 @@ stores_option = click.option(
     "--store",
     "stores",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder of records; may be repeated. Default: results/runs in the clone or, without a "
     "clone, in the current folder. If it has no runs: the packaged reference records.",
 )

@@ -12,6 +12,7 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     data_options,
     filter_options,
     json_option,
@@ -126,7 +127,7 @@ def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: 
 
 
 @click.command(cls=Command)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=UserPath())
 @split_option
 @stores_option
 @json_option
@@ -154,7 +155,7 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=Path("figures"),
     show_default=True,
     help="Folder for the figures.",
@@ -244,7 +245,7 @@ def status(
 
 
 @click.command(cls=Command)
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination", type=UserPath())
 @stores_option
 @click.pass_context
 def export(ctx: click.Context, destination: Path, stores: tuple[Path, ...]) -> None:

@@ -11,6 +11,7 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     archive_option,
     checkpoint_option,
     data_options,
@@ -47,7 +48,7 @@ from shalabench.records.locations import default_store
 @data_options
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=default_store,
     help="Folder for the records. Default: results/runs in the clone or, without a clone, in the "
     "current folder.",

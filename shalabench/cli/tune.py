@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     archive_option,
     checkpoint_option,
     data_options,
@@ -49,14 +49,14 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 @set_option
 @click.option(
     "--studies",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     envvar="SHALA_STUDIES",
     default=lambda: default_store("studies"),
     help="Folder of studies and of the chosen values.  [$SHALA_STUDIES, or results/studies]",
 )
 @click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     default=lambda: default_store("tuning"),
     help="Folder of the trainings. Default: results/tuning.",
 )

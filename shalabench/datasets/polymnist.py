@@ -33,6 +33,7 @@ from shalabench.datasets.sources.files import (
     git_digest,
     read_cached,
     stamp,
+    with_ending,
     write_cached,
 )
 from shalabench.datasets.sources.polymnist import PARTS, SIDE, names_of, read_folders, read_tensors
@@ -214,7 +215,7 @@ def _tensors(folder: Path, modalities: int) -> _Source:
 
 def _folders(folder: Path, modalities: int) -> _Source:
     folders = [folder / part / f"m{m}" for part in PARTS for m in range(modalities)]
-    state = _state(file for own in folders for file in own.glob("*.png"))
+    state = _state(file for own in folders for file in with_ending(own, ".png"))
     words = f"the published folders in {folder.name}/"
     return _Source(words, state, lambda part: read_folders(folder / part, modalities))
 
@@ -255,7 +256,9 @@ def _read_background(file: Path) -> np.ndarray:
 
 def _find_picture(root: Path, number: int) -> Path | None:
     """The background picture of a modality: its name starts with the number."""
-    return next(iter(sorted((root / "polymnist_backgrounds").glob(f"{number:02d}*.jpg"))), None)
+    folder, start = root / "polymnist_backgrounds", f"{number:02d}"
+    found = [*with_ending(folder, ".jpg"), *with_ending(folder, ".jpeg")]
+    return next((file for file in found if file.name.startswith(start)), None)
 
 
 def _lacking(root: Path, modalities: int) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import BenchError, DataError, EvalContext, Rng
-from shalabench.api.files import NO_HOME, write_atomic
+from shalabench.api.files import NO_HOME, expand_home, write_atomic
 
 INCEPTION = "inception-v3-compat"
 OTHER_INCEPTION = "inception-v3-other"  # of another digest: not comparable with published FIDs
@@ -139,7 +139,7 @@ def read_inception(named: str, sha256: str) -> tuple[bytes, str]:
     Raises:
         DataError: The file is missing and cannot be downloaded, or has another digest.
     """
-    file = Path(named) if named else _fetched()
+    file = expand_home(named) if named else _fetched()
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -293,3 +293,51 @@ def test_every_method_runs_on_the_proxy_or_says_why_not(name, proxy):
     assert made
     for n, x in made.items():
         assert x.shape == given[n].shape
+
+
+def moved_dots(root):
+    for file in list((root / "mnist").iterdir()):
+        file.rename(file.with_name(file.name.replace("-idx", ".idx")))
+
+
+def moved_unpacked(root):
+    for file in (root / "mnist").iterdir():
+        file.write_bytes(gzip.decompress(file.read_bytes()))
+
+
+def moved_kaggle(root):
+    for file in list((root / "mnist").iterdir()):
+        (root / "mnist" / file.stem).mkdir()
+        (root / "mnist" / file.stem / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+
+
+def moved_torchvision(root):
+    (root / "MNIST").mkdir()
+    (root / "mnist").rename(root / "MNIST" / "raw")
+    for file in list((root / "svhn").iterdir()):
+        file.rename(root / file.name)
+    (root / "svhn").rmdir()
+
+
+@pytest.mark.parametrize("move", [moved_dots, moved_unpacked, moved_kaggle, moved_torchvision])
+def test_the_files_are_read_where_and_as_people_have_them(root, move, monkeypatch):
+    fingerprint = prepared(root).spec.fingerprint
+    move(root)
+    monkeypatch.setattr(mnist, "download", lambda *_: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(svhn, "download", lambda *_: pytest.fail("nothing is missing"))
+    mnist.fetch(root)
+    svhn.fetch(root)
+    assert prepared(root).spec.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int32, np.uint16])
+def test_pixels_of_another_type_are_the_same_where_their_range_is_beyond_doubt(tmp_path, kind):
+    file, pixels = tmp_path / "x.mat", np.arange(256, dtype=np.uint8).repeat(24)
+    pixels = pixels.reshape(32, 32, 3, 2)
+    savemat(file, {"X": pixels.astype(kind), "y": [[1], [10]]})
+    assert np.array_equal(svhn.read_mat(file)[0], pixels.transpose(3, 2, 0, 1))
+    for wrong in (pixels.astype(kind) * 2, pixels.astype(float) - 128, pixels.astype(int) % 2):
+        savemat(file, {"X": wrong, "y": [[1], [10]]})
+        with pytest.raises(DataError, match=r"x\.mat has pixels of the type"):
+            svhn.read_mat(file)

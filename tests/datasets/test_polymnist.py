@@ -185,6 +185,18 @@ def test_published_folders_are_paired_by_file_name(tmp_path):
     assert torch.equal(test.tensors["m0"][:, 0, 0, 0].long() % 10, test.labels)
 
 
+def test_endings_in_capitals_are_read_and_what_macos_leaves_is_not(tmp_path):
+    write_folders(tmp_path / "PolyMNIST")
+    fingerprint = prepared(tmp_path).spec.fingerprint
+    folder = tmp_path / "PolyMNIST" / "train" / "m1"
+    (folder / "3.3.png").rename(folder / "3.3.PNG")
+    (folder / "._4.4.png").write_bytes(b"\0\5\x16\7")
+    assert prepared(tmp_path).spec.fingerprint == fingerprint
+    (folder / "3.3.png").write_bytes((folder / "3.3.PNG").read_bytes())
+    with pytest.raises(DataError, match=r"3\.3\.png are one picture|3\.3\.PNG are one picture"):
+        prepared(tmp_path)
+
+
 def test_a_file_that_only_one_modality_has_is_reported(tmp_path):
     write_folders(tmp_path / "PolyMNIST")
     os.remove(tmp_path / "PolyMNIST" / "train" / "m1" / "3.3.png")
@@ -217,6 +229,18 @@ def test_published_tensors_are_read_as_bytes_or_fractions(tmp_path):
     assert "tensors" in one.spec.source
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.float64]
+)
+def test_tensors_of_other_types_are_the_same_bytes(tmp_path, dtype):
+    write_tensors(tmp_path / "one" / "MMNIST", torch.uint8)
+    write_tensors(tmp_path / "two" / "MMNIST", torch.uint8)
+    for file in (tmp_path / "two").rglob("m?.pt"):
+        torch.save(torch.load(file).to(dtype), file)
+    one, two = prepared(tmp_path / "one"), prepared(tmp_path / "two")
+    assert one.spec.fingerprint == two.spec.fingerprint
+
+
 def test_a_damaged_tensor_is_reported(tmp_path):
     write_tensors(tmp_path / "PolyMNIST", torch.uint8)
     file = tmp_path / "PolyMNIST" / "test" / "m1.pt"
@@ -230,6 +254,9 @@ def test_a_damaged_tensor_is_reported(tmp_path):
     [
         (torch.full((20, 3, 28, 28), 1.5), "values outside"),
         (torch.full((20, 3, 28, 28), float("nan")), "values outside"),
+        (torch.full((20, 3, 28, 28), -1, dtype=torch.int8), "values outside"),
+        (torch.ones(20, 3, 28, 28, dtype=torch.int64), "beyond doubt"),  # bytes, or 0 and 1
+        (torch.ones(20, 3, 28, 28, dtype=torch.complex64), "complex64"),
         (torch.zeros(20, 3, 32, 32), "shape"),
         (torch.zeros(19, 3, 28, 28), "differ in length"),
         ([1, 2], "no tensor"),

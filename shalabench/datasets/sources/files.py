@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import tarfile
 import zipfile
 import zlib
@@ -70,14 +71,34 @@ def as_data_error(problem: str, remedy: str) -> Iterator[None]:
 
 
 def read_lines(file: Path, remedy: str = "Restore it from the archive.") -> list[str]:
-    """The lines of a text in UTF-8 that are not blank.
+    """The lines of a text in UTF-8 that are not blank, without blanks at their ends.
 
     Raises:
         DataError: It cannot be read; the message ends with the remedy.
     """
     with as_data_error(f"{file} cannot be read", remedy):
-        text = file.read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line.strip()]
+        text = file.read_bytes().decode("utf-8-sig")
+    return [line.strip() for line in split_lines(text) if line.strip()]
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split at \n, \r\n and \r only; `str.splitlines` splits at nine other characters too."""
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def with_ending(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder that end so, such as ".png", in capital letters too; sorted.
+
+    Hidden ones are left out: macOS leaves a "._name" beside each file.
+    """
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(f for f in found if f.suffix.lower() == ending and not f.name.startswith("."))
+
+
+def either_case(file: Path) -> Path:
+    """A file, or the one whose ending has capital letters where only that is there."""
+    other = file.with_suffix(file.suffix.upper())
+    return other if other.is_file() and not file.is_file() else file
 
 
 def write_cached(file: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from shalabench.api import DataError
-from shalabench.datasets.sources.files import Arrays, as_data_error
-from shalabench.datasets.sources.readers import read_picture
+from shalabench.datasets.sources.files import Arrays, as_data_error, with_ending
+from shalabench.datasets.sources.readers import as_bytes, read_picture
 
 SIDE = 28
 PARTS = ("train", "test")
@@ -50,11 +50,11 @@ def _read_tensor(file: Path, is_label: bool) -> np.ndarray:
         return _checked(file, labels, np.isin(labels, range(10)), "labels outside 0 to 9")
     if tensor.shape[1:] != (3, SIDE, SIDE):
         raise DataError(f"{file} has the shape {tuple(tensor.shape)}; [N, 3, 28, 28] was expected.")
-    if tensor.dtype == torch.uint8:
-        return tensor.numpy()
-    pixels = tensor.numpy()
-    _checked(file, pixels, (pixels >= 0) & (pixels <= 1), "values outside [0, 1]")
-    return (pixels * 255).round().astype(np.uint8)
+    # numpy has no bfloat16, and half floats round 255 x.
+    is_short = tensor.dtype in (torch.bfloat16, torch.float16)
+    with as_data_error(f"{file} holds a tensor of the type {tensor.dtype}", "Save it as uint8."):
+        pixels = (tensor.float() if is_short else tensor).numpy()
+    return as_bytes(file, pixels)
 
 
 def _checked(file: Path, array: np.ndarray, valid: np.ndarray, otherwise: str) -> np.ndarray:
@@ -76,20 +76,30 @@ def read_folders(folder: Path, modalities: int) -> Arrays:
     Raises:
         DataError: A file is damaged, or only some modalities have it.
     """
-    names = sorted((p.name for p in (folder / "m0").glob("*.png")), key=_class_and_number)
+    files = [_named(folder / f"m{m}") for m in range(modalities)]
+    names = sorted(files[0], key=_class_and_number)
     if not names:
         raise DataError(f"{folder / 'm0'} holds no PNG files. Unpack the archive again.")
     arrays = {"labels": np.array([_class_and_number(n)[0] for n in names], dtype=np.int64)}
     for m in range(modalities):
-        own = {p.name for p in (folder / f"m{m}").glob("*.png")}
-        if odd := sorted(own.symmetric_difference(names)):
+        if odd := sorted(files[m].keys() ^ files[0].keys()):
             raise DataError(
                 f"{folder} pairs modalities by file name, and {odd[0]} is in only one of m0/ and "
                 f"m{m}/ ({len(odd):,} such files). Unpack the archive again."
             )
-        tiles = [_read_tile(folder / f"m{m}" / name) for name in names]
+        tiles = [_read_tile(files[m][name]) for name in names]
         arrays[f"m{m}"] = np.stack(tiles).transpose(0, 3, 1, 2)
     return arrays
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    """The PNG files of a folder by their names in small letters."""
+    files: dict[str, Path] = {}
+    for file in with_ending(folder, ".png"):
+        if other := files.get(file.name.lower()):
+            raise DataError(f"{file} and {other.name} are one picture. Delete one of them.")
+        files[file.name.lower()] = file
+    return files
 
 
 def _read_tile(file: Path) -> np.ndarray:

@@ -43,6 +43,34 @@ def read_picture(file: Path, mode: str = "RGB") -> np.ndarray:
         return np.asarray(picture.convert(mode))
 
 
+def as_bytes(file: Path, array: np.ndarray) -> np.ndarray:
+    """Pixels as uint8 where their range is beyond doubt.
+
+    Bytes are taken as they are, whole numbers up to 255 with one above 1 too, of any type, and
+    fractions in [0, 1] times 255.
+
+    Raises:
+        DataError: Their range is another, or could be either.
+    """
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iuf" or not array.size:
+        raise DataError(
+            f"{file} has pixels of the type {array.dtype}; bytes, or fractions in [0, 1], were "
+            "expected. Save them as uint8."
+        )
+    low, high = array.min(), array.max()  # NaN where one is
+    is_whole = array.dtype.kind in "iu" or bool((array == np.rint(array)).all())
+    if is_whole and low >= 0 and 1 < high <= 255:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f" and low >= 0 and high <= 1:
+        return (array * array.dtype.type(255)).round().astype(np.uint8)
+    raise DataError(
+        f"{file} has pixels of the type {array.dtype} with values outside [0, 1] that are no bytes "
+        f"beyond doubt: {low:g} to {high:g}. Save them as uint8."
+    )
+
+
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:

@@ -11,10 +11,12 @@ from scipy.io.matlab import MatReadError
 from shalabench.api import DataError
 from shalabench.datasets.sources.download import Remote, download
 from shalabench.datasets.sources.files import as_data_error
+from shalabench.datasets.sources.readers import as_bytes
 
 SIDE = 32
 SIZES = {"train": 73_257, "test": 26_032}  # of the published files
 _FOLDER = "svhn"
+_FOLDERS = (_FOLDER, "", "SVHN")  # torchvision puts the files into the root
 _HOME = "http://ufldl.stanford.edu/housenumbers/"
 # torchvision's datasets/svhn.py states these of the published files.
 _CHECKSUMS = {
@@ -35,12 +37,12 @@ def read_part(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: A file is cut short, damaged or of another kind.
     """
-    return read_mat(root / _name(part))
+    return read_mat(_find(root, part) or root / _name(part))
 
 
 def lacking(root: Path) -> list[str]:
     """The files that are not under the data root, as paths below it."""
-    return [_name(part) for part in SIZES if not (root / _name(part)).is_file()]
+    return [_name(part) for part in SIZES if not _find(root, part)]
 
 
 def fetch(root: Path) -> None:
@@ -51,7 +53,8 @@ def fetch(root: Path) -> None:
     """
     for part, checksum in _CHECKSUMS.items():
         name = _name(part)
-        download(Remote((_HOME + Path(name).name,), name, checksum), root)
+        if not _find(root, part):
+            download(Remote((_HOME + Path(name).name,), name, checksum), root)
 
 
 def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -78,11 +81,12 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
                 "scipy.io.savemat, or fetch the published file."
             ) from error
         pixels, labels = content["X"], content["y"].ravel()
-    if pixels.shape != (SIDE, SIDE, 3, len(labels)) or pixels.dtype != np.uint8:
+    if pixels.shape != (SIDE, SIDE, 3, len(labels)):
         raise DataError(
             f"{file} has X of the shape {pixels.shape} ({pixels.dtype}) and {len(labels):,} labels;"
-            f" (32, 32, 3, {len(labels)}) of uint8 was expected. {_AGAIN}"
+            f" (32, 32, 3, {len(labels)}) was expected. {_AGAIN}"
         )
+    pixels = as_bytes(file, pixels)
     if unknown := sorted(set(labels.tolist()) - set(range(1, 11))):
         raise DataError(
             f"{file} has labels {', '.join(map(str, unknown))}; 1 to 10 were expected, where 10 is "
@@ -91,5 +95,10 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)), labels.astype(np.int64) % 10
 
 
-def _name(part: str) -> str:
-    return f"{_FOLDER}/{part}_32x32.mat"
+def _name(part: str, folder: str = _FOLDER) -> str:
+    return f"{folder}/{part}_32x32.mat".removeprefix("/")
+
+
+def _find(root: Path, part: str) -> Path | None:
+    found = (root / _name(part, folder) for folder in _FOLDERS)
+    return next((file for file in found if file.is_file()), None)
