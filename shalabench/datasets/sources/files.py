@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,17 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shalabench.api import DataError, Dataset
+from shalabench.api import BenchError, DataError, Dataset
 from shalabench.api.files import write_atomic
 
 SPLITS = ("train", "validation", "test")
 SOURCE = "source-"  # begins the names of arrays that say what views come from; not in digests
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
-_DAMAGE = (
-    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
-    *(pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
-)
 
 
 def digest_of(arrays: Iterable[np.ndarray]) -> str:
@@ -57,15 +49,19 @@ def stamp(file: Path) -> tuple[int, int]:
 
 @contextmanager
 def as_data_error(problem: str, remedy: str) -> Iterator[None]:
-    """Turn the errors that libraries raise on damaged files into a `DataError`.
+    """Turn whatever libraries raise on damaged or hostile files into a `DataError`.
 
     Raises:
-        DataError: "PROBLEM (REASON). REMEDY"
+        DataError: "PROBLEM (REASON). REMEDY"; one raised within passes as it is.
     """
     try:
         yield
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+    except BenchError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{problem} (it asks for more memory than there is). {remedy}") from error
+    except Exception as error:  # each library has its own kinds, many of no common base
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(f"{problem} ({reason}). {remedy}") from error
 
 
