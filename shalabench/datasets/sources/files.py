@@ -17,6 +17,7 @@ from shalabench.api.files import write_atomic
 
 SPLITS = ("train", "validation", "test")
 SOURCE = "source-"  # begins the names of arrays that say what views come from; not in digests
+NOTE = "note-"  # begins the names of arrays that say how the data were read; not in digests
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
 
@@ -106,6 +107,12 @@ def read_cached(path: Path, read: Callable[[Path], T]) -> T:
         return read(path)
 
 
+def same_content(arrays: Iterable[np.ndarray], digest: str) -> None:
+    """Raise a ValueError if arrays of the cache have another digest than when they were written."""
+    if (actual := digest_of(arrays)) != digest:
+        raise ValueError(f"their SHA-256 is {actual[:12]} and was {digest[:12]}")
+
+
 def cache_file(dataset: Dataset, cache: Path, exclude: Collection[str] = ()) -> Path:
     """The file of a generated dataset, named after its version and settings.
 
@@ -130,7 +137,7 @@ def generate_once(
         sources: Names of arrays that older files lack; these are made again.
 
     Returns:
-        Tensors by split and name, and the digest of their content without that of sources.
+        Tensors by split and name, and the digest of their content without sources and notes.
 
     Raises:
         DataError: The file is damaged or cannot be written.
@@ -153,7 +160,8 @@ def _write_splits(file: Path, parts: dict[str, Arrays]) -> None:
     made: dict[str, Any] = {
         f"{split}_{n}": a for split, own in parts.items() for n, a in own.items()
     }
-    printed = sorted(name for name in made if f"_{SOURCE}" not in name)
+    apart = tuple(f"{split}_{start}" for split in parts for start in (SOURCE, NOTE))
+    printed = sorted(name for name in made if not name.startswith(apart))
     fingerprint = np.array(digest_of(made[name] for name in printed))
     write_cached(file, lambda out: np.savez(out, **made, fingerprint=fingerprint))
 

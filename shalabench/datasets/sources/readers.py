@@ -18,6 +18,7 @@ from shalabench.api import DataError
 from shalabench.datasets.sources.files import as_data_error
 from shalabench.datasets.sources.turns import take_turn
 
+_CHUNK = 1 << 20
 _ADMITTED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -102,6 +103,8 @@ def _unpack(archive: Path, folder: Path, own: str) -> None:
         else:
             with tarfile.open(archive) as content:
                 content.extractall(unfinished, filter="data")
+                while content.fileobj and content.fileobj.read(_CHUNK):
+                    pass  # to the end, where gzip and xz compare their checksum
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
