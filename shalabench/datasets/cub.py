@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from shalabench.datasets.sources.files import (
     digest_of,
     read_cached,
     read_lines,
+    same_content,
     stamp,
     write_cached,
 )
@@ -44,6 +46,8 @@ SIDE = 64
 LENGTH = 32  # tokens a caption, with its end
 _CAPTIONS = 10  # of every photo
 _ALL = 11_788  # photos
+_BY_SPECIES, _BY_PHOTO = "test photos of other species", "CUB's own split by photo"
+_TESTS = {_BY_SPECIES: 2_933, _BY_PHOTO: 5_794}  # photos, of Reed's 50 species and of CUB's list
 _MMVAE = "MMVAE code (reproduction/mmvae.md)"
 _FOLDERS = ("", "cub", "cub_mini", "CUB")  # below the data root
 _PHOTOS = "CUB_200_2011"
@@ -158,7 +162,7 @@ class CUB(Dataset):
             source=f"{len(listed):,} photos of {species} species, {rule}; {used} captions a "
             f"photo, each a tuple, so the effective sample is {len(parts['test']):,} test photos; "
             f"{len(vocabulary):,} tokens",
-            deviation=f"{len(listed):,} of the {_ALL:,} photos" if len(listed) < _ALL else "",
+            deviation=_compare_published(len(listed), len(parts["test"]), rule),
             distinct={name: len(own) for name, own in parts.items()},
         )
 
@@ -179,7 +183,7 @@ class CUB(Dataset):
             "validation": [training[i] for i in cut],
             "test": test,
         }
-        return parts, "test photos of other species" if lists else "CUB's own split by photo"
+        return parts, _BY_SPECIES if lists else _BY_PHOTO
 
     def _unseen(self, photos: list[_Photo], texts: Path) -> tuple[set[str], bool]:
         """Reed's test species, and whether they decide the split."""
@@ -190,6 +194,13 @@ class CUB(Dataset):
         if self.config.split == "auto" and all(p.species in unseen for p in photos):
             return set(), False  # a part of CUB that has no training species
         return unseen, True
+
+
+def _compare_published(photos: int, tests: int, rule: str) -> str:
+    """How numbers of photos differ from the published ones; empty where they do not."""
+    if photos != _ALL:
+        return f"{photos:,} of the {_ALL:,} photos"
+    return "" if tests == _TESTS[rule] else f"{tests:,} test photos, and {_TESTS[rule]:,} published"
 
 
 def _find(root: Path) -> tuple[Path, Path] | None:
@@ -281,7 +292,21 @@ def _cached(cache: Path, folder: Path, photos: list[_Photo], crop: str) -> np.nd
     if not file.exists():
         pixels = np.stack([_read(folder / "images" / p.name, p.box, crop) for p in photos])
         write_cached(file, partial(np.save, arr=pixels))
-    return read_cached(file, partial(np.load, mmap_mode="r"))
+        file.with_suffix(".sha256").unlink(missing_ok=True)
+    return read_cached(file, _open)
+
+
+def _open(file: Path) -> np.ndarray:
+    """Pixels of the cache; their digest lies beside them from the first use on."""
+    pixels: np.ndarray = np.load(file, mmap_mode="r")
+    beside = file.with_suffix(".sha256")
+    if beside.exists():
+        same_content([pixels], beside.read_text().strip())
+    else:
+        text = digest_of([pixels]).encode()
+        with contextlib.suppress(DataError):  # the cache may be another's
+            write_cached(beside, lambda out: out.write(text))
+    return pixels
 
 
 def _read(file: Path, box: tuple[float, float, float, float], crop: str) -> np.ndarray:
