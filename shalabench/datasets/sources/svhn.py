@@ -35,7 +35,7 @@ def read_part(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: A file is cut short, damaged or of another kind.
     """
-    return read_mat(root / _name(part))
+    return read_mat(_file(root, part))
 
 
 def compare_published(root: Path, train: int, test: int) -> str:
@@ -53,11 +53,11 @@ def compare_published(root: Path, train: int, test: int) -> str:
         counts = ", ".join(f"{n:,} of {SIZES[p]:,} {p} images" for p, n in sizes.items())
         return f"not the published SVHN files, but {counts}: no figure is an MST result"
     for part, checksum in _CHECKSUMS.items():
-        with (root / _name(part)).open("rb") as content:
+        with _file(root, part).open("rb") as content:
             own = hashlib.file_digest(content, "md5").hexdigest()
         if f"md5:{own}" != checksum:
             return (
-                f"{Path(_name(part)).name} has as many images as the published file, but not its "
+                f"{_file(root, part).name} has as many images as the published file, but not its "
                 f"{checksum}: no figure is an MST result"
             )
     return ""
@@ -112,6 +112,10 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
             f"the digit 0. {_AGAIN}"
         )
     return np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)), labels.astype(np.int64) % 10
+
+
+def _file(root: Path, part: str) -> Path:
+    return root / _name(part)
 
 
 def _name(part: str) -> str:
