@@ -98,6 +98,7 @@ def _width(text: str) -> int:
 def _grid(table: Table, form: Format, sources: bool) -> list[list[str]]:
     """Heading and lines, a measured and a published column for each metric."""
     proxy = "" if table.published_for == table.dataset else f", {table.published_for}"
+    proxy = ", other data" if table.apart and not proxy else proxy
     proxy += "" if table.source == MAIN else f", {table.source}"
     facts = fact_columns(table)
     heading = ["method", *facts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -37,6 +38,7 @@ from shalabench.datasets.sources.files import (
     digest_of,
     read_cached,
     read_lines,
+    same_content,
     stamp,
     write_cached,
 )
@@ -47,6 +49,8 @@ LENGTH = 32  # tokens a caption, with its end
 _CAPTIONS = 10  # of every photo
 _SPECIES = "testclasses.txt"  # Reed's list
 _ALL = 11_788  # photos
+_BY_SPECIES, _BY_PHOTO = "test photos of other species", "CUB's own split by photo"
+_TESTS = {_BY_SPECIES: 2_933, _BY_PHOTO: 5_794}  # photos, of Reed's 50 species and of CUB's list
 _MMVAE = "MMVAE code (reproduction/mmvae.md)"
 _FOLDERS = ("", "cub", "cub_mini", "CUB", "birds", "bird")  # below the data root
 _PHOTOS = "CUB_200_2011"
@@ -156,7 +160,7 @@ class CUB(Dataset):
                 rows={"image": torch.arange(len(own)).repeat_interleave(used)},
             )
         species = len({p.species for p in listed})
-        fewer = f"{len(listed):,} of the {_ALL:,} photos" if len(listed) < _ALL else ""
+        numbers = _compare_published(len(listed), len(parts["test"]), rule)
         self.set_splits(
             splits,
             modalities=describe_pair(SIDE, LENGTH, vocabulary),
@@ -165,7 +169,7 @@ class CUB(Dataset):
             source=f"{len(listed):,} photos of {species} species, {rule}; {used} captions a "
             f"photo, each a tuple, so the effective sample is {len(parts['test']):,} test photos; "
             f"{len(vocabulary):,} tokens",
-            deviation="; ".join(filter(None, (fewer, unmatched))),
+            deviation="; ".join(filter(None, (numbers, unmatched))),
             distinct={name: len(own) for name, own in parts.items()},
         )
 
@@ -191,8 +195,7 @@ class CUB(Dataset):
             "validation": [training[i] for i in cut],
             "test": test,
         }
-        rule = "test photos of other species" if lists else "CUB's own split by photo"
-        return parts, rule, unmatched
+        return parts, _BY_SPECIES if lists else _BY_PHOTO, unmatched
 
     def _unseen(self, photos: list[_Photo], texts: Path) -> tuple[set[str], bool]:
         """Reed's test species, and whether they decide the split."""
@@ -203,6 +206,13 @@ class CUB(Dataset):
         if self.config.split == "auto" and all(p.species in unseen for p in photos):
             return set(), False  # a part of CUB that has no training species
         return unseen, True
+
+
+def _compare_published(photos: int, tests: int, rule: str) -> str:
+    """How numbers of photos differ from the published ones; empty where they do not."""
+    if photos != _ALL:
+        return f"{photos:,} of the {_ALL:,} photos"
+    return "" if tests == _TESTS[rule] else f"{tests:,} test photos, and {_TESTS[rule]:,} published"
 
 
 def _unmatched(names: set[str], species: set[str]) -> str:
@@ -324,7 +334,21 @@ def _cached(cache: Path, folder: Path, photos: list[_Photo], crop: str) -> np.nd
     if not file.exists():
         pixels = np.stack([_read(folder / "images" / p.name, p.box) for p in photos])
         write_cached(file, partial(np.save, arr=pixels))
-    return read_cached(file, partial(np.load, mmap_mode="r"))
+        file.with_suffix(".sha256").unlink(missing_ok=True)
+    return read_cached(file, _open)
+
+
+def _open(file: Path) -> np.ndarray:
+    """Pixels of the cache; their digest lies beside them from the first use on."""
+    pixels: np.ndarray = np.load(file, mmap_mode="r")
+    beside = file.with_suffix(".sha256")
+    if beside.exists():
+        same_content([pixels], beside.read_text().strip())
+    else:
+        text = digest_of([pixels]).encode()
+        with contextlib.suppress(DataError):  # the cache may be another's
+            write_cached(beside, lambda out: out.write(text))
+    return pixels
 
 
 def _read(file: Path, box: _Box | None) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from shalabench.api import END, PAD, DataError, DataPaths
+from shalabench.datasets import cub
 from shalabench.datasets.cub import CUB
 from shalabench.datasets.sources.captions import UNKNOWN, encode, learn_vocabulary, read_captions
 from shalabench.datasets.sources.readers import unpack
@@ -66,6 +67,25 @@ def test_a_tuple_is_a_photo_and_one_of_its_ten_captions(root):
         assert f" photo{grey} " in text
     assert "the effective sample is 8 test photos" in dataset.spec.source
     assert dataset.spec.deviation == "16 of the 11,788 photos"
+
+
+def test_other_test_photos_than_the_published_are_a_deviation(root, monkeypatch):
+    monkeypatch.setattr(cub, "_ALL", 16)
+    assert prepared(root).spec.deviation == "8 test photos, and 5,794 published"
+    monkeypatch.setattr(cub, "_TESTS", {cub._BY_PHOTO: 8})
+    assert prepared(root).spec.deviation == ""
+
+
+def test_a_changed_byte_of_the_cache_is_noticed_and_mended_by_deleting(root):
+    first = prepared(root).spec
+    (file,) = (root.parent / "cache").glob("*.npy")
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"SHA-256.*Delete {file}"):
+        prepared(root)
+    file.unlink()
+    assert prepared(root).spec.fingerprint == first.fingerprint
 
 
 def test_captions_of_one_photo_never_straddle_a_split(root):

@@ -150,6 +150,14 @@ def test_a_part_of_svhn_is_reported_in_the_data_s_description(root):
     assert "240 of 73,257 train images" in spec.deviation
 
 
+def test_own_files_as_large_as_the_published_ones_are_told_by_their_digest(root, monkeypatch):
+    monkeypatch.setattr(svhn, "SIZES", {"train": 240, "test": 60})
+    assert "train_32x32.mat" in prepared(root).spec.deviation
+    own = {p: hashlib.md5((root / svhn._name(p)).read_bytes()).hexdigest() for p in svhn.SIZES}
+    monkeypatch.setattr(svhn, "_CHECKSUMS", {part: f"md5:{x}" for part, x in own.items()})
+    assert prepared(root).spec.deviation == ""
+
+
 @pytest.mark.parametrize("kept", [0, 40, 130, 300, 0.5, 0.99])
 def test_a_mat_file_cut_short_is_reported_with_what_was_expected(root, kept):
     file = root / "svhn" / "train_32x32.mat"

@@ -344,3 +344,50 @@ def test_lists_of_cars_are_read_with_a_byte_order_mark_and_blanks(tmp_path):
     for file in tmp_path.rglob("*.lst"):
         file.write_bytes(b"\xef\xbb\xbf" + file.read_text().strip().encode() + b" \r\n\r\n")
     assert read(tmp_path).spec.fingerprint == before
+
+
+def masks_of(root, value: int) -> None:
+    """A mask of the car's square for each picture of the test car, of 0 and a value."""
+    (root / "NMR_Dataset" / CAR / "test0" / "mask").mkdir()
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:12, 4:12] = value
+    for i in range(24):
+        Image.fromarray(mask).save(root / "NMR_Dataset" / CAR / "test0" / "mask" / f"{i:04}.png")
+
+
+def test_pictures_as_published_deviate_in_nothing(tmp_path):
+    make_nmr(tmp_path)
+    masks_of(tmp_path, 255)
+    assert read(tmp_path).spec.deviation == ""
+
+
+def test_enlarged_pictures_are_counted_and_named(tmp_path):
+    make_sync(tmp_path)
+    spec = read(tmp_path, 32).spec
+    assert "enlarged: 160 (target/car" in spec.deviation
+    assert spec.deviation in spec.source
+    assert read(tmp_path, 32).spec.deviation == spec.deviation  # also from the cache
+
+
+@pytest.mark.parametrize(
+    ("value", "covered", "words"),
+    [(1, 255, "taken for 0 and 255: 16"), (100, 100, "no pixel is all car: 16")],
+)
+def test_masks_of_another_range_are_reported(tmp_path, value, covered, words):
+    make_nmr(tmp_path)
+    masks_of(tmp_path, value)
+    dataset = read(tmp_path)
+    assert words in dataset.spec.deviation
+    alpha = dataset.split("test").facts["alpha"]
+    assert (alpha[..., 4:12, 4:12] == covered).all()
+
+
+def test_pictures_without_a_white_background_or_an_object_are_named(tmp_path):
+    make_sync(tmp_path)
+    car = tmp_path / "target" / "car3"
+    Image.new("RGB", (16, 16), (0, 0, 0)).save(car / "004.png")
+    Image.new("RGBA", (16, 16), (9, 9, 9, 0)).save(car / "005.png")
+    Image.new("RGB", (16, 16), (255, 255, 255)).save(car / "006.png")
+    deviation = read(tmp_path).spec.deviation
+    assert re.search(r"not white.*: 1 \(target/car3/004\.png\)", deviation)
+    assert re.search(r"no object: 2 \(target/car3/005\.png, target/car3/006\.png\)", deviation)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shalabench.api import DataError, Dataset
+from shalabench.api import BenchError, DataError, Dataset
 from shalabench.api.files import NO_HOME, write_atomic
 
 SPLITS = ("train", "validation", "test")
 SOURCE = "source-"  # begins the names of arrays that say what views come from; not in digests
+NOTE = "note-"  # begins the names of arrays that say how the data were read; not in digests
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
-_DAMAGE = (
-    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
-    *(pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
-)
 
 
 def digest_of(arrays: Iterable[np.ndarray]) -> str:
@@ -58,15 +51,19 @@ def stamp(file: Path) -> tuple[int, int]:
 
 @contextmanager
 def as_data_error(problem: str, remedy: str) -> Iterator[None]:
-    """Turn the errors that libraries raise on damaged files into a `DataError`.
+    """Turn whatever libraries raise on damaged or hostile files into a `DataError`.
 
     Raises:
-        DataError: "PROBLEM (REASON). REMEDY"
+        DataError: "PROBLEM (REASON). REMEDY"; one raised within passes as it is.
     """
     try:
         yield
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+    except BenchError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{problem} (it asks for more memory than there is). {remedy}") from error
+    except Exception as error:  # each library has its own kinds, many of no common base
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(f"{problem} ({reason}). {remedy}") from error
 
 
@@ -136,6 +133,12 @@ def read_cached(path: Path, read: Callable[[Path], T]) -> T:
         return read(path)
 
 
+def same_content(arrays: Iterable[np.ndarray], digest: str) -> None:
+    """Raise a ValueError if arrays of the cache have another digest than when they were written."""
+    if (actual := digest_of(arrays)) != digest:
+        raise ValueError(f"their SHA-256 is {actual[:12]} and was {digest[:12]}")
+
+
 def cache_file(dataset: Dataset, cache: Path, exclude: Collection[str] = ()) -> Path:
     """The file of a generated dataset, named after its version and settings.
 
@@ -160,7 +163,7 @@ def generate_once(
         sources: Names of arrays that older files lack; these are made again.
 
     Returns:
-        Tensors by split and name, and the digest of their content without that of sources.
+        Tensors by split and name, and the digest of their content without sources and notes.
 
     Raises:
         DataError: The file is damaged or cannot be written.
@@ -183,7 +186,8 @@ def _write_splits(file: Path, parts: dict[str, Arrays]) -> None:
     made: dict[str, Any] = {
         f"{split}_{n}": a for split, own in parts.items() for n, a in own.items()
     }
-    printed = sorted(name for name in made if f"_{SOURCE}" not in name)
+    apart = tuple(f"{split}_{start}" for split in parts for start in (SOURCE, NOTE))
+    printed = sorted(name for name in made if not name.startswith(apart))
     fingerprint = np.array(digest_of(made[name] for name in printed))
     write_cached(file, lambda out: np.savez(out, **made, fingerprint=fingerprint))
 

@@ -14,6 +14,11 @@ from shalabench.datasets.sources.readers import as_bytes, read_picture
 
 SIDE = 28
 PARTS = ("train", "test")
+# Tuples of each class: the published recipe uses every digit of MNIST once a modality.
+PUBLISHED = {
+    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+}
 
 
 def names_of(modalities: int) -> list[str]:
@@ -45,8 +50,11 @@ def _read_tensor(file: Path, is_label: bool) -> np.ndarray:
         tensor = torch.load(file, weights_only=True, map_location="cpu")
     if not isinstance(tensor, torch.Tensor):
         raise DataError(f"{file} holds no tensor. Fetch the archive again.")
+    _check_kind(file, tensor)
     if is_label:
         labels = tensor.flatten().long().numpy()
+        whole = (tensor.flatten() == torch.from_numpy(labels)).numpy()
+        _checked(file, labels, whole, "labels that are no whole numbers")
         return _checked(file, labels, np.isin(labels, range(10)), "labels outside 0 to 9")
     if tensor.shape[1:] != (3, SIDE, SIDE):
         raise DataError(f"{file} has the shape {tuple(tensor.shape)}; [N, 3, 28, 28] was expected.")
@@ -55,6 +63,54 @@ def _read_tensor(file: Path, is_label: bool) -> np.ndarray:
     with as_data_error(f"{file} holds a tensor of the type {tensor.dtype}", "Save it as uint8."):
         pixels = (tensor.float() if is_short else tensor).numpy()
     return as_bytes(file, pixels)
+
+
+def _check_kind(file: Path, tensor: torch.Tensor) -> None:
+    """Raise a DataError on a tensor that is no plain array of numbers in memory."""
+    kinds = {
+        "sparse": tensor.layout is not torch.strided,
+        "nested": tensor.is_nested,
+        "quantised": tensor.is_quantized,
+        "complex": tensor.is_complex(),
+        "empty (meta)": tensor.is_meta,
+    }
+    if kind := next((name for name, is_kind in kinds.items() if is_kind), ""):
+        raise DataError(
+            f"{file} holds a {kind} tensor, and a dense one of plain numbers was expected. Save it "
+            "with torch.save as one, or fetch the archive again."
+        )
+    stored = tensor.untyped_storage().nbytes()
+    if stored < tensor.numel() * tensor.element_size():
+        raise DataError(
+            f"{file} states the shape {tuple(tensor.shape)} and holds {stored:,} bytes: its values "
+            "repeat without being stored. Save it with tensor.contiguous()."
+        )
+
+
+def compare_published(parts: dict[str, Arrays]) -> str:
+    """How tuples in a published layout differ from the published ones, as far as can be known.
+
+    No digest of the published archives is known here. Their numbers of tuples of each class are.
+
+    Args:
+        parts: The arrays of "train" and "test".
+
+    Returns:
+        A description; empty where the numbers agree.
+    """
+    own = {part: np.bincount(parts[part]["labels"], minlength=10) for part in PARTS}
+    sizes = {part: sum(counts) for part, counts in PUBLISHED.items()}
+    if any(own[part].sum() != sizes[part] for part in PARTS):
+        counts = " and ".join(f"{own[p].sum():,} of {sizes[p]:,} {p}" for p in PARTS)
+        return f"not the published tuples, but {counts} tuples"
+    odd = [(p, c) for p in PARTS for c in range(10) if own[p][c] != PUBLISHED[p][c]]
+    if odd:
+        part, c = odd[0]
+        return (
+            f"not the published tuples: {own[part][c]:,} {part} tuples show the digit {c}, and "
+            f"{PUBLISHED[part][c]:,} were published"
+        )
+    return ""
 
 
 def _checked(file: Path, array: np.ndarray, valid: np.ndarray, otherwise: str) -> np.ndarray:

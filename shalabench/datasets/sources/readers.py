@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import platform
 import shutil
@@ -16,7 +17,9 @@ from PIL import Image
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.files import as_data_error
+from shalabench.datasets.sources.turns import take_turn
 
+_CHUNK = 1 << 20
 _ADMITTED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -34,12 +37,17 @@ def read_picture(file: Path, mode: str = "RGB") -> np.ndarray:
     """Read a picture as uint8 `[H, W, C]`, or `[H, W]` where the mode is "L".
 
     Raises:
-        DataError: It does not open.
+        DataError: It does not open, is huge, or has more than 8 bits a grey value.
     """
     with (
         as_data_error(f"The picture {file} does not open", "Delete it and fetch it again."),
         Image.open(file) as picture,
     ):
+        if picture.mode.startswith(("I", "F")):  # Pillow would clip them at 255
+            raise DataError(
+                f"The picture {file} has greys of more than 8 bits (mode {picture.mode}), and 8 "
+                "were expected. Save it with greys of 0 to 255."
+            )
         return np.asarray(picture.convert(mode))
 
 
@@ -111,17 +119,26 @@ def unpack(archive: Path, folder: Path) -> None:
             f"{archive} is not unpacked, because Python {platform.python_version()} cannot check "
             f"it. Use Python 3.11.4 or later, or unpack the archive yourself to {folder}."
         )
-    unfinished = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
     remedy = "Free some room if the disk is full; else delete the file and fetch it again."
+    with as_data_error(f"{archive} does not unpack", remedy):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with take_turn(folder) as alone:
+            if not folder.exists():  # another process may just have unpacked it
+                _unpack(archive, folder, "" if alone else f".{os.getpid()}")
+
+
+def _unpack(archive: Path, folder: Path, own: str) -> None:
+    unfinished = folder.with_name(f".{folder.name}{own}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with as_data_error(f"{archive} does not unpack", remedy):
-            if archive.suffix == ".zip":
-                with zipfile.ZipFile(archive) as content:  # drops ".." and checks the content
-                    content.extractall(unfinished)
-            else:
-                with tarfile.open(archive) as content:
-                    content.extractall(unfinished, filter="data")
-            unfinished.rename(folder)
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as content:  # drops ".." and checks the content
+                content.extractall(unfinished)
+        else:
+            with tarfile.open(archive) as content:
+                content.extractall(unfinished, filter="data")
+                while content.fileobj and content.fileobj.read(_CHUNK):
+                    pass  # to the end, where gzip and xz compare their checksum
+        unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.download import Remote, download
@@ -38,6 +38,32 @@ def read_part(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
         DataError: A file is cut short, damaged or of another kind.
     """
     return read_mat(_find(root, part) or root / _name(part))
+
+
+def compare_published(root: Path, train: int, test: int) -> str:
+    """How the files differ from the published ones: in numbers of images, or else in their digest.
+
+    Args:
+        root: The data root.
+        train, test: Images that the files hold.
+
+    Returns:
+        A description; empty where they are the published files.
+    """
+    sizes = {"train": train, "test": test}
+    if sizes != SIZES:
+        counts = ", ".join(f"{n:,} of {SIZES[p]:,} {p} images" for p, n in sizes.items())
+        return f"not the published SVHN files, but {counts}: no figure is an MST result"
+    for part, checksum in _CHECKSUMS.items():
+        file = _find(root, part) or root / _name(part)
+        with file.open("rb") as content:
+            own = hashlib.file_digest(content, "md5").hexdigest()
+        if f"md5:{own}" != checksum:
+            return (
+                f"{file.name} has as many images as the published file, but not its "
+                f"{checksum}: no figure is an MST result"
+            )
+    return ""
 
 
 def lacking(root: Path) -> list[str]:
@@ -73,8 +99,6 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with as_data_error(problem, _AGAIN):
         try:
             content = loadmat(file, variable_names=("X", "y"))
-        except MatReadError as error:
-            raise OSError(str(error)) from error
         except NotImplementedError as error:  # version 7.3, which is HDF5
             raise DataError(
                 f"{file} is of MATLAB's version 7.3, and version 5 was expected. Save it with "
