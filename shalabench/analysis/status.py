@@ -32,7 +32,7 @@ def _describe(folder: RunFolder) -> dict[str, Any]:
         "step": last.get("step", 0),
         "terms": {key: value for key, value in terms.items() if isinstance(value, int | float)},
         "evaluated": [str(result["evaluator"]) for result in folder.results()],
-        "reason": failure.get("reason", ""),
+        "reason": failure.get("reason") or folder.unmeasured(),
     }
 
 

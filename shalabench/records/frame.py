@@ -244,7 +244,7 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
         "run": folder.name,
         "overrides": tuple(run["overrides"]),
         "state": failed.get("status") or folder.state(),
-        "reason": failed.get("reason", ""),
+        "reason": failed.get("reason") or folder.unmeasured(),
         "parameters": trained.get("parameters"),
         "tuples": tuples_seen(run["settings"], trained.get("last", {})) if trained else None,
         "stages": tuple(trained.get("last", ())),

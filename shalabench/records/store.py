@@ -122,6 +122,11 @@ class RunFolder:
                 found[file.name] = read_json(file)
         return found
 
+    def unmeasured(self) -> str:
+        """Why evaluations failed that were not recorded since, in sentences; empty where none."""
+        failures = self.failures().values()
+        return " ".join(f"{f.get('evaluator')} failed: {f.get('reason')}" for f in failures)
+
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a result names, or None where it is not kept."""
         return regular(self.path / "pictures" / Path(name).name, self.path)
