@@ -18,6 +18,7 @@ from shalabench.cli.options import (
     jobs_option,
     json_option,
     no_locks_option,
+    parse_finite,
     parse_names,
     ray_options,
     set_option,
@@ -37,6 +38,7 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 @click.option(
     "--budget",
     type=click.FloatRange(0, min_open=True),
+    callback=parse_finite,
     help="CPU seconds of training after which a method gets no new settings.",
 )
 @click.option(

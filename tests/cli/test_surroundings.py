@@ -23,6 +23,7 @@ from shalabench.records.locations import default_cache
 from shalabench.records.store import RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
+REFERENCE = ROOT / "results" / "reference"
 TERMINATED = """
 import os, runpy, signal, sys
 class Terminating:
@@ -77,6 +78,20 @@ def test_without_a_home_directory_only_what_needs_it_asks(monkeypatch, tmp_path)
     assert not (NO_HOME / "any").exists()
     with pytest.raises(DataError, match="--cache-dir"):
         write_cached(NO_HOME / "any" / "file.npz", lambda out: out.write(b"x"))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_output_s_encoding_lacks_is_escaped(encoding):
+    arguments = ["table", "--metric", "consistency", "--dataset", "cars"]
+    shown = CliRunner(charset=encoding).invoke(main, [*arguments, "--store", str(REFERENCE)])
+    assert shown.exit_code == 0, shown.exception
+    assert encoding == "ascii" or r"\u2021" in shown.stdout  # Click writes UTF-8 in place of ASCII
+
+
+@pytest.mark.parametrize("budget", ["nan", "inf"])
+def test_a_budget_that_is_no_number_is_refused(budget):
+    arguments = ["tune", "--models", "mvae", "--dataset", "toy", "--trials", "1"]
+    assert CliRunner().invoke(main, [*arguments, "--budget", budget]).exit_code == 2
 
 
 @pytest.mark.parametrize(
