@@ -14,6 +14,7 @@ import pickle
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, cast
@@ -190,18 +191,23 @@ class Ray:
 
     Args:
         address: Of the cluster, or "auto".
-        gpus: GPUs a task, which may be a fraction.
+        gpus: GPUs a task, which may be a fraction. With 0, tasks see no GPU.
         stop: Once set, all tasks are cancelled; they go on from their checkpoints next time.
+        deadline: Time (seconds of the clock) from which on all tasks are cancelled too, among them
+            those that wait for a GPU; None for never.
 
     Raises:
         BenchError: Ray is not installed or the cluster does not answer.
     """
 
-    def __init__(self, address: str, gpus: float, stop: threading.Event):
+    def __init__(
+        self, address: str, gpus: float, stop: threading.Event, deadline: float | None = None
+    ):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
             from ray.util.queue import Queue
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
         except ImportError as error:
             raise BenchError(
                 "The engine 'ray' needs Ray: pip install 'shala-bench[ray]'."
@@ -209,24 +215,28 @@ class Ray:
         on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
             raise BenchError(
-                f"No Ray cluster answers at '{address}' ({error}). Start one with `ray start "
-                "--head`, or name another with --address."
+                f"No Ray cluster answers at '{address}' ({reason}). Start one with `ray start "
+                "--head`, or name another with --address. If it asks for a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of its nodes."
             ) from error
         finally:  # Ray's own handler would end the driver before the tasks are stopped
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_termination)
-        self._ray, self._happened, self._stop, self._gpus = ray, Queue(), stop, gpus
+        self._ray, self._stop, self._gpus, self._deadline = ray, stop, gpus, deadline
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._happened = Queue(  # on the driver's node: those of the tasks may be lost
+            actor_options={"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+        )
         self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
         self._handles: dict[str, Any] = {}
 
     def submit(self, key: str, task: Task) -> None:
-        self._handles[key] = self._remote.remote(key, task, self._happened)
+        self._handles[key] = self._remote.remote(key, task, self._happened, self._gpus > 0)
 
     def events(self) -> Iterator[tuple[str, Event]]:
-        from ray.util.queue import Empty
-
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         most = max((resources.get("GPU", 0) for resources in alive), default=0)
         if self._gpus > most:
@@ -238,20 +248,28 @@ class Ray:
         pending = list(self._handles.values())
         while pending:
             _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=_LOOK)
-            if self._stop.is_set():
+            if self._is_over():
                 for handle in pending:
                     self._ray.cancel(handle)
-            try:
-                while True:
-                    yield self._happened.get_nowait()
-            except Empty:
-                continue
+            yield from self._received()
+
+    def _received(self) -> Iterator[tuple[str, Event]]:
+        from ray.util.queue import Empty
+
+        try:
+            while True:
+                yield self._happened.get_nowait()
+        except (Empty, self._ray.exceptions.RayError):  # events are only shown
+            return
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or (self._deadline is not None and time.time() >= self._deadline)
 
     def result(self, key: str) -> Any:
         try:
             return _unwrap(self._ray.get(self._handles[key]))
         except self._ray.exceptions.RayError as error:
-            if self._stop.is_set():
+            if self._is_over():
                 raise Cancelled from error
             raise BenchError(f"Run {key} was lost on the Ray cluster: {error}") from error
 
@@ -312,7 +330,10 @@ def _sendable(result: Any) -> Any:
     return result
 
 
-def _serve_remote(key: str, task: Task, happened: Any) -> Any:
+def _serve_remote(key: str, task: Task, happened: Any, sees_gpus: bool) -> Any:
+    if not sees_gpus:  # from Ray 2.56 on, a task without GPUs would see all of its node
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
     def emit(event: Event) -> None:
         with contextlib.suppress(Exception):  # events are only shown; the result counts
             _put(happened, key, event)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from shalabench.api import DataPaths
 from shalabench.api.errors import BenchError
 from shalabench.api.stopping import STOPPED_EXIT
 from shalabench.config.plan import Run
@@ -70,6 +71,8 @@ def run_campaign(
     stop = stop or threading.Event()
     if options.engine == "local":  # a cluster's nodes have their own
         _check_inputs(runs, options)
+    else:
+        options = _with_whole_paths(options)
     summary = Summary()
     with setting_on_signals(stop):
         busy = _run_once(runs, options, reporter, summary, stop, ended)
@@ -98,8 +101,10 @@ def _run_once(
     keys = {label(run): run for run in runs}
     for key, run in keys.items():
         engine.submit(key, functools.partial(_perform, run, options))
+    told = set()
     for key, event in engine.events():
         if event["kind"] == "ended":
+            told.add(key)
             ended(key, event["outcome"])
         else:
             reporter.show(key, event)
@@ -112,6 +117,8 @@ def _run_once(
             kind = "" if isinstance(error, BenchError) else f"{type(error).__name__}: "
             outcome = Outcome("failed", f"{kind}{error}")
         summary.outcomes[key] = outcome
+        if key not in told:  # the event was lost, or the run did not begin
+            ended(key, outcome)
         reporter.say(f"{key}: {outcome.text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
 
@@ -121,6 +128,13 @@ def _perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> O
     outcome = perform(run, options, emit, stop)
     emit({"kind": "ended", "outcome": outcome})
     return outcome
+
+
+def _with_whole_paths(options: Options) -> Options:
+    """Options for other machines, where a relative path would be in another working folder."""
+    paths = DataPaths(options.paths.data.absolute(), options.paths.cache.absolute())
+    archive = options.archive.absolute() if options.archive else None
+    return replace(options, store=options.store.absolute(), paths=paths, archive=archive)
 
 
 def _check_inputs(runs: Sequence[Run], options: Options) -> None:
@@ -133,5 +147,5 @@ def _check_inputs(runs: Sequence[Run], options: Options) -> None:
 
 def _engine(options: Options, stop: threading.Event) -> Engine:
     if options.engine == "ray":
-        return Ray(options.address, options.gpus, stop)
+        return Ray(options.address, options.gpus, stop, options.deadline)
     return Processes(options.jobs, stop) if options.jobs > 1 else InProcess(stop)

@@ -24,6 +24,17 @@ def die_until(folder, times, emit, stop):
     return "survived"
 
 
+def lose_node_once(folder, emit, stop):
+    """Kill the node of the task, whose process is a child of it, the first time."""
+    life = len(list(folder.iterdir()))
+    (folder / str(os.getpid())).touch()
+    emit({"kind": "seen", "life": life})
+    if life == 0:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def end_well(folder, emit, stop):
     """Wait until all is to stop, as a run does that writes a checkpoint then."""
     (folder / f"{os.getpid()}").touch()
