@@ -185,8 +185,13 @@ def _load_published(spec: DataSpec, archive: Path) -> dict[str, Classifier]:
         file = archive / path
         try:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise DataError(f"{file} does not load ({error}). Download it again.") from error
+        except Exception as error:  # whatever a damaged or hostile file raises
+            is_more = isinstance(error, pickle.UnpicklingError)
+            reason = "it holds more than tensors" if is_more else str(error).partition("\n")[0]
+            raise DataError(
+                f"{file} does not load ({reason}). Download it again, or save the weights alone "
+                "with torch.save(network.state_dict(), FILE)."
+            ) from error
         network = _fill(PublishedClassifier(), state, file)
         digest = hashlib.sha256(content).hexdigest()
         loaded[name] = Classifier(network, None, digest, "the published archive")
