@@ -231,8 +231,12 @@ def test_a_task_and_its_events_survive_the_loss_of_its_node(start_node, tmp_path
     (tmp_path / "lives").mkdir()
     engine = connect(0, stop)
     try:
-        for _ in range(2):
+        for known in (1, 2):  # one after another: they would choose the same sockets
             start_node("--address=127.0.0.1:6399", "--num-cpus=1")
+            last = time.monotonic() + 240
+            while len(ray.nodes()) == known:
+                assert time.monotonic() < last
+                time.sleep(0.2)
         engine.submit("task", functools.partial(lose_node_once, tmp_path / "lives"))
         assert [event["life"] for _, event in engine.events()] == [0, 1]
         assert engine.result("task") == ""  # the GPUs that it sees
