@@ -225,7 +225,7 @@ def test_a_run_that_is_to_stop_writes_a_checkpoint_and_goes_on_later(tmp_path, a
 
     assert runner.perform(one, chosen, emit, stop).status == "stopped"
     (folder,) = Store(chosen.store).runs()
-    assert [file.stem for file in folder.checkpoints()] == ["00-000000003"]
+    assert [file.stem[:12] for file in folder.checkpoints()] == ["00-000000003"]
     assert runner.perform(one, chosen, lambda event: None, threading.Event()).status == "done"
     assert folder.trained["provenance"]["resumptions"] == 1
 
