@@ -6,6 +6,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,8 @@ from helpers.tasks import (
 
 from shalabench.api import BenchError
 from shalabench.execute.backends import Cancelled, InProcess, Processes, Ray, _serve
+
+PORT = 6399  # of the Ray cluster
 
 
 def drain(engine):
@@ -179,8 +182,9 @@ def connect(gpus, stop):
     last = time.monotonic() + 240
     while True:
         try:
-            return Ray("auto", gpus, stop)
-        except BenchError:
+            socket.create_connection(("127.0.0.1", PORT)).close()
+            return Ray(f"127.0.0.1:{PORT}", gpus, stop)
+        except (BenchError, OSError):
             if time.monotonic() > last:
                 raise
             time.sleep(1)
@@ -192,7 +196,7 @@ def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop
 ):
     import ray
 
-    start_node("--head", "--num-cpus=2", "--include-dashboard=false")
+    start_node("--head", "--num-cpus=2", "--include-dashboard=false", f"--port={PORT}")
 
     before = signal.getsignal(signal.SIGTERM)
     engine = connect(0, stop)
@@ -214,7 +218,7 @@ def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop
         with pytest.raises(Cancelled):
             engine.result("long")
 
-        engine = Ray("auto", 1, threading.Event(), deadline=time.time() + 1)
+        engine = Ray(f"127.0.0.1:{PORT}", 1, threading.Event(), time.time() + 1)
         engine.submit("late", functools.partial(double, 1))
         assert [event["kind"] for _, event in engine.events()] == ["waiting"]
         with pytest.raises(Cancelled):
@@ -227,12 +231,12 @@ def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop
 def test_a_task_and_its_events_survive_the_loss_of_its_node(start_node, tmp_path, stop):
     import ray
 
-    start_node("--head", "--num-cpus=0", "--include-dashboard=false", "--port=6399")
+    start_node("--head", "--num-cpus=0", "--include-dashboard=false", f"--port={PORT}")
     (tmp_path / "lives").mkdir()
     engine = connect(0, stop)
     try:
         for known in (1, 2):  # one after another: they would choose the same sockets
-            start_node("--address=127.0.0.1:6399", "--num-cpus=1")
+            start_node(f"--address=127.0.0.1:{PORT}", "--num-cpus=1")
             last = time.monotonic() + 240
             while len(ray.nodes()) == known:
                 assert time.monotonic() < last
