@@ -6,9 +6,12 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import zipfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,8 @@ SHIPPED = Path(__file__).parent / "weights"
 _INDEX = "weights.json"
 _REQUIRED = {"digest", "dataset", "accuracy", "command"}  # keys of every entry of weights.json
 _PUBLISHED = "pretrained_img_to_digit_clf_"
+_FILE = re.compile(rf"{_PUBLISHED}(.+?)(?:\.pth?)?")
+_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def save(
@@ -176,33 +181,58 @@ def _load_published(spec: DataSpec, archive: Path) -> dict[str, Classifier]:
         )
     loaded = {}
     for name in spec.names:
-        file = archive / f"{_PUBLISHED}{name}"
+        path, content = files[name]
+        file = archive / path
         try:
-            state = torch.load(io.BytesIO(files[name]), map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise DataError(f"{file} does not load ({error}). Download it again.") from error
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged or hostile file raises
+            is_more = isinstance(error, pickle.UnpicklingError)
+            reason = "it holds more than tensors" if is_more else str(error).partition("\n")[0]
+            raise DataError(
+                f"{file} does not load ({reason}). Download it again, or save the weights alone "
+                "with torch.save(network.state_dict(), FILE)."
+            ) from error
         network = _fill(PublishedClassifier(), state, file)
-        digest = hashlib.sha256(files[name]).hexdigest()
+        digest = hashlib.sha256(content).hexdigest()
         loaded[name] = Classifier(network, None, digest, "the published archive")
     return loaded
 
 
-def _read_published(archive: Path) -> dict[str, bytes]:
-    """Contents of the published classifiers' files, by modality."""
+def _read_published(archive: Path) -> dict[str, tuple[str, bytes]]:
+    """Paths below the archive and contents of the published classifiers' files, by modality."""
     try:
         if archive.is_dir():
-            return {
-                file.name.removeprefix(_PUBLISHED): file.read_bytes()
-                for file in archive.rglob(f"{_PUBLISHED}*")
-            }
+            files = [file for file in archive.rglob(f"{_PUBLISHED}*") if file.is_file()]
+            names = _by_modality(archive, [str(file.relative_to(archive)) for file in files])
+            return {m: (name, (archive / name).read_bytes()) for m, name in names.items()}
         with zipfile.ZipFile(archive) as packed:
-            return {
-                Path(name).name.removeprefix(_PUBLISHED): packed.read(name)
-                for name in packed.namelist()
-                if Path(name).name.startswith(_PUBLISHED)
-            }
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{archive} does not open ({error}). Download it again.") from error
+            names = _by_modality(archive, packed.namelist())
+            return {m: (name, packed.read(name)) for m, name in names.items()}
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{archive} does not open ({error}). It must be the published zip file or its unpacked "
+            "folder. Download it again."
+        ) from error
+
+
+def _by_modality(archive: Path, names: Iterable[str]) -> dict[str, str]:
+    """The path of each modality's file; what macOS adds (__MACOSX, ._*) is passed over.
+
+    Raises:
+        DataError: Two files are for one modality.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        match = _FILE.fullmatch(PurePosixPath(name).name)
+        if not match or "__MACOSX" in PurePosixPath(name).parts:
+            continue
+        if other := found.get(match[1]):
+            raise DataError(
+                f"{archive} has two classifiers for '{match[1]}': {other} and {name}. Remove one, "
+                "or name the folder of those that are meant with --classifiers."
+            )
+        found[match[1]] = name
+    return found
 
 
 def _fill(network: nn.Module, state: dict[str, Tensor], file: Path) -> nn.Module:

@@ -62,6 +62,7 @@ class Attributes(Evaluator):
     Config = AttributesConfig
     needs = (Translate,)
     uses_classifiers = True
+    least = 2  # tuples, for the picture of another one
     metrics = (
         Metric.share(
             "attributes/caption-to-image",
@@ -100,6 +101,8 @@ class Attributes(Evaluator):
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
         if spec.grammar is None:
             return f"The captions of '{spec.name}' name no attributes that are known exactly."
+        if 0 < self.config.items < self.least:
+            return f"evaluators.attributes would use {self.config.items} tuple; 2 are needed."
         return super().skip(model, spec)
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:

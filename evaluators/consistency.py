@@ -83,6 +83,7 @@ class Consistency(Evaluator):
 
     Config = ConsistencyConfig
     needs = (Joint,)
+    least = 2  # real objects, for their variance
     metrics = _metrics()
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:

@@ -60,6 +60,7 @@ class Latents(Evaluator):
 
     Config = LatentsConfig
     needs = (Latent,)
+    least = _FOLDS
     metrics = (
         *(
             Metric.share(
@@ -84,6 +85,12 @@ class Latents(Evaluator):
             biased=True,
         ),
     )
+
+    def too_few(self, spec: DataSpec, split: str) -> str | None:
+        n = spec.distinct.get(split, spec.sizes[split])
+        if n >= self.least:
+            return None
+        return f"The {split} split has {n} distinct items; at least {self.least} are needed."
 
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
         # numpy's threads would wait for each other on busy cores.

@@ -131,6 +131,7 @@ class Quality(Evaluator):
 
     Config = QualityConfig
     uses_classifiers = True
+    least = LEAST
     metrics = _metrics()
 
     def __init__(self, config: QualityConfig):

@@ -29,8 +29,9 @@ from shalabench.api import (
     setting,
 )
 from shalabench.metrics.grids import Strip, draw_sheet
-from shalabench.metrics.images import WINDOW, boxed_ssim, foreground, psnr, quantise, ssim
+from shalabench.metrics.images import WINDOW, boxed_ssim, foreground, psnr, quantise
 from shalabench.metrics.scores import Bootstrap, mean_score
+from shalabench.metrics.views import MEASURES, describe_empty, mean_of_known, measured
 from shalabench.nets.viewpoints import angle, describe_row, seen_from, stack, why_no_views
 
 _SAMPLES = 8
@@ -52,7 +53,6 @@ _PROTOCOLS = {
     "p1-best-of-8": "as p1, of the sample with the highest score of eight, for each object",
 }
 _KINDS = {"psnr": (2, "PSNR in dB"), "ssim": (3, "SSIM, 7 x 7 windows")}
-_MEASURES = {"psnr": psnr, "ssim": ssim}
 
 
 class ViewsConfig(Settings):
@@ -173,15 +173,16 @@ class _Measurement:
             return values | (self._eight(sample[:few], targets, index[:few]) if few else {})
 
         self._one = self.context.map(score, self.items, self.config.batch_size)
-        for name in _MEASURES:
+        for name in MEASURES:
             values = self._one[name]
-            self.summary.add_mean(f"{name}/p1", values.mean(1))
+            self.summary.add_mean(f"{name}/p1", mean_of_known(values))
             for view, x in zip(self._named(targets), values.T, strict=True):
-                part = mean_score(f"{name}/p1", x, self._named((0,)), view)
-                self.summary.scores.append(part)
+                if len(known := x[~x.isnan()]):
+                    part = mean_score(f"{name}/p1", known, self._named((0,)), view)
+                    self.summary.scores.append(part)
             for kind in ("mean", "best"):
                 samples = self._one[f"{name}-{kind}"]
-                self.summary.add_mean(f"{name}/p1-{kind}-of-8", samples.mean(1))
+                self.summary.add_mean(f"{name}/p1-{kind}-of-8", mean_of_known(samples))
         extra = {"foreground": "psnr/p1-foreground", "box": "ssim/p1-box"}
         extra |= {key: f"views/psnr-{key}" for key in ("visible", "hidden")}
         for key, metric in extra.items():
@@ -190,26 +191,26 @@ class _Measurement:
 
     def measure_rotations(self) -> None:
         """P1 from each given view of the rotation set, on some objects."""
-        rotated = {name: [self._one[name][: self.more].mean(1)] for name in _MEASURES}
+        rotated = {name: [mean_of_known(self._one[name][: self.more])] for name in MEASURES}
         for given in self._rotations[1:]:
             values = self._pass((given,), self._others(given))
             for name, means in rotated.items():
-                means.append(values[name].mean(1))
+                means.append(mean_of_known(values[name]))
         for name, means in rotated.items():
-            self.summary.add_mean(f"{name}/p1-rotated", torch.stack(means).mean(0))
+            self.summary.add_mean(f"{name}/p1-rotated", mean_of_known(torch.stack(means), 0))
 
     def measure_several_given(self) -> None:
         """P2 on some objects, with the same targets for every number of given views."""
         if not self._several:
             return
         same = [self._others(0).index(i) for i in self._left]
-        for name in _MEASURES:
+        for name in MEASURES:
             values = self._one[name][: self.more, same]
-            self.summary.add_mean(f"views/{name}-1-given", values.mean(1))
+            self.summary.add_mean(f"views/{name}-1-given", mean_of_known(values))
         for k in self._several:
             values = self._pass(self._evenly(k), self._left)
-            for name in _MEASURES:
-                self.summary.add_mean(f"views/{name}-{k}-given", values[name].mean(1))
+            for name in MEASURES:
+                self.summary.add_mean(f"views/{name}-{k}-given", mean_of_known(values[name]))
 
     def measure_floors(self) -> None:
         """P1 without a model: white pictures and, if there are any, training pictures."""
@@ -229,14 +230,14 @@ class _Measurement:
                 copies = torch.stack(copies, dim=1).to(real.device)
                 floors |= {"mean": mean.expand_as(real), "nearest": copies.double() / 255}
             return {
-                f"floor-{floor}/{kind}": measure(guess, real)
+                f"floor-{floor}/{kind}": measured(kind, guess, real)
                 for floor, guess in floors.items()
-                for kind, measure in _MEASURES.items()
+                for kind in MEASURES
             }
 
         floors = self.context.map(score, self.items, self.config.batch_size)
         for metric, values in floors.items():
-            self.summary.add_mean(metric, values.mean(1))
+            self.summary.add_mean(metric, mean_of_known(values))
 
     def by_angle(self) -> list[dict[str, object]]:
         """P1 by the angle between the given camera and the target's, rounded to degrees."""
@@ -256,10 +257,13 @@ class _Measurement:
     def notes(self) -> list[str]:
         """Sentences for below the table."""
         name, notes = self.model.name, []
+        if empty := describe_empty(self.split, self.names, self.items):
+            notes.append(empty)
         if self.deterministic:
             notes.append(f"{name} is deterministic: its eight samples are the same.")
         if self.more < self.items:
-            first = {kind: self._one[kind][: self.more].mean() for kind in _MEASURES}
+            known = {name: mean_of_known(self._one[name][: self.more]) for name in MEASURES}
+            first = {name: values.nanmean() for name, values in known.items()}
             notes.append(
                 f"{name}: rotations, eight samples and several given views are measured on the "
                 f"first {self.more} objects only; psnr/p1 of these is {first['psnr']:.2f}, ssim/p1 "
@@ -308,7 +312,7 @@ class _Measurement:
         def score(index: Tensor, _: Rng) -> dict[str, Tensor]:
             made = quantise(self._generate(given, targets, index))
             real = self._real(targets, index)
-            return {name: measure(made, real) for name, measure in _MEASURES.items()}
+            return {name: measured(name, made, real) for name in MEASURES}
 
         return self.context.map(score, self.more, self.config.batch_size)
 
@@ -316,10 +320,11 @@ class _Measurement:
         """All values `[b, T]` of predictions from view 0; NaN for a view that has none."""
         made, real = quantise(sample), self._real(targets, index)
         truth = foreground(real)
+        holds = truth.any(-1, keepdim=True).any(-2, keepdim=True)  # an object
         values = {
-            "psnr": psnr(made, real),
-            "ssim": ssim(made, real),
-            "foreground": psnr(made, real, truth | foreground(made)),
+            "psnr": measured("psnr", made, real),
+            "ssim": measured("ssim", made, real),
+            "foreground": psnr(made, real, (truth | foreground(made)) & holds),
             "box": boxed_ssim(made, real, truth),
         }
         if "depth" in self.split.facts:
@@ -339,7 +344,7 @@ class _Measurement:
     def _eight(self, sample: Tensor, targets: Sequence[int], index: Tensor) -> dict[str, Tensor]:
         """PSNR and SSIM `[b, T]` of eight samples' mean, and of each object's best sample."""
         real, total = self._real(targets, index), sample
-        values = {name: [measure(quantise(sample), real)] for name, measure in _MEASURES.items()}
+        values = {name: [measured(name, quantise(sample), real)] for name in MEASURES}
         if index[0] == 0:
             again = self._generate((0,), targets, index[:1], 1)
             self.deterministic = torch.allclose(again, sample[:1], rtol=0, atol=_SAME)
@@ -348,15 +353,15 @@ class _Measurement:
             made = self._generate((0,), targets, index, k)
             self.context.advance(len(index))
             total = total + made
-            for name, measure in _MEASURES.items():
-                values[name].append(measure(quantise(made), real))
+            for name in MEASURES:
+                values[name].append(measured(name, quantise(made), real))
         mean = quantise(total / len(values["psnr"]))
         results = {}
-        for name, measure in _MEASURES.items():
+        for name in MEASURES:
             each = torch.stack(values[name])  # [K, b, T]
-            best = each.mean(2).argmax(0)
+            best = each.nan_to_num(0).mean(2).argmax(0)  # the same views are NaN in each
             results[f"{name}-best"] = each[best, torch.arange(len(index), device=best.device)]
-            results[f"{name}-mean"] = measure(mean, real)
+            results[f"{name}-mean"] = measured(name, mean, real)
         return results
 
     def _nearest(self, train: Split, index: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from shalabench.api.files import expand_home
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -53,7 +55,7 @@ def results(
 
     if isinstance(stores, str | Path):
         stores = [stores]
-    folders = [Path(store) for store in stores] if stores is not None else default_stores()
+    folders = [expand_home(store) for store in stores] if stores is not None else default_stores()
     scores = load([Store(folder) for folder in folders], split).scores
     if metric is None:
         return scores
@@ -129,7 +131,7 @@ def run(
     }
     texts = _overrides({**values, **(settings or {})})
     runs = plan(names, dataset, preset, seeds, texts, options.get("evaluators", ()))
-    folder = Path(store) if store is not None else default_store()
+    folder = expand_home(store) if store is not None else default_store()
     with Reporter() as reporter:
         return run_campaign(runs, Options(store=folder, paths=_data_paths(), **options), reporter)
 
@@ -201,7 +203,7 @@ def evaluate(
     asked = (evaluators,) if isinstance(evaluators, str) else tuple(evaluators)
     with tempfile.TemporaryDirectory() as folder:
         request = Request(
-            *(name, dataset, Path(store or folder), _data_paths(), preset),
+            *(name, dataset, expand_home(store or folder), _data_paths(), preset),
             evaluators=asked,
             overrides=_overrides(settings or {}),
             split=split,
@@ -218,9 +220,9 @@ def _overrides(settings: dict[str, Any]) -> tuple[str, ...]:
 
 def _data_paths() -> DataPaths:
     from shalabench.api import DataPaths
-    from shalabench.records.locations import CACHE, DATA_ROOT
+    from shalabench.records.locations import DATA_ROOT, default_cache
 
     return DataPaths(
-        Path(os.environ.get("SHALA_DATA") or DATA_ROOT),
-        Path(os.environ.get("SHALA_CACHE") or CACHE),
+        expand_home(os.environ.get("SHALA_DATA") or DATA_ROOT),
+        expand_home(os.environ.get("SHALA_CACHE") or default_cache()),
     )

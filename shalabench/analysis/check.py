@@ -48,7 +48,7 @@ class Report:
 
     Attributes:
         verdicts: One per gate.
-        broken: New runs that failed or diverged, with the reason.
+        broken: New runs that failed or diverged, or whose evaluators failed, with the reason.
         incomplete: What is missing, in sentences.
         differing: What makes runs not comparable, in sentences.
     """
@@ -151,10 +151,12 @@ def check(
         where = f"{label} on {first.dataset}, preset {first.preset}"
         alike = (new.runs[_WORK] == [getattr(first, key) for key in _WORK]).all(axis=1)
         runs = new.runs[alike & ~new.runs["run"].isin(list(unmade))]
-        is_broken = runs["state"].isin(_BROKEN)
+        is_unmeasured = (runs["state"] == "done") & (runs["reason"] != "")
+        is_broken = runs["state"].isin(_BROKEN) | is_unmeasured
         is_trained = runs["provenance"].astype(bool) & ~is_broken
         for run in run_rows(runs[is_broken]):
-            report.broken.append(f"{run.run} {run.state}: {run.reason}")
+            state = "failed" if run.state == "done" else run.state  # an evaluator failed
+            report.broken.append(f"{run.run} {state}: {run.reason}")
         for run in run_rows(runs[~is_broken & ~is_trained]):
             because = f": {run.reason.rstrip('.')}" if run.reason else ""
             report.incomplete.append(f"{run.run} is {run.state}{because}.")

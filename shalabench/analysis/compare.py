@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from shalabench.analysis.statistics import Difference, difference
 from shalabench.analysis.variants import ablation_of, as_rows
 from shalabench.analysis.verdicts import Collapse, collapses, first_stages, sharing, sources_of
 from shalabench.api.errors import BenchError, unknown
+from shalabench.api.files import expand_home
+from shalabench.config.ablations import readable
 from shalabench.config.settings import DEFAULT
 from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records, Result, load
@@ -82,7 +85,7 @@ def compare(
     names = a, b
     if all(map(_is_store, names)):
         kind = other = "store"
-        sources = [load([Store(Path(name))], split) for name in names]
+        sources = [load([Store(expand_home(name))], split) for name in names]
     else:
         records = load(stores, split)
         if ablation := ablation_of(names):
@@ -94,7 +97,7 @@ def compare(
             f"'{a}' is a {kind} and '{b}' is a {other}. Name two methods, two presets, two commits "
             "or two folders of records."
         )
-    sides, left_out = [], []
+    sides, left_out = [], readable()[1]
     asked = [("dataset", dataset), ("preset", preset), *(("model", name) for name in models)]
     for name, group in zip(names, sources, strict=True):
         for column, value in asked:
@@ -126,7 +129,8 @@ def compare(
 
 
 def _is_store(name: str) -> bool:
-    return Path(name).is_dir() and Store(Path(name)).has_runs()
+    folder = Path(os.path.expanduser(name))
+    return folder.is_dir() and Store(folder).has_runs()
 
 
 def _kind(name: str, records: Records) -> str:
@@ -144,9 +148,8 @@ def _kind(name: str, records: Records) -> str:
         return "commit"
     known = methods | presets | {commit[:_SHORT] for commit in commits}
     text = unknown("method, preset, commit or folder", name, known)
-    raise BenchError(
-        " ".join([text, *(f"Left out: {p.where}: {p.text}" for p in records.problems)])
-    )
+    left_out = [f"Left out: {p.where}: {p.text}" for p in records.problems]
+    raise BenchError(" ".join([text, *left_out, *readable()[1]]))
 
 
 def _cells(records: Records, kind: str, name: str) -> _Cells:

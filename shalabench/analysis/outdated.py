@@ -25,7 +25,10 @@ def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
     outdated = []
     for folder in folders:
         item = describe(folder)
-        changed = changes_since(folder.run) if item["state"] != "unreadable" else []
+        try:
+            changed = changes_since(folder.run) if item["state"] != "unreadable" else []
+        except (BenchError, LookupError, TypeError, AttributeError):
+            changed = ["Its record has another schema."]
         if changed:
             outdated.append(item | {"reason": f"{item['reason']} {'; '.join(changed)}".strip()})
     return outdated

@@ -98,6 +98,7 @@ def _width(text: str) -> int:
 def _grid(table: Table, form: Format, sources: bool) -> list[list[str]]:
     """Heading and lines, a measured and a published column for each metric."""
     proxy = "" if table.published_for == table.dataset else f", {table.published_for}"
+    proxy = ", other data" if table.apart and not proxy else proxy
     proxy += "" if table.source == MAIN else f", {table.source}"
     facts = fact_columns(table)
     heading = ["method", *facts]
@@ -224,5 +225,17 @@ def _csv(tables: Sequence[Table]) -> str:
                     lines.append([*where, *values, published, more or None, *costs])
     head = ["dataset", "preset", "method", "metric", "mean", "stderr", "low", "high", "seeds", "n"]
     head += ["published", "other_sources", *FIELDS]
-    frame = pd.DataFrame(lines, columns=head, dtype=object)
+    cells = [[_inert(value) for value in line] for line in lines]
+    frame = pd.DataFrame(cells, columns=head, dtype=object)
     return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; numbers, and texts of them, stay."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

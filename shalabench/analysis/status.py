@@ -12,11 +12,11 @@ def describe(folder: RunFolder) -> dict[str, Any]:
     """State, position, last losses and evaluations of one run, as plain values."""
     try:
         return _describe(folder)
-    except (BenchError, KeyError, TypeError, AttributeError) as error:
+    except (BenchError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = str(error) if isinstance(error, BenchError) else "Its record has another schema."
         unknown = dict.fromkeys(("model", "dataset", "preset", "seed", "stage", "step"), "")
         state = {"state": "unreadable", "terms": {}, "evaluated": [], "reason": reason}
-        return {"run": folder.path.name, **unknown, **state}
+        return {"run": folder.name, **unknown, **state}
 
 
 def _describe(folder: RunFolder) -> dict[str, Any]:
@@ -25,14 +25,14 @@ def _describe(folder: RunFolder) -> dict[str, Any]:
     last = progress[-1] if progress else {}
     terms = {key: value for key, value in last.items() if key not in ("time", "step")}
     return {
-        "run": folder.path.name,
+        "run": folder.name,
         **{key: run[key] for key in ("model", "dataset", "preset", "seed")},
         "state": failure.get("status") or folder.state(),
         "stage": last.get("stage", ""),
         "step": last.get("step", 0),
         "terms": {key: value for key, value in terms.items() if isinstance(value, int | float)},
-        "evaluated": [result["evaluator"] for result in folder.results()],
-        "reason": failure.get("reason", ""),
+        "evaluated": [str(result["evaluator"]) for result in folder.results()],
+        "reason": failure.get("reason") or folder.unmeasured(),
     }
 
 

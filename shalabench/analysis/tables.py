@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shalabench.analysis.by_prior import MEANING, split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
 from shalabench.analysis.external import external_notes
+from shalabench.analysis.instruments import weak_classifiers
 from shalabench.analysis.learning import modalities_of, notes_on, split_by_tuples
 from shalabench.analysis.notes import apart_notes, bounds_notes
 from shalabench.analysis.render import render
@@ -302,12 +303,16 @@ def _notes(
         n = sorted({cell.n for cell in cells})
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
         notes.append(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
-    notes += bounds_notes(records, measured)
+    notes += [*bounds_notes(records, measured), *weak_classifiers(results)]
     unranked = [name for name in metrics if any(name in row.cells for row in rows)]
     if unranked := [name for name in unranked if not is_ranked(name)]:
         notes.append(f"Not ranked, for these features hardly see blur: {', '.join(unranked)}.")
     notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
+    notes += [
+        f"Not compared with published values, because the data deviate from theirs: {text}."
+        for text in filter(None, records.runs["deviation"].unique())
+    ]
     for name in metrics:
         items = {row.label: row.cells[name].n for row in rows if name in row.cells}
         few = [f"{label} ({k})" for label, k in items.items() if k < _FEW <= max(items.values())]

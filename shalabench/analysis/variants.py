@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from shalabench.config.ablations import Ablation, Variant, ablations, read_ablation
+from shalabench.config.ablations import Ablation, Variant, is_number, readable
 from shalabench.records.frame import Records
 from shalabench.records.published import Published
 
@@ -39,7 +39,7 @@ def as_rows(ablation: Ablation, records: Records) -> Records:
 
 def ablation_of(labels: Sequence[str]) -> Ablation | None:
     """The ablation in whose table rows are called so, or None."""
-    for ablation in map(read_ablation, ablations()):
+    for ablation in readable()[0]:
         starts = [f"{label_of(ablation, variant)} " for variant in ablation.variants]
         if all(f"{label} ".startswith(tuple(starts)) for label in labels):
             return ablation
@@ -74,7 +74,7 @@ def _names(ablation: Ablation, runs: pd.DataFrame) -> pd.Series:
 
 
 def _is(variant: Variant, settings: dict[str, Any], base: dict[str, Any]) -> bool:
-    if not variant.scale.keys() <= base.keys():
+    if not all(is_number(base.get(key)) for key in variant.scale):
         return False
     return all(settings.get(key) == value for key, value in variant.values(base).items())
 

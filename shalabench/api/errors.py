@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 
@@ -64,3 +65,20 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = f" Known: {', '.join(allowed)}." if allowed else f" No {kind} is known here."
     return f"Unknown {kind} '{name}'.{hint}{listing}"
+
+
+# A GPU's error has a class of its own in torch; those of a CPU, of cuBLAS and of cuDNN do not.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "Cannot allocate memory",
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough; asked without importing torch."""
+    if isinstance(error, RuntimeError):
+        return any(text in str(error) for text in _NO_MEMORY)
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM

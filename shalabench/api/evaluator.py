@@ -178,6 +178,7 @@ class Evaluator(ABC):
         metrics: The metrics it gives.
         needs: Abilities that a model must have; override `skip` where one of several is enough.
         uses_classifiers: Whether `EvalContext.classifiers` is filled if the data have classes.
+        least: The least number of items of the split that it can measure on.
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -186,6 +187,7 @@ class Evaluator(ABC):
     metrics: ClassVar[tuple[Metric, ...]] = ()
     needs: ClassVar[tuple[type, ...]] = ()
     uses_classifiers: ClassVar[bool] = False
+    least: ClassVar[int] = 1
 
     def __init__(self, config: Settings):
         self.config = config
@@ -194,6 +196,18 @@ class Evaluator(ABC):
         """Why it cannot measure such a model on such data, as a sentence; None if it can."""
         missing = [need.__name__ for need in self.needs if not has_ability(model, need)]
         return f"The model lacks the ability {' and '.join(missing)}." if missing else None
+
+    def too_few(self, spec: DataSpec, split: str) -> str | None:
+        """Why a split has too few items to measure on, as a sentence; None if it has enough."""
+        n = spec.sizes[split]
+        if n >= self.least:
+            return None
+        return f"The {split} split has {n} items; at least {self.least} are needed."
+
+    @classmethod
+    def needs_classifiers(cls) -> bool:
+        """Whether it measures nothing without classifiers."""
+        return cls.uses_classifiers and cls.instruments is Evaluator.instruments
 
     def instruments(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> dict[str, str]:
         """Digests, by name, of what it measures with: part of the evaluation's identity.

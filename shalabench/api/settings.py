@@ -9,9 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Frozen configuration; unknown keys are errors. Subclass it for each component's `Config`."""
+    """Frozen configuration; unknown keys, NaN and infinity are errors.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    Subclass it for each component's `Config`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True)

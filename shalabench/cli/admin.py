@@ -14,6 +14,7 @@ from shalabench.cli.options import (
     EXITS,
     Command,
     Group,
+    UserPath,
     data_options,
     device_option,
     json_option,
@@ -142,7 +143,7 @@ def classifiers() -> None:
 @device_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder for the weights. Default: the folder of the packaged weights.",
 )
 @click.option(

@@ -11,9 +11,11 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     data_options,
     jobs_option,
     json_option,
+    no_locks_option,
     parse_seeds,
     threads_option,
 )
@@ -27,14 +29,14 @@ from shalabench.records.locations import committed, default_store
 )
 @click.option(
     "--reference",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=UserPath(exists=True, file_okay=False),
     default=lambda: committed() / "reference" / "gate",
     show_default="results/reference/gate",
     help="Folder of reference records.",
 )
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=lambda: default_store("check"),
     show_default="results/check",
     help="Folder of the new runs.",
@@ -46,6 +48,7 @@ from shalabench.records.locations import committed, default_store
 @data_options
 @jobs_option
 @threads_option
+@no_locks_option
 @json_option
 @click.pass_context
 def check(
@@ -103,6 +106,7 @@ def _make_runs(
         evaluators=evaluators,
         jobs=options["jobs"],
         threads=options["threads"],
+        locks=not options["no_locks"],
     )
     checkout = describe_checkout()
     with Reporter() as reporter:

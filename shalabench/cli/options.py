@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from shalabench.api.errors import BenchError, unknown
-from shalabench.records.locations import CACHE, DATA_ROOT, default_store, default_stores
+from shalabench.api.errors import BenchError, out_of_memory, unknown
+from shalabench.api.files import expand_home
+from shalabench.api.stopping import STOPPED_EXIT, exit_when_terminated
+from shalabench.records.locations import (
+    DATA_ROOT,
+    default_cache,
+    default_store,
+    default_stores,
+)
 from shalabench.records.store import Store
 
 PRIORS = ("own", "gmm", "diffusion")
 EXITS = "Exit codes: 0 success, 1 a run failed, 2 wrong input, 3 stopped before the end."
+
+
+_MOST_SEEDS, _LAST_SEED = 10_000, 2**32 - 1
+_TOO_MANY = (
+    "--seeds is '{}'. Write a count of at most "
+    f"{_MOST_SEEDS:,}, or a list of numbers up to {_LAST_SEED:,}, each followed by a comma."
+)
 
 
 class Command(click.Command):
@@ -29,17 +47,66 @@ class Group(click.Group):
 
     command_class = Command
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # of another encoding than UTF-8
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        with exit_when_terminated():  # until a command handles it itself
+            return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BenchError as error:
             click.echo(str(error), err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            ctx.exit(STOPPED_EXIT)
+        except Exception as error:
+            if (text := _explain(error)) is None:
+                raise
+            click.echo(text, err=True)
+            ctx.exit(2)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             raise BenchError(unknown("command", args[0], self.commands))
         return super().resolve_command(ctx, args)
+
+
+def _explain(error: Exception) -> str | None:
+    """A sentence on an error that a number or a name causes wherever it is used, or None."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"'{str(error.filename)[:60]}...' is too long for a file name. Write a shorter name."
+    if out_of_memory(error):
+        reason = str(error).partition("\n")[0]
+        return (
+            f"There is not enough memory ({reason}). Choose a smaller preset, or lower the numbers "
+            "that are given with --set or --seeds."
+        )
+    return None
+
+
+def parse_finite(_: Any, option: Any, value: float | None) -> float | None:
+    """A number that is neither NaN nor infinite nor negative.
+
+    Raises:
+        BenchError: It is.
+    """
+    if value is not None and not 0 <= value < math.inf:
+        raise BenchError(f"{option.opts[0]} is {value}. Write a number from 0 on, such as 1.")
+    return value
+
+
+class UserPath(click.Path):
+    """A path as users write it: ~ is the home folder, also where no shell has expanded it."""
+
+    def __init__(self, **options: Any):
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(expand_home(value), param, ctx)
 
 
 def parse_names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
@@ -55,12 +122,16 @@ def parse_seeds(_: Any, __: Any, value: str | None) -> tuple[int, ...]:
     """
     if value is None:
         return ()
+    if value.strip().isdecimal() and len(value) > len(str(_MOST_SEEDS)) + 1:
+        raise BenchError(_TOO_MANY.format(value[:40]))
     try:
         numbers = tuple(int(part) for part in value.removesuffix(",").split(","))
     except ValueError as error:
         raise BenchError(
             f"--seeds is '{value}'. Write a count such as 3, or a list such as 0,4."
         ) from error
+    if ("," not in value and numbers[0] > _MOST_SEEDS) or max(numbers) > _LAST_SEED:
+        raise BenchError(_TOO_MANY.format(value[:40]))
     seeds = tuple(dict.fromkeys(numbers)) if "," in value else tuple(range(numbers[0]))
     if not seeds or min(seeds) < 0:
         raise BenchError(
@@ -132,14 +203,14 @@ def data_options(command: Callable) -> Callable:
     cache = click.option(
         "--cache-dir",
         envvar="SHALA_CACHE",
-        type=click.Path(path_type=Path),
-        default=CACHE,
+        type=UserPath(),
+        default=default_cache,
         help="Folder for generated data.  [$SHALA_CACHE, or ~/.cache/shala-bench]",
     )
     root = click.option(
         "--data-root",
         envvar="SHALA_DATA",
-        type=click.Path(path_type=Path),
+        type=UserPath(),
         default=DATA_ROOT,
         help="Folder of downloaded data.  [$SHALA_DATA, or ./shala-data]",
     )
@@ -161,6 +232,7 @@ def ray_options(command: Callable) -> Callable:
     gpus = click.option(
         "--gpus-per-run",
         type=float,
+        callback=parse_finite,
         default=1.0,
         show_default=True,
         help="GPUs for each run on Ray. Fractions are allowed.",
@@ -207,6 +279,7 @@ time_limit_option = click.option(
 checkpoint_option = click.option(
     "--checkpoint-every",
     type=float,
+    callback=parse_finite,
     default=60.0,
     show_default=True,
     help="Seconds between checkpoints.",
@@ -214,14 +287,19 @@ checkpoint_option = click.option(
 archive_option = click.option(
     "--classifiers",
     "archive",
-    type=click.Path(exists=True, path_type=Path),
+    type=UserPath(exists=True),
     help="Folder of classifiers, instead of the packaged ones.",
+)
+no_locks_option = click.option(
+    "--no-locks",
+    is_flag=True,
+    help="For a store on a file system without file locks. No other process may use it meanwhile.",
 )
 stores_option = click.option(
     "--store",
     "stores",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder of records; may be repeated. Default: results/runs in the clone or, without a "
     "clone, in the current folder. If it has no runs: the packaged reference records.",
 )

@@ -12,6 +12,7 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     data_options,
     filter_options,
     json_option,
@@ -128,7 +129,7 @@ def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: 
 
 
 @click.command(cls=Command)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=UserPath())
 @split_option
 @stores_option
 @json_option
@@ -156,7 +157,7 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=Path("figures"),
     show_default=True,
     help="Folder for the figures.",
@@ -219,12 +220,24 @@ def figure(
     help="Only runs whose preset, method or data have changed since, with the changes. Slow: it "
     "imports every method.",
 )
+@click.option(
+    "--verify", is_flag=True, help="Compare each file with its SHA-256; exit code 1 if one differs."
+)
 @json_option
-def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:
+@click.pass_context
+def status(
+    ctx: click.Context, stores: tuple[Path, ...], outdated: bool, verify: bool, as_json: bool
+) -> None:
     """Print the state, stage, step and last loss of each run."""
     from shalabench.analysis.status import describe, render_status
 
     folders = [folder for store in read_stores(stores) for folder in store.runs()]
+    if verify:
+        from shalabench.analysis import verify as verifying
+
+        runs = [verifying.verify(folder) for folder in folders]
+        click.echo(json.dumps(runs, indent=1) if as_json else verifying.render_verified(runs))
+        ctx.exit(1 if any(run["damaged"] for run in runs) else 0)
     if outdated:
         from shalabench.analysis.outdated import describe_outdated
 
@@ -235,9 +248,24 @@ def status(stores: tuple[Path, ...], outdated: bool, as_json: bool) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination", type=UserPath())
 @stores_option
-def export(destination: Path, stores: tuple[Path, ...]) -> None:
-    """Copy the records of finished runs to a folder, without weights and checkpoints."""
-    copied = sum(store.export(destination) for store in read_stores(stores))
+@click.pass_context
+def export(ctx: click.Context, destination: Path, stores: tuple[Path, ...]) -> None:
+    """Copy the records of finished runs to a folder, without weights and checkpoints.
+
+    Files of the folder that are cut short are written anew.
+    """
+    from shalabench.records.export import LeftOut
+
+    copied, problems = 0, []
+    for store in read_stores(stores):
+        try:
+            copied += store.export(destination, partial(click.echo, err=True))
+        except LeftOut as error:
+            problems.append(error)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        ctx.exit(1)
     click.echo(f"{copied} finished runs are recorded in {destination}.")

@@ -12,12 +12,14 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     archive_option,
     checkpoint_option,
     data_options,
     device_option,
     jobs_option,
     json_option,
+    no_locks_option,
     parse_names,
     parse_priors,
     parse_seeds,
@@ -60,7 +62,7 @@ from shalabench.records.locations import default_store
 @data_options
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     default=default_store,
     help="Folder for the records. Default: results/runs in the clone or, without a clone, in the "
     "current folder.",
@@ -71,6 +73,7 @@ from shalabench.records.locations import default_store
 @time_limit_option
 @checkpoint_option
 @threads_option
+@no_locks_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
 @click.option(
     "--evaluators",
@@ -120,6 +123,7 @@ def run(ctx: click.Context, **options: Any) -> None:
                 **{name: options[name] for name in (*same, "checkpoint_every", "threads", "retry")},
                 paths=DataPaths(options["data_root"], options["cache_dir"]),
                 gpus=options["gpus_per_run"],
+                locks=not options["no_locks"],
                 deadline=time.time() + limit if limit is not None else None,
             ),
             reporter,

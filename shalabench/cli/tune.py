@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,12 +10,15 @@ import click
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import (
     Command,
+    UserPath,
     archive_option,
     checkpoint_option,
     data_options,
     device_option,
     jobs_option,
     json_option,
+    no_locks_option,
+    parse_finite,
     parse_names,
     ray_options,
     set_option,
@@ -36,6 +38,7 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 @click.option(
     "--budget",
     type=click.FloatRange(0, min_open=True),
+    callback=parse_finite,
     help="CPU seconds of training after which a method gets no new settings.",
 )
 @click.option(
@@ -48,14 +51,14 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 @set_option
 @click.option(
     "--studies",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     envvar="SHALA_STUDIES",
     default=lambda: default_store("studies"),
     help="Folder of studies and of the chosen values.  [$SHALA_STUDIES, or results/studies]",
 )
 @click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     default=lambda: default_store("tuning"),
     help="Folder of the trainings. Default: results/tuning.",
 )
@@ -67,6 +70,7 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 @checkpoint_option
 @threads_option
 @archive_option
+@no_locks_option
 @click.option(
     "--dials",
     is_flag=True,
@@ -121,6 +125,7 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
         **{name: options[name] for name in _SAME},
         paths=DataPaths(options["data_root"], options["cache_dir"]),
         gpus=options["gpus_per_run"],
+        locks=not options["no_locks"],
         deadline=time.time() + limit if limit is not None else None,
     )
     with Reporter() as reporter:

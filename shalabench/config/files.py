@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ from shalabench.api import unknown
 
 SECTIONS = ("model", "data", "train", "prior", "sampling", "evaluate")
 Value = tuple[str, Any, str]  # dotted key, value, source
+_LONG = 60  # letters of a value that a message no longer shows
 T = TypeVar("T", bound=BaseModel)
 F = TypeVar("F", bound="PresetFile")
 
@@ -65,19 +66,16 @@ def read_toml(file: Path, schema: type[T], mistakes: list[str]) -> T | None:
     if not file.exists():
         return None
     try:
-        content = schema.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        mistakes.append(f"{file} is no TOML: {error}.")
+        raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or no TOML
+        mistakes.append(f"{file} is no TOML: {error}. Correct it, or restore it from the release.")
         return None
+    mistakes += _strangers(schema, raw, file.name)
+    try:
+        return schema.model_validate(raw)
     except ValidationError as error:
-        for item in error.errors():
-            key = ".".join(map(str, item["loc"]))
-            mistakes.append(
-                f"'{key}' of {file.name}: {item['msg'].removeprefix('Value error, ').lower()}."
-            )
+        mistakes += [_sentence(item, file.name) for item in error.errors()]
         return None
-    mistakes += _strangers(content, file.name)
-    return content
 
 
 def read_files(
@@ -97,15 +95,28 @@ def read_files(
     return [*read_files(folder, table.base, schema, mistakes, (*above, name)), (table, file)]
 
 
-def _strangers(content: BaseModel, where: str) -> Iterator[str]:
-    """One sentence for each key that no schema has."""
-    for key in content.model_extra or ():
-        yield unknown(f"section of {where}", key, type(content).model_fields)
-    for name, value in content:
-        tables = dict(enumerate(value)) if isinstance(value, tuple) else value
-        for key, part in tables.items() if isinstance(tables, dict) else ():
-            if isinstance(part, BaseModel):
-                yield from _strangers(part, f"{where}, {name}.{key}")
+def _sentence(item: Mapping[str, Any], where: str) -> str:
+    """What pydantic has found, with the key and its wrong value."""
+    key = f"'{'.'.join(map(str, item['loc']))}' of {where}" if item["loc"] else where
+    given = repr(item["input"])
+    is_short = item["loc"] and item["type"] != "missing" and len(given) <= _LONG
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{key}{f' is {given}' if is_short else ''}: {message[:1].lower()}{message[1:]}."
+
+
+def _strangers(schema: type[BaseModel], raw: Mapping[str, Any], where: str) -> Iterator[str]:
+    """One sentence for each key that a schema lacks."""
+    fields = schema.model_fields
+    for key in raw:
+        if key not in fields:
+            yield unknown(f"section of {where}", key, fields)
+    for name, field in fields.items():
+        value, schemas = raw.get(name), get_args(field.annotation)
+        tables = dict(enumerate(value)) if isinstance(value, list) else value
+        for part in (s for s in schemas if isinstance(s, type) and issubclass(s, BaseModel)):
+            for at, inner in tables.items() if isinstance(tables, Mapping) else ():
+                if isinstance(inner, Mapping):
+                    yield from _strangers(part, inner, f"{where}, {name}.{at}")
 
 
 def _walk(
@@ -120,9 +131,16 @@ def _walk(
     source = table["source"] if cited else source
     for key, value in table.items():
         name = f"{prefix}.{key}"
-        if isinstance(value, Mapping) and set(value) <= {"value", "source"} and "value" in value:
+        if _is_cited(value):
             yield name, value["value"], value.get("source", source)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and (value or name not in known):
             yield from _walk(name, value, known, source)
         elif not (cited and key == "source"):
             yield name, value, source
+
+
+def _is_cited(value: Any) -> bool:
+    """Whether it is `{ value = ..., source = "..." }`, with or without the source."""
+    if not isinstance(value, Mapping) or not {"value"} <= value.keys() <= {"value", "source"}:
+        return False
+    return isinstance(value.get("source", ""), str)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shalabench.api import BenchError, ConfigErrors, unknown
-from shalabench.api.registry import entries
-from shalabench.config.ablations import Ablation, settings_of
+from shalabench.api.registry import broken, entries
+from shalabench.config.ablations import Ablation, check_keys, settings_of
 from shalabench.config.settings import Resolved, resolve
 
 
@@ -138,11 +138,24 @@ def plan_ablation(
 ) -> list[Run]:
     """The runs of an ablation's variants, seeds first; arguments and errors as `plan`'s."""
 
+    file = f"ablations/{ablation.name}.toml"
+    if ablation.model not in entries("model") and not broken("model"):
+        raise ConfigErrors([f"{unknown('model', ablation.model, entries('model'))} ({file})"])
+
     def of(more: Sequence[str]) -> list[Run]:
         return plan([ablation.model], dataset, preset, seeds, (*overrides, *more), evaluators)
 
-    variants = settings_of(ablation, of(())[0].resolved.values())
-    return [run for seed in zip(*map(of, dict.fromkeys(variants)), strict=True) for run in seed]
+    base = of(())[0].resolved.values()
+    check_keys(ablation, base)
+    variants, mistakes = [], []
+    for settings in dict.fromkeys(settings_of(ablation, base)):
+        try:
+            variants.append(of(settings))
+        except ConfigErrors as error:
+            mistakes += [f"{text} It is set by {file}." for text in error.messages]
+    if mistakes:
+        raise ConfigErrors(dict.fromkeys(mistakes))
+    return [run for seed in zip(*variants, strict=True) for run in seed]
 
 
 def _strangers(names: Sequence[str], overrides: Sequence[str]) -> list[str]:

@@ -112,8 +112,12 @@ def describe_preset(name: str) -> str:
     if (base := tuned.base_of(name)) != name:
         where = ", ".join(tuned.datasets(base))
         return f"As {base}, with the values that tune chose and neutral dials, on {where}."
-    first = (CONFIGS / "presets" / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
-    return first.lstrip("# ")
+    try:
+        text = (CONFIGS / "presets" / f"{name}.toml").read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        return f"It does not read: {error}."
+    first = text.partition("\n")[0].strip()
+    return first.lstrip("# ") if first.startswith("#") else "Its file has no comment above."
 
 
 def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> Resolved:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from shalabench.api.files import clone, committed
+from shalabench.api.files import clone, committed, expand_home
 from shalabench.config.files import Table, Value, read_toml
 
 _TUNED, _DIALS = "-tuned", "-dials"
@@ -58,7 +58,7 @@ def file_name(dataset: str, preset: str) -> str:
 def study_folder() -> Path:
     """Where studies and the chosen values are written: SHALA_STUDIES, or results/studies."""
     named = os.environ.get("SHALA_STUDIES")
-    return Path(named) if named else (clone() or Path()) / "results" / "studies"
+    return expand_home(named) if named else (clone() or Path()) / "results" / "studies"
 
 
 def datasets(preset: str) -> list[str]:

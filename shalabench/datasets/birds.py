@@ -67,9 +67,13 @@ class Birds(Dataset):
     class Config(DataSettings):
         """Sizes, the balance of picture and caption, and seed."""
 
-        train: int = setting(20_000, "Training tuples.", "our choice: two minutes to draw", ge=100)
-        validation: int = setting(1_000, "Validation tuples.", "our choice", ge=10)
-        test: int = setting(2_000, "Test tuples.", "our choice: a standard error of .011", ge=10)
+        train: int = setting(
+            20_000, "Training tuples.", "our choice: two minutes to draw", ge=100, le=1_000_000
+        )
+        validation: int = setting(1_000, "Validation tuples.", "our choice", ge=10, le=1_000_000)
+        test: int = setting(
+            2_000, "Test tuples.", "our choice: a standard error of .011", ge=10, le=1_000_000
+        )
         seed: int = setting(0, "Seed of attributes, drawings and captions.", "our choice", ge=0)
         image_weight: float = setting(
             0.02,

@@ -50,13 +50,17 @@ class Cars(Dataset):
             "Training cars.",
             "our choice: a first trial (reproduction/view-synthesis.md#first-trials)",
             ge=8,
+            le=1_000_000,
         )
-        validation: int = setting(32, "Validation cars.", "our choice: four a kind", ge=8)
+        validation: int = setting(
+            32, "Validation cars.", "our choice: four a kind", ge=8, le=1_000_000
+        )
         test: int = setting(
             32,
             "Test cars.",
             "our choice: a first trial (reproduction/view-synthesis.md#first-trials)",
             ge=8,
+            le=1_000_000,
         )
         views: int = setting(16, "Cameras.", "ShaLa paper, section 4.3", ge=2, le=64)
         held_out: Literal["", Kind] = setting(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +38,7 @@ from shalabench.datasets.sources.files import (
     digest_of,
     read_cached,
     read_lines,
+    same_content,
     stamp,
     write_cached,
 )
@@ -43,16 +47,22 @@ from shalabench.datasets.sources.readers import read_picture, unpack
 SIDE = 64
 LENGTH = 32  # tokens a caption, with its end
 _CAPTIONS = 10  # of every photo
+_SPECIES = "testclasses.txt"  # Reed's list
 _ALL = 11_788  # photos
+_BY_SPECIES, _BY_PHOTO = "test photos of other species", "CUB's own split by photo"
+_TESTS = {_BY_SPECIES: 2_933, _BY_PHOTO: 5_794}  # photos, of Reed's 50 species and of CUB's list
 _MMVAE = "MMVAE code (reproduction/mmvae.md)"
-_FOLDERS = ("", "cub", "cub_mini", "CUB")  # below the data root
+_FOLDERS = ("", "cub", "cub_mini", "CUB", "birds", "bird")  # below the data root
 _PHOTOS = "CUB_200_2011"
-_TEXTS = ("text_c10", "cvpr2016_cub/text_c10")
+_TEXTS = ("text_c10", "cvpr2016_cub/text_c10", "text")  # Reed's archive; AttnGAN's
 _ARCHIVE = Remote(
     ("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
     "cub/CUB_200_2011.tgz",
     "md5:97eceeb196236b17998738112f37df78",
 )
+
+
+_Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -64,14 +74,14 @@ class _Photo:
         name: Its path below images/.
         species: Name of its folder.
         official: "train" or "test", as CUB's own split has it.
-        box: Left, top, width and height of the bird, in pixels.
+        box: Left, top, width and height of the bird, in pixels; None where the crop needs none.
     """
 
     number: int
     name: str
     species: str
     official: str
-    box: tuple[float, float, float, float]
+    box: _Box | None
 
 
 @register_dataset("cub", version=1, paper="Wah et al. 2011; Reed, Akata, Lee, Schiele (CVPR 2016)")
@@ -127,8 +137,8 @@ class CUB(Dataset):
         if folders is None:
             raise DataError(_missing(paths.data))
         photos, texts = folders
-        listed = _read_lists(photos)
-        parts, rule = self._part(listed, texts.parent)
+        listed = _read_lists(photos, boxes=self.config.crop == "box")
+        parts, rule, unmatched = self._part(listed, texts.parent)
         words = {
             p.number: read_captions((texts / p.name).with_suffix(".txt"), _CAPTIONS) for p in listed
         }
@@ -150,6 +160,7 @@ class CUB(Dataset):
                 rows={"image": torch.arange(len(own)).repeat_interleave(used)},
             )
         species = len({p.species for p in listed})
+        numbers = _compare_published(len(listed), len(parts["test"]), rule)
         self.set_splits(
             splits,
             modalities=describe_pair(SIDE, LENGTH, vocabulary),
@@ -158,19 +169,24 @@ class CUB(Dataset):
             source=f"{len(listed):,} photos of {species} species, {rule}; {used} captions a "
             f"photo, each a tuple, so the effective sample is {len(parts['test']):,} test photos; "
             f"{len(vocabulary):,} tokens",
-            deviation=f"{len(listed):,} of the {_ALL:,} photos" if len(listed) < _ALL else "",
+            deviation="; ".join(filter(None, (numbers, unmatched))),
             distinct={name: len(own) for name, own in parts.items()},
         )
 
-    def _part(self, photos: list[_Photo], texts: Path) -> tuple[dict[str, list[_Photo]], str]:
-        """The photos of each split, and the rule; validation is cut from the training photos."""
+    def _part(self, photos: list[_Photo], texts: Path) -> tuple[dict[str, list[_Photo]], str, str]:
+        """The photos of each split, the rule, and which names of it match no species.
+
+        Validation is cut from the training photos.
+        """
         unseen, lists = self._unseen(photos, texts)
+        unmatched = _unmatched(unseen, {p.species for p in photos}) if lists else ""
         test = [p for p in photos if (p.species in unseen if lists else p.official == "test")]
         training = [p for p in photos if p not in set(test)]
         if len(training) < 2 or not test:
             raise DataError(
                 f"The split leaves {len(training):,} photos for training and {len(test):,} for the "
-                "test, and both are needed. Use --set data.split=photos, or fetch all photos."
+                f"test, and both are needed{f' ({unmatched})' if unmatched else ''}. Use --set "
+                "data.split=photos, or fetch all photos."
             )
         held = max(1, round(self.config.validation * len(training)))
         kept, cut = cut_validation(len(training), held, self.config.seed)
@@ -179,17 +195,37 @@ class CUB(Dataset):
             "validation": [training[i] for i in cut],
             "test": test,
         }
-        return parts, "test photos of other species" if lists else "CUB's own split by photo"
+        return parts, _BY_SPECIES if lists else _BY_PHOTO, unmatched
 
     def _unseen(self, photos: list[_Photo], texts: Path) -> tuple[set[str], bool]:
         """Reed's test species, and whether they decide the split."""
-        file = texts / "testclasses.txt"
+        file = texts / _SPECIES
         if self.config.split == "photos" or (self.config.split == "auto" and not file.is_file()):
             return set(), False
         unseen = set(read_lines(file))
         if self.config.split == "auto" and all(p.species in unseen for p in photos):
             return set(), False  # a part of CUB that has no training species
         return unseen, True
+
+
+def _compare_published(photos: int, tests: int, rule: str) -> str:
+    """How numbers of photos differ from the published ones; empty where they do not."""
+    if photos != _ALL:
+        return f"{photos:,} of the {_ALL:,} photos"
+    return "" if tests == _TESTS[rule] else f"{tests:,} test photos, and {_TESTS[rule]:,} published"
+
+
+def _unmatched(names: set[str], species: set[str]) -> str:
+    """Names of a list that are of no species that is there, since the list decides the split."""
+    lone = sorted(names - species)
+    if not lone:
+        return ""
+    near = difflib.get_close_matches(lone[0], species, n=1)
+    nearest = f" (nearest: '{near[0]}')" if near else ""
+    return (
+        f"{len(lone)} of {len(names)} names of {_SPECIES} match no species here, such as "
+        f"'{lone[0]}'{nearest}"
+    )
 
 
 def _find(root: Path) -> tuple[Path, Path] | None:
@@ -225,28 +261,40 @@ def _fetch(root: Path) -> None:
 # The published lists: one photo a line, its id first.
 
 
-def _read_lists(folder: Path) -> list[_Photo]:
+def _read_lists(folder: Path, boxes: bool) -> list[_Photo]:
     names = _table(folder / "images.txt", 1)
     flags = _table(folder / "train_test_split.txt", 1)
-    boxes = _table(folder / "bounding_boxes.txt", 4)
+    sides = _table(folder / "bounding_boxes.txt", 4) if boxes else {}
     photos = []
     for number, (name,) in names.items():
-        if number not in flags or number not in boxes:
+        if number not in flags or (boxes and number not in sides):
+            both = " and bounding_boxes.txt" if boxes else ""
             raise DataError(
-                f"Photo {number} ({name}) is in images.txt and not in train_test_split.txt and "
-                f"bounding_boxes.txt of {folder}. Restore the lists from the archive."
+                f"Photo {number} ({name}) is in images.txt and not in train_test_split.txt{both} "
+                f"of {folder}. Restore the lists from the archive."
             )
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"{folder / 'images.txt'}: '{name}' leads out of the folder.")
+        if flags[number][0] not in ("0", "1"):
+            raise DataError(
+                f"{folder / 'train_test_split.txt'}: photo {number} has '{flags[number][0]}'; 1 "
+                "(training) or 0 (test) was expected. Restore the file from the archive."
+            )
         official = "train" if flags[number] == ["1"] else "test"
-        problem = f"{folder / 'bounding_boxes.txt'}: the box of photo {number} is not four numbers"
-        with as_data_error(problem, "Restore the file from the archive."):
-            left, top, width, height = (float(value) for value in boxes[number])
-            box = left, top, width, height
+        box = _box(folder / "bounding_boxes.txt", number, sides[number]) if boxes else None
         photos.append(_Photo(number, name, Path(name).parts[0], official, box))
     if not photos:
         raise DataError(f"{folder / 'images.txt'} lists no photo. Restore it from the archive.")
     return photos
+
+
+def _box(file: Path, number: int, values: list[str]) -> _Box:
+    problem = f"{file}: the box of photo {number} is not four numbers"
+    with as_data_error(problem, "Restore the file from the archive."):
+        left, top, width, height = map(float, values)
+        if not all(map(math.isfinite, (left, top, width, height))):
+            raise ValueError("they are not finite")
+    return left, top, width, height
 
 
 def _table(file: Path, columns: int) -> dict[int, list[str]]:
@@ -254,10 +302,15 @@ def _table(file: Path, columns: int) -> dict[int, list[str]]:
     rows = {}
     for number, line in enumerate(read_lines(file), start=1):
         first, *rest = line.split()
-        if not first.isdigit() or len(rest) != columns:
+        if not first.isdecimal() or len(rest) != columns:
             raise DataError(
                 f"{file}, line {number}: '{line}' is not a photo's id and {columns} more columns. "
                 "Restore the file from the archive."
+            )
+        if int(first) in rows:
+            raise DataError(
+                f"{file}, line {number}: the photo {first} is listed twice. Restore the file from "
+                "the archive."
             )
         rows[int(first)] = rest
     return rows
@@ -279,15 +332,29 @@ def _cached(cache: Path, folder: Path, photos: list[_Photo], crop: str) -> np.nd
     key = hashlib.sha256(json.dumps([CUB.version, crop, facts]).encode()).hexdigest()
     file = cache / f"cub-{key[:16]}.npy"
     if not file.exists():
-        pixels = np.stack([_read(folder / "images" / p.name, p.box, crop) for p in photos])
+        pixels = np.stack([_read(folder / "images" / p.name, p.box) for p in photos])
         write_cached(file, partial(np.save, arr=pixels))
-    return read_cached(file, partial(np.load, mmap_mode="r"))
+        file.with_suffix(".sha256").unlink(missing_ok=True)
+    return read_cached(file, _open)
 
 
-def _read(file: Path, box: tuple[float, float, float, float], crop: str) -> np.ndarray:
+def _open(file: Path) -> np.ndarray:
+    """Pixels of the cache; their digest lies beside them from the first use on."""
+    pixels: np.ndarray = np.load(file, mmap_mode="r")
+    beside = file.with_suffix(".sha256")
+    if beside.exists():
+        same_content([pixels], beside.read_text().strip())
+    else:
+        text = digest_of([pixels]).encode()
+        with contextlib.suppress(DataError):  # the cache may be another's
+            write_cached(beside, lambda out: out.write(text))
+    return pixels
+
+
+def _read(file: Path, box: _Box | None) -> np.ndarray:
     """A photo resized to uint8 `[3, 64, 64]` by antialiased bilinear interpolation."""
     picture = Image.fromarray(read_picture(file))
-    if crop == "box":
+    if box is not None:
         left, top, width, height = (round(side) for side in box)
         right, bottom = min(left + width, picture.width), min(top + height, picture.height)
         area = max(left, 0), max(top, 0), right, bottom

@@ -88,7 +88,8 @@ class Mst(Dataset):
             {"mnist": mnist.read_part(root, part), "svhn": svhn.read_part(root, part)}
             for part in ("train", "test")
         )
-        deviation = _deviation(train, test)
+        sizes = (len(own["svhn"][1]) for own in (train, test))
+        deviation = svhn.compare_published(root, *sizes)
         train, held = _hold_out(train, self.config.held_out)
         c = self.config
         splits = {
@@ -105,15 +106,6 @@ class Mst(Dataset):
             source="; ".join(filter(None, (_SOURCE, deviation))),
             deviation=deviation,
         )
-
-
-def _deviation(train: Images, test: Images) -> str:
-    """Which part of SVHN was read, if not all of it."""
-    sizes = {"train": len(train["svhn"][1]), "test": len(test["svhn"][1])}
-    if sizes == svhn.SIZES:
-        return ""
-    counts = ", ".join(f"{n:,} of {svhn.SIZES[p]:,} {p} images" for p, n in sizes.items())
-    return f"not the published SVHN files, but {counts}: no figure is an MST result"
 
 
 def _hold_out(train: Images, part: float) -> tuple[Images, Images]:

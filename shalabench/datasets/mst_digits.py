@@ -40,9 +40,13 @@ class MstDigits(Dataset):
     class Config(DataSettings):
         """Sizes and seed."""
 
-        train: int = setting(20_000, "Training tuples.", "our choice: as polydigits", ge=100)
-        validation: int = setting(1_000, "Validation tuples.", "our choice: as polydigits", ge=10)
-        test: int = setting(2_000, "Test tuples.", "our choice: as polydigits", ge=10)
+        train: int = setting(
+            20_000, "Training tuples.", "our choice: as polydigits", ge=100, le=1_000_000
+        )
+        validation: int = setting(
+            1_000, "Validation tuples.", "our choice: as polydigits", ge=10, le=1_000_000
+        )
+        test: int = setting(2_000, "Test tuples.", "our choice: as polydigits", ge=10, le=1_000_000)
         words: tuple[str, ...] = setting(
             DIGITS,
             "Names of the digits 0 to 9.",
@@ -55,7 +59,9 @@ class MstDigits(Dataset):
             "Of the letters: softmax, or what the published code computes in its place.",
             "our choice: as mst",
         )
-        seed: int = setting(0, "Seed of digits' split, pairing, jitter and colours.", "our choice")
+        seed: int = setting(
+            0, "Seed of digits' split, pairing, jitter and colours.", "our choice", ge=0
+        )
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         likelihood = self.config.text_likelihood

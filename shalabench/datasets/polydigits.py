@@ -38,13 +38,19 @@ class PolyDigits(Dataset):
     class Config(DigitSettings):
         """Sizes and seed."""
 
-        train: int = setting(20_000, "Training tuples.", "our choice: 20 jitters a digit", ge=100)
-        validation: int = setting(1_000, "Validation tuples.", "our choice", ge=10)
-        test: int = setting(2_000, "Test tuples.", "our choice: a standard error of .011", ge=10)
+        train: int = setting(
+            20_000, "Training tuples.", "our choice: 20 jitters a digit", ge=100, le=1_000_000
+        )
+        validation: int = setting(1_000, "Validation tuples.", "our choice", ge=10, le=1_000_000)
+        test: int = setting(
+            2_000, "Test tuples.", "our choice: a standard error of .011", ge=10, le=1_000_000
+        )
         modalities: int = setting(
             5, "Photographs used.", "as PolyMNIST (reproduction/polymnist.md)", ge=2, le=5
         )
-        seed: int = setting(0, "Seed of digits' split, pairing, jitter and crops.", "our choice")
+        seed: int = setting(
+            0, "Seed of digits' split, pairing, jitter and crops.", "our choice", ge=0
+        )
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         chosen = self.config.digits  # cut from the cached whole

@@ -33,23 +33,35 @@ from shalabench.datasets.sources.classes import (
     fingerprint_digits,
 )
 from shalabench.datasets.sources.composing import compose, cut_validation, describe_modalities, pair
-from shalabench.datasets.sources.download import Remote, download
+from shalabench.datasets.sources.download import NO_CHECKSUM, Remote, download
 from shalabench.datasets.sources.files import (
     Arrays,
     digest_of,
     git_digest,
     read_cached,
+    same_content,
     stamp,
+    with_ending,
     write_cached,
 )
-from shalabench.datasets.sources.polymnist import PARTS, SIDE, names_of, read_folders, read_tensors
+from shalabench.datasets.sources.polymnist import (
+    PARTS,
+    SIDE,
+    compare_published,
+    names_of,
+    read_folders,
+    read_tensors,
+)
 from shalabench.datasets.sources.readers import read_picture, unpack
 
 _PUBLISHED = 5  # modalities of the published set; pictures for five more exist
+_INDEX = "done.json"  # of a folder of the cache: written last
 _FOLDERS = ("PolyMNIST", "MMNIST", "PolyMNIST/MMNIST", "PolyMNIST/PolyMNIST")
 
 # Zenodo's checksum is not known here; unpacking checks the zip's own.
-_ARCHIVE = Remote(("https://zenodo.org/record/4899160/files/PolyMNIST.zip",), "PolyMNIST.zip")
+_ARCHIVE = Remote(
+    ("https://zenodo.org/record/4899160/files/PolyMNIST.zip",), "PolyMNIST.zip", NO_CHECKSUM
+)
 # The published pictures and those of the ten-modality extension, with their ids in a public git
 # repository that holds all ten.
 _GALLERY = (
@@ -79,12 +91,14 @@ class _Source:
         key: Digest of all that decides the arrays.
         make: Returns the arrays of "train" or "test", as `read_tensors` does.
         deviation: How it differs from the published data, if it does.
+        published: Whether its tuples should be the published ones.
     """
 
     words: str
     key: str
     make: Callable[[str], Arrays]
     deviation: str = ""
+    published: bool = False
 
 
 @register_dataset("polymnist", version=1, paper="Sutter, Daunhawer, Vogt: MoPoE-VAE (ICLR 2021)")
@@ -133,6 +147,8 @@ class PolyMNIST(Dataset):
         rows, held = self._cut(parts)
         labels = {name: arrays["labels"][index] for name, (arrays, index) in rows.items()}
         kept = {name: np.isin(own, digits) if digits else own >= 0 for name, own in labels.items()}
+        deviation = compare_published(parts) if source.published else source.deviation
+        words = f"{source.words}{f' ({deviation})' if deviation else ''}"
         whole = hashlib.sha256(f"{content} {digest_of([held])}".encode()).hexdigest()
         self.set_splits(
             {name: partial(_split, arrays, i[kept[name]]) for name, (arrays, i) in rows.items()},
@@ -140,8 +156,8 @@ class PolyMNIST(Dataset):
             modalities=describe_modalities(modalities, SIDE),
             classes=10,
             fingerprint=fingerprint_digits(whole, digits),
-            source=describe_digits(source.words, digits),
-            deviation=describe_digits(source.deviation, digits),
+            source=describe_digits(words, digits),
+            deviation=describe_digits(deviation, digits),
         )
 
     def _find(self, root: Path) -> _Source | None:
@@ -186,7 +202,7 @@ def _split(arrays: Arrays, index: np.ndarray) -> Split:
 
 def _cached(folder: Path, source: _Source, names: list[str]) -> tuple[dict[str, Arrays], str]:
     """The arrays of both parts, and the digest of their content."""
-    index = folder / "done.json"
+    index = folder / _INDEX
     if not index.exists():
         for part in PARTS:
             arrays = source.make(part)
@@ -197,9 +213,13 @@ def _cached(folder: Path, source: _Source, names: list[str]) -> tuple[dict[str, 
         content = digest_of(made[part][name] for part in sorted(made) for name in sorted(names))
         text = json.dumps({"content": content}).encode()
         write_cached(index, lambda out: out.write(text))
-    return read_cached(
-        folder, lambda _: (_load(folder, names), json.loads(index.read_text())["content"])
-    )
+    return read_cached(folder, lambda _: _open(folder, names))
+
+
+def _open(folder: Path, names: list[str]) -> tuple[dict[str, Arrays], str]:
+    parts, content = _load(folder, names), json.loads((folder / _INDEX).read_text())["content"]
+    same_content((parts[part][name] for part in sorted(parts) for name in sorted(names)), content)
+    return parts, content
 
 
 def _load(folder: Path, names: list[str]) -> dict[str, Arrays]:
@@ -224,15 +244,19 @@ def _tensors(folder: Path, modalities: int) -> _Source:
         raise DataError(
             f"{absent[0]} is missing beside the other tensors. Unpack the archive again."
         )
-    words = f"the published tensors in {folder.name}/"
-    return _Source(words, _state(files), lambda part: read_tensors(folder / part, modalities))
+    words = f"tensors in the published layout in {folder.name}/"
+    return _Source(
+        words, _state(files), lambda part: read_tensors(folder / part, modalities), published=True
+    )
 
 
 def _folders(folder: Path, modalities: int) -> _Source:
     folders = [folder / part / f"m{m}" for part in PARTS for m in range(modalities)]
-    state = _state(file for own in folders for file in own.glob("*.png"))
-    words = f"the published folders in {folder.name}/"
-    return _Source(words, state, lambda part: read_folders(folder / part, modalities))
+    state = _state(file for own in folders for file in with_ending(own, ".png"))
+    words = f"folders in the published layout in {folder.name}/"
+    return _Source(
+        words, state, lambda part: read_folders(folder / part, modalities), published=True
+    )
 
 
 # Generation by the published recipe.
@@ -245,7 +269,6 @@ def _generation(root: Path, modalities: int, seed: int) -> _Source:
     other = [p.name for p, same in zip(pictures, known, strict=True) if not same]
     words = f"generated from MNIST and {modalities} pictures, seed {seed}"
     deviation = f"not the published file: {', '.join(other)}" if other else ""
-    words += f" ({deviation})" if other else ""
     recipe = json.dumps([PolyMNIST.version, seed, digests, mnist.CHECKSUMS])
     key = hashlib.sha256(recipe.encode()).hexdigest()
     return _Source(words, key, lambda part: _generate(root, part, pictures, seed), deviation)
@@ -271,7 +294,9 @@ def _read_background(file: Path) -> np.ndarray:
 
 def _find_picture(root: Path, number: int) -> Path | None:
     """The background picture of a modality: its name starts with the number."""
-    return next(iter(sorted((root / "polymnist_backgrounds").glob(f"{number:02d}*.jpg"))), None)
+    folder, start = root / "polymnist_backgrounds", f"{number:02d}"
+    found = [*with_ending(folder, ".jpg"), *with_ending(folder, ".jpeg")]
+    return next((file for file in found if file.name.startswith(start)), None)
 
 
 def _lacking(root: Path, modalities: int) -> list[str]:

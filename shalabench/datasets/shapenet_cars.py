@@ -22,12 +22,15 @@ from shalabench.api import (
     register_dataset,
     setting,
 )
-from shalabench.datasets.sources.files import Arrays, generate_once, stamp
+from shalabench.datasets.sources import flaws
+from shalabench.datasets.sources.files import NOTE, Arrays, generate_once, stamp
+from shalabench.datasets.sources.flaws import Flaws
 from shalabench.datasets.sources.readers import read_picture
 from shalabench.datasets.sources.rig import describe_views, ring
 from shalabench.datasets.sources.shapenet import Source, View, find, read_car
 
 _EXACT = 0.1  # degrees
+_FLAWS = f"{NOTE}flaws"  # an array of the cache: what is wrong with pictures
 
 
 Chosen = Sequence[Sequence[tuple[View, float]]]
@@ -85,7 +88,12 @@ class ShapeNetCars(Dataset):
         names = [modality.name for modality in modalities]
         self.shown = tuple(Shown(*pair) for pair in zip(names, worst.tolist(), strict=True))
         file = paths.cache / f"shapenet-cars-{_key(self, source, chosen)}.npz"
-        arrays, fingerprint = generate_once(file, lambda: self._read(chosen))
+        arrays, fingerprint = generate_once(file, lambda: self._read(chosen), (_FLAWS,))
+        found = Flaws()
+        for own in arrays.values():
+            found.merge_array(own[_FLAWS].numpy())
+        deviation = found.describe()
+        source_of = (f"ShapeNet cars, {source.layout} renderings", _describe(self.shown), deviation)
         self.set_splits(
             {
                 split: Split(
@@ -96,7 +104,8 @@ class ShapeNetCars(Dataset):
             modalities=modalities,
             classes=0,
             fingerprint=fingerprint,
-            source=f"ShapeNet cars, {source.layout} renderings; {_describe(self.shown)}",
+            source="; ".join(filter(None, source_of)),
+            deviation=deviation,
         )
 
     def _read(self, chosen: dict[str, Chosen]) -> dict[str, Arrays]:
@@ -104,10 +113,12 @@ class ShapeNetCars(Dataset):
         for split, cars in chosen.items():
             pictures = np.empty((len(cars[0]), len(cars), 3, side, side), np.uint8)
             alpha = np.empty((len(cars), len(cars[0]), side, side), np.uint8)
+            found = Flaws()
             for n, car in enumerate(cars):
                 for v, (view, _) in enumerate(car):
-                    pictures[v, n], alpha[n, v] = _read_view(view, side)
-            made[split] = {"pictures": pictures, "alpha": alpha}
+                    pictures[v, n], alpha[n, v], wrong = _read_view(view, side)
+                    found.add("/".join(view.picture.parts[-3:]), wrong)
+            made[split] = {"pictures": pictures, "alpha": alpha, _FLAWS: found.to_array()}
         return made
 
 
@@ -140,8 +151,8 @@ def _key(dataset: ShapeNetCars, source: Source, chosen: dict[str, Chosen]) -> st
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture on white, uint8 `[3, R, R]`, and the covered part of each pixel, `[R, R]`."""
+def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """A picture on white, uint8 `[3, R, R]`, the part that is car, `[R, R]`, and its flaws."""
     pixels = read_picture(view.picture, "RGBA")
     if pixels.shape[0] != pixels.shape[1]:
         raise DataError(
@@ -154,8 +165,15 @@ def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
         alpha = read_picture(view.mask, "L")
         if alpha.shape != pixels.shape[:2]:
             raise DataError(f"{view.mask} and {view.picture} differ in size.")
+    wrong = [flaws.ENLARGED] if len(pixels) < side else []
+    if 0 < alpha.max() < 255:
+        wrong.append(flaws.SCALED if alpha.max() == 1 else flaws.MASK)
+        alpha = alpha * 255 if alpha.max() == 1 else alpha
     if (alpha == 255).all():  # composed already
-        alpha = np.where((pixels[..., :3] == 255).all(-1), 0, 255).astype(np.uint8)
+        white = (pixels[..., :3] == 255).all(-1)
+        rim = np.concatenate([white[0], white[-1], white[:, 0], white[:, -1]])
+        wrong += [] if rim.mean() > 0.5 else [flaws.NOT_WHITE]
+        alpha = np.where(white, 0, 255).astype(np.uint8)
     else:
         share = alpha[..., None] / np.float32(255)
         colour = colour * share + 255 * (1 - share)
@@ -165,4 +183,4 @@ def _read_view(view: View, side: int) -> tuple[np.ndarray, np.ndarray]:
         for layer in np.moveaxis(whole, -1, 0)
     ]
     done = (np.stack([np.asarray(layer) for layer in small]) + 0.5).clip(0, 255).astype(np.uint8)
-    return done[:3], done[3]
+    return done[:3], done[3], wrong + ([] if done[3].any() else [flaws.EMPTY])

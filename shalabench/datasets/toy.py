@@ -32,10 +32,10 @@ class Toy(Dataset):
     class Config(DataSettings):
         """Sizes and seed."""
 
-        train: int = setting(256, "Training tuples.", "our choice", ge=16)
-        validation: int = setting(64, "Validation tuples.", "our choice", ge=16)
-        test: int = setting(64, "Test tuples.", "our choice", ge=16)
-        seed: int = setting(0, "Seed of everything.", "our choice")
+        train: int = setting(256, "Training tuples.", "our choice", ge=16, le=1_000_000)
+        validation: int = setting(64, "Validation tuples.", "our choice", ge=16, le=1_000_000)
+        test: int = setting(64, "Test tuples.", "our choice", ge=16, le=1_000_000)
+        seed: int = setting(0, "Seed of everything.", "our choice", ge=0)
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         made = {}

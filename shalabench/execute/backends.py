@@ -10,9 +10,11 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, cast
@@ -161,7 +163,7 @@ class Processes:
         key, task, attempt, process = running[pipe]
         try:
             kind, content = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # also where it died while it wrote
             del running[pipe]
             process.join()
             if key in self._results:
@@ -189,18 +191,23 @@ class Ray:
 
     Args:
         address: Of the cluster, or "auto".
-        gpus: GPUs a task, which may be a fraction.
+        gpus: GPUs a task, which may be a fraction. With 0, tasks see no GPU.
         stop: Once set, all tasks are cancelled; they go on from their checkpoints next time.
+        deadline: Time (seconds of the clock) from which on all tasks are cancelled too, among them
+            those that wait for a GPU; None for never.
 
     Raises:
         BenchError: Ray is not installed or the cluster does not answer.
     """
 
-    def __init__(self, address: str, gpus: float, stop: threading.Event):
+    def __init__(
+        self, address: str, gpus: float, stop: threading.Event, deadline: float | None = None
+    ):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
             from ray.util.queue import Queue
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
         except ImportError as error:
             raise BenchError(
                 "The engine 'ray' needs Ray: pip install 'shala-bench[ray]'."
@@ -208,24 +215,28 @@ class Ray:
         on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
             raise BenchError(
-                f"No Ray cluster answers at '{address}' ({error}). Start one with `ray start "
-                "--head`, or name another with --address."
+                f"No Ray cluster answers at '{address}' ({reason}). Start one with `ray start "
+                "--head`, or name another with --address. If it asks for a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to that of its nodes."
             ) from error
         finally:  # Ray's own handler would end the driver before the tasks are stopped
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_termination)
-        self._ray, self._happened, self._stop, self._gpus = ray, Queue(), stop, gpus
+        self._ray, self._stop, self._gpus, self._deadline = ray, stop, gpus, deadline
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._happened = Queue(  # on the driver's node: those of the tasks may be lost
+            actor_options={"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+        )
         self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
         self._handles: dict[str, Any] = {}
 
     def submit(self, key: str, task: Task) -> None:
-        self._handles[key] = self._remote.remote(key, task, self._happened)
+        self._handles[key] = self._remote.remote(key, task, self._happened, self._gpus > 0)
 
     def events(self) -> Iterator[tuple[str, Event]]:
-        from ray.util.queue import Empty
-
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         most = max((resources.get("GPU", 0) for resources in alive), default=0)
         if self._gpus > most:
@@ -237,20 +248,28 @@ class Ray:
         pending = list(self._handles.values())
         while pending:
             _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=_LOOK)
-            if self._stop.is_set():
+            if self._is_over():
                 for handle in pending:
                     self._ray.cancel(handle)
-            try:
-                while True:
-                    yield self._happened.get_nowait()
-            except Empty:
-                continue
+            yield from self._received()
+
+    def _received(self) -> Iterator[tuple[str, Event]]:
+        from ray.util.queue import Empty
+
+        try:
+            while True:
+                yield self._happened.get_nowait()
+        except (Empty, self._ray.exceptions.RayError):  # events are only shown
+            return
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or (self._deadline is not None and time.time() >= self._deadline)
 
     def result(self, key: str) -> Any:
         try:
             return _unwrap(self._ray.get(self._handles[key]))
         except self._ray.exceptions.RayError as error:
-            if self._stop.is_set():
+            if self._is_over():
                 raise Cancelled from error
             raise BenchError(f"Run {key} was lost on the Ray cluster: {error}") from error
 
@@ -272,18 +291,51 @@ def _put(happened: Any, key: str, event: Event) -> None:
     happened.put((key, event))
 
 
-def _attempt_alone(task: Task, emit: Emit) -> Any:
+def _attempt_alone(task: Task, emit: Emit, stop: threading.Event) -> Any:
     """In a process of its own, which ends well when it is terminated or interrupted."""
-    stop = threading.Event()
     with setting_on_signals(stop):
         return _attempt(task, emit, stop)
 
 
 def _serve(task: Task, pipe: Connection) -> None:
+    """Carry out a task and report to the driver; without a driver, end as on a termination."""
+    stop = threading.Event()
+    threading.Thread(target=_watch_driver, args=(stop,), name="driver", daemon=True).start()
+
+    def send(kind: str, content: Any) -> None:
+        try:
+            pipe.send((kind, content))
+        except OSError:  # the driver died
+            stop.set()
+
     with pipe:
-        result = _attempt_alone(task, lambda event: pipe.send(("event", event)))
-        pipe.send(("result", result))
+        result = _attempt_alone(task, functools.partial(send, "event"), stop)
+        send("result", _sendable(result))
 
 
-def _serve_remote(key: str, task: Task, happened: Any) -> Any:
-    return _attempt_alone(task, functools.partial(_put, happened, key))
+def _watch_driver(stop: threading.Event) -> None:
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        stop.set()
+
+
+def _sendable(result: Any) -> Any:
+    """A result, or in its place a description of an exception that does not survive pickling."""
+    try:
+        pickle.loads(pickle.dumps(result))
+    except Exception as error:  # of a class that cannot be made anew from its arguments
+        cause = result if isinstance(result, Exception) else error
+        return BenchError(f"{type(cause).__name__}: {cause}")
+    return result
+
+
+def _serve_remote(key: str, task: Task, happened: Any, sees_gpus: bool) -> Any:
+    if not sees_gpus:  # from Ray 2.56 on, a task without GPUs would see all of its node
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    def emit(event: Event) -> None:
+        with contextlib.suppress(Exception):  # events are only shown; the result counts
+            _put(happened, key, event)
+
+    return _attempt_alone(task, emit, threading.Event())

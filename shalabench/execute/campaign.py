@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from shalabench.api import DataPaths
 from shalabench.api.errors import BenchError
+from shalabench.api.stopping import STOPPED_EXIT
 from shalabench.config.plan import Run
 from shalabench.execute.backends import (
     Cancelled,
@@ -22,8 +24,6 @@ from shalabench.execute.backends import (
 from shalabench.execute.inputs import choose_device, load_classifiers, open_dataset
 from shalabench.execute.progress import Reporter
 from shalabench.execute.runner import Options, Outcome, perform
-
-STOPPED_EXIT = 3
 
 __all__ = ["STOPPED_EXIT", "Options", "Outcome", "Summary", "label", "run_campaign"]
 
@@ -72,6 +72,8 @@ def run_campaign(
     stop = stop or threading.Event()
     if options.engine == "local":  # a cluster's nodes have their own
         _check_inputs(runs, options)
+    else:
+        options = _with_whole_paths(options)
     summary = Summary()
     with setting_on_signals(stop):
         busy = _run_once(runs, options, reporter, summary, stop, ended)
@@ -103,8 +105,10 @@ def _run_once(
         lines.setdefault(run.line or key, {})[key] = run
     for name, line in lines.items():
         engine.submit(name, functools.partial(_perform, line, options))
+    told = set()
     for name, event in engine.events():
         if event["kind"] == "ended":
+            told.add(event["run"])
             ended(event["run"], event["outcome"])
         else:
             reporter.show(event.get("run", name), event)
@@ -119,6 +123,8 @@ def _run_once(
             outcomes |= dict.fromkeys(line, Outcome("failed", f"{kind}{error}"))
     for key in keys:
         summary.outcomes[key] = outcome = outcomes[key]
+        if key not in told:  # the event was lost, or the run did not begin
+            ended(key, outcome)
         reporter.say(f"{key}: {outcome.text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
 
@@ -147,6 +153,13 @@ def _emit(emit: Emit, key: str, event: Event) -> None:
     emit({**event, "run": key})
 
 
+def _with_whole_paths(options: Options) -> Options:
+    """Options for other machines, where a relative path would be in another working folder."""
+    paths = DataPaths(options.paths.data.absolute(), options.paths.cache.absolute())
+    archive = options.archive.absolute() if options.archive else None
+    return replace(options, store=options.store.absolute(), paths=paths, archive=archive)
+
+
 def _check_inputs(runs: Sequence[Run], options: Options) -> None:
     """Raise once, before any training, what would make every run fail."""
     device = choose_device(options.device)
@@ -157,5 +170,5 @@ def _check_inputs(runs: Sequence[Run], options: Options) -> None:
 
 def _engine(options: Options, stop: threading.Event) -> Engine:
     if options.engine == "ray":
-        return Ray(options.address, options.gpus, stop)
+        return Ray(options.address, options.gpus, stop, options.deadline)
     return Processes(options.jobs, stop) if options.jobs > 1 else InProcess(stop)

@@ -9,19 +9,18 @@ the code, the packages or the threads differ, a sentence says what is trained ag
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from shalabench.api import BenchError, Model, Settings, Stage
+from shalabench.api import Model, Settings, Stage
 from shalabench.config.search import stretching, updates_of
 from shalabench.execute.made_by import differences
-from shalabench.execute.reuse import Reuse, differing, find_reuse, load_learned
+from shalabench.execute.reuse import NO_SOURCE, Reuse, differing, find_reuse, load_learned
+from shalabench.execute.tensors import read_tensors
+from shalabench.records.digests import Damaged, parse_checkpoint
 from shalabench.records.store import RunFolder, Store
 
 
@@ -91,7 +90,7 @@ def find_start(
     for candidate in sorted(found, key=lambda c: (c.number, c.step), reverse=True):
         try:
             continuation, obstacle = search.examine(candidate)
-        except (BenchError, KeyError, TypeError, AttributeError):  # a record of another kind
+        except NO_SOURCE:  # it vanished, or its record is of another kind
             continue
         if continuation:
             return continuation
@@ -106,9 +105,9 @@ def _candidates(store: Store, folder: RunFolder) -> Iterator[_Candidate]:
     """The checkpoints within a stage of the other runs."""
     for source in store.runs():
         for file in (*source.forks(), *source.checkpoints()):
-            number, step = map(int, file.stem.split("-"))
-            if step and source.path != folder.path:
-                yield _Candidate(source, number, step, file)
+            named = parse_checkpoint(file.name)
+            if named and named[1] and source.path != folder.path:
+                yield _Candidate(source, *named[:2], file)
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,9 @@ def _is_schedule(key: str) -> bool:
 
 
 def _load(file: Path) -> dict[str, Any] | None:
-    """A checkpoint's content; None where another process has removed it, or a crash cut it."""
+    """A checkpoint's content; None where another process has removed it, or it is damaged."""
+    named = parse_checkpoint(file.name)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        return read_tensors(file, named[2] if named else None, "cpu")
+    except Damaged:
         return None

@@ -70,7 +70,9 @@ def tune_dials(
             f"preset '{plain}'."
         )
     work = _Dials(request, studies, options, reporter, stop or threading.Event())
-    with RunFolder(options.store / f"study-{work.study.name}").lock(wait=False) as held:
+    with RunFolder(options.store / f"study-{work.study.name}").lock(
+        wait=False, locks=options.locks
+    ) as held:
         if not held:
             raise BenchError(f"Another process tunes {work.study.name} in {options.store}.")
         return work.study, work.go()

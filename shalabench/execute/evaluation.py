@@ -52,6 +52,11 @@ class Evaluation:
     split: str
     instruments: dict[str, str]
 
+    @property
+    def file_name(self) -> str:
+        """Of its result, in `results` of the run's folder."""
+        return f"{self.evaluator.name}-{self.identity[:LETTERS]}.json"
+
 
 def plan_evaluations(
     names: tuple[str, ...],
@@ -76,14 +81,15 @@ def plan_evaluations(
     wanted, skipped = [], {}
     for name in names or tuple(entries("evaluator")):
         evaluator = find("evaluator", name).cls(resolved.evaluators[name])
-        reason = evaluator.skip(model, spec)
+        try:
+            reason = evaluator.skip(model, spec) or evaluator.too_few(spec, split)
+            used = evaluator.instruments(spec, classifiers) if reason is None else {}
+        except DataError as error:
+            reason = str(error)
+        except Exception as error:  # of an evaluator's code; the others go on
+            reason = f"Its code raised {type(error).__name__}: {error}."
         if reason is not None:
             skipped[name] = reason
-            continue
-        try:
-            used = evaluator.instruments(spec, classifiers)
-        except DataError as error:
-            skipped[name] = str(error)
             continue
         settings = resolved.evaluators[name].model_dump(mode="json")
         n = spec.sizes[split]
@@ -141,7 +147,7 @@ def evaluate(
     for name, content in (pictures | texts).items():
         write_whole(folder.path / name, content)
     folder.write_json(
-        f"results/{evaluator.name}-{evaluation.identity[:LETTERS]}.json",
+        f"results/{evaluation.file_name}",
         {
             "eval_id": evaluation.identity,
             "train_id": training,
@@ -183,7 +189,11 @@ def evaluate(
 
 def _ending(evaluation: Evaluation, folder: RunFolder) -> str:
     """What pictures' and texts' names end in: nothing for an evaluator's first test results."""
-    tests = {result["evaluator"] for result in folder.results() if result["split"] == "test"}
+    tests = set()
+    for name in folder.result_names():
+        with contextlib.suppress(BenchError):  # a damaged one has no part in this evaluation
+            result = folder.result(name)
+            tests |= {result["evaluator"]} if result["split"] == "test" else set()
     first = evaluation.split == "test" and evaluation.evaluator.name not in tests
     return "" if first else f"-{evaluation.identity[:LETTERS]}"
 

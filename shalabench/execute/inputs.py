@@ -63,8 +63,9 @@ def load_classifiers(
 
     Args:
         dataset: Prepared.
-        evaluators: Names; every registered one where empty. Then a dataset without shipped
-            classifiers has none, and the evaluators that need them are skipped.
+        evaluators: Names; every registered one where empty. Unless all of those that are named
+            need classifiers, a dataset without shipped ones has none, and the evaluators that need
+            them are skipped.
         archive: Folder of classifiers to use in place of the shipped ones.
         device: Where they compute.
     """
@@ -74,7 +75,7 @@ def load_classifiers(
     try:
         return classifiers.load(dataset.spec, device, archive)
     except classifiers.NotShipped:
-        if evaluators:
+        if evaluators and all(find("evaluator", n).cls.needs_classifiers() for n in names):
             raise
         return {}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -12,15 +14,22 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 _EVERY = 60.0  # seconds between two lines of the same run
 
 
+class _Console(Console):
+    """A console that falls silent when its reader is gone; Rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Reporter:
-    """Shows events; use it as a context.
+    """Shows events; use it as a context. If nothing can be shown any more, the work goes on.
 
     Args:
         out: Where to; a terminal gets bars.
     """
 
     def __init__(self, out: TextIO = sys.stderr):
-        self._console = Console(file=out, highlight=False)
+        self._console = _Console(file=out, highlight=False)
         self._live = self._console.is_terminal
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -35,16 +44,26 @@ class Reporter:
 
     def __enter__(self) -> Reporter:
         if self._live:
-            self._bars.start()
+            with self._unheard():
+                self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._bars.stop()
+            with self._unheard():
+                self._bars.stop()
 
     def say(self, text: str) -> None:
         """One line, now."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        with self._unheard():
+            self._console.print(text, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def _unheard(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # the terminal is gone, the disk is full, the file is closed
+            self._console.quiet = True
 
     def show(self, key: str, event: dict[str, Any]) -> None:
         """One event of a run: progress is shown, anything else is said."""
@@ -64,10 +83,10 @@ class Reporter:
             if (key, phase) not in self._tasks:
                 task = self._bars.add_task(f"{key} {phase}", total=total, note="")
                 self._tasks[key, phase] = task
-            finished = done >= total
-            self._bars.update(
-                self._tasks[key, phase], completed=done, note=note, visible=not finished
-            )
+            with self._unheard():
+                self._bars.update(
+                    self._tasks[key, phase], completed=done, note=note, visible=done < total
+                )
         elif time.monotonic() - self._shown.setdefault((key, phase), time.monotonic()) >= _EVERY:
             self._shown[key, phase] = time.monotonic()
             self.say(f"{key}: {phase} {done:,}/{total:,}  {note}".rstrip())

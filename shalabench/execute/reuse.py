@@ -10,18 +10,20 @@ equal, bit for bit, to those that the run would train. The record names the sour
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shalabench.api import BenchError, Model, Stage
 from shalabench.execute.made_by import MADE_BY
+from shalabench.execute.tensors import read_tensors
+from shalabench.records.digests import Damaged, read_checked
 from shalabench.records.ids import as_before
 from shalabench.records.store import RunFolder, Store
 
+NO_SOURCE = (BenchError, OSError, LookupError, TypeError, ValueError, AttributeError)
 _SAME = ("model", "model_version", "dataset", "seed")
 
 
@@ -33,6 +35,7 @@ class Reuse:
         run: Name of its folder.
         stages: Their names, in order.
         weights: Its file.
+        digest: SHA-256 of the file; None where the source run did not record it.
         last: The last reading of their loss terms.
         spent: Seconds by the wall and of the processor until each of them ended.
     """
@@ -40,12 +43,13 @@ class Reuse:
     run: str
     stages: tuple[str, ...]
     weights: Path
+    digest: str | None
     last: dict[str, dict[str, float]]
     spent: dict[str, list[float]]
 
     def load(self, model: Model, stages: Sequence[Stage]) -> dict[str, Any]:
         """Load the weights; returns what a checkpoint after the last of the stages would say."""
-        source = torch.load(self.weights, map_location="cpu", weights_only=True)
+        source = read_tensors(self.weights, self.digest, "cpu")
         load_learned(model, stages[: len(self.stages)], source)
         spent = self.spent[self.stages[-1]]
         return {"stage": len(self.stages), "step": 0, "last": dict(self.last), "spent": spent}
@@ -77,17 +81,23 @@ def find_reuse(
         stages: Of the run that is to be trained, in order.
     """
     run = folder.run
-    best: Reuse | None = None
+    found: list[Reuse] = []
     for source in store.runs():
-        if not source.weights.exists():
-            continue
         try:
-            reuse = _reuse_of(source, run, made_by, stages)
-        except (BenchError, KeyError, TypeError):  # a record of another kind is no source
+            if source.weights.exists():
+                found.append(_reuse_of(source, run, made_by, stages))
+        except NO_SOURCE:  # it vanished, or its record is of another kind
             continue
-        if len(reuse.stages) > (len(best.stages) if best else 0):
-            best = reuse
-    return best
+    for reuse in sorted(found, key=lambda reuse: len(reuse.stages), reverse=True):
+        if not reuse.stages:
+            break
+        try:
+            read_checked(reuse.weights, reuse.digest)
+        except Damaged as error:
+            warnings.warn(f"Nothing is reused of the run {reuse.run}: {error}.", stacklevel=2)
+            continue
+        return reuse
+    return None
 
 
 def _reuse_of(
@@ -106,7 +116,8 @@ def _reuse_of(
     spent = {e["stage"]: e["spent"] for e in source.events() if e["kind"] == "finished"}
     names = tuple(itertools.takewhile(spent.__contains__, names))  # older runs kept no times
     last = {name: trained["last"][name] for name in names} if trained else {}
-    return Reuse(source.path.name, names, source.weights, last, spent)
+    digest = trained.get("digest") if trained else None
+    return Reuse(source.path.name, names, source.weights, digest, last, spent)
 
 
 def _trained_alike(

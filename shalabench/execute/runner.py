@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import io
 import threading
 import time
@@ -25,11 +24,12 @@ from shalabench.api import (
     derive_seed,
     tensor_cores,
 )
-from shalabench.api.errors import BenchError
+from shalabench.api.errors import BenchError, out_of_memory
 from shalabench.api.registry import find
 from shalabench.config.plan import Run
 from shalabench.execute.backends import Emit
 from shalabench.execute.continuation import find_start
+from shalabench.execute.description import check_description, describe_run, hint_of
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
 from shalabench.execute.graphs import GraphError
 from shalabench.execute.incomplete import hide_views, needs_complete_tuples
@@ -42,6 +42,12 @@ from shalabench.execute.inputs import (
     open_dataset,
     order_channels_last,
 )
+from shalabench.execute.measuring import (
+    is_recorded,
+    known_failures,
+    measure_each,
+    reasons_of,
+)
 from shalabench.execute.provenance import (
     describe_code,
     describe_history,
@@ -50,8 +56,10 @@ from shalabench.execute.provenance import (
     peak_memory,
 )
 from shalabench.execute.sampling import set_temperatures
+from shalabench.execute.tensors import read_weights
 from shalabench.execute.trainer import Clock, Progress, Stopped, Watch, train
 from shalabench.priors.fitted import identity_of, with_prior
+from shalabench.records.digests import Damaged, digest_of
 from shalabench.records.ids import train_id
 from shalabench.records.store import Store, StoreError, write_whole
 
@@ -76,6 +84,7 @@ class Options:
         threads: Torch threads a run; None leaves torch's choice, shared out between jobs.
         retry: Whether to take up runs that failed or diverged before.
         wait: Whether to wait for runs that another process holds.
+        locks: Whether to hold runs by file locks; False where the file system has none.
     """
 
     store: Path
@@ -93,6 +102,7 @@ class Options:
     threads: int | None = None
     retry: bool = False
     wait: bool = False
+    locks: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,11 @@ def perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Ou
         return _Runner(run, options, emit, stop).perform()
     except BenchError as error:
         return Outcome("failed", str(error))
+    except Exception as error:  # before the run is recorded
+        if not out_of_memory(error):
+            raise
+        text = "Out of memory before the training. Make the data or the model smaller with --set."
+        return Outcome("failed", text)
 
 
 class _Runner:
@@ -167,6 +182,8 @@ class _Runner:
 
     def perform(self) -> Outcome:
         where = self.folder.path
+        if self.folder.has_description():
+            check_description(self.folder, self.identity, self.resolved.values())
         reason = needs_complete_tuples(self.method, self.spec)
         if reason := reason or self.method.skip(self.spec, self.resolved.model):
             self._describe_run()
@@ -183,26 +200,34 @@ class _Runner:
             networks,
             options.split,
         )
-        todo = [e for e in planned if not self.folder.has_result(e.identity)]
-        if self.folder.trained and not todo:
-            return Outcome("already", f"Nothing to do: recorded in {where}.", where)
-        if self.folder.trained and not self.folder.weights.exists():
+        todo = [e for e in planned if not is_recorded(e, self.folder)]
+        failed = {} if options.retry else known_failures(todo, self.folder)
+        todo = [e for e in todo if e.evaluator.name not in failed]
+        trained = self.folder.trained
+        if trained and not todo:
+            text = f"Nothing to do: recorded in {where}.{reasons_of(skipped, failed)}"
+            return Outcome("failed" if failed else "already", text, where)
+        if trained and not self.folder.weights.exists():
             text = (
                 f"{where} is recorded without weights, so it cannot be evaluated again. Train it "
-                "in another store, such as --store results/runs."
+                f"in a store that does not have it, such as --store {self.store.root}-again."
             )
             return Outcome("failed", text, where)
-        failure = self.folder.failed
+        failure = None if trained else self.folder.failed  # of the training
         if failure and not options.retry:
             text = f"Not tried again after: {failure['reason']} Add --retry to do so."
             return Outcome(failure["status"], text, where)
-        with self.folder.lock(wait=options.wait) as held:
+        with self.folder.lock(wait=options.wait, locks=options.locks) as held:
             if not held:
                 return Outcome("busy", f"Another process works on {where}.", where)
-            return self._recorded(todo, skipped, networks)
+            return self._recorded(todo, skipped, failed, networks)
 
     def _recorded(
-        self, todo: list[Evaluation], skipped: dict[str, str], networks: dict[str, Classifier]
+        self,
+        todo: list[Evaluation],
+        skipped: dict[str, str],
+        failed: dict[str, str],
+        networks: dict[str, Classifier],
     ) -> Outcome:
         """Train and evaluate, and record what goes wrong."""
         where = self.folder.path
@@ -212,59 +237,36 @@ class _Runner:
                 warnings.showwarning = self._warn
                 model = self._trained()
                 set_temperatures(model, self.resolved.sampling)
-                for evaluation in todo:
-                    self._evaluate(evaluation, model, networks)
+                failed = failed | measure_each(
+                    todo, self.folder, lambda e: self._evaluate(e, model, networks)
+                )
         except Stopped:
             self.folder.log("stopped")
             return Outcome("stopped", f"Stopped; run again to go on. Kept in {where}.", where)
         except Diverged as error:
             facts = {"stage": error.stage, "step": error.step, "term": error.term}
             return self._failure("diverged", str(error), **facts)
-        except (StoreError, GraphError) as error:
+        except (StoreError, GraphError, Damaged) as error:
             return Outcome("failed", str(error), where)
-        except (MemoryError, torch.OutOfMemoryError):
-            return self._failure("failed", self._memory_hint())
         except BenchError as error:  # a mistake that its message explains
             return self._failure("failed", str(error), traceback=traceback.format_exc())
-        except Exception as error:  # the one place where tracebacks are recorded
+        except Exception as error:  # recorded with its traceback
+            if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
+                return self._failure("failed", hint_of(self.resolved, self.device))
             text = f"{type(error).__name__}: {error}. The traceback is in {where / 'failed.json'}."
             return self._failure("failed", text, traceback=traceback.format_exc())
         self.folder.clear_failure()
-        notes = "".join(f" No {name}: {reason}" for name, reason in skipped.items())
-        return Outcome("done", f"Done; recorded in {where}.{notes}", where)
+        text = f"Done; recorded in {where}.{reasons_of(skipped, failed)}"
+        return Outcome("failed" if failed else "done", text, where)
 
     def _describe_run(self) -> None:
-        if (self.folder.path / "run.json").exists():
+        if self.folder.has_description():
             return
-        values = self.resolved.values()
-        local = self.resolved.choices()  # such as a path of this machine
-        origins = {k: [o.layer, o.source] for k, o in self.resolved.origins.items() if k in values}
-        overrides = [o for o in self.run.overrides if o.split("=")[0].strip() not in local]
         self.folder.write_json(
             "run.json",
-            {
-                "train_id": self.identity,
-                "model": self.run.model,
-                "model_version": self.entry.version,
-                "paper": self.entry.paper,
-                "dataset": self.run.dataset,
-                "preset": self.run.preset,
-                "seed": self.run.seed,
-                "overrides": overrides,
-                "data": {
-                    "version": self.spec.version,
-                    "fingerprint": self.spec.fingerprint,
-                    "complete": self.complete.spec.fingerprint,
-                    "source": self.spec.source,
-                    "proxy_for": self.spec.proxy_for,
-                    "deviation": self.spec.deviation,
-                    "sizes": self.spec.sizes,
-                    "distinct": self.spec.distinct,
-                    "modalities": [m.name for m in self.spec.modalities],
-                },
-                "settings": values,
-                "origins": origins,
-            },
+            describe_run(
+                self.run, self.entry, self.resolved, self.spec, self.complete.spec, self.identity
+            ),
         )
 
     def _trained(self) -> Model:
@@ -276,8 +278,8 @@ class _Runner:
             order_channels_last(model)
         model.to(self.device)
         if self.folder.trained and self.folder.weights.exists():
-            state = torch.load(self.folder.weights, map_location=self.device, weights_only=True)
-            model.load_state_dict(state)
+            digest = self.folder.trained.get("digest")
+            model.load_state_dict(read_weights(self.folder.weights, digest, self.device))
             return model.eval()
         code = describe_code(self.entry)  # before the hours in which a file may be edited
         if self.resolved.prior.kind != "own":
@@ -323,7 +325,7 @@ class _Runner:
         self.folder.write_json(
             "trained.json",
             {
-                "digest": hashlib.sha256(file.getvalue()).hexdigest(),
+                "digest": digest_of(file.getvalue()),
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "last": last,
                 "provenance": provenance,
@@ -344,8 +346,6 @@ class _Runner:
 
         if self._should_stop():
             raise Stopped
-        if self.folder.has_result(evaluation.identity):
-            return
         evaluate(
             evaluation,
             model,
@@ -376,8 +376,3 @@ class _Runner:
             self.folder.write_json("failed.json", {"status": status, "reason": reason, **facts})
             self.folder.log("failed", status=status, reason=reason)
         return Outcome(status, reason, self.folder.path)
-
-    def _memory_hint(self) -> str:
-        sizes = {k: v for k, v in self.resolved.values().items() if k.endswith("batch_size")}
-        text = ", ".join(f"{key} = {value}" for key, value in sizes.items())
-        return f"Out of memory on {self.device} with {text}. Halve them with --set."

@@ -66,6 +66,9 @@ def read_scores(
         folder: Of the run.
         evaluator: Its name.
         metric: Beginning of a metric that is among them.
+
+    Raises:
+        BenchError: There is no such result, as where the split has too few tuples for it.
     """
     settings = run.resolved.evaluators[evaluator].model_dump(mode="json")
     results = [
@@ -75,6 +78,11 @@ def read_scores(
         and result["settings"] == settings
         and any(score["metric"].startswith(metric) for score in result["scores"])
     ]
+    if not results:
+        raise BenchError(
+            f"The run {folder.path.name} has no result of '{evaluator}' on the validation split to "
+            "choose by. Its last line above says why."
+        )
     result = max(results, key=lambda r: r["provenance"]["finished"])
     whole = [s for s in result["scores"] if not s["given"] and s["target"] is None]
     return {s["metric"]: s for s in whole}, result["provenance"]["seconds"]

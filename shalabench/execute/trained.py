@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from shalabench.config.training import PriorSettings, SamplingSettings
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import load_classifiers, open_dataset, order_channels_last
 from shalabench.execute.sampling import set_temperatures
+from shalabench.execute.tensors import damaged_weights, read_weights
 from shalabench.priors.fitted import with_prior
 from shalabench.records.ids import as_then
 from shalabench.records.store import RunFolder
@@ -57,14 +57,11 @@ def load_trained(folder: RunFolder, paths: DataPaths) -> tuple[Model, Dataset]:
         model = method(spec, _read(folder, entry.cls.Config, "model"))
     if run["settings"].get("train.channels_last"):
         order_channels_last(model)
+    state = read_weights(folder.weights, (folder.trained or {}).get("digest"), "cpu")
     try:
-        model.load_state_dict(torch.load(folder.weights, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BenchError(
-            f"The weights {folder.weights} do not load ({reason}). Move the run's folder away and "
-            "train it again."
-        ) from error
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise damaged_weights(folder.weights, str(error).partition("\n")[0]) from error
     set_temperatures(model, _read(folder, SamplingSettings, "sampling"))
     return model.eval(), dataset
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +20,8 @@ from shalabench.execute.continuation import Continuation
 from shalabench.execute.graphs import GraphedUpdates, capturable
 from shalabench.execute.made_by import MADE_BY, differences
 from shalabench.execute.reuse import Reuse
+from shalabench.execute.tensors import read_checkpoint
+from shalabench.records.digests import Damaged, set_aside
 from shalabench.records.store import RunFolder
 
 _RUNAWAY = 1000.0  # times the greatest term of the reading before
@@ -135,7 +136,7 @@ def train(
     stages = model.stages()
     if settings.graphs:
         capturable(stages)
-    saved, event = _restore(folder, model, data.device), "resumed"
+    saved, event = _restore(folder, model, stages, data.device), "resumed"
     mixed = _changes(saved, folder, watch.made_by) if saved else []
     if saved is None and (start := find_start(stages)):
         saved, event = start.load(model, stages), "begun"
@@ -292,21 +293,31 @@ class _Loop:
             "spent": self.clock.read(),
             "made_by": {key: x for key, x in self.watch.made_by.items() if key in MADE_BY},
             "mixed": self.mixed,
+            "run": self.folder.path.name,
         }
         file = io.BytesIO()
         torch.save(content, file)
         return file.getvalue()
 
 
-def _restore(folder: RunFolder, model: Model, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint that loads, with the model's weights put in place."""
-    for file in folder.checkpoints():
+def _restore(
+    folder: RunFolder, model: Model, stages: Sequence[Stage], device: torch.device
+) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, with the model's weights put in place.
+
+    A damaged one is renamed, so that it does not count among those that are kept.
+    """
+    files = folder.checkpoints()
+    for number, file in enumerate(files, 1):
         try:
-            saved = torch.load(file, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            message = f"The checkpoint {file.name} does not load ({error}); the one before is used."
+            saved = read_checkpoint(file, folder.path.name, model, stages, device)
+        except Damaged as error:
+            last = number == len(files)
+            then = "Without another, it starts anew." if last else "The one before is used."
+            message = f"The checkpoint {file.name} does not load: {error}. {then}"
             warnings.warn(message, stacklevel=2)
             folder.log("warning", message=message)
+            set_aside(file)
             continue
         model.load_state_dict(saved["model"])
         return saved

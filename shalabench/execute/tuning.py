@@ -91,7 +91,9 @@ def tune(
             f"'{tuned.base_of(request.preset)}'."
         )
     work = _Tuning(request, studies, options, reporter, stop or threading.Event())
-    with RunFolder(options.store / f"study-{work.study.name}").lock(wait=False) as held:
+    with RunFolder(options.store / f"study-{work.study.name}").lock(
+        wait=False, locks=options.locks
+    ) as held:
         if not held:
             raise BenchError(f"Another process tunes {work.study.name} in {options.store}.")
         return work.study, work.go()

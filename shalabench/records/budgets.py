@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from shalabench.records.sheets import count, filled, read_sheet
 
 FILE = Path(__file__).parent / "budgets.csv"
 _FITTED = ("mixture", "fitted-diffusion")  # stages that see latents, not tuples
@@ -45,11 +46,13 @@ class Budget:
 
 @cache
 def read_budgets(file: Path = FILE) -> dict[tuple[str, str, str], Budget]:
-    """Every budget of the file, by method, dataset and stage."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, restval=""))
-    numbers = ("updates", "batch_size")
-    budgets = [Budget(**row | {key: int(row[key]) for key in numbers}) for row in rows]  # type: ignore[arg-type]
+    """Every budget of the file, by method, dataset and stage.
+
+    Raises:
+        ConfigErrors: It holds mistakes.
+    """
+    checks = {"method": filled, "source": filled, "updates": count, "batch_size": count}
+    budgets = read_sheet(file, Budget, checks, ("method", "dataset", "stage"))
     return {(b.method, b.dataset, b.stage): b for b in budgets}
 
 

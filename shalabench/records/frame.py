@@ -17,8 +17,10 @@ from shalabench.records.budgets import tuples_seen
 from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
 from shalabench.records.extractors import split_extractors
 from shalabench.records.ids import as_before
+from shalabench.records.reading import printable
 from shalabench.records.store import RunFolder, Store
 
+_DAMAGED = (BenchError, ValueError, TypeError, LookupError, AttributeError)  # by a record's form
 _OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
 
 
@@ -178,8 +180,8 @@ def load(
     for root, folder in ((store.root, folder) for store in stores for folder in _runs(store)):
         try:
             row, results, problems = _read(folder, metric)
-        except (BenchError, ValueError) as error:
-            records.problems.append(_problem(folder.path.name, error))
+        except _DAMAGED as error:
+            records.problems.append(_problem(folder.name, error))
             continue
         records.problems += problems
         training = row.train_id
@@ -228,8 +230,8 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
         try:
             content = _in_form("result", folder.result(name), name, folder)
             results += map(Result, split_extractors(content))
-        except (BenchError, ValueError) as error:
-            problems.append(_problem(f"{folder.path.name}/results/{name}", error))
+        except _DAMAGED as error:
+            problems.append(_problem(f"{folder.name}/results/{name}", error))
     provenance, data = trained.get("provenance", {}), run["data"]
     row: dict[str, Any] = {
         **{key: run[key] for key in ("train_id", "model", "model_version", "paper", "dataset")},
@@ -239,10 +241,10 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
         **{key: provenance.get(key) for key in ("seconds", "cpu_seconds", "peak_memory")},
         **{key: provenance.get(key, "") for key in ("source", "nets")},
         **{key: data.get(key, "") for key in ("fingerprint", "proxy_for", "deviation")},
-        "run": folder.path.name,
+        "run": folder.name,
         "overrides": tuple(run["overrides"]),
         "state": failed.get("status") or folder.state(),
-        "reason": failed.get("reason", ""),
+        "reason": failed.get("reason") or folder.unmeasured(),
         "parameters": trained.get("parameters"),
         "tuples": tuples_seen(run["settings"], trained.get("last", {})) if trained else None,
         "stages": tuple(trained.get("last", ())),
@@ -269,7 +271,10 @@ def _newest(results: Iterable[Result]) -> list[Result]:
 
 def _problem(where: str, error: Exception) -> Problem:
     kind = "unreadable" if isinstance(error, BenchError) else "another schema"
-    return Problem(where, kind, " ".join(str(error).split()))
+    text = str(error)
+    if not isinstance(error, BenchError | ValueError):
+        text = f"The record has another form ({type(error).__name__}: {error})."
+    return Problem(printable(where), kind, " ".join(printable(text).split()))
 
 
 def _scores(run: RunRow, results: list[Result]) -> Iterable[tuple[Any, ...]]:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from shalabench.api.errors import BenchError, unknown
-from shalabench.api.files import clone, committed
+from shalabench.api.files import NO_HOME, clone, committed, expand_home
 from shalabench.records.store import RunFolder, Store
 
 DATA_ROOT = Path("shala-data")  # unless SHALA_DATA or --data-root names another
-CACHE = Path.home() / ".cache" / "shala-bench"  # unless SHALA_CACHE or --cache-dir names another
+
+
+def default_cache() -> Path:
+    """Where generated data are kept unless SHALA_CACHE or --cache-dir names another folder.
+
+    Where there is no home directory, it is a place that cannot be written (`NO_HOME`).
+    """
+    try:
+        return Path.home() / ".cache" / "shala-bench"
+    except RuntimeError:  # neither HOME nor an account
+        return NO_HOME
 
 
 def default_store(name: str = "runs") -> Path:
@@ -39,7 +49,7 @@ def find_run(run: str | Path) -> RunFolder:
     Raises:
         BenchError: There is none.
     """
-    folder = RunFolder(Path(run))
+    folder = RunFolder(expand_home(run))
     if (folder.path / "run.json").is_file():
         return folder
     known = {folder.path.name: folder for folder in Store(default_store()).runs()}

@@ -6,12 +6,12 @@ A value may be reported by several sources. `published.csv` holds the values and
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from shalabench.api.errors import BenchError, unknown
+from shalabench.records.sheets import Check, filled, number, one_of, read_sheet, spread
 
 FILE = Path(__file__).parent / "published.csv"
 SOURCES = Path(__file__).parent / "published_sources.csv"
@@ -84,16 +84,27 @@ class Source:
 
 @cache
 def read_published(file: Path = FILE) -> tuple[Published, ...]:
-    """Every value of the file."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        return tuple(Published(**row) for row in csv.DictReader(lines, restval=""))
+    """Every value of the file.
+
+    Raises:
+        ConfigErrors: It holds mistakes.
+    """
+    checks: dict[str, Check] = {name: filled for name in ("dataset", "method", "metric", "source")}
+    key = one_of(f"source in {SOURCES.name}", lambda: list(read_sources()))
+    checks |= {"value": number, "spread": spread, "key": key}
+    unique = "key", "dataset", "method", "metric", "condition"
+    return tuple(read_sheet(file, Published, checks, unique))
 
 
 @cache
 def read_sources(file: Path = SOURCES) -> dict[str, Source]:
-    """Every source by its key, the main one first."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        return {row["key"]: Source(**row) for row in csv.DictReader(lines)}
+    """Every source by its key, the main one first.
+
+    Raises:
+        ConfigErrors: The file holds mistakes.
+    """
+    checks: dict[str, Check] = dict.fromkeys(("key", "citation", "kind"), filled)
+    return {source.key: source for source in read_sheet(file, Source, checks, ["key"])}
 
 
 def published_by(key: str = MAIN) -> list[Published]:

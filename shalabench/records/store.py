@@ -9,6 +9,7 @@
     trained.json        how training ended, with its provenance
     failed.json         why training failed
     results/            one JSON an evaluation
+    failures/           one JSON an evaluation that failed
     partial/            features of an evaluation that was cut off
     pictures/           PNG
     texts/              plain text
@@ -25,15 +26,24 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shalabench.api.errors import BenchError
-from shalabench.api.files import write_atomic
+from shalabench.api.files import remove_temporary, write_atomic
+from shalabench.records.digests import FIELD, checkpoint_name, is_sealed, seal
+from shalabench.records.reading import (
+    files_in,
+    parse_json,
+    printable,
+    regular,
+    unreadable,
+)
 
 LETTERS = 10  # of an identity in a name
+_HOLDS_RUNS = ("run.json", "records.jsonl.gz")
 _CHECKPOINTS_KEPT = 2
 
 
@@ -54,6 +64,15 @@ class RunFolder:
 
     path: Path
     is_checked: bool = False
+
+    def has_description(self) -> bool:
+        """Whether the run is described, by a file that may be damaged."""
+        return (self.path / "run.json").exists()
+
+    @property
+    def name(self) -> str:
+        """The folder's name; bytes that are no UTF-8 are escaped, so that it prints."""
+        return printable(self.path.name)
 
     @property
     def run(self) -> dict[str, Any]:
@@ -85,7 +104,7 @@ class RunFolder:
         Args:
             metric: Packed runs leave out files without a score whose name begins so.
         """
-        return [file.name for file in sorted((self.path / "results").glob("*.json"))]
+        return [file.name for file in files_in(self.path / "results", ".json")]
 
     def result(self, name: str) -> dict[str, Any]:
         """One evaluation's record."""
@@ -96,23 +115,47 @@ class RunFolder:
         ending = f"-{evaluation[:LETTERS]}.json"
         return any(name.endswith(ending) for name in self.result_names())
 
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """By file name, the evaluations that failed and were not recorded since."""
+        found = {}
+        for file in files_in(self.path / "failures", ".json"):
+            with contextlib.suppress(BenchError):  # a damaged one is as none: it is tried again
+                found[file.name] = read_json(file)
+        return found
+
+    def unmeasured(self) -> str:
+        """Why evaluations failed that were not recorded since, in sentences; empty where none."""
+        failures = self.failures().values()
+        return " ".join(f"{f.get('evaluator')} failed: {f.get('reason')}" for f in failures)
+
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a result names, or None where it is not kept."""
-        return regular(self.path / "pictures" / Path(name).name)
+        return regular(self.path / "pictures" / Path(name).name, self.path)
 
     def text(self, name: str) -> str | None:
         """A text that a result names, or None where it is not kept."""
-        file = regular(self.path / "texts" / Path(name).name)
-        return file.read_text(encoding="utf-8", errors="replace") if file else None
+        file = regular(self.path / "texts" / Path(name).name, self.path)
+        try:
+            return file.read_text(encoding="utf-8", errors="replace") if file else None
+        except OSError:
+            return None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What happened, oldest first. Lines that are no events are skipped."""
+        """What happened, oldest first. Lines that are no events are skipped.
+
+        Raises:
+            BenchError: The file is there and cannot be read.
+        """
         file = self.path / "events.jsonl"
-        if not file.exists():
+        try:
+            content = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return
-        for line in file.read_bytes().splitlines():
+        except OSError as error:
+            raise unreadable(file, error) from error
+        for line in content.splitlines():
             with contextlib.suppress(ValueError):  # no text, no JSON
-                event = json.loads(line)
+                event = parse_json(line)
                 if isinstance(event, dict) and isinstance(event.get("kind"), str):
                     yield event
 
@@ -129,9 +172,9 @@ class RunFolder:
             out.write((b"" if is_whole else b"\n") + line.encode() + b"\n")
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file of the folder, whole or not at all."""
+        """Write a JSON file of the folder with its digest, whole or not at all."""
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        write_whole(self.path / name, text.encode())
+        write_whole(self.path / name, seal(text.encode()))
 
     def clear_failure(self) -> None:
         """Forget an earlier attempt's failure; its events stay."""
@@ -139,45 +182,60 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, newest first."""
-        return sorted((self.path / "checkpoints").glob("*.pt"), reverse=True)
+        found = files_in(self.path / "checkpoints", ".pt")
+        return [file for file in reversed(found) if file.is_file()]
 
     def write_checkpoint(self, stage: int, step: int, content: bytes) -> None:
         """Write a checkpoint and drop those before the last two."""
-        write_whole(self.path / "checkpoints" / f"{stage:02d}-{step:09d}.pt", content)
+        write_whole(self.path / "checkpoints" / checkpoint_name(stage, step, content), content)
         for old in self.checkpoints()[_CHECKPOINTS_KEPT:]:
             old.unlink()
 
     def forks(self) -> list[Path]:
         """Checkpoints from which trainings of more updates go on, one a stage at most."""
-        return sorted((self.path / "forks").glob("*.pt"))
+        return files_in(self.path / "forks", ".pt")
 
     def write_fork(self, stage: int, step: int, content: bytes) -> None:
         """Write a checkpoint that stays."""
-        write_whole(self.path / "forks" / f"{stage:02d}-{step:09d}.pt", content)
+        write_whole(self.path / "forks" / checkpoint_name(stage, step, content), content)
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a finished training."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, *, wait: bool) -> Iterator[bool]:
+    def lock(self, *, wait: bool, locks: bool = True) -> Iterator[bool]:
         """Hold the run. The kernel releases it when the process dies.
+
+        Temporary files that dead processes left in the folder are removed.
 
         Args:
             wait: Whether to wait for another process that holds it.
+            locks: False on a file system without locks, where nobody else may use the store.
 
         Yields:
             Whether it is held; False only where another process holds it and `wait` is False.
+
+        Raises:
+            BenchError: The file system has no locks.
         """
         with guard(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             handle = (self.path / "lock").open("a+")
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if locks:
+                    fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                raise BenchError(
+                    f"The file system of {self.path} has no file locks ({error.strerror}), which "
+                    "keep two processes from working on one run. Choose a --store on another file "
+                    "system or, if no other process uses this one, add --no-locks."
+                ) from error
+            remove_temporary(self.path)
             yield True
 
     def state(self) -> str:
@@ -191,14 +249,13 @@ class RunFolder:
         return "stopped" if any(self.events()) else "new"
 
     def _is_held(self) -> bool:
-        file = self.path / "lock"
-        if not file.exists():
-            return False
-        with file.open("rb") as handle:  # for reading: a store may be another's
-            try:
+        try:
+            with (self.path / "lock").open("rb") as handle:  # for reading: it may be another's
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except BlockingIOError:
+            return True
+        except OSError:  # no such file, or a file system without locks
+            return False
         return False
 
 
@@ -223,7 +280,10 @@ class Store:
         return bool(_files(self.root))
 
     def runs(self) -> list[RunFolder]:
-        """Every run below the root, at any depth, packed or in a folder of its own."""
+        """Every run below the root, at any depth, packed or in a folder of its own.
+
+        Hidden folders are passed over. A folder that cannot be listed is a run that does not read.
+        """
         from shalabench.records.packed import NAME, read_packed
 
         runs: list[RunFolder] = []
@@ -234,25 +294,29 @@ class Store:
     def _packed(self) -> Iterator[RunFolder]:
         from shalabench.records.packed import NAME, read_packed
 
-        for file in sorted(self.root.glob(f"*/{NAME}")):
-            yield from read_packed(file)
+        for file in _files(self.root):
+            if file.name == NAME and file.parent.parent == self.root:
+                yield from read_packed(file)
 
-    def export(self, destination: Path) -> int:
-        """Pack the records of finished runs into another folder (`packed.export`)."""
-        from shalabench.records.packed import export
+    def export(self, destination: Path, say: Callable[[str], None] = lambda text: None) -> int:
+        """Pack the records of finished runs into another folder (`shalabench.records.export`)."""
+        from shalabench.records.export import export
 
-        return export(self, destination)
-
-
-def regular(file: Path) -> Path | None:
-    """The path if a file is there, and no link."""
-    return file if file.is_file() and not file.is_symlink() else None
+        return export(self, destination, say)
 
 
 def _files(root: Path) -> list[Path]:
-    """The files that hold runs, below a folder."""
-    names = ("run.json", "records.jsonl.gz")
-    return sorted(file for name in names for file in root.rglob(name))
+    """The files that hold runs, below a folder, or folders in their place."""
+    found: list[Path] = []
+
+    def keep(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it has vanished
+            found.append(Path(error.filename) / "run.json")  # which does not read either
+
+    for where, folders, files in os.walk(root, onerror=keep):
+        found += [Path(where, name) for name in (*folders, *files) if name in _HOLDS_RUNS]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(found)
 
 
 def write_whole(file: Path, content: bytes, named: str = "--store") -> None:
@@ -295,22 +359,29 @@ def guard(path: Path, named: str = "--store") -> Iterator[None]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file.
+    """The object in a file, without its digest.
 
     Raises:
-        BenchError: The file cannot be read, or holds no JSON object.
+        BenchError: The file cannot be read, holds no JSON object, or has another digest than it
+            states.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        raw = file.read_bytes()
+        sealed = is_sealed(raw)
+        content = parse_json(raw)
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__} where an object is expected")
+        if sealed:
+            del content[FIELD]
         return content
     except (OSError, ValueError) as error:  # no file, no text, no JSON
-        raise BenchError(
-            f"The record {file} does not read ({error}). Move its run's folder away and run the "
-            "command that made it again."
-        ) from error
+        raise unreadable(file, error) from error
 
 
 def _read_if_there(file: Path) -> dict[str, Any] | None:
-    return read_json(file) if file.exists() else None
+    try:
+        return read_json(file)
+    except BenchError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and not file.is_symlink():
+            return None
+        raise

@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shalabench.api.errors import BenchError
+from shalabench.api.files import remove_temporary
 from shalabench.config import tuned
+from shalabench.records.reading import files_in
 from shalabench.records.store import read_json, write_whole
 
 OBJECTIVE = (
@@ -249,6 +251,7 @@ Kind = TypeVar("Kind", Study, DialStudy)
 def _write(study: Study | DialStudy, folder: Path) -> None:
     text = json.dumps(study.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
     write_whole(folder / f"{study.name}.json", text.encode(), "--studies")
+    remove_temporary(folder)
 
 
 def read_study(file: Path, kind: type[Kind] = Study) -> Kind:  # type: ignore[assignment]
@@ -272,7 +275,7 @@ def read_studies(folder: Path, dataset: str | None, preset: str | None) -> list[
         BenchError: There is none.
     """
     studies: list[Study | DialStudy] = []
-    for file in sorted(folder.glob("*.json")):
+    for file in files_in(folder, ".json"):
         of_dials = tuned.without_dials(file.stem) != file.stem
         studies.append(read_study(file, DialStudy) if of_dials else read_study(file))
     chosen = [s for s in studies if dataset in (None, s.dataset) and preset in (None, s.preset)]

@@ -17,7 +17,7 @@ from shalabench.analysis.variants import as_rows
 from shalabench.analysis.verdicts import in_order, ranked
 from shalabench.api.errors import BenchError
 from shalabench.api.records import is_ranked
-from shalabench.config.ablations import Ablation, ablations, read_ablation
+from shalabench.config.ablations import Ablation, readable
 from shalabench.records.frame import Records
 
 REAL_IMAGES = "real images"  # a floor that no method can pass
@@ -217,7 +217,9 @@ def _separate_ablations(section: Section) -> None:
     The row of the preset's settings stays, unless it is there from elsewhere as well: from a
     machine of other precision, say.
     """
-    for ablation in map(read_ablation, ablations()):
+    found, broken = readable()
+    section.left_out += broken
+    for ablation in found:
         everything = _joined([own for _, own in (*section.rows, *section.varied)])
         shown = as_rows(ablation, everything)
         members = set(shown.runs["run"])

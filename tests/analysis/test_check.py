@@ -225,6 +225,15 @@ def test_a_new_run_that_diverged_is_a_regression(stores):
     assert "diverged: The loss at step 3." in found.output
 
 
+def test_a_new_run_whose_evaluator_failed_is_a_regression(stores):
+    new(stores, (0.81, 0.80, 0.79))
+    (run, *_) = Store(stores / "new").runs()
+    run.write_json("failures/coherence-0.json", {"evaluator": "coherence", "reason": "No luck."})
+    report = check_runs(stores / "reference", [Store(stores / "new")])
+    assert report.exit_code == 1
+    assert report.broken == [f"{run.name} failed: coherence failed: No luck."]
+
+
 def test_a_reference_that_does_not_read_is_refused_first(stores):
     new(stores, (0.81,))
     next((stores / "reference").rglob("run.json")).write_text("{")

@@ -11,11 +11,13 @@ from click.testing import CliRunner
 from helpers.records import write_result, write_run, write_views
 
 from bench import main
+from shalabench.analysis.instruments import weak_classifiers
 from shalabench.analysis.status import describe
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api import BenchError
 from shalabench.config.settings import resolve
 from shalabench.datasets.polydigits import PolyDigits
+from shalabench.records.frame import Result
 from shalabench.records.store import Store
 
 
@@ -99,6 +101,48 @@ def test_no_published_value_stands_beside_a_part_of_the_data(tmp_path):
     rows = {row.label: row for row in table_of(Store(tmp_path)).rows}
     assert rows["shala [data.digits=[0,1]]"].published == {}
     assert rows["shala"].published["coherence/joint"] == "0.815"
+
+
+def test_data_that_deviate_from_the_published_stand_apart_and_say_why(tmp_path):
+    write_run(tmp_path, "shala", 0, 0.8, deviation="150 of 60,000 train tuples")
+    text = render([table_of(Store(tmp_path))], "text")
+    assert "published, other data" in text
+    assert "because the data deviate from theirs: 150 of 60,000 train tuples." in text
+
+
+def test_published_data_stand_beside_the_published_values(store):
+    text = render([table_of(store)], "text")
+    assert "other data" not in text
+    assert "deviate" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "recorded", "stderr", "warned"),
+    [
+        (0.80, 0.95, 0.01, True),
+        (0.91, 0.95, 0.01, False),  # within .05
+        (0.85, 0.95, 0.04, False),  # within four standard errors
+        (0.98, 0.95, 0.01, False),
+        (0.80, None, 0.01, False),
+    ],
+)
+def test_a_classifier_far_below_its_recorded_accuracy_is_a_warning(value, recorded, stderr, warned):
+    result = Result(
+        {
+            "split": "test",
+            "classifiers": {"m0": {"accuracy": recorded}},
+            "metrics": [{"name": "classifier/accuracy", "role": "classifier"}],
+            "scores": [
+                {"metric": "classifier/accuracy", "value": v, "stderr": stderr, "target": target}
+                for v, target in ((value, "m0"), (0.1, None))
+            ],
+        }
+    )
+    warnings = weak_classifiers([result, result])
+    assert len(warnings) == warned
+    if warned:
+        assert "m0 has an accuracy of 0.800" in warnings[0]
+        assert "0.950 is recorded" in warnings[0]
 
 
 def test_one_seed_shows_the_error_over_items_and_says_so(tmp_path):

@@ -186,11 +186,30 @@ def test_an_archive_without_the_modality_or_of_another_kind_is_named(published, 
         classifiers.load(PUBLISHED, "cpu", tmp_path / "empty")
 
 
+def test_two_candidates_are_refused_by_name_and_what_macos_adds_is_none(published, tmp_path):
+    before = {n: c.digest for n, c in classifiers.load(PUBLISHED, "cpu", published).items()}
+    with zipfile.ZipFile(published, "a") as packed:
+        packed.writestr("__MACOSX/data/clf/._pretrained_img_to_digit_clf_m0", b"\0\5\x16\7")
+        packed.writestr("__MACOSX/pretrained_img_to_digit_clf_m0", b"\0\5\x16\7")
+        packed.extractall(tmp_path / "unpacked")
+    for archive in (published, tmp_path / "unpacked"):
+        found = classifiers.load(PUBLISHED, "cpu", archive)
+        assert {n: c.digest for n, c in found.items()} == before
+    with zipfile.ZipFile(published, "a") as packed:
+        packed.writestr("old/pretrained_img_to_digit_clf_m0.pt", b"another")
+        packed.extractall(tmp_path / "unpacked")
+    for archive in (published, tmp_path / "unpacked"):
+        with pytest.raises(
+            DataError, match=r"two classifiers for 'm0': data\S+_m0 and old\S+m0\.pt"
+        ):
+            classifiers.load(PUBLISHED, "cpu", archive)
+
+
 def test_a_published_file_that_would_run_code_is_refused(tmp_path):
     for name in PUBLISHED.names:
         file = tmp_path / f"pretrained_img_to_digit_clf_{name}"
         file.write_bytes(pickle.dumps(Modality("m0", "image", (1,)), protocol=2))
-    with pytest.raises(DataError, match="pretrained_img_to_digit_clf_m0"):
+    with pytest.raises(DataError, match=r"_clf_m0 does not load \(it holds more than tensors\)"):
         classifiers.load(PUBLISHED, "cpu", tmp_path)
 
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import click
 import pytest
 
+import bench
 from shalabench.api import BenchError
-from shalabench.cli.options import parse_digits, parse_duration, parse_names, parse_seeds
+from shalabench.api.files import expand_home
+from shalabench.cli.options import (
+    UserPath,
+    parse_digits,
+    parse_duration,
+    parse_names,
+    parse_seeds,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +45,24 @@ def test_names_and_digits_are_separated_by_commas():
     assert parse_names(None, None, "shala, mmvae+,") == ("shala", "mmvae+")
     assert parse_names(None, None, None) == ()
     assert parse_digits(None, None, "3,1,1") == (1, 3)
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home("~/data") == tmp_path / "data"
+    assert expand_home("a/~") == Path("a/~")
+    assert UserPath().convert("~/data", None, None) == tmp_path / "data"
+    with pytest.raises(BenchError, match="~nobody-of-this-name/x"):
+        expand_home("~nobody-of-this-name/x")
+
+
+def params_of(command):
+    for inner in getattr(command, "commands", {}).values():
+        yield from params_of(inner)
+    yield from ((command.name, param) for param in command.params)
+
+
+def test_every_path_of_every_command_knows_the_tilde():
+    paths = [(c, p) for c, p in params_of(bench.main) if isinstance(p.type, click.Path)]
+    assert len(paths) > 10
+    assert [(c, p.name) for c, p in paths if not isinstance(p.type, UserPath)] == []

@@ -9,7 +9,7 @@ from helpers.records import write_run
 import bench
 from shalabench.analysis.tables import make_tables
 from shalabench.api import ConfigErrors
-from shalabench.config.ablations import ablations, read_ablation
+from shalabench.config.ablations import ablations, read_ablation, readable
 from shalabench.config.plan import plan, plan_ablation
 from shalabench.records.published import read_published
 from shalabench.records.store import Store
@@ -132,3 +132,78 @@ def test_mistakes_are_reported(arguments, expected):
     result = CliRunner().invoke(bench.main, arguments)
     assert result.exit_code == 2
     assert expected in result.output
+
+
+ABOUT = "title = 't'\nsource = 's'\nmodel = 'shala'\nmetric = 'coherence'\n"
+ROW = "[[variants]]\nlabel = 'x'\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder in place of the project's ablations."""
+    where = tmp_path / "ablations"
+    where.mkdir()
+    monkeypatch.setattr("shalabench.config.ablations.FOLDER", where)
+    return where
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (ABOUT.replace("title", "titel") + ROW, ("a.toml 'titel'. Did you mean 'title'?",)),
+        (ABOUT, ("'variants' of a.toml",)),
+        (ABOUT + "variants = []\n", ("'variants' of a.toml",)),
+        (ABOUT + "variants = [3]\n", ("'variants.0' of a.toml is 3",)),
+        (ABOUT + ROW + ROW, ("2 variants are called 'x'",)),
+        (ABOUT + ROW + "scale.a.b = 'two'\n", ("variants.0.scale.a.b' of a.toml is 'two'",)),
+        (ABOUT + ROW + "scale.a = inf\n", ("variants.0.scale.a' of a.toml is inf",)),
+        ("title = [[[", ("a.toml", "no TOML")),
+        (b"title = '\xff'", ("a.toml", "no TOML")),
+        ("a = " + "[" * 100_000, ("a.toml", "no TOML")),
+    ],
+)
+def test_a_wrong_file_is_reported_with_its_key_and_value(folder, content, words):
+    (folder / "a.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigErrors) as caught:
+        read_ablation("a")
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("varied", "word"),
+    [
+        ("set.'model.betta' = 2\n", "'model.betta'. Did you mean 'model.beta'?"),
+        ("scale.model.prior.sampler = 2\n", "model.prior.sampler is"),
+        ("set.model.beta = 'two'\n", "model.beta is 'two'"),
+    ],
+)
+def test_what_no_run_can_vary_is_reported_with_its_file(folder, varied, word):
+    (folder / "a.toml").write_text(ABOUT + ROW + varied)
+    with pytest.raises(ConfigErrors) as caught:
+        plan_ablation(read_ablation("a"), "toy", "smoke", [0])
+    assert word in str(caught.value)
+    assert "ablations/a.toml" in str(caught.value)
+
+
+def test_keys_are_read_with_quotes_and_without_and_after_a_byte_order_mark(folder):
+    for name, key in (("a", "'model.prior.width'"), ("b", "model.prior.width")):
+        text = ABOUT + ROW + f"set.{key} = 64\n"
+        (folder / f"{name}.toml").write_text(text, encoding="utf-8-sig")
+        assert read_ablation(name).keys == {WIDTH}
+
+
+def test_a_broken_file_ends_no_comparison_and_no_report(folder, tmp_path):
+    (folder / "bad.toml").write_text(ABOUT + "[[variants]]\nlabl = 'x'\n")
+    (folder / "good.toml").write_text(ABOUT + ROW + f"set.'{WIDTH}' = 100\n")
+    for method, joint in (("shala", 0.5), ("mmvae+", 0.6)):
+        write_run(tmp_path / "store", method, 0, joint, settings={WIDTH: 100})
+    assert [ablation.name for ablation in readable()[0]] == ["good"]
+    where = ["--store", str(tmp_path / "store")]
+    for arguments in (["compare", "shala", "mmvae+"], ["report", str(tmp_path / "out")]):
+        result = CliRunner().invoke(bench.main, [*arguments, *where])
+        assert result.exit_code == 0, result.output
+        if arguments[0] == "compare":
+            assert "Did you mean 'label'?" in result.output
+    pages = (tmp_path / "out").rglob("*.html")
+    assert any("The ablation &#39;bad&#39; is left out" in page.read_text() for page in pages)

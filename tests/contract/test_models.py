@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from shalabench.api import (
     Latent,
     Reconstruct,
     Rng,
+    Split,
     Trace,
     Transfer,
     Translate,
@@ -106,6 +108,32 @@ def test_updates_change_every_stage_and_stay_finite(name, toy):
                 assert torch.isfinite(value), term
         after = model.state_dict()
         assert any(not torch.equal(before[k], after[k]) for k in before), stage.name
+
+
+def test_a_batch_of_one_tuple_gives_finite_terms(name, toy):
+    model, data = build(name, toy), toy.split("train")
+    for stage in model.stages():
+        stage.begin(data)
+        model.train()
+        terms = stage.update(data.batch(torch.tensor([0])), Rng(0))
+        assert all(torch.isfinite(value) for value in terms.values()), stage.name
+        model.eval()
+        stage.finish(data)
+
+
+def test_one_modality_is_learned_or_refused_with_the_reason(name, toy):
+    spec = replace(toy.spec, modalities=toy.spec.modalities[:1])
+    cls, config = find("model", name).cls, resolve(name, toy.name, "smoke", ()).model
+    if reason := cls.skip(spec, config):
+        pytest.skip(reason)
+    model, whole = cls(spec, config), toy.split("train")
+    (only,) = spec.names
+    data = Split({only: whole.tensors[only]}, whole.labels)
+    for terms in train(model, SimpleNamespace(split=lambda _: data), updates=1):
+        assert all(torch.isfinite(value) for value in terms.values())
+    if isinstance(model, Joint):
+        with torch.no_grad():
+            check_views(model.sample(2, Rng(0)), spec, (only,), 2)
 
 
 def test_sixteen_views_are_learned_or_refused_with_the_reason(name):

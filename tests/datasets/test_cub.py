@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from shalabench.api import END, PAD, DataError, DataPaths
+from shalabench.datasets import cub
 from shalabench.datasets.cub import CUB
 from shalabench.datasets.sources.captions import UNKNOWN, encode, learn_vocabulary, read_captions
 from shalabench.datasets.sources.readers import unpack
@@ -66,6 +67,25 @@ def test_a_tuple_is_a_photo_and_one_of_its_ten_captions(root):
         assert f" photo{grey} " in text
     assert "the effective sample is 8 test photos" in dataset.spec.source
     assert dataset.spec.deviation == "16 of the 11,788 photos"
+
+
+def test_other_test_photos_than_the_published_are_a_deviation(root, monkeypatch):
+    monkeypatch.setattr(cub, "_ALL", 16)
+    assert prepared(root).spec.deviation == "8 test photos, and 5,794 published"
+    monkeypatch.setattr(cub, "_TESTS", {cub._BY_PHOTO: 8})
+    assert prepared(root).spec.deviation == ""
+
+
+def test_a_changed_byte_of_the_cache_is_noticed_and_mended_by_deleting(root):
+    first = prepared(root).spec
+    (file,) = (root.parent / "cache").glob("*.npy")
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"SHA-256.*Delete {file}"):
+        prepared(root)
+    file.unlink()
+    assert prepared(root).spec.fingerprint == first.fingerprint
 
 
 def test_captions_of_one_photo_never_straddle_a_split(root):
@@ -185,6 +205,10 @@ def test_a_missing_photo_is_named(root):
         ("images", "1 ../../secret.png", "leads out of the folder"),
         ("bounding_boxes", "1 2.0", "a photo's id and 4 more"),
         ("bounding_boxes", "1 a b c d", "could not convert"),
+        ("bounding_boxes", "1 1 1 nan 1", "not finite"),
+        ("train_test_split", "1 2", "photo 1 has '2'"),
+        ("train_test_split", "2 1", "photo 2 is listed twice"),
+        ("images", "\u00b2 001.Auk/1.png", "line 1"),
         ("train_test_split", "99 1", "Photo 1 .* not in train_test_split.txt"),
     ],
 )
@@ -193,7 +217,59 @@ def test_a_bad_list_is_named(root, name, line, message):
     rest = file.read_text(encoding="utf-8").splitlines()[1:]
     file.write_text("\n".join([line, *rest]), encoding="utf-8")
     with pytest.raises(DataError, match=message):
+        prepared(root, crop="box")
+    if name == "bounding_boxes":
+        assert prepared(root).spec.sizes["test"] == 80  # no box is used
+
+
+def test_boxes_are_not_needed_where_none_is_used(root):
+    before = prepared(root).spec.fingerprint
+    (root / "CUB_200_2011" / "bounding_boxes.txt").unlink()
+    assert prepared(root).spec.fingerprint == before
+    with pytest.raises(DataError, match="bounding_boxes"):
+        prepared(root, crop="box")
+
+
+def test_attngan_s_layout_is_read(root):
+    before = prepared(root).spec.fingerprint
+    (root / "birds").mkdir()
+    (root / "CUB_200_2011").rename(root / "birds" / "CUB_200_2011")
+    (root / "text_c10").rename(root / "birds" / "text")
+    assert prepared(root).spec.fingerprint == before
+
+
+@pytest.mark.parametrize("line", ["\ufeff{}", " {}\t", "{}\r\n", "\r{}\r"])
+def test_a_list_of_species_is_stripped_and_has_no_byte_order_mark(root, line):
+    (root / "testclasses.txt").write_bytes(line.format(SPECIES[1]).encode())
+    dataset = prepared(root)
+    assert set(photos_of(dataset, "test")[0]) == set(range(9, 17))
+    assert dataset.spec.deviation == "16 of the 11,788 photos"
+
+
+def test_a_species_that_no_photo_has_is_reported_for_it_decides_the_split(root):
+    file = root / "testclasses.txt"
+    file.write_text(f"{SPECIES[1]}\n001.Aukk\n", encoding="utf-8")
+    deviation = prepared(root).spec.deviation
+    for word in ("1 of 2 names", "'001.Aukk' (nearest: '001.Auk')"):
+        assert word in deviation
+    file.write_text("002.Boobie\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"0 for the test.*'002\.Boobie' \(nearest: '002\.Booby'\)"):
         prepared(root)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [" ", "\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e", "\xa0", "\ufeff"],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_captions_are_split_at_line_ends_only(tmp_path, mark, end):
+    lines = [f"caption {i} of a bird" for i in range(10)]
+    lines[2] = f"this bird is red{mark}with a black crown"
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + (end.join(lines) + end).encode())
+    read = [" ".join(words) for words in read_captions(file, 10)]
+    lines[2] = "this bird is red with a black crown"
+    assert read == lines
 
 
 def test_what_is_missing_is_reported_with_the_next_step(tmp_path):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from shalabench.api import DataError
+from shalabench.datasets import cub, polymnist
 from shalabench.datasets.sources import download as module
-from shalabench.datasets.sources.download import Remote, download
+from shalabench.datasets.sources import mnist, svhn, turns
+from shalabench.datasets.sources.download import NO_CHECKSUM, Remote, download
+from shalabench.datasets.sources.turns import take_turn
 
 CONTENT = bytes(range(256)) * 400
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -90,7 +95,9 @@ def test_a_server_without_ranges_sends_the_whole(server, tmp_path):
 
 def test_a_part_longer_than_the_file_is_fetched_anew(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT + b"more")
-    assert download(Remote((f"{server}/file",), "file"), tmp_path).read_bytes() == CONTENT
+    assert (
+        download(Remote((f"{server}/file",), "file", NO_CHECKSUM), tmp_path).read_bytes() == CONTENT
+    )
 
 
 def test_another_mirror_goes_on_where_the_first_fails(server, tmp_path):
@@ -115,10 +122,58 @@ def test_gits_own_id_of_a_file_is_a_checksum(server, tmp_path):
 
 def test_a_missing_file_names_the_address_and_the_way_out(server, tmp_path):
     with pytest.raises(DataError, match=r"/nothing \(404 Not Found\)"):
-        download(Remote((f"{server}/nothing",), "file"), tmp_path)
+        download(Remote((f"{server}/nothing",), "file", NO_CHECKSUM), tmp_path)
 
 
 def test_an_unreachable_host_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     with pytest.raises(DataError, match=NOBODY):
-        download(Remote((NOBODY,), "file"), tmp_path)
+        download(Remote((NOBODY,), "file", NO_CHECKSUM), tmp_path)
+
+
+def test_two_downloads_of_one_file_take_turns(server, tmp_path):
+    remote = Remote((f"{server}/file",), "sub/file", CHECKSUM)
+    with ThreadPoolExecutor(8) as pool:
+        files = list(pool.map(lambda _: download(remote, tmp_path), range(8)))
+    assert {file.read_bytes() for file in files} == {CONTENT}
+    assert Handler.seen == [None]
+    assert [file.name for file in (tmp_path / "sub").iterdir()] == ["file"]
+
+
+def test_a_download_waits_for_the_one_before_and_goes_on_from_its_part(server, tmp_path):
+    remote = Remote((f"{server}/file",), "file", CHECKSUM)
+    with ThreadPoolExecutor(1) as pool:
+        with take_turn(tmp_path / "file"):
+            waiting = pool.submit(download, remote, tmp_path)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.1)
+            (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+        assert waiting.result(5).read_bytes() == CONTENT
+    assert Handler.seen == ["bytes=1000-"]
+
+
+def test_without_locks_a_download_has_a_part_of_its_own(server, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(turns.fcntl, "flock", refuse)
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])  # another's
+    remote = Remote((f"{server}/file",), "file", CHECKSUM)
+    assert download(remote, tmp_path).read_bytes() == CONTENT
+    assert Handler.seen == [None]
+    assert {file.name for file in tmp_path.iterdir()} == {"file", "file.part"}
+
+
+def test_a_file_without_a_published_checksum_says_so(server, tmp_path, capsys):
+    download(Remote((f"{server}/file",), "file", NO_CHECKSUM), tmp_path)
+    said = capsys.readouterr().err
+    assert "no checksum is published" in said
+    assert CHECKSUM.removeprefix("sha256:") in said
+
+
+def test_every_published_file_has_a_checksum_but_one():
+    assert cub._ARCHIVE.checksum
+    assert all(sums.file and sums.content for sums in mnist.CHECKSUMS.values())
+    assert svhn._CHECKSUMS.keys() == svhn.SIZES.keys()
+    assert all(polymnist._PICTURES.values())
+    assert polymnist._ARCHIVE.checksum is NO_CHECKSUM  # Zenodo's is not known here

@@ -69,15 +69,20 @@ def test_damage_is_reported_with_the_file_and_the_next_step(tmp_path, content, m
     [
         gzip.compress(RAW)[:-9],
         gzip.compress(RAW)[:12] + b"\xff" * 20,
-        RAW,
         b"",
     ],
-    ids=["cut short", "another body", "not packed at all", "empty"],
+    ids=["cut short", "another body", "empty"],
 )
 def test_damaged_gzip_is_reported_with_the_file_and_the_next_step(tmp_path, content):
     file = written(tmp_path, content, "images.gz")
     with pytest.raises(DataError, match=str(file)):
         read_idx(file, 3)
+
+
+@pytest.mark.parametrize("name", ["images.gz", "images"])
+def test_the_content_says_whether_a_file_is_packed_and_not_its_name(tmp_path, name):
+    for content in (RAW, gzip.compress(RAW)):
+        assert np.array_equal(read_idx(written(tmp_path, content, name), 3), IMAGES)
 
 
 def test_other_content_is_reported_by_its_checksum(tmp_path):

@@ -150,6 +150,14 @@ def test_a_part_of_svhn_is_reported_in_the_data_s_description(root):
     assert "240 of 73,257 train images" in spec.deviation
 
 
+def test_own_files_as_large_as_the_published_ones_are_told_by_their_digest(root, monkeypatch):
+    monkeypatch.setattr(svhn, "SIZES", {"train": 240, "test": 60})
+    assert "train_32x32.mat" in prepared(root).spec.deviation
+    own = {p: hashlib.md5((root / svhn._name(p)).read_bytes()).hexdigest() for p in svhn.SIZES}
+    monkeypatch.setattr(svhn, "_CHECKSUMS", {part: f"md5:{x}" for part, x in own.items()})
+    assert prepared(root).spec.deviation == ""
+
+
 @pytest.mark.parametrize("kept", [0, 40, 130, 300, 0.5, 0.99])
 def test_a_mat_file_cut_short_is_reported_with_what_was_expected(root, kept):
     file = root / "svhn" / "train_32x32.mat"
@@ -293,3 +301,51 @@ def test_every_method_runs_on_the_proxy_or_says_why_not(name, proxy):
     assert made
     for n, x in made.items():
         assert x.shape == given[n].shape
+
+
+def moved_dots(root):
+    for file in list((root / "mnist").iterdir()):
+        file.rename(file.with_name(file.name.replace("-idx", ".idx")))
+
+
+def moved_unpacked(root):
+    for file in (root / "mnist").iterdir():
+        file.write_bytes(gzip.decompress(file.read_bytes()))
+
+
+def moved_kaggle(root):
+    for file in list((root / "mnist").iterdir()):
+        (root / "mnist" / file.stem).mkdir()
+        (root / "mnist" / file.stem / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+
+
+def moved_torchvision(root):
+    (root / "MNIST").mkdir()
+    (root / "mnist").rename(root / "MNIST" / "raw")
+    for file in list((root / "svhn").iterdir()):
+        file.rename(root / file.name)
+    (root / "svhn").rmdir()
+
+
+@pytest.mark.parametrize("move", [moved_dots, moved_unpacked, moved_kaggle, moved_torchvision])
+def test_the_files_are_read_where_and_as_people_have_them(root, move, monkeypatch):
+    fingerprint = prepared(root).spec.fingerprint
+    move(root)
+    monkeypatch.setattr(mnist, "download", lambda *_: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(svhn, "download", lambda *_: pytest.fail("nothing is missing"))
+    mnist.fetch(root)
+    svhn.fetch(root)
+    assert prepared(root).spec.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int32, np.uint16])
+def test_pixels_of_another_type_are_the_same_where_their_range_is_beyond_doubt(tmp_path, kind):
+    file, pixels = tmp_path / "x.mat", np.arange(256, dtype=np.uint8).repeat(24)
+    pixels = pixels.reshape(32, 32, 3, 2)
+    savemat(file, {"X": pixels.astype(kind), "y": [[1], [10]]})
+    assert np.array_equal(svhn.read_mat(file)[0], pixels.transpose(3, 2, 0, 1))
+    for wrong in (pixels.astype(kind) * 2, pixels.astype(float) - 128, pixels.astype(int) % 2):
+        savemat(file, {"X": wrong, "y": [[1], [10]]})
+        with pytest.raises(DataError, match=r"x\.mat has pixels of the type"):
+            svhn.read_mat(file)

@@ -19,6 +19,7 @@ from shalabench.api import DataError, DataPaths
 from shalabench.datasets import polymnist
 from shalabench.datasets.polymnist import PolyMNIST
 from shalabench.datasets.sources import mnist
+from shalabench.datasets.sources.polymnist import PUBLISHED, compare_published
 from shalabench.datasets.sources.readers import read_picture, unpack
 
 MODALITIES = 2
@@ -185,6 +186,18 @@ def test_published_folders_are_paired_by_file_name(tmp_path):
     assert torch.equal(test.tensors["m0"][:, 0, 0, 0].long() % 10, test.labels)
 
 
+def test_endings_in_capitals_are_read_and_what_macos_leaves_is_not(tmp_path):
+    write_folders(tmp_path / "PolyMNIST")
+    fingerprint = prepared(tmp_path).spec.fingerprint
+    folder = tmp_path / "PolyMNIST" / "train" / "m1"
+    (folder / "3.3.png").rename(folder / "3.3.PNG")
+    (folder / "._4.4.png").write_bytes(b"\0\5\x16\7")
+    assert prepared(tmp_path).spec.fingerprint == fingerprint
+    (folder / "3.3.png").write_bytes((folder / "3.3.PNG").read_bytes())
+    with pytest.raises(DataError, match=r"3\.3\.png are one picture|3\.3\.PNG are one picture"):
+        prepared(tmp_path)
+
+
 def test_a_file_that_only_one_modality_has_is_reported(tmp_path):
     write_folders(tmp_path / "PolyMNIST")
     os.remove(tmp_path / "PolyMNIST" / "train" / "m1" / "3.3.png")
@@ -217,6 +230,18 @@ def test_published_tensors_are_read_as_bytes_or_fractions(tmp_path):
     assert "tensors" in one.spec.source
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.float64]
+)
+def test_tensors_of_other_types_are_the_same_bytes(tmp_path, dtype):
+    write_tensors(tmp_path / "one" / "MMNIST", torch.uint8)
+    write_tensors(tmp_path / "two" / "MMNIST", torch.uint8)
+    for file in (tmp_path / "two").rglob("m?.pt"):
+        torch.save(torch.load(file).to(dtype), file)
+    one, two = prepared(tmp_path / "one"), prepared(tmp_path / "two")
+    assert one.spec.fingerprint == two.spec.fingerprint
+
+
 def test_a_damaged_tensor_is_reported(tmp_path):
     write_tensors(tmp_path / "PolyMNIST", torch.uint8)
     file = tmp_path / "PolyMNIST" / "test" / "m1.pt"
@@ -230,6 +255,8 @@ def test_a_damaged_tensor_is_reported(tmp_path):
     [
         (torch.full((20, 3, 28, 28), 1.5), "values outside"),
         (torch.full((20, 3, 28, 28), float("nan")), "values outside"),
+        (torch.full((20, 3, 28, 28), -1, dtype=torch.int8), "values outside"),
+        (torch.ones(20, 3, 28, 28, dtype=torch.int64), "beyond doubt"),  # bytes, or 0 and 1
         (torch.zeros(20, 3, 32, 32), "shape"),
         (torch.zeros(19, 3, 28, 28), "differ in length"),
         ([1, 2], "no tensor"),
@@ -241,6 +268,63 @@ def test_a_tensor_of_another_kind_is_reported(tmp_path, content, message):
     torch.save(content, tmp_path / "PolyMNIST" / "test" / "m1.pt")
     with pytest.raises(DataError, match=message):
         prepared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (torch.zeros(20, 3, 28, 28).to_sparse(), "sparse"),
+        (torch.zeros(20, 3, 28, 28, dtype=torch.complex64), "complex"),
+        (torch.zeros(20, 3, 28, 28, device="meta"), "meta"),
+        (torch.zeros(1, dtype=torch.uint8).expand(20, 3, 28, 28), "without being stored"),
+    ],
+)
+def test_an_exotic_tensor_is_named_with_its_kind(tmp_path, content, kind):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    torch.save(content, tmp_path / "PolyMNIST" / "test" / "m1.pt")
+    with pytest.raises(DataError, match=rf"m1\.pt .*{kind}"):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [2.5, float("nan")])
+def test_labels_are_never_rounded(tmp_path, wrong):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    labels = torch.arange(20) % 10 + 0.0
+    file = tmp_path / "PolyMNIST" / "test" / "labels.pt"
+    torch.save(labels, file)
+    assert prepared(tmp_path).split("test").labels.tolist() == labels.tolist()
+    labels[7] = wrong
+    torch.save(labels, file)
+    with pytest.raises(DataError, match=r"labels\.pt has labels that are no whole"):
+        prepared(tmp_path)
+
+
+def test_own_tensors_in_the_published_layout_are_not_the_published_ones(tmp_path):
+    write_tensors(tmp_path / "PolyMNIST", torch.uint8)
+    spec = prepared(tmp_path).spec
+    words = "150 of 60,000 train and 20 of 10,000 test tuples"
+    assert spec.deviation == f"not the published tuples, but {words}"
+    assert spec.deviation in spec.source
+
+
+def test_the_published_tuples_are_told_by_their_classes():
+    parts = {
+        part: {"labels": np.repeat(np.arange(10), counts)} for part, counts in PUBLISHED.items()
+    }
+    assert compare_published(parts) == ""
+    parts["test"]["labels"][0] = 3
+    assert "979 test tuples show the digit 0, and 980" in compare_published(parts)
+
+
+def test_a_changed_byte_of_the_cache_is_noticed(root):
+    prepared(root)
+    (folder,) = (root / "cache").iterdir()
+    file = folder / "test-m1.npy"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"SHA-256.*Delete {re.escape(str(folder))}"):
+        prepared(root)
 
 
 def test_a_missing_tensor_is_reported(tmp_path):

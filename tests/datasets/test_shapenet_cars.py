@@ -296,3 +296,98 @@ def test_a_silhouette_that_changes_is_read_anew(tmp_path):
         os.utime(masks / "0000.png", ns=(0, value))  # though the size be the same
         covered.append(int(read(tmp_path).split("test").facts["alpha"].sum()))
     assert covered[0] != covered[1]
+
+
+def cars_of(root):
+    """The cameras of the views, and the test pictures of one."""
+    dataset = read(root)
+    return [m.camera for m in dataset.spec.modalities], dataset.split("test").tensors["v02"]
+
+
+@pytest.mark.parametrize("ending", ["", "0\n", "1\n", "   \n", "\r\n"])
+def test_the_fifth_line_of_intrinsics_says_which_way_poses_go(tmp_path, ending):
+    make_srn(tmp_path / "plain")
+    make_srn(tmp_path / "other")
+    for file in (tmp_path / "other").rglob("intrinsics.txt"):
+        text = file.read_text().replace("512 512", "512.0 512.0") + ending
+        file.write_bytes(text.replace("\n", "\r\n" if "\r" in ending else "\n").encode())
+    for file in (tmp_path / "other").rglob("pose/*.txt") if "1" in ending else ():
+        np.savetxt(file, np.linalg.inv(np.loadtxt(file).reshape(4, 4)))
+    plain, other = (cars_of(tmp_path / name) for name in ("plain", "other"))
+    assert (plain[1] == other[1]).all()
+    for one, two in zip(plain[0], other[0], strict=True):
+        assert one.focal == two.focal
+        assert one.position == pytest.approx(two.position, abs=1e-6)
+
+
+@pytest.mark.parametrize("fifth", ["2", "yes", "1.0", "0 1"])
+def test_another_fifth_line_is_refused(tmp_path, fifth):
+    make_srn(tmp_path)
+    with (tmp_path / "cars_val" / "val0" / "intrinsics.txt").open("a") as file:
+        file.write(fifth)
+    with pytest.raises(DataError, match=rf"fifth line is '{re.escape(fifth)}'"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("layout", MAKERS)
+def test_endings_in_capitals_are_read(tmp_path, layout):
+    MAKERS[layout](tmp_path)
+    before = read(tmp_path).split("test").tensors["v02"]
+    for file in list(tmp_path.rglob("*.png")):
+        file.rename(file.with_suffix(".PNG"))
+    assert (read(tmp_path).split("test").tensors["v02"] == before).all()
+
+
+def test_lists_of_cars_are_read_with_a_byte_order_mark_and_blanks(tmp_path):
+    make_nmr(tmp_path)
+    before = read(tmp_path).spec.fingerprint
+    for file in tmp_path.rglob("*.lst"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_text().strip().encode() + b" \r\n\r\n")
+    assert read(tmp_path).spec.fingerprint == before
+
+
+def masks_of(root, value: int) -> None:
+    """A mask of the car's square for each picture of the test car, of 0 and a value."""
+    (root / "NMR_Dataset" / CAR / "test0" / "mask").mkdir()
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:12, 4:12] = value
+    for i in range(24):
+        Image.fromarray(mask).save(root / "NMR_Dataset" / CAR / "test0" / "mask" / f"{i:04}.png")
+
+
+def test_pictures_as_published_deviate_in_nothing(tmp_path):
+    make_nmr(tmp_path)
+    masks_of(tmp_path, 255)
+    assert read(tmp_path).spec.deviation == ""
+
+
+def test_enlarged_pictures_are_counted_and_named(tmp_path):
+    make_sync(tmp_path)
+    spec = read(tmp_path, 32).spec
+    assert "enlarged: 160 (target/car" in spec.deviation
+    assert spec.deviation in spec.source
+    assert read(tmp_path, 32).spec.deviation == spec.deviation  # also from the cache
+
+
+@pytest.mark.parametrize(
+    ("value", "covered", "words"),
+    [(1, 255, "taken for 0 and 255: 16"), (100, 100, "no pixel is all car: 16")],
+)
+def test_masks_of_another_range_are_reported(tmp_path, value, covered, words):
+    make_nmr(tmp_path)
+    masks_of(tmp_path, value)
+    dataset = read(tmp_path)
+    assert words in dataset.spec.deviation
+    alpha = dataset.split("test").facts["alpha"]
+    assert (alpha[..., 4:12, 4:12] == covered).all()
+
+
+def test_pictures_without_a_white_background_or_an_object_are_named(tmp_path):
+    make_sync(tmp_path)
+    car = tmp_path / "target" / "car3"
+    Image.new("RGB", (16, 16), (0, 0, 0)).save(car / "004.png")
+    Image.new("RGBA", (16, 16), (9, 9, 9, 0)).save(car / "005.png")
+    Image.new("RGB", (16, 16), (255, 255, 255)).save(car / "006.png")
+    deviation = read(tmp_path).spec.deviation
+    assert re.search(r"not white.*: 1 \(target/car3/004\.png\)", deviation)
+    assert re.search(r"no object: 2 \(target/car3/005\.png, target/car3/006\.png\)", deviation)

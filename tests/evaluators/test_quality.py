@@ -10,6 +10,7 @@ import urllib.error
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -33,7 +34,13 @@ from shalabench.metrics.efficientnet import (
     efficientnet_file,
 )
 from shalabench.metrics.extractors import headline_of
-from shalabench.metrics.features import INCEPTION, INCEPTION_SHA256, OTHER_INCEPTION
+from shalabench.metrics.features import (
+    INCEPTION,
+    INCEPTION_SHA256,
+    OTHER_INCEPTION,
+    load_features,
+    save_features,
+)
 from shalabench.records.frame import load
 from shalabench.records.store import Store
 
@@ -106,6 +113,27 @@ def test_without_weights_and_network_one_sentence_tells_what_to_do(no_network, n
     assert text.count(". ") == 0
     used = quality(extractors="auto").instruments(SPEC, tools_of().classifiers)
     assert used == {"a": "ja", "b": "jb"}
+
+
+def test_nothing_is_fetched_that_was_not_asked_for(no_extra, monkeypatch):
+    monkeypatch.setattr("shalabench.metrics.features._fetched", lambda: pytest.fail("fetched"))
+    with pytest.raises(DataError, match=r"shala-bench\[quality\].*extractors=inception"):
+        quality(extractors="auto").instruments(SPEC, {})
+
+
+def test_a_flipped_bit_of_kept_features_is_noticed(tmp_path):
+    file, kept = tmp_path / "shard.npz", {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    save_features(file, kept)
+    whole = file.read_bytes()
+    assert np.array_equal(load_features(file)["a"], kept["a"])
+    for bit in range(0, 8 * len(whole), 11):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        assert load_features(file) is None, bit
+    with file.open("wb") as old:  # from before digests
+        np.savez(old, **kept)
+    assert np.array_equal(load_features(file)["a"], kept["a"])
 
 
 def test_a_missing_file_and_missing_classifiers_are_named(tmp_path):

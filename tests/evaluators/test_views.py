@@ -108,6 +108,25 @@ def test_floors_are_those_of_loops():
         assert found[f"floor-{name}/ssim"].value == pytest.approx(ssim, abs=1e-6)
 
 
+def test_pictures_without_an_object_count_in_no_value_and_are_named():
+    split, train = ring_of(3), ring_of(4, seed=1)
+    whole = summaries(measure(Noisy(split), split, train))
+    blank = {n: x.clone() for n, x in split.tensors.items()}
+    for name in NAMES[1:]:
+        blank[name][2] = 255  # every target of the last object
+    blank[NAMES[3]][0] = 250
+    outcome = measure(Noisy(split), replace(split, tensors=blank), train)
+    found = summaries(outcome)
+    assert found["floor-white/psnr"].n == found["psnr/p1"].n == 2
+    assert found["psnr/p1-best-of-8"].n == found["psnr/p1-rotated"].n - 1 == 2  # view 0 is left
+    assert found["floor-white/psnr"].value < whole["floor-white/psnr"].value + 1
+    count = len(NAMES)
+    (note, *_) = [n for n in outcome.details["notes"] if "no object" in n]
+    assert f"{count} of {3 * count}" in note
+    assert f"0/{NAMES[3]}, 2/{NAMES[1]}" in note
+    assert not any("no object" in n for n in measure(Noisy(split), split).details["notes"])
+
+
 def test_without_training_data_only_the_white_floor_is_told():
     found = summaries(measure(Noisy(ring_of(2)), ring_of(2)))
     assert [n for n in found if n.startswith("floor")] == ["floor-white/psnr", "floor-white/ssim"]

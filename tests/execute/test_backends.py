@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,10 +14,20 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.tasks import die_until, double, end_well, fail
+from helpers.tasks import (
+    die_until,
+    double,
+    end_well,
+    fail,
+    fail_awkwardly,
+    lose_node_once,
+    report_until_told,
+)
 
 from shalabench.api import BenchError
-from shalabench.execute.backends import Cancelled, InProcess, Processes, Ray
+from shalabench.execute.backends import Cancelled, InProcess, Processes, Ray, _serve
+
+PORT = 6399  # of the Ray cluster
 
 
 def drain(engine):
@@ -97,39 +109,82 @@ def test_a_process_that_keeps_dying_is_given_up(tmp_path, stop):
         engine.result("doomed")
 
 
+def test_a_task_whose_listener_is_lost_is_asked_to_end(tmp_path):
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours.close()
+    _serve(functools.partial(report_until_told, tmp_path), theirs)
+    assert (tmp_path / f"{os.getpid()}-ended").exists()
+
+
+def test_an_exception_that_does_not_survive_pickling_is_told_in_words():
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    _serve(fail_awkwardly, theirs)
+    kind, error = ours.recv()
+    assert kind == "result"
+    assert isinstance(error, BenchError)
+    assert "Awkward: this and that" in str(error)
+
+
+DRIVER = """
+import functools, pathlib, sys, threading
+from helpers.tasks import report_until_told, wait_until_told
+from shalabench.execute.backends import Processes
+engine = Processes(2, threading.Event())
+for task in (report_until_told, wait_until_told):
+    engine.submit(task.__name__, functools.partial(task, pathlib.Path(sys.argv[1])))
+list(engine.events())
+"""
+
+
+def test_tasks_end_when_the_driver_alone_is_killed(tmp_path):
+    root = Path(__file__).parent.parent
+    paths = os.pathsep.join(map(str, (root.parent, root)))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, tmp_path], env=os.environ | {"PYTHONPATH": paths}
+    )
+    for ending in ("began", "ended"):
+        last = time.monotonic() + 60
+        while len(list(tmp_path.glob(f"*-{ending}"))) < 2:
+            assert time.monotonic() < last, ending
+            time.sleep(0.02)
+        if ending == "began":
+            os.kill(driver.pid, signal.SIGKILL)
+            driver.wait()
+
+
 @pytest.fixture
-def cluster(tmp_path):
-    """A Ray cluster of two cores and no GPU, whose workers can import the tasks."""
+def start_node(tmp_path):
+    """Starts nodes of a Ray cluster on this machine, whose workers can import the tasks."""
     pytest.importorskip("ray")
-    command = [
-        "start",
-        "--head",
-        "--block",
-        "--num-cpus=2",
-        "--num-gpus=0",
-        "--disable-usage-stats",
-    ]
-    command += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}"]
+    started = []
     environment = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("ray"), *command],
-            env=os.environ | environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    yield
-    process.terminate()
-    process.wait(60)
+    environment["RAY_raylet_start_wait_time_s"] = "240"
+    environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
+
+    def start(*options):
+        command = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-gpus=0"]
+        command += ["--disable-usage-stats", f"--object-store-memory={80 * 2**20}", *options]
+        with (tmp_path / f"log-{len(started)}").open("w") as log:
+            started.append(
+                subprocess.Popen(
+                    command, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
+                )
+            )
+
+    yield start
+    for process in reversed(started):
+        process.terminate()
+        process.wait(60)
 
 
 def connect(gpus, stop):
-    """An engine on the cluster, which takes seconds to start."""
-    last = time.monotonic() + 60
+    """An engine on the cluster, which takes seconds to start, or minutes on a busy machine."""
+    last = time.monotonic() + 240
     while True:
         try:
-            return Ray("auto", gpus, stop)
-        except BenchError:
+            socket.create_connection(("127.0.0.1", PORT)).close()
+            return Ray(f"127.0.0.1:{PORT}", gpus, stop)
+        except (BenchError, OSError):
             if time.monotonic() > last:
                 raise
             time.sleep(1)
@@ -137,9 +192,11 @@ def connect(gpus, stop):
 
 @pytest.mark.cluster
 def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop(
-    cluster, tmp_path, stop
+    start_node, tmp_path, stop
 ):
     import ray
+
+    start_node("--head", "--num-cpus=2", "--include-dashboard=false", f"--port={PORT}")
 
     before = signal.getsignal(signal.SIGTERM)
     engine = connect(0, stop)
@@ -160,6 +217,33 @@ def test_ray_carries_out_tasks_retries_a_killed_one_and_gives_up_what_is_to_stop
         assert "takes 1 GPUs and no node has more than 0" in event["text"]
         with pytest.raises(Cancelled):
             engine.result("long")
+
+        engine = Ray(f"127.0.0.1:{PORT}", 1, threading.Event(), time.time() + 1)
+        engine.submit("late", functools.partial(double, 1))
+        assert [event["kind"] for _, event in engine.events()] == ["waiting"]
+        with pytest.raises(Cancelled):
+            engine.result("late")
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.cluster
+def test_a_task_and_its_events_survive_the_loss_of_its_node(start_node, tmp_path, stop):
+    import ray
+
+    start_node("--head", "--num-cpus=0", "--include-dashboard=false", f"--port={PORT}")
+    (tmp_path / "lives").mkdir()
+    engine = connect(0, stop)
+    try:
+        for known in (1, 2):  # one after another: they would choose the same sockets
+            start_node(f"--address=127.0.0.1:{PORT}", "--num-cpus=1")
+            last = time.monotonic() + 240
+            while len(ray.nodes()) == known:
+                assert time.monotonic() < last
+                time.sleep(0.2)
+        engine.submit("task", functools.partial(lose_node_once, tmp_path / "lives"))
+        assert [event["life"] for _, event in engine.events()] == [0, 1]
+        assert engine.result("task") == ""  # the GPUs that it sees
     finally:
         ray.shutdown()
 

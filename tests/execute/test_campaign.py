@@ -9,13 +9,13 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.campaigns import options, run, smoke
+from helpers.campaigns import Listener, options, run, smoke
 
 from shalabench.api import BenchError
 from shalabench.config.ablations import read_ablation
 from shalabench.config.plan import plan_ablation
-from shalabench.execute import runner
-from shalabench.execute.campaign import STOPPED_EXIT
+from shalabench.execute import campaign, runner
+from shalabench.execute.campaign import STOPPED_EXIT, Outcome, run_campaign
 from shalabench.records.store import Store
 
 
@@ -122,3 +122,34 @@ def test_two_campaigns_of_one_process_stop_apart(tmp_path, archive):
     run(smoke("mopoe"), options(tmp_path, archive, evaluators=("samples",)), stop)
     summary, _ = run(smoke("mopoe"), options(tmp_path, archive, evaluators=("samples",)))
     assert summary.exit_code == 0
+
+
+class FarAway:
+    """In place of a cluster: does nothing, and loses the event that a run has ended."""
+
+    def __init__(self, address, gpus, stop, deadline):
+        self.deadline, FarAway.made = deadline, self
+
+    def submit(self, key, task):
+        self.task = task
+
+    def events(self):
+        return iter(())
+
+    def result(self, key):
+        return Outcome("done", "Done.")
+
+
+def test_a_cluster_is_sent_whole_paths_and_the_time_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "Ray", FarAway)
+    monkeypatch.chdir(tmp_path)
+    here = Path()
+    chosen = options(here, here / "archive", engine="ray", deadline=5.0)
+    ended = []
+    with Listener() as listener:
+        run_campaign(smoke("mvae"), chosen, listener, ended=lambda *end: ended.append(end))
+    sent = FarAway.made.task.args[1]
+    paths = (sent.store, sent.paths.data, sent.paths.cache, sent.archive)
+    assert paths == (tmp_path / "store", tmp_path, tmp_path, tmp_path / "archive")
+    assert FarAway.made.deadline == 5
+    assert [outcome.status for _, outcome in ended] == ["done"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import random
@@ -15,7 +16,9 @@ from helpers.toys import build
 from shalabench.api import BenchError, Diverged
 from shalabench.config.settings import resolve
 from shalabench.config.training import TrainSettings
-from shalabench.execute.trainer import Stopped, Watch, train
+from shalabench.execute.tensors import read_checkpoint
+from shalabench.execute.trainer import Stopped, Watch, _restore, train
+from shalabench.records.digests import Damaged, parse_checkpoint
 from shalabench.records.store import RunFolder
 
 
@@ -127,9 +130,90 @@ def test_a_checkpoint_of_another_version_is_told(toy, tmp_path):
     (file,) = folder.checkpoints()
     saved = torch.load(file, weights_only=True)
     saved["state"]["optimiser"] = saved["state"].pop("optimisers")["all"]
-    torch.save(saved, file)
+    replace(folder, file, saved)
     with pytest.raises(BenchError, match="another version"):
         work(toy, folder, settings, Watch())
+
+
+def replace(folder, file, saved):
+    """Write other content in place of a checkpoint, with the digest of that content."""
+    file.unlink()
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    folder.write_checkpoint(*parse_checkpoint(file.name)[:2], buffer.getvalue())
+
+
+def flip(file, bit):
+    content = bytearray(file.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    file.write_bytes(content)
+
+
+def test_of_a_checkpoint_with_a_flipped_bit_the_one_before_is_used(toy, tmp_path):
+    folder, settings = folder_in(tmp_path / "run"), TrainSettings(log_every=1)
+    left = iter(range(6))
+    watch = Watch(should_stop=lambda: next(left, None) is None, checkpoint_every=0.0)
+    with pytest.raises(Stopped):
+        work(toy, folder, settings, watch)
+    model, chance = build("shala", toy), random.Random(0)
+    for file in folder.checkpoints():
+        whole = file.read_bytes()
+        for _ in range(16):
+            flip(file, chance.randrange(8 * len(whole)))
+            with pytest.raises(Damaged, match="SHA-256"):
+                read_checkpoint(file, "run", model, model.stages(), "cpu")
+            file.write_bytes(whole)
+    newest, before = folder.checkpoints()
+    flip(newest, 12345)
+    with pytest.warns(UserWarning, match="The one before is used"):
+        saved = _restore(folder, model, model.stages(), torch.device("cpu"))
+    assert saved["step"] == parse_checkpoint(before.name)[1]
+    assert folder.checkpoints() == [before]
+    flip(before, 1)
+    with pytest.warns(UserWarning, match="starts anew"):
+        assert _restore(folder, model, model.stages(), torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 10**6},
+        {"step": -1},
+        {"step": True},
+        {"stage": 9},
+        {"run": "another"},
+        {"model": {}},
+        {"sums": None, "reading": None, "missing": "updates"},
+        {"model": "transposed"},
+    ],
+)
+def test_a_whole_checkpoint_of_wrong_content_is_not_believed(toy, tmp_path, change):
+    folder, left = folder_in(tmp_path / "run"), iter(range(3))
+    with pytest.raises(Stopped):
+        work(toy, folder, TrainSettings(), Watch(lambda: next(left, None) is None))
+    (file,) = folder.checkpoints()
+    saved = torch.load(file, weights_only=True)
+    if change.get("model") == "transposed":
+        turned = {k: x.T.contiguous() if x.dim() == 2 else x for k, x in saved["model"].items()}
+        change = {"model": turned}
+    gone = change.get("missing")
+    saved = {key: x for key, x in (saved | change).items() if key not in (gone, "missing")}
+    replace(folder, file, saved)
+    model = build("shala", toy)
+    before = {key: x.clone() for key, x in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="starts anew"):
+        assert _restore(folder, model, model.stages(), torch.device("cpu")) is None
+    assert all(torch.equal(x, before[key]) for key, x in model.state_dict().items())
+
+
+def test_a_checkpoint_from_before_digests_is_resumed(toy, tmp_path):
+    folder, left = folder_in(tmp_path / "run"), iter(range(3))
+    with pytest.raises(Stopped):
+        work(toy, folder, TrainSettings(), Watch(lambda: next(left, None) is None))
+    (file,) = folder.checkpoints()
+    file.rename(file.with_name("00-000000003.pt"))
+    model = build("shala", toy)
+    assert _restore(folder, model, model.stages(), torch.device("cpu"))["step"] == 3
 
 
 def test_only_two_checkpoints_are_kept(toy, tmp_path):

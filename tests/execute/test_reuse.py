@@ -153,3 +153,10 @@ def test_a_damaged_record_is_no_source_and_stops_nothing(tmp_path):
     source = run(tmp_path / "store")
     (source.path / "trained.json").write_text("{")
     assert reused(run(tmp_path / "store", "model.prior.guidance=3.0")) == []
+
+
+def test_damaged_weights_are_not_reused(tmp_path):
+    source = run(tmp_path / "store")
+    others = {name: x + 1 if x.is_floating_point() else x for name, x in weights(source).items()}
+    torch.save(others, source.weights)  # other values of the same shapes
+    assert reused(run(tmp_path / "store", "model.prior.guidance=3.0")) == []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
+import multiprocessing
 import os
 import threading
 import time
@@ -12,10 +15,11 @@ import pytest
 import torch
 from helpers.campaigns import options, run, smoke
 
-from shalabench.api import choose_precision
+from shalabench.api import BenchError, choose_precision
 from shalabench.config.plan import plan
 from shalabench.execute import runner
-from shalabench.execute.campaign import STOPPED_EXIT
+from shalabench.execute.backends import _serve
+from shalabench.execute.campaign import STOPPED_EXIT, _perform
 from shalabench.records.store import RunFolder, Store
 
 
@@ -221,6 +225,51 @@ def test_a_run_that_is_to_stop_writes_a_checkpoint_and_goes_on_later(tmp_path, a
 
     assert runner.perform(one, chosen, emit, stop).status == "stopped"
     (folder,) = Store(chosen.store).runs()
-    assert [file.stem for file in folder.checkpoints()] == ["00-000000003"]
+    assert [file.stem[:12] for file in folder.checkpoints()] == ["00-000000003"]
     assert runner.perform(one, chosen, lambda event: None, threading.Event()).status == "done"
     assert folder.trained["provenance"]["resumptions"] == 1
+
+
+def test_a_run_whose_driver_is_lost_keeps_a_checkpoint_and_no_failure(tmp_path, archive):
+    (one,) = smoke("mopoe", overrides=("train.log_every=1",))
+    chosen = options(tmp_path, archive, evaluators=("samples",))
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours.close()
+    _serve(functools.partial(_perform, one, chosen), theirs)
+    (folder,) = Store(chosen.store).runs()
+    assert (folder.state(), folder.failed) == ("stopped", None)
+    assert [file.name[:12] for file in folder.checkpoints()] == ["00-000000001"]
+    assert runner.perform(one, chosen, lambda event: None, threading.Event()).status == "done"
+    assert folder.trained["provenance"]["resumptions"] == 1
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_reading_goes_on_and_a_run_says_what_to_do(tmp_path, monkeypatch, code):
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock(wait=False):
+        folder.log("started")
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert folder.state() == "stopped"
+    with pytest.raises(BenchError, match="--no-locks"), folder.lock(wait=False):
+        pass
+    with folder.lock(wait=False, locks=False) as held:
+        assert held
+
+
+def test_no_locks_is_handed_on(tmp_path, archive, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    chosen = options(tmp_path, archive, evaluators=("samples",), deadline=time.time())
+    (one,) = smoke("mopoe")
+    outcome = runner.perform(one, chosen, lambda event: None, threading.Event())
+    assert outcome.status == "failed"
+    assert "--no-locks" in outcome.text
+    chosen = replace(chosen, locks=False)
+    outcome = runner.perform(one, chosen, lambda event: None, threading.Event())
+    assert outcome.status == "stopped"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers.records import write_result, write_run
 from PIL import Image
 
+from bench import main
 from shalabench.analysis.tables import make_tables
 from shalabench.api import BenchError
+from shalabench.records.export import LeftOut
 from shalabench.records.frame import load
 from shalabench.records.packed import NAME
 from shalabench.records.store import Store
@@ -180,10 +185,76 @@ def test_a_line_of_another_schema_is_checked_though_it_was_packed(store, tmp_pat
     assert len(found.runs) == 6
 
 
-def test_a_damaged_file_is_not_written_over(store, packed):
-    file = packed.root / PACK / NAME
-    file.write_bytes(file.read_bytes()[:-200])
-    before = file.read_bytes()
-    with pytest.raises(BenchError, match="Nothing was copied"):
-        store.export(packed.root)
-    assert file.read_bytes() == before
+@pytest.mark.parametrize("name", [NAME, "curves.csv.gz"])
+def test_a_damaged_file_is_written_anew_and_kept_beside(store, packed, name):
+    other = write_run(store.root.parent / "others", "mvae", 0, 0.5)
+    Store(other.parent).export(packed.root)
+    file = packed.root / PACK / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    before, said = file.read_bytes(), []
+    store.export(packed.root, said.append)
+    assert len(said) == 1
+    assert not load([packed]).problems
+    assert {run.path.name for run in packed.runs()} >= {run.path.name for run in store.runs()}
+    (kept,) = file.parent.glob(f"{name}.damaged-*")
+    assert kept.read_bytes() == before
+    Store(other.parent).export(packed.root, said.append)
+    assert file.read_bytes() == whole
+    assert len(said) == 1
+
+
+def test_what_does_not_read_is_left_out_of_an_export_and_named(store, tmp_path):
+    (store.root / "shala-0-" / "results" / "coherence-0.json").write_text("{")
+    (store.root / "shala-1-" / "trained.json").write_text("[]")
+    run = store.root / "shala-2-" / "run.json"
+    run.write_text(run.read_text().replace('"polymnist"', '"../out"'))
+    words = ["export", str(tmp_path / "copy"), "--store", str(store.root)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 1, found.output
+    assert all(f"shala-{seed}-" in found.output for seed in range(3))
+    names = [run.path.name for run in Store(tmp_path / "copy").runs()]
+    assert names == ["mmvae+-0-", "mmvae+-1-", "mmvae+-2-", "shala-0-"]
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_cut_picture_of_an_export_is_mended(tmp_path):
+    folder = write_run(tmp_path / "runs", "shala", 0, 0.5)
+    file = folder / "results" / "coherence-0.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pictures": ["pictures/a.webp"]}))
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(folder / "pictures" / "a.webp")
+    store = Store(tmp_path / "runs")
+    store.export(tmp_path / "copy")
+    (copy,) = (tmp_path / "copy").rglob("a.webp")
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:20])
+    store.export(tmp_path / "copy")
+    assert copy.read_bytes() == whole
+    (folder / "pictures" / "a.webp").write_bytes(whole[:20])
+    copy.unlink()
+    with pytest.raises(LeftOut, match=r"a\.webp"):
+        store.export(tmp_path / "copy")
+    assert not copy.exists()
+
+
+def test_a_full_disk_leaves_no_cut_file_and_the_next_export_ends_well(store, tmp_path, monkeypatch):
+    real, left = Path.write_bytes, [0]
+
+    def full(path, content):
+        if left[0] == 0:
+            real(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= 1
+        return real(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for count in range(2):
+        left[0] = count
+        with pytest.raises(BenchError, match="cannot be written"):
+            store.export(tmp_path / "copy")
+        assert not Store(tmp_path / "copy").runs()
+        assert not list((tmp_path / "copy").rglob("*.tmp"))
+    left[0] = -1
+    assert store.export(tmp_path / "copy") == 6
+    assert not load([Store(tmp_path / "copy")]).problems

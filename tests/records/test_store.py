@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 from helpers.records import write_run
 
 from bench import main
+from shalabench.api import BenchError
 from shalabench.records.store import Store
 
 
@@ -19,6 +24,23 @@ def store(tmp_path):
     for seed, value in enumerate((0.30, 0.34, 0.38)):
         write_run(tmp_path, "mmvae+", seed, value)
     return Store(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_without_file_locks_reading_goes_on_and_running_offers_no_locks(store, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (run, *_) = store.runs()
+    assert run.state() == "done"
+    begun = replace(run, path=run.path.with_name("begun"))
+    with pytest.raises(BenchError, match="--no-locks"), begun.lock(wait=False):
+        pass
+    with begun.lock(wait=False, locks=False) as held:
+        assert held
+        begun.log("started")
+    assert begun.state() == "stopped"
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from shalabench.api import END, PAD, DataError, Modality
-from shalabench.datasets.sources.files import as_data_error
+from shalabench.datasets.sources.files import as_data_error, split_lines
 
 UNKNOWN = "<unk>"
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
 # Some published captions contain it: they were once read in a wrong encoding.
 _LOST = "\N{REPLACEMENT CHARACTER}"
+_MARK = "\ufeff"  # a byte-order mark within a text, where files were joined
 
 
 def describe_pair(
@@ -50,12 +51,12 @@ def read_captions(file: Path, count: int) -> list[list[str]]:
     with as_data_error(f"The captions {file} cannot be read", again):
         content = file.read_bytes()
     try:
-        lines = content.decode("utf-8").splitlines()
+        lines = split_lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line = len(split_lines(error.object[: error.start].decode()))
         raise DataError(
-            f"{file}, line {line}: the byte 0x{content[error.start]:02x} is no UTF-8, which was "
-            f"expected. {again}"
+            f"{file}, line {line}: the byte 0x{error.object[error.start]:02x} is no UTF-8, which "
+            f"was expected. {again}"
         ) from error
     while lines and not lines[-1].strip():
         lines.pop()
@@ -68,7 +69,8 @@ def read_captions(file: Path, count: int) -> list[list[str]]:
 
 
 def _words(text: str, file: Path, line: int) -> list[str]:
-    plain = unicodedata.normalize("NFKD", text.replace(_LOST, " ").replace("\t", " ").lower())
+    blank = "".join(" " if c in (_LOST, _MARK) or c.isspace() else c for c in text)
+    plain = unicodedata.normalize("NFKD", blank.lower())
     plain = plain.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
     plain = plain.translate({0x2013: "-", 0x2014: "-"})
     plain = "".join(c for c in plain if not unicodedata.combining(c))  # é is e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import sys
 import time
 import urllib.error
@@ -14,7 +15,9 @@ from pathlib import Path
 from shalabench.api import DataError
 from shalabench.api.files import settle
 from shalabench.datasets.sources.files import git_digest
+from shalabench.datasets.sources.turns import take_turn
 
+NO_CHECKSUM = ""  # none is published
 _CHUNK = 1 << 20
 _ROUNDS = 3  # over the mirrors, with a pause between
 _PAUSE = 2.0  # seconds
@@ -30,16 +33,18 @@ class Remote:
         urls: Its mirrors, the first one preferred.
         name: Its path below the folder it is saved in.
         checksum: "md5:...", "sha256:..." or "git:..." (the id of the file in a git repository);
-            empty where none is known.
+            `NO_CHECKSUM` where none is published, which the download then says.
     """
 
     urls: tuple[str, ...]
     name: str
-    checksum: str = ""
+    checksum: str
 
 
 def download(remote: Remote, folder: Path) -> Path:
     """Fetch a file, resuming from `<name>.part` where an earlier attempt was cut off.
+
+    A process that finds another at the same file waits for it.
 
     Args:
         remote: What to fetch.
@@ -54,18 +59,29 @@ def download(remote: Remote, folder: Path) -> Path:
     file = folder / remote.name
     if file.exists():
         return file
-    partial = file.with_name(file.name + ".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        with take_turn(file) as alone:
+            if not file.exists():  # another process may just have fetched it
+                _fetch_into(remote, file, alone)
     except OSError as error:
         raise DataError(
-            f"{file.parent} cannot be made ({error}). Choose another folder with --data-root or "
+            f"{file.parent} cannot be written ({error}). Choose another folder with --data-root or "
             "SHALA_DATA."
         ) from error
-    _fetch_from_any(remote, file, partial)
-    _check(remote, partial)
-    settle(partial, file)
     return file
+
+
+def _fetch_into(remote: Remote, file: Path, alone: bool) -> None:
+    """Fetch a file that is not there; where others may do so too, without a part to resume."""
+    partial = file.with_name(file.name + (".part" if alone else f".{os.getpid()}.part"))
+    try:
+        _fetch_from_any(remote, file, partial)
+        _check(remote, partial)
+        settle(partial, file)
+    finally:
+        if not alone:
+            partial.unlink(missing_ok=True)
 
 
 def _fetch_from_any(remote: Remote, file: Path, partial: Path) -> None:
@@ -127,15 +143,20 @@ def _report(name: str, done: int, total: int) -> None:
 
 
 def _check(remote: Remote, partial: Path) -> None:
-    if not remote.checksum:
-        return
-    kind, expected = remote.checksum.split(":")
+    kind, _, expected = (remote.checksum or "sha256:").partition(":")
     if kind == "git":
         digest = git_digest(partial)
     else:
         with partial.open("rb") as content:
             digest = hashlib.file_digest(content, kind).hexdigest()
-    if digest != expected:
+    if remote.checksum == NO_CHECKSUM:
+        print(
+            f"{remote.name}: no checksum is published, so that the download cannot be checked by "
+            f"one; its SHA-256 is {digest}.",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif digest != expected:
         partial.unlink()
         raise DataError(
             f"The download of {remote.name} has the {kind} digest {digest}, and {expected} was "

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import tarfile
-import zipfile
-import zlib
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,17 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shalabench.api import DataError, Dataset
-from shalabench.api.files import write_atomic
+from shalabench.api import BenchError, DataError, Dataset
+from shalabench.api.files import NO_HOME, write_atomic
 
 SPLITS = ("train", "validation", "test")
 SOURCE = "source-"  # begins the names of arrays that say what views come from; not in digests
+NOTE = "note-"  # begins the names of arrays that say how the data were read; not in digests
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
-_DAMAGE = (
-    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
-    *(pickle.UnpicklingError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
-)
 
 
 def digest_of(arrays: Iterable[np.ndarray]) -> str:
@@ -57,27 +51,51 @@ def stamp(file: Path) -> tuple[int, int]:
 
 @contextmanager
 def as_data_error(problem: str, remedy: str) -> Iterator[None]:
-    """Turn the errors that libraries raise on damaged files into a `DataError`.
+    """Turn whatever libraries raise on damaged or hostile files into a `DataError`.
 
     Raises:
-        DataError: "PROBLEM (REASON). REMEDY"
+        DataError: "PROBLEM (REASON). REMEDY"; one raised within passes as it is.
     """
     try:
         yield
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+    except BenchError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{problem} (it asks for more memory than there is). {remedy}") from error
+    except Exception as error:  # each library has its own kinds, many of no common base
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(f"{problem} ({reason}). {remedy}") from error
 
 
 def read_lines(file: Path, remedy: str = "Restore it from the archive.") -> list[str]:
-    """The lines of a text in UTF-8 that are not blank.
+    """The lines of a text in UTF-8 that are not blank, without blanks at their ends.
 
     Raises:
         DataError: It cannot be read; the message ends with the remedy.
     """
     with as_data_error(f"{file} cannot be read", remedy):
-        text = file.read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line.strip()]
+        text = file.read_bytes().decode("utf-8-sig")
+    return [line.strip() for line in split_lines(text) if line.strip()]
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split at \n, \r\n and \r only; `str.splitlines` splits at nine other characters too."""
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def with_ending(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder that end so, such as ".png", in capital letters too; sorted.
+
+    Hidden ones are left out: macOS leaves a "._name" beside each file.
+    """
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(f for f in found if f.suffix.lower() == ending and not f.name.startswith("."))
+
+
+def either_case(file: Path) -> Path:
+    """A file, or the one whose ending has capital letters where only that is there."""
+    other = file.with_suffix(file.suffix.upper())
+    return other if other.is_file() and not file.is_file() else file
 
 
 def write_cached(file: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -91,6 +109,11 @@ def write_cached(file: Path, write: Callable[[BinaryIO], object]) -> None:
         with partial.open("wb") as out:
             write(out)
 
+    if NO_HOME in file.parents:
+        raise DataError(
+            "There is no home directory to keep generated data in. Name a folder with --cache-dir "
+            "or SHALA_CACHE."
+        )
     try:
         write_atomic(file, fill)
     except OSError as error:
@@ -108,6 +131,12 @@ def read_cached(path: Path, read: Callable[[Path], T]) -> T:
     """
     with as_data_error(f"The prepared data in {path} are damaged", f"Delete {path} and run again."):
         return read(path)
+
+
+def same_content(arrays: Iterable[np.ndarray], digest: str) -> None:
+    """Raise a ValueError if arrays of the cache have another digest than when they were written."""
+    if (actual := digest_of(arrays)) != digest:
+        raise ValueError(f"their SHA-256 is {actual[:12]} and was {digest[:12]}")
 
 
 def cache_file(dataset: Dataset, cache: Path, exclude: Collection[str] = ()) -> Path:
@@ -134,7 +163,7 @@ def generate_once(
         sources: Names of arrays that older files lack; these are made again.
 
     Returns:
-        Tensors by split and name, and the digest of their content without that of sources.
+        Tensors by split and name, and the digest of their content without sources and notes.
 
     Raises:
         DataError: The file is damaged or cannot be written.
@@ -157,7 +186,8 @@ def _write_splits(file: Path, parts: dict[str, Arrays]) -> None:
     made: dict[str, Any] = {
         f"{split}_{n}": a for split, own in parts.items() for n, a in own.items()
     }
-    printed = sorted(name for name in made if f"_{SOURCE}" not in name)
+    apart = tuple(f"{split}_{start}" for split in parts for start in (SOURCE, NOTE))
+    printed = sorted(name for name in made if not name.startswith(apart))
     fingerprint = np.array(digest_of(made[name] for name in printed))
     write_cached(file, lambda out: np.savez(out, **made, fingerprint=fingerprint))
 

@@ -21,6 +21,8 @@ from shalabench.datasets.sources.files import as_data_error
 
 _AGAIN = "Delete it and fetch it again."
 _FOLDER = "mnist"
+_FOLDERS = (_FOLDER, "MNIST/raw", "mnist/MNIST/raw", "mnist/raw", "MNIST")  # as people have it
+_GZIP = b"\x1f\x8b"
 _PREFIXES = {"train": "train", "test": "t10k"}
 _MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -68,7 +70,7 @@ def read_part(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 def lacking(root: Path) -> list[str]:
     """The files that are not under the data root, as paths below it."""
-    return [f"{_FOLDER}/{s}.gz" for s in CHECKSUMS if not find_idx(root / _FOLDER, s)]
+    return [f"{_FOLDER}/{stem}.gz" for stem in CHECKSUMS if not _find(root, stem)]
 
 
 def fetch(root: Path) -> None:
@@ -78,27 +80,37 @@ def fetch(root: Path) -> None:
         DataError: No mirror can be reached, or one sends something else.
     """
     for stem, checksums in CHECKSUMS.items():
-        if not find_idx(root / _FOLDER, stem):
+        if not _find(root, stem):
             urls = tuple(f"{mirror}{stem}.gz" for mirror in _MIRRORS)
             download(Remote(urls, f"{_FOLDER}/{stem}.gz", f"md5:{checksums.file}"), root)
 
 
 def _read(root: Path, stem: str, axes: int) -> np.ndarray:
-    file = find_idx(root / _FOLDER, stem) or root / _FOLDER / stem
+    file = _find(root, stem) or root / _FOLDER / stem
     return read_idx(file, axes, CHECKSUMS[stem].content)
 
 
+def _find(root: Path, stem: str) -> Path | None:
+    """The first such file in the folders that people have; torchvision's is MNIST/raw."""
+    found = (find_idx(root / folder, stem) for folder in _FOLDERS)
+    return next(filter(None, found), None)
+
+
 def find_idx(folder: Path, stem: str) -> Path | None:
-    """The file `stem` or `stem.gz` in a folder, or None."""
-    candidates = (folder / stem, folder / f"{stem}.gz")
-    return next((file for file in candidates if file.is_file()), None)
+    """The file `stem` or `stem.gz` in a folder, or None.
+
+    Kaggle has a dot before "idx", and each file in a folder of its own name too.
+    """
+    dotted = stem.replace("-idx", ".idx")
+    names = (stem, f"{stem}.gz", dotted, f"{dotted}.gz", f"{stem}/{stem}", f"{dotted}/{dotted}")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def read_idx(file: Path, axes: int, checksum: str = "") -> np.ndarray:
     """Read one idx file of unsigned bytes.
 
     Args:
-        file: Plain, or gzipped where its name ends in ".gz".
+        file: Plain or gzipped, whatever its name: browsers unpack a file and keep its name.
         axes: 3 for images `[N, H, W]`, 1 for labels `[N]`.
         checksum: MD5 of the unpacked content, since the gzip wrappers of mirrors differ; empty
             where none is known.
@@ -136,4 +148,4 @@ def read_idx(file: Path, axes: int, checksum: str = "") -> np.ndarray:
 def _unpack(file: Path) -> bytes:
     with as_data_error(f"{file} does not unpack: it is cut short or damaged", _AGAIN):
         raw = file.read_bytes()
-        return gzip.decompress(raw) if file.suffix == ".gz" else raw
+        return gzip.decompress(raw) if raw.startswith(_GZIP) else raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import platform
 import shutil
@@ -16,7 +17,9 @@ from PIL import Image
 
 from shalabench.api import DataError
 from shalabench.datasets.sources.files import as_data_error
+from shalabench.datasets.sources.turns import take_turn
 
+_CHUNK = 1 << 20
 _ADMITTED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -34,13 +37,46 @@ def read_picture(file: Path, mode: str = "RGB") -> np.ndarray:
     """Read a picture as uint8 `[H, W, C]`, or `[H, W]` where the mode is "L".
 
     Raises:
-        DataError: It does not open.
+        DataError: It does not open, is huge, or has more than 8 bits a grey value.
     """
     with (
         as_data_error(f"The picture {file} does not open", "Delete it and fetch it again."),
         Image.open(file) as picture,
     ):
+        if picture.mode.startswith(("I", "F")):  # Pillow would clip them at 255
+            raise DataError(
+                f"The picture {file} has greys of more than 8 bits (mode {picture.mode}), and 8 "
+                "were expected. Save it with greys of 0 to 255."
+            )
         return np.asarray(picture.convert(mode))
+
+
+def as_bytes(file: Path, array: np.ndarray) -> np.ndarray:
+    """Pixels as uint8 where their range is beyond doubt.
+
+    Bytes are taken as they are, whole numbers up to 255 with one above 1 too, of any type, and
+    fractions in [0, 1] times 255.
+
+    Raises:
+        DataError: Their range is another, or could be either.
+    """
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iuf" or not array.size:
+        raise DataError(
+            f"{file} has pixels of the type {array.dtype}; bytes, or fractions in [0, 1], were "
+            "expected. Save them as uint8."
+        )
+    low, high = array.min(), array.max()  # NaN where one is
+    is_whole = array.dtype.kind in "iu" or bool((array == np.rint(array)).all())
+    if is_whole and low >= 0 and 1 < high <= 255:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f" and low >= 0 and high <= 1:
+        return (array * array.dtype.type(255)).round().astype(np.uint8)
+    raise DataError(
+        f"{file} has pixels of the type {array.dtype} with values outside [0, 1] that are no bytes "
+        f"beyond doubt: {low:g} to {high:g}. Save them as uint8."
+    )
 
 
 class _Reader(pickle.Unpickler):
@@ -83,17 +119,26 @@ def unpack(archive: Path, folder: Path) -> None:
             f"{archive} is not unpacked, because Python {platform.python_version()} cannot check "
             f"it. Use Python 3.11.4 or later, or unpack the archive yourself to {folder}."
         )
-    unfinished = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
     remedy = "Free some room if the disk is full; else delete the file and fetch it again."
+    with as_data_error(f"{archive} does not unpack", remedy):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with take_turn(folder) as alone:
+            if not folder.exists():  # another process may just have unpacked it
+                _unpack(archive, folder, "" if alone else f".{os.getpid()}")
+
+
+def _unpack(archive: Path, folder: Path, own: str) -> None:
+    unfinished = folder.with_name(f".{folder.name}{own}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with as_data_error(f"{archive} does not unpack", remedy):
-            if archive.suffix == ".zip":
-                with zipfile.ZipFile(archive) as content:  # drops ".." and checks the content
-                    content.extractall(unfinished)
-            else:
-                with tarfile.open(archive) as content:
-                    content.extractall(unfinished, filter="data")
-            unfinished.rename(folder)
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as content:  # drops ".." and checks the content
+                content.extractall(unfinished)
+        else:
+            with tarfile.open(archive) as content:
+                content.extractall(unfinished, filter="data")
+                while content.fileobj and content.fileobj.read(_CHUNK):
+                    pass  # to the end, where gzip and xz compare their checksum
+        unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

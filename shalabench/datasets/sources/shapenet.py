@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shalabench.api import Camera, DataError, from_nmr, from_pose, from_srn
-from shalabench.datasets.sources.files import as_data_error, read_lines
+from shalabench.datasets.sources.files import as_data_error, either_case, read_lines, with_ending
 from shalabench.datasets.sources.readers import read_arrays
 from shalabench.datasets.sources.rig import ring
 
@@ -129,15 +129,16 @@ def _find_srn(base: Path) -> Source | None:
 
 
 def _srn_views(folder: Path, car: Path) -> list[View]:
-    focal, centre, width = _srn_intrinsics(car / "intrinsics.txt")
-    pictures = sorted((car / "rgb").glob("*.png"))
-    poses = {file.stem: file for file in (car / "pose").glob("*.txt")}
+    focal, centre, width, inverted = _srn_intrinsics(car / "intrinsics.txt")
+    pictures = with_ending(car / "rgb", ".png")
+    poses = {file.stem: file for file in with_ending(car / "pose", ".txt")}
     _same({picture.stem for picture in pictures}, set(poses), car)
     views = []
     for picture in pictures:
         file = poses[picture.stem]
         with as_data_error(f"{file} is no pose of 4 x 4 numbers", _AGAIN):
-            camera = from_srn(np.loadtxt(file), focal, centre, width)
+            pose = np.loadtxt(file, encoding="utf-8-sig").reshape(4, 4)
+            camera = from_srn(np.linalg.inv(pose) if inverted else pose, focal, centre, width)
         views.append(View(picture, camera))
     return views
 
@@ -149,20 +150,31 @@ def _same(pictures: set[str], poses: set[str], car: Path) -> None:
         raise DataError(f"{car}: every view needs rgb/<n>.png and pose/<n>.txt, and {what}.")
 
 
-def _srn_intrinsics(file: Path) -> tuple[float, tuple[float, float], float]:
-    """Focal length, centre and width; the first line and the last are read."""
+def _srn_intrinsics(file: Path) -> tuple[float, tuple[float, float], float, bool]:
+    """Focal length, centre, width, and whether poses take the world to the camera.
+
+    As SRN's own reader (`parse_intrinsics`) has it: the first line holds focal length and centre,
+    the fourth height and width, and the fifth, if there is one, 1 where poses take the world to
+    the camera, and 0 where they take the camera to the world.
+    """
     problem = f"{file} holds no focal length and centre in the first line, height and width in the "
-    with as_data_error(f"{problem}last", _AGAIN):
+    with as_data_error(f"{problem}fourth", _AGAIN):
         lines = [line.split() for line in read_lines(file, _AGAIN)]
         focal, cx, cy = (float(x) for x in lines[0][:3])
-        height, width = (float(x) for x in lines[-1])
+        height, width = (float(x) for x in lines[3])
+    fifth = " ".join(lines[4]) if len(lines) > 4 else "0"
+    if fifth not in ("0", "1"):
+        raise DataError(
+            f"{file}: the fifth line is '{fifth}'; 0 (poses take the camera to the world) or 1 "
+            f"(poses take the world to the camera) was expected. {_AGAIN}"
+        )
     if not height == width > 0:
         raise DataError(
             f"{file}: the intrinsics are for an image of {width:g} x {height:g} pixels, and the "
             "pictures are square."
         )
     _fit(file, focal / width, (cx / width, cy / height))
-    return focal, (cx, cy), width
+    return focal, (cx, cy), width, fifth == "1"
 
 
 def _fit(file: Path, focal: float, centre: tuple[float, float]) -> None:
@@ -198,7 +210,7 @@ def _nmr_views(folder: Path, car: Path) -> list[View]:
     ):
         matrices = dict(arrays)
     for i in range(_NMR_VIEWS):
-        picture, mask = car / "image" / f"{i:04}.png", car / "mask" / f"{i:04}.png"
+        picture, mask = (either_case(car / part / f"{i:04}.png") for part in ("image", "mask"))
         if not picture.is_file():
             raise DataError(f"The view {picture} is missing; a car has {_NMR_VIEWS}.")
         with as_data_error(f"{file} lacks matrices of a camera for {picture.name}", _AGAIN):
@@ -241,8 +253,10 @@ def _read_split(file: Path, folder: Path) -> dict[str, list[Path]] | None:
     if not file.is_file():
         return None
     with as_data_error(f"{file} does not list the cars of {', '.join(_SPLITS)}", "Correct it."):
-        listed = json.loads(file.read_text(encoding="utf-8"))
-        return {split: [folder / uid for uid in listed[split]] for split in _SPLITS}
+        listed = json.loads(file.read_text(encoding="utf-8-sig"))
+        if any(isinstance(listed[split], str) for split in _SPLITS):
+            raise ValueError("each must be a list of names")
+        return {split: [folder / uid.strip() for uid in listed[split]] for split in _SPLITS}
 
 
 def _cut(cars: list[Path]) -> dict[str, list[Path]]:
@@ -253,7 +267,10 @@ def _cut(cars: list[Path]) -> dict[str, list[Path]]:
 
 
 def _sync_views(folder: Path, car: Path) -> list[View]:
-    views = [View(car / f"{i:03}.png", camera) for i, camera in enumerate(_sync_cameras(folder))]
+    views = [
+        View(either_case(car / f"{i:03}.png"), camera)
+        for i, camera in enumerate(_sync_cameras(folder))
+    ]
     for view in views:
         if not view.picture.is_file():
             raise DataError(f"The view {view.picture} is missing; a car has {len(views)}.")

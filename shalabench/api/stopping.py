@@ -1,0 +1,27 @@
+"""What a termination does to the command line before a command handles it itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOPPED_EXIT = 3
+
+
+@contextmanager
+def exit_when_terminated() -> Iterator[None]:
+    """Let SIGTERM end the process at once with exit code 3.
+
+    An exception would be lost where Python ignores exceptions, as in a callback of an import.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(STOPPED_EXIT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
