@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from shalabench.api.files import expand_home
 from shalabench.cli.options import (
     Command,
+    UserPath,
     archive_option,
     data_options,
     device_option,
@@ -56,7 +58,7 @@ from shalabench.records.locations import default_store
 @data_options
 @click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     default=default_store,
     help="Folder for the records. Default: results/runs.",
 )
@@ -78,10 +80,10 @@ def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
     paths = DataPaths(options.pop("data_root"), options.pop("cache_dir"))
     number = options.pop("number") or 0
     request = Request(paths=paths, number=number, range=low_high or None, **options)
-    is_object = ":" in source and not Path(source).exists()
+    is_object = ":" in source and not expand_home(source).exists()
     with Reporter() as reporter:
         scored = score(
-            load_object(source) if is_object else Path(source),
+            load_object(source) if is_object else expand_home(source),
             request,
             lambda name, done, total: reporter.show(
                 request.name,
@@ -107,7 +109,7 @@ def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
 
 @click.command(cls=Command)
 @click.argument("run")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=UserPath())
 @click.option(
     "--number",
     type=click.IntRange(1),

@@ -137,7 +137,7 @@ class FarAway:
         return iter(())
 
     def result(self, key):
-        return Outcome("done", "Done.")
+        return dict.fromkeys(self.task.args[0], Outcome("done", "Done."))
 
 
 def test_a_cluster_is_sent_whole_paths_and_the_time_limit(tmp_path, monkeypatch):

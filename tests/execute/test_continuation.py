@@ -55,7 +55,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("model", ["shala", "mvtcae", "mopoe", "cmvae", "mmvae+"])
 def test_a_longer_run_goes_on_and_equals_the_one_trained_alone(tmp_path, model):
     first = run(tmp_path / "store", 20, model=model)
-    assert [file.name for file in first.forks()] == ["00-000000018.pt"]
+    assert [file.name[:12] for file in first.forks()] == ["00-000000018"]
     assert continued(first) is None
     found = run(tmp_path / "store", 30, model=model)
     stage = build_name(model)

@@ -235,7 +235,7 @@ def test_a_run_whose_driver_is_lost_keeps_a_checkpoint_and_no_failure(tmp_path, 
     chosen = options(tmp_path, archive, evaluators=("samples",))
     ours, theirs = multiprocessing.Pipe(duplex=False)
     ours.close()
-    _serve(functools.partial(_perform, one, chosen), theirs)
+    _serve(functools.partial(_perform, {"one": one}, chosen), theirs)
     (folder,) = Store(chosen.store).runs()
     assert (folder.state(), folder.failed) == ("stopped", None)
     assert [file.name[:12] for file in folder.checkpoints()] == ["00-000000001"]
