@@ -20,6 +20,7 @@ from shalabench.cli.options import (
     set_option,
     split_option,
 )
+from shalabench.cli.run import print_table
 from shalabench.records.locations import default_store
 
 
@@ -105,6 +106,8 @@ def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
         click.echo(text, err=True)
     for name, reason in scored.skipped.items():
         click.echo(f"No {name}: {reason}", err=True)
+    filters = {key: options[key] for key in ("dataset", "preset", "split")}
+    print_table(request.store, False, (scored.folder.run["model"],), **filters)
 
 
 @click.command(cls=Command)

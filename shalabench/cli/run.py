@@ -132,7 +132,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     filters |= {"ablation": ablation} if ablation else {"models": options["models"]}
     ended = {outcome.status for outcome in summary.outcomes.values()}
     if ended & {"done", "already"}:
-        _print_table(options["store"], options["as_json"], **filters)
+        print_table(options["store"], options["as_json"], **filters)
     else:
         click.echo("No table: none of these runs has finished.", err=True)
     ctx.exit(summary.exit_code)
@@ -165,7 +165,7 @@ def _read_ablation(name: str | None, models: tuple[str, ...]) -> Any:
     return read_ablation(name) if name else None
 
 
-def _print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **filters: Any) -> None:
+def print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **filters: Any) -> None:
     """Print the table of the first headline metric that the runs have."""
     from shalabench.analysis.tables import make_tables, render
     from shalabench.records.store import Store

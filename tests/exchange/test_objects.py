@@ -97,6 +97,9 @@ def test_a_function_is_scored_and_one_that_raises_is_not(tmp_path, judges):
     facts = json.loads(done.stdout)
     assert facts["evaluated"] == ["coherence", "samples"]
     assert facts["samples"] == "50 joint samples, translations of 50 test tuples"
+    done = bench(tmp_path, "mine:make", *more)
+    assert "coherence, samples in store" in done.stdout
+    assert "mine (external)  " in done.stdout  # its row
     done = bench(tmp_path, "mine:broken", *more, "--name", "bad")
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
