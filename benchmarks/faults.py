@@ -328,10 +328,10 @@ def main(attempts: int, seed: int, only: str, node: bool) -> None:
             own.mkdir()
             chance = random.Random(f"{seed} {number}")
             bench = Bench(chance, own, shared.healthy, shared.begun, shared.writes, shared.seconds)
-            code, told = end(attempt, kind, bench), own / "missed"
-            if code or told.exists():
+            code, file = end(attempt, kind, bench), own / "missed"
+            if code or file.exists():
                 missed[kind] += 1
-                text = told.read_text("utf-8") if told.exists() else f"exit code {code}"
+                text = file.read_text("utf-8") if file.exists() else f"exit code {code}"
                 click.echo(f"{kind}, attempt {number}: {text}", err=True)
             shutil.rmtree(own, ignore_errors=True)
     made |= {"node": 1} if node else {}

@@ -105,10 +105,10 @@ def _run_once(
         lines.setdefault(run.line or key, {})[key] = run
     for name, line in lines.items():
         engine.submit(name, functools.partial(_perform, line, options))
-    told = set()
+    reported = set()
     for name, event in engine.events():
         if event["kind"] == "ended":
-            told.add(event["run"])
+            reported.add(event["run"])
             ended(event["run"], event["outcome"])
         else:
             reporter.show(event.get("run", name), event)
@@ -123,7 +123,7 @@ def _run_once(
             outcomes |= dict.fromkeys(line, Outcome("failed", f"{kind}{error}"))
     for key in keys:
         summary.outcomes[key] = outcome = outcomes[key]
-        if key not in told:  # the event was lost, or the run did not begin
+        if key not in reported:  # the event was lost, or the run did not begin
             ended(key, outcome)
         reporter.say(f"{key}: {outcome.text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]

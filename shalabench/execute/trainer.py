@@ -325,7 +325,7 @@ def _restore(
 
 
 def _changes(saved: dict[str, Any], folder: RunFolder, made_by: Mapping[str, Any]) -> list[str]:
-    """What changed since the training began, of what it is made by; a new change is told."""
+    """What changed since the training began, of what it is made by; a new change is logged."""
     found = differences(saved.get("made_by", {}), made_by)
     if found:
         seconds = saved["spent"][1] if "spent" in saved else 0.0

@@ -54,7 +54,7 @@ def export(store: Store, destination: Path, say: Callable[[str], None] = lambda 
         store: What is packed.
         destination: Made where missing. Of a training that lies there already, only what is missing
             is added.
-        say: Told what was mended.
+        say: Called with what was mended.
 
     Returns:
         Number of runs copied.

@@ -1,4 +1,4 @@
-"""The samples of a run, written and scored, give the run's own figures."""
+"""The samples of a run, written and scored, give the run's own values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shalabench.exchange.write import write
 FEW = "evaluators.quality.extractors=classifier"
 
 
-def figures(folder, evaluator):
+def values_of(folder, evaluator):
     (result,) = (r for r in folder.results() if r["evaluator"] == evaluator)
     return {
         (s["metric"], tuple(s["given"]), s["target"]): (s["value"], s["stderr"])
@@ -40,7 +40,7 @@ def test_exact_values_give_the_figures_of_the_run(tmp_path, trained, judges, for
     out, words = write(trained, tmp_path / "out", paths, form=form, evaluator=evaluator)
     assert words.startswith("64 joint samples, translations of 64 test tuples")
     scored = score(out, request_of(tmp_path, judges, evaluators=(evaluator,)))
-    ours, theirs = figures(scored.folder, evaluator), figures(trained, evaluator)
+    ours, theirs = values_of(scored.folder, evaluator), values_of(trained, evaluator)
     bounds = {key for key in theirs if key[0].startswith("floor")}  # these need no samples
     several = {key for key in theirs if "subset" in key[0]}
     assert len(ours) > 8
@@ -66,7 +66,7 @@ def test_pictures_give_the_figures_within_their_rounding(tmp_path, trained, judg
             assert (mine / 255 - theirs.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
     preset = {"preset": "external", "evaluators": ("coherence",)}
     values = [
-        figures(score(p, request_of(tmp_path, judges, name=n, **preset)).folder, "coherence")
+        values_of(score(p, request_of(tmp_path, judges, name=n, **preset)).folder, "coherence")
         for n, p in (("a", out), ("b", exact))
     ]
     for key, (value, _) in values[0].items():
