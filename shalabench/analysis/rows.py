@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shalabench.analysis.costs import Costs
 
 FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
+REFERENCE = "(reference)"  # ends the label of a row of packaged records beside one's own
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
 _UNHASHED = {f"train.{key}" for key in NOT_IDENTITY}
 
@@ -132,6 +133,20 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
     return rows
 
 
+def apart(records: Records, stores: Collection[str]) -> Records:
+    """The records with the runs of some stores as rows of their own, whose labels say so.
+
+    Args:
+        records: Of all stores.
+        stores: Folders whose runs stand apart.
+    """
+    if not stores:
+        return records
+    named = zip(records.rows, records.runs["label"], strict=True)
+    labels = [f"{run.name} {REFERENCE}" if run.store in stores else own for run, own in named]
+    return records.of(records.runs.assign(label=labels))
+
+
 def scores_of(group: Records, metric: str) -> dict[int, Score]:
     """The summary of a metric by seed, of the runs that have one."""
     return {
@@ -151,7 +166,8 @@ def group_rows(records: Records) -> list[tuple[str, Records]]:
 def _variant(run: RunRow) -> str:
     """What the seeds of one row have in common: all that decides a number, but seed and data."""
     settings = {key: value for key, value in run.settings.items() if key not in _UNHASHED}
-    return json.dumps([run.model, run.model_version, run.dataset, settings], sort_keys=True)
+    where = run.label.endswith(REFERENCE)
+    return json.dumps([run.model, run.model_version, run.dataset, settings, where], sort_keys=True)
 
 
 def _labels(runs: list[RunRow]) -> list[str]:

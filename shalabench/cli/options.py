@@ -18,6 +18,7 @@ from shalabench.api.files import expand_home
 from shalabench.api.stopping import STOPPED_EXIT, exit_when_terminated
 from shalabench.records.locations import (
     DATA_ROOT,
+    committed_stores,
     default_cache,
     default_store,
     default_stores,
@@ -305,12 +306,22 @@ stores_option = click.option(
 )
 
 
-def read_stores(given: tuple[Path, ...], *committed: str) -> list[Store]:
+reference_option = click.option(
+    "--reference",
+    is_flag=True,
+    help="Show the packaged reference records too, as rows of their own.",
+)
+
+
+def read_stores(
+    given: tuple[Path, ...], *committed: str, reference: bool | None = None
+) -> list[Store]:
     """The stores to read: those given, else the runs made here, else the committed records.
 
     Args:
         given: Values of --store.
         committed: Folders to read with the reference records, such as "ablations".
+        reference: Whether they are read beside others anyway; None where there is no --reference.
 
     Raises:
         BenchError: A given folder does not exist.
@@ -324,4 +335,17 @@ def read_stores(given: tuple[Path, ...], *committed: str) -> list[Store]:
     if not given and paths != [default_store()]:
         names = " and ".join(f"results/{path.name}" for path in paths)
         click.echo(f"There are no runs here yet. Reading the records of {names}.", err=True)
+    elif not given and reference is False:
+        click.echo(f"Reading your runs in {paths[0]}. Packaged records: --reference.", err=True)
     return [Store(path) for path in paths]
+
+
+def reference_stores(read: list[Store], *committed: str) -> list[Store]:
+    """The committed records that are not read already.
+
+    Args:
+        read: Stores that are read.
+        committed: As for `read_stores`.
+    """
+    known = {store.root.resolve() for store in read}
+    return [store for store in committed_stores(*committed) if store.root.resolve() not in known]

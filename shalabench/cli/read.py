@@ -17,7 +17,10 @@ from shalabench.cli.options import (
     filter_options,
     json_option,
     parse_digits,
+    parse_names,
     read_stores,
+    reference_option,
+    reference_stores,
     split_option,
     stores_option,
 )
@@ -51,11 +54,19 @@ from shalabench.cli.options import (
 )
 @click.option("--wide", is_flag=True, help="Show all columns: the costs and all sources too.")
 @click.option(
+    "--columns",
+    callback=parse_names,
+    help="Only these metrics, separated by commas: joint,posterior. All are shown, whatever the "
+    "width.",
+)
+@click.option("--notes", is_flag=True, help="Show all notes below the table.")
+@click.option(
     "--by",
     type=click.Choice(["prior", "tuples"]),
     help="A column for each kind of prior, or each number of training tuples, in place of the "
     "published values.",
 )
+@reference_option
 @json_option
 def table(
     metric: str | None,
@@ -67,14 +78,20 @@ def table(
     published: str,
     wide: bool,
     by: str | None,
+    columns: tuple[str, ...],
+    notes: bool,
+    reference: bool,
     as_json: bool,
     **filters: Any,
 ) -> None:
     """Print measured values beside the published ones.
 
+    Text fits the terminal (80 columns where there is none): what does not fit is named below.
+
     * marks the best mean of a column, + the values that are not significantly worse, if all rows
     have three or more seeds. † marks a collapsed model, which is not ranked.
     """
+    from shalabench.analysis.fitting import terminal_width
     from shalabench.analysis.tables import make_tables, render
     from shalabench.records.published import MAIN
 
@@ -82,7 +99,8 @@ def table(
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
-    read = read_stores(stores, *(("ablations",) if chosen else ()))
+    more = ("ablations",) if chosen else ()
+    read = read_stores(stores, *more, reference=reference)
     source = MAIN if published in ("", "all") else published
     how: dict[str, Any] = {
         "mix": mix,
@@ -90,9 +108,11 @@ def table(
         "source": source,
         "by_prior": by == "prior",
         "by_tuples": by == "tuples",
+        "reference": reference_stores(read, *more) if reference else (),
     }
     tables = make_tables(read, metric, **how, **filters)
-    shown = {"costs": costs, "sources": published == "all", "wide": wide}
+    shown: dict[str, Any] = {"costs": costs, "sources": published == "all", "wide": wide}
+    shown |= {"columns": columns, "notes": notes, "width": terminal_width()}
     click.echo(render(tables, "json" if as_json else form, **shown))
 
 

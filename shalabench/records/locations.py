@@ -40,7 +40,12 @@ def default_stores(*more: str) -> list[Path]:
     runs = default_store()
     if Store(runs).has_runs():
         return [runs]
-    return [committed() / name for name in ("reference", *more)]
+    return [store.root for store in committed_stores(*more)]
+
+
+def committed_stores(*more: str) -> list[Store]:
+    """The reference records, and other committed folders."""
+    return [Store(committed() / name) for name in ("reference", *more)]
 
 
 def find_run(run: str | Path) -> RunFolder:
