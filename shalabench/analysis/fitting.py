@@ -13,7 +13,7 @@ NARROW = 80  # columns where the output is no terminal
 _GAP = 2  # blanks between columns
 _MAIN = ("joint", "cross")  # shown first where not all metrics fit
 _LABEL, _HEADING, _SOURCES = 30, 20, 24  # to which these are wrapped
-_LEAST = 14  # the narrowest labels and cells that are wrapped to fit
+_LEAST, _LEAST_CELL = 14, 10  # to which labels and other cells are wrapped at most
 
 
 class Detail(str):
@@ -86,8 +86,13 @@ def _parted(word: str, width: int) -> list[tuple[str, bool]]:
 
 def wrap_note(text: str, width: int, indent: str = "  ") -> str:
     """A line below a table, on several where it is wider."""
-    indents = {"initial_indent": indent, "subsequent_indent": f"{indent}  "}
-    return textwrap.fill(text, width, **indents, break_on_hyphens=False)
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )
 
 
 def draw(
@@ -103,7 +108,7 @@ def draw(
     """
     columns = [list(map(str, column)) for column in zip(head, *rows, strict=True)]
     widths = list(map(_width, columns))
-    while sum(widths) + _GAP * (len(widths) - 1) > width and max(widths) > _LEAST:
+    while sum(widths) + _GAP * (len(widths) - 1) > width and max(widths) > _LEAST_CELL:
         widths[widths.index(max(widths))] -= 1
     pairs = zip(columns, widths, strict=True)
     return plain([[wrap(cell, n) for cell in column] for column, n in pairs], right)

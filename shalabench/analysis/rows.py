@@ -11,7 +11,7 @@ from shalabench.analysis.statistics import mean_and_error
 from shalabench.analysis.verdicts import Collapse, Mark, collapses, first_stages, sources_of
 from shalabench.api.errors import BenchError
 from shalabench.api.records import Score, is_ranked
-from shalabench.records.columns import RunRow
+from shalabench.records.columns import REFERENCE, RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
 from shalabench.records.published import Published
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from shalabench.analysis.costs import Costs
 
 FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
-REFERENCE = "(reference)"  # ends the label of a row of packaged records beside one's own
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
 _UNHASHED = {f"train.{key}" for key in NOT_IDENTITY}
 
@@ -112,7 +111,8 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         if not mix:
             refuse_mixture(label, group)
         run = group.rows[0]
-        varied = run.label != run.model if run.label else bool(run.overrides)
+        named = run.label.removesuffix(f" {REFERENCE}")
+        varied = named != run.model if named else bool(run.overrides)
         row = Row(label, run.model, varied, settings=run.settings, facts=_facts(group))
         row.other_data = any(text.startswith("data.") for text in run.overrides)
         row.runs = tuple(each.run for each in group.rows)
@@ -131,20 +131,6 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
                 row.cells[name] = replace(cell, interval=interval)
         rows.append(row)
     return rows
-
-
-def apart(records: Records, stores: Collection[str]) -> Records:
-    """The records with the runs of some stores as rows of their own, whose labels say so.
-
-    Args:
-        records: Of all stores.
-        stores: Folders whose runs stand apart.
-    """
-    if not stores:
-        return records
-    named = zip(records.rows, records.runs["label"], strict=True)
-    labels = [f"{run.name} {REFERENCE}" if run.store in stores else own for run, own in named]
-    return records.of(records.runs.assign(label=labels))
 
 
 def scores_of(group: Records, metric: str) -> dict[int, Score]:

@@ -25,7 +25,6 @@ from shalabench.analysis.rows import (
     NOT_MEASURED,
     NOT_RUN,
     Row,
-    apart,
     make_rows,
     refuse_other_measures,
 )
@@ -78,12 +77,10 @@ def make_tables(
     source: str = MAIN,
     by_prior: bool = False,
     by_tuples: bool = False,
-    reference: Sequence[Store] = (),
 ) -> list[Table]:
     """Read the stores into tables, one for each dataset and preset.
 
     Args:
-        reference: Stores whose runs are rows of their own beside those of `stores`.
         metric, dataset, preset, models, mix, ablation, source, by_prior, by_tuples: As in
             `tables_of`.
         split: What was measured on.
@@ -92,15 +89,13 @@ def make_tables(
         BenchError: The metric or dataset is unknown, nothing was measured on the split, or records
             would be mixed.
     """
-    read = [*reference, *stores]  # the last has a training that both have
-    records = load(read, split, metric=metric, may_be_empty=True)
+    records = load(stores, split, metric=metric, may_be_empty=True)
     if not any(records.results.values()):  # so that mistakes are named by all that there is
-        records = load(read, split, may_be_empty=True)
+        records = load(stores, split, may_be_empty=True)
     refuse_unmeasured(records.select(dataset, preset, models), split)
     asked: dict[str, Any] = {"dataset": dataset, "preset": preset, "models": models}
     asked |= {"mix": mix, "ablation": ablation, "source": source}
     asked |= {"by_prior": by_prior, "by_tuples": by_tuples}
-    asked["reference"] = [str(store.root) for store in reference]
     tables = tables_of(records, metric, **asked)
     for table in tables:
         table.notes += [f"Left out: {p.where}: {p.text}" for p in records.problems if p.is_loss]
@@ -119,7 +114,6 @@ def tables_of(
     source: str = MAIN,
     by_prior: bool = False,
     by_tuples: bool = False,
-    reference: Sequence[str] = (),
 ) -> list[Table]:
     """Records as tables, one for each dataset and preset.
 
@@ -132,7 +126,6 @@ def tables_of(
         source: Of the published values that stand in a column, by its key.
         by_prior: Whether there is a column for each kind of prior, and nothing published.
         by_tuples: The same for each number of training tuples, with a fit of each row.
-        reference: Folders of stores whose runs are rows of their own.
 
     Raises:
         BenchError: The metric, dataset or source is unknown, or records would be mixed.
@@ -143,7 +136,6 @@ def tables_of(
 
         published = published_of(ablation, published)
         records = as_rows(ablation, records)
-    records = apart(records, reference)
     scored = set().union(*(result.scored for result in records.all_results()))
     known = scored | {p.metric for p in published}
     known |= {name.split("/")[0] for name in known}

@@ -18,10 +18,10 @@ from shalabench.api.files import expand_home
 from shalabench.api.stopping import STOPPED_EXIT, exit_when_terminated
 from shalabench.records.locations import (
     DATA_ROOT,
-    committed_stores,
     default_cache,
     default_store,
     default_stores,
+    packaged_stores,
 )
 from shalabench.records.store import Store
 
@@ -313,15 +313,14 @@ reference_option = click.option(
 )
 
 
-def read_stores(
-    given: tuple[Path, ...], *committed: str, reference: bool | None = None
-) -> list[Store]:
+def read_stores(given: tuple[Path, ...], *more: str, reference: bool | None = None) -> list[Store]:
     """The stores to read: those given, else the runs made here, else the committed records.
 
     Args:
         given: Values of --store.
-        committed: Folders to read with the reference records, such as "ablations".
-        reference: Whether they are read beside others anyway; None where there is no --reference.
+        more: Committed folders to read with the reference records, such as "ablations".
+        reference: Whether the committed records are read too, apart; None where a command has no
+            --reference.
 
     Raises:
         BenchError: A given folder does not exist.
@@ -331,21 +330,15 @@ def read_stores(
             raise BenchError(
                 f"--store is '{path}', but there is no such folder. Write a folder of records."
             )
-    paths = list(given) or default_stores(*committed)
+    paths = list(given) or default_stores(*more)
     if not given and paths != [default_store()]:
         names = " and ".join(f"results/{path.name}" for path in paths)
         click.echo(f"There are no runs here yet. Reading the records of {names}.", err=True)
     elif not given and reference is False:
-        click.echo(f"Reading your runs in {paths[0]}. Packaged records: --reference.", err=True)
-    return [Store(path) for path in paths]
-
-
-def reference_stores(read: list[Store], *committed: str) -> list[Store]:
-    """The committed records that are not read already.
-
-    Args:
-        read: Stores that are read.
-        committed: As for `read_stores`.
-    """
-    known = {store.root.resolve() for store in read}
-    return [store for store in committed_stores(*committed) if store.root.resolve() not in known]
+        click.echo(f"Reading the runs in {paths[0]}; --reference adds packaged ones.", err=True)
+    stores = [Store(path) for path in paths]
+    if not reference:
+        return stores
+    known = {path.resolve() for path in paths}
+    packaged = [path for path in packaged_stores(*more) if path.resolve() not in known]
+    return [*(Store(path, is_reference=True) for path in packaged), *stores]

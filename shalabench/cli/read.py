@@ -20,7 +20,6 @@ from shalabench.cli.options import (
     parse_names,
     read_stores,
     reference_option,
-    reference_stores,
     split_option,
     stores_option,
 )
@@ -99,8 +98,7 @@ def table(
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
-    more = ("ablations",) if chosen else ()
-    read = read_stores(stores, *more, reference=reference)
+    read = read_stores(stores, *(("ablations",) if chosen else ()), reference=reference)
     source = MAIN if published in ("", "all") else published
     how: dict[str, Any] = {
         "mix": mix,
@@ -108,7 +106,6 @@ def table(
         "source": source,
         "by_prior": by == "prior",
         "by_tuples": by == "tuples",
-        "reference": reference_stores(read, *more) if reference else (),
     }
     tables = make_tables(read, metric, **how, **filters)
     shown: dict[str, Any] = {"costs": costs, "sources": published == "all", "wide": wide}
@@ -131,29 +128,36 @@ def _read_ablation(name: str) -> Any:
 @filter_options
 @split_option
 @stores_option
+@reference_option
 @json_option
-def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
+def compare(
+    a: str, b: str, stores: tuple[Path, ...], reference: bool, as_json: bool, **filters: Any
+) -> None:
     """Compare two methods, presets, commits or folders of records.
 
     The output shows the difference A minus B of each metric with its 95 % interval, and the
     settings that differ. It says which is better only after a test over three or more seeds a
     side; with fewer, the interval is over test items. A and B may also be rows of a table, such as
-    "shala (condition on x)".
+    "shala (condition on x)" or, with --reference, "shala (reference)".
     """
     from shalabench.analysis import compare as comparing
     from shalabench.analysis.comparisons import render_comparisons
+    from shalabench.analysis.fitting import terminal_width
     from shalabench.analysis.variants import ablation_of
 
-    read = read_stores(stores, *(("ablations",) if ablation_of((a, b)) else ()))
-    click.echo(render_comparisons(*comparing.compare(a, b, read, **filters), as_json))
+    more = ("ablations",) if ablation_of((a, b)) else ()
+    read = read_stores(stores, *more, reference=reference)
+    found = comparing.compare(a, b, read, **filters)
+    click.echo(render_comparisons(*found, as_json, terminal_width()))
 
 
 @click.command(cls=Command)
 @click.argument("out", type=UserPath())
 @split_option
 @stores_option
+@reference_option
 @json_option
-def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> None:
+def report(out: Path, split: str, stores: tuple[Path, ...], reference: bool, as_json: bool) -> None:
     """Write all records as a folder of web pages. Open OUT/index.html first.
 
     OUT is a new folder or a folder with an older report, which is replaced. The pages need no
@@ -161,7 +165,7 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
     """
     from shalabench.report import build_report
 
-    built = build_report(read_stores(stores, "ablations"), out, split)
+    built = build_report(read_stores(stores, "ablations", reference=reference), out, split)
     message = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
     if built.problems:
         message += f" {built.problems} records are left out; the first page names them."
@@ -188,11 +192,13 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 )
 @split_option
 @stores_option
+@reference_option
 @data_options
 def figure(
     kind: str,
     out: Path,
     stores: tuple[Path, ...],
+    reference: bool,
     data_root: Path,
     cache_dir: Path,
     **filters: Any,
@@ -214,7 +220,7 @@ def figure(
     without projection, as in Figure 4 of the ShaLa paper. Latents of more dimensions are projected
     by PCA and by UMAP (extra: umap) or t-SNE. For a diffusion prior, several steps are drawn.
     """
-    read = read_stores(stores)
+    read = read_stores(stores, reference=reference)
     if kind == "latent":  # the only figure that needs torch
         from shalabench.api import DataPaths
         from shalabench.execute.trained import load_with_classifiers
@@ -248,7 +254,8 @@ def figure(
 def status(
     ctx: click.Context, stores: tuple[Path, ...], outdated: bool, verify: bool, as_json: bool
 ) -> None:
-    """Print the state, stage, step and last loss of each run."""
+    """Print the state, stage, step, last loss, time left in the stage and folder of each run."""
+    from shalabench.analysis.fitting import terminal_width
     from shalabench.analysis.status import describe, render_status
 
     folders = [folder for store in read_stores(stores) for folder in store.runs()]
@@ -264,7 +271,7 @@ def status(
         states = describe_outdated(folders)
     else:
         states = [describe(folder) for folder in folders]
-    click.echo(json.dumps(states, indent=1) if as_json else render_status(states))
+    click.echo(json.dumps(states, indent=1) if as_json else render_status(states, terminal_width()))
 
 
 @click.command(cls=Command)

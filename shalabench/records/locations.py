@@ -40,12 +40,12 @@ def default_stores(*more: str) -> list[Path]:
     runs = default_store()
     if Store(runs).has_runs():
         return [runs]
-    return [store.root for store in committed_stores(*more)]
+    return packaged_stores(*more)
 
 
-def committed_stores(*more: str) -> list[Store]:
-    """The reference records, and other committed folders."""
-    return [Store(committed() / name) for name in ("reference", *more)]
+def packaged_stores(*more: str) -> list[Path]:
+    """The folders of the reference records, and of other committed ones by name."""
+    return [committed() / name for name in ("reference", *more)]
 
 
 def find_run(run: str | Path) -> RunFolder:
