@@ -16,6 +16,7 @@ import click
 from shalabench.api.errors import BenchError, out_of_memory, unknown
 from shalabench.api.files import expand_home
 from shalabench.api.stopping import STOPPED_EXIT, exit_when_terminated
+from shalabench.cli import complete
 from shalabench.records.locations import (
     DATA_ROOT,
     default_cache,
@@ -243,10 +244,13 @@ def ray_options(command: Callable) -> Callable:
 
 def filter_options(command: Callable) -> Callable:
     """Add --dataset, --preset and --models, which choose among records."""
-    dataset = click.option("--dataset", help="Only this dataset.")
-    preset = click.option("--preset", help="Only this preset.")
+    dataset = click.option("--dataset", shell_complete=complete.datasets, help="Only this dataset.")
+    preset = click.option("--preset", shell_complete=complete.presets, help="Only this preset.")
     models = click.option(
-        "--models", callback=parse_names, help="Only these methods, separated by commas."
+        "--models",
+        shell_complete=complete.models,
+        callback=parse_names,
+        help="Only these methods, separated by commas.",
     )
     return dataset(preset(models(command)))
 

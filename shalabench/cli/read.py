@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError
+from shalabench.cli import complete
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -26,7 +27,11 @@ from shalabench.cli.options import (
 
 
 @click.command(cls=Command)
-@click.option("--metric", help="Name of a metric, or the first part of several: coherence.")
+@click.option(
+    "--metric",
+    shell_complete=complete.metrics,
+    help="Name of a metric, or the first part of several: coherence.",
+)
 @click.option("--ablation", help="Name of an ablation. Without --metric, its metric is shown.")
 @filter_options
 @click.option(
@@ -124,7 +129,12 @@ def _read_ablation(name: str) -> Any:
 @click.command(cls=Command)
 @click.argument("a")
 @click.argument("b")
-@click.option("--metric", default="", help="Only metrics whose names start with this.")
+@click.option(
+    "--metric",
+    shell_complete=complete.metrics,
+    default="",
+    help="Only metrics whose names start with this.",
+)
 @filter_options
 @split_option
 @stores_option
