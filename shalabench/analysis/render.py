@@ -108,7 +108,8 @@ def _chosen(tables: Sequence[Table], asked: Sequence[str]) -> frozenset[str]:
 def _readable(table: Table, how: _How) -> tuple[str, list[str], list[str], list[str]]:
     """A table's title, its parts, its notes, and metrics that are left out."""
     form, width = how.form, how.width
-    columns, added = _columns(table, form, how.sources), []
+    columns = _columns(table, form, how.sources)
+    added: list[str] = []
     left_out: list[str] = []
     if how.columns:
         columns = [c for c in columns if c.kind in ("label", "fact") or c.of in how.columns]
@@ -281,7 +282,7 @@ def _reported(p: Published) -> dict[str, Any]:
 def _csv(tables: Sequence[Table]) -> str:
     lines = []
     for table in tables:
-        for row in filter(lambda row: row.cells, table.rows):  # not what was published alone
+        for row in (row for row in table.rows if row.missing != NOT_RUN):
             for name in dict.fromkeys([*table.metrics, *row.published]):
                 cell, published = row.cells.get(name), row.published.get(name)
                 values: list[Any] = ["", "", "", "", 0, ""]

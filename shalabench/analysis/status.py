@@ -20,7 +20,12 @@ def describe(folder: RunFolder) -> dict[str, Any]:
     except (BenchError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = str(error) if isinstance(error, BenchError) else "Its record has another schema."
         unknown = dict.fromkeys(("model", "dataset", "preset", "seed", "stage", "step"), "")
-        state = {"state": "unreadable", "terms": {}, "evaluated": [], "reason": reason}
+        state: dict[str, Any] = {
+            "state": "unreadable",
+            "terms": {},
+            "evaluated": [],
+            "reason": reason,
+        }
         state |= {"folder": str(folder.path), "seconds_left": None}
         return {"run": folder.name, **unknown, **state}
 

@@ -297,7 +297,9 @@ def _notes(
     results = [r for r in records.all_results() if not r.scored.isdisjoint(measured)]
     cells = [cell for row in rows for cell in row.cells.values()]
     shown = [name for name in measured if any(n.split()[0] == name for n in metrics)]
-    notes = [Legend(f"{name}: {measured[name][2]}.") for name in shown if measured[name][2]]
+    notes: list[str] = [
+        Legend(f"{name}: {measured[name][2]}.") for name in shown if measured[name][2]
+    ]
     notes += [meaning] if meaning else []
     protocols = {f"{r.label} version {r.version} on the {r.split} split" for r in results}
     if protocols:

@@ -229,7 +229,7 @@ def _differ(
 
 def notes_of(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> list[str]:
     """What marks mean, what is not tested and why, and what has collapsed."""
-    notes = []
+    notes: list[str] = []
     marks = {cell.mark for row in rows for name, cell in row.cells.items() if name in metrics}
     if "best" in marks:
         notes.append(Legend(MEANING))

@@ -197,8 +197,8 @@ def load(
             for key, value in result.settings.items()
         }
         label = f"{row.name} {REFERENCE}" if store.is_reference else ""
-        more = {"settings": row.settings | used, "store": str(store.root), "label": label}
-        rows[training] = row._replace(**more)
+        settings = row.settings | used
+        rows[training] = row._replace(settings=settings, store=str(store.root), label=label)
         records.results[training], records.folders[training] = kept, folder
         records.splits[training] = {result.split for result in results}
     if not (rows or records.problems or may_be_empty):
