@@ -46,7 +46,7 @@ def find_waste(store: Store, kinds: Collection[str]) -> Iterator[Waste]:
             continue
         try:
             kind, reason = _kind(folder, OTHER_CODE in kinds)
-        except BenchError:
+        except (BenchError, LookupError):  # its record does not read, so it may be of use
             continue
         if kind in kinds:
             files = (file for file in folder.path.rglob("*") if not file.is_symlink())
@@ -79,14 +79,14 @@ def remove(waste: Waste, *, locks: bool = True) -> bool:
 
 def _kind(folder: RunFolder, code: bool) -> tuple[str, str]:
     """Of a run, and why; both empty where it is of use."""
-    state = folder.state()
+    model, state = folder.run["model"], folder.state()
     if state != "done":
         return _STATES.get(state, ""), str((folder.failed or {}).get("reason", ""))
     if not code:
         return "", ""
     made_by = (folder.trained or {}).get("provenance", {})
     theirs = {key: made_by[key] for key in ("source", "nets") if key in made_by}
-    changed = differences(theirs, _code_of(folder.run["model"]))
+    changed = differences(theirs, _code_of(model))
     return (OTHER_CODE, " and ".join(changed.values())) if changed else ("", "")
 
 

@@ -95,7 +95,7 @@ def test_columns_are_those_that_are_asked_for_in_every_readable_format():
     assert heads(render([table], "text", columns=asked, width=80))[0][:3] == [
         *("method", "posterior", "subset-4")
     ]
-    with pytest.raises(BenchError, match="posteriour.*'posterior'"):
+    with pytest.raises(BenchError, match=r"posteriour.*'posterior'"):
         render([table], "text", columns=["posteriour"])
 
 
