@@ -15,7 +15,7 @@ from shalabench.records.store import Store
 @click.command(cls=Command)
 @click.option(
     "--store",
-    type=UserPath(exists=True, file_okay=False),
+    type=UserPath(file_okay=False),
     default=default_store,
     help="Folder of records. Default: results/runs.",
 )
