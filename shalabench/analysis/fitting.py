@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Container, Sequence
@@ -59,10 +60,15 @@ def terminal_width() -> int:
 
 
 def wrap(text: str, width: int) -> str:
-    """A text on lines of at most a width, parted at blanks; longer words after their signs."""
+    """A text on lines of at most a width, parted at blanks; longer words after their signs.
+
+    What is in brackets stays on a line if it fits.
+    """
     lines: list[str] = []
     for line in text.splitlines():
-        words = [part for word in line.split(" ") for part in _parted(word, width)]
+        units = re.split(r" (?=[(\[])", line)
+        texts = [word for u in units for word in ([u] if len(u) <= width else u.split(" "))]
+        words = [part for word in texts for part in _parted(word, width)]
         lines.append("")
         for word, glued in words:
             sign = "" if glued or not lines[-1] else " "

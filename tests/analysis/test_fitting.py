@@ -162,6 +162,7 @@ def test_long_labels_are_wrapped_before_a_main_column_is_left_out():
 def test_texts_are_wrapped_and_nothing_is_lost():
     assert wrap("single views, with cameras", 14) == "single views,\nwith cameras"
     assert wrap("inception-v3-compat/joint", 20) == "inception-v3-compat/\njoint"
+    assert wrap("shala (condition on x)", 16) == "shala\n(condition on x)"
     assert wrap("abcdefgh", 3) == "abc\ndef\ngh"
     text = draw([["a" * 70, 1.5], ["b", 22]], ("name", "n"), 40, right=(1,))
     lines = text.splitlines()
