@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "evaluators": "evaluator"}
 _LISTS = (*_KINDS, "presets")
+_BROKEN = "broken"
 
 
 @click.command("list", cls=Command)
@@ -75,17 +76,19 @@ def config(
 
 
 def _print(tables: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
-    from shalabench.analysis.fitting import draw, terminal_width
+    from shalabench.analysis.fitting import draw, terminal_width, wrap_note
 
     if as_json:
         click.echo(json.dumps(tables, indent=1))
         return
     width = terminal_width()
-    parts = [
-        f"{title}\n{draw([list(row.values()) for row in rows], list(rows[0]), width)}"
-        for title, rows in tables.items()
-        if rows
-    ]
+    parts = []
+    for title, rows in tables.items():
+        whole = [row for row in rows if row.get("version") != _BROKEN]
+        lines = [draw([list(row.values()) for row in whole], list(whole[0]), width)]
+        for row in (row for row in rows if row not in whole):
+            lines.append(wrap_note(f"{row['name']} is broken: {row['about']}", width, ""))
+        parts.append("\n".join([title, *lines]))
     click.echo("\n\n".join(parts))
 
 
@@ -108,7 +111,7 @@ def _describe(kind: str) -> list[dict[str, str]]:
             facts["about"] = (entry.cls.__doc__ or "").strip().partition("\n")[0]
         rows.append(facts)
     for item in broken(_KINDS[kind]):
-        rows.append({"name": item.module, "version": "broken", "about": item.reason})
+        rows.append({"name": item.module, "version": _BROKEN, "about": item.reason})
     return rows
 
 

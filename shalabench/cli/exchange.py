@@ -11,6 +11,7 @@ import click
 from shalabench.cli import complete
 from shalabench.cli.options import (
     Command,
+    UserPath,
     archive_option,
     data_options,
     device_option,
@@ -68,7 +69,7 @@ from shalabench.records.locations import default_store
 @data_options
 @click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False),
     default=default_store,
     help="Folder for the records. Default: results/runs.",
 )
@@ -119,7 +120,7 @@ def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
 
 @click.command(cls=Command)
 @click.argument("run")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=UserPath())
 @click.option(
     "--number",
     type=click.IntRange(1),
