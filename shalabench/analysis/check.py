@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shalabench.analysis.compare import differing_measures, differing_settings
+from shalabench.analysis.fitting import draw, terminal_width
 from shalabench.analysis.gate import LEVEL, Gate, Verdict, judge
 from shalabench.analysis.rows import group_rows, refuse_mixture
 from shalabench.api.errors import BenchError, unknown
@@ -243,13 +244,11 @@ def _gated(group: Records, chosen: dict[str, list[Any]]) -> dict[str, list[Score
 
 def render_check(report: Report) -> str:
     """The verdicts as a table, and what could not be judged."""
-    from tabulate import tabulate
-
     lines = []
     if report.verdicts:
         head = ("gate", "reference", "new", "change", "visible drop", "p", "verdict")
         body = [_line(verdict) for verdict in report.verdicts]
-        lines += [tabulate(body, head, disable_numparse=True), ""]
+        lines += [draw(body, head, terminal_width()), ""]
         lines.append(
             "Change: positive is better. Visible drop: the gate reports it with a probability of "
             f"95 %. p: one-sided; Holm over all gates at {LEVEL:.0%}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from shalabench.analysis.compare import Comparison
+from shalabench.analysis.fitting import NARROW, draw, wrap_note
 from shalabench.analysis.statistics import NO_ERROR, SEEDS, UNTESTED, Difference
 from shalabench.analysis.verdicts import SYMBOLS, verdict
 from shalabench.api.records import is_ranked
@@ -12,8 +13,10 @@ from shalabench.api.records import is_ranked
 _WIDTH = 40  # letters of a setting's value
 
 
-def render_comparisons(comparisons: list[Comparison], left_out: list[str], as_json: bool) -> str:
-    """The comparisons as text, or as JSON with every value."""
+def render_comparisons(
+    comparisons: list[Comparison], left_out: list[str], as_json: bool, width: int = NARROW
+) -> str:
+    """The comparisons as text of at most a width, or as JSON with every value."""
     if as_json:
         plain = []
         for c in comparisons:
@@ -27,29 +30,28 @@ def render_comparisons(comparisons: list[Comparison], left_out: list[str], as_js
             }
             plain.append(vars(c) | {"metrics": metrics, "collapsed": collapsed})
         return json.dumps({"comparisons": plain, "left_out": left_out}, indent=1)
-    parts = [_readable(comparison) for comparison in comparisons]
+    parts = [_readable(comparison, width) for comparison in comparisons]
     if left_out:
-        parts.append("\n".join(["Left out:", *(f"  {text}" for text in left_out)]))
+        parts.append("\n".join(["Left out:", *(wrap_note(text, width) for text in left_out)]))
     return "\n\n".join(parts)
 
 
-def _readable(c: Comparison) -> str:
-    from tabulate import tabulate
-
+def _readable(c: Comparison, width: int) -> str:
     a, b = c.names
     lines = [f"{a} against {b}: {c.place}", ""]
     if c.metrics:
         head = ("metric", a, b, "difference", "95 % interval", "verdict")
         body = [_line(c, *metric) for metric in c.metrics]
-        aligned = ("left", "right", "right", "right", "right", "left")
-        lines += [tabulate(body, head, disable_numparse=True, colalign=aligned), ""]
-    lines += [f"  {text}" for text in (*c.refused, *_notes(c))]
+        lines += [draw(body, head, width, right=range(1, 5)), ""]
+    lines += [wrap_note(text, width) for text in (*c.refused, *_notes(c))]
     lines.append("")
     shown = [(key, _cut(x), _cut(y)) for key, x, y in c.configuration]
-    table = tabulate(shown, ("differs", a, b), disable_numparse=True)
-    lines.append(table if shown else "No setting that both have differs.")
+    lines.append(
+        draw(shown, ("differs", a, b), width) if shown else "No setting that both have differs."
+    )
     for name, keys in zip(c.names, c.only, strict=True):
-        lines += ["", f"Only {name}: {', '.join(keys)}."] if keys else []
+        text = f"Only {name}: {', '.join(keys)}."
+        lines += ["", wrap_note(text, width, "")] if keys else []
     return "\n".join(lines)
 
 

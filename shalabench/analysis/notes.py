@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+from shalabench.analysis.fitting import Detail, Legend, wrap_note
 from shalabench.analysis.reported import matches
 from shalabench.analysis.rows import Row
 from shalabench.records.frame import Records
+
+
+def for_terminal(
+    parts: Sequence[tuple[str, list[str], list[str], list[str]]], width: int, *, every: bool
+) -> str:
+    """Tables and notes of at most a width; a note of several tables stands once, at the end.
+
+    Args:
+        parts: Title, drawn tables, notes and names of columns that are left out, of each.
+        width: In letters. Tables may be wider.
+        every: Whether details are shown. If not, their number is.
+    """
+    kept = [[n for n in notes if every or not isinstance(n, Detail)] for _, _, notes, _ in parts]
+    count = Counter(note for notes in kept for note in dict.fromkeys(notes))
+    lines: list[str] = []
+    shared: dict[str, list[str]] = {}
+    for (title, drawn, *_), notes in zip(parts, kept, strict=True):
+        own = []
+        for note in dict.fromkeys(notes):
+            if len(parts) > 1 and (count[note] > 1 or isinstance(note, Legend)):
+                shared.setdefault(note, []).append(title)
+            else:
+                own.append(note)
+        lines += [wrap_note(title, width, ""), "", "\n\n".join(drawn), ""]
+        lines += [wrap_note(note, width) for note in own]
+        lines += [""] if own and len(parts) > 1 else []
+    for note, titles in shared.items():
+        anywhere = isinstance(note, Legend) or len(titles) == len(parts)
+        lines.append(wrap_note(note if anywhere else f"{'; '.join(titles)}: {note}", width))
+    if names := dict.fromkeys(name for *_, left_out in parts for name in left_out):
+        text = f"Not shown in {width} columns: {', '.join(names)}. Add --wide or --columns NAMES."
+        lines.append(wrap_note(text, width))
+    hidden = {note for _, _, notes, _ in parts for note in notes if isinstance(note, Detail)}
+    if hidden and not every:
+        lines.append(wrap_note(f"{len(hidden)} more notes: --notes.", width))
+    return "\n".join(lines).rstrip()
 
 
 def bounds_notes(records: Records, metrics: dict[str, Any]) -> list[str]:
@@ -30,7 +69,9 @@ def bounds_notes(records: Records, metrics: dict[str, Any]) -> list[str]:
                 continue
             bounds.setdefault(line, []).extend(texts)
     return [
-        f"{line}: {', '.join(dict.fromkeys(texts))}." for line, texts in bounds.items() if texts
+        Detail(f"{line}: {', '.join(dict.fromkeys(texts))}.")
+        for line, texts in bounds.items()
+        if texts
     ]
 
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from shalabench.analysis.costs import FIELDS, cost_columns, is_undertrained
+from shalabench.analysis.fitting import (
+    NARROW,
+    Column,
+    Detail,
+    Legend,
+    fit,
+    plain,
+    size,
+    squeeze,
+)
+from shalabench.analysis.notes import for_terminal
 from shalabench.analysis.reported import others, source_notes
 from shalabench.analysis.rows import FACTS, NOT_RUN, Cell, Row
 from shalabench.analysis.verdicts import SYMBOLS
+from shalabench.api.errors import ConfigErrors, unknown
 from shalabench.records.published import MAIN, Published
 
 if TYPE_CHECKING:
     from shalabench.analysis.tables import Table
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
-_NARROW = 80  # columns of a terminal
 _ALONE = (
     r"\documentclass{article}\usepackage{booktabs}\begin{document} "
     "% with this and the last line uncommented, the file compiles alone",
@@ -38,6 +50,9 @@ def render(
     costs: bool = False,
     sources: bool = False,
     wide: bool = False,
+    columns: Sequence[str] = (),
+    width: int | None = None,
+    notes: bool = True,
 ) -> str:
     """Tables as text.
 
@@ -47,43 +62,98 @@ def render(
         costs: Whether a second table has the costs, where they are no columns.
         sources: Whether the values of all sources are shown.
         wide: Whether there are columns for both. In text, costs are columns if these fit.
+        columns: Only these metrics, by name or last part of it.
+        width: Of the terminal that text is for: what does not fit is left out, and lines that
+            several tables have stand once, below the last. None leaves text as it is.
+        notes: Whether text for a terminal has all notes.
+
+    Raises:
+        BenchError: No table has one of the columns.
     """
+    names = _chosen(tables, columns)
     if form == "json":
         return json.dumps([_plain(table) for table in tables], indent=1)
     if form == "csv":
         return _csv(tables)
-    shown = (costs, sources or wide, wide)
-    text = "\n\n".join(_readable(table, form, *shown) for table in tables)
-    return f"% {_ALONE[0]}\n{text}\n% {_ALONE[1]}" if form == "latex" else text
+    how = _How(form, costs, sources or wide, wide, width, names)
+    parts = [_readable(table, how) for table in tables]
+    if form != "text" or width is None:
+        text = "\n\n".join(_joined(*part[:3], form) for part in parts)
+        return f"% {_ALONE[0]}\n{text}\n% {_ALONE[1]}" if form == "latex" else text
+    return for_terminal(parts, width, every=notes)
 
 
-def _readable(table: Table, form: Format, costs: bool, sources: bool, wide: bool) -> str:
-    grid, added = _grid(table, form, sources), []
-    if sources:
+@dataclass(frozen=True)
+class _How:
+    """What `render` was asked for."""
+
+    form: Format
+    costs: bool
+    sources: bool
+    wide: bool
+    width: int | None
+    columns: frozenset[str]
+
+
+def _chosen(tables: Sequence[Table], asked: Sequence[str]) -> frozenset[str]:
+    """The metrics that are asked for by their name or its last part; all where none is."""
+    known = {name: _short(name, table.metrics) for table in tables for name in table.metrics}
+    wrong = [text for text in asked if text not in known and text not in known.values()]
+    if wrong:
+        names = {*known.values()}
+        raise ConfigErrors([unknown("column", text, names) for text in wrong])
+    return frozenset(name for name, short in known.items() if not {name, short}.isdisjoint(asked))
+
+
+def _readable(table: Table, how: _How) -> tuple[str, list[str], list[str], list[str]]:
+    """A table's title, its parts, its notes, and metrics that are left out."""
+    form, width = how.form, how.width
+    columns = _columns(table, form, how.sources)
+    added: list[str] = []
+    left_out: list[str] = []
+    if how.columns:
+        columns = [c for c in columns if c.kind in ("label", "fact") or c.of in how.columns]
+    if form == "text" and width and not how.wide:
+        columns, added, left_out = fit(columns, width, every=bool(how.columns))
+    if how.sources:
         added += source_notes(table.rows, table.metrics, table.source)
     spent, legend = cost_columns(table.rows, lambda text: _escaped(text, form))
-    joined = [line + more for line, more in zip(grid, spent, strict=False)]
-    fits = form == "text" and not costs and spent and _width(_drawn(joined, form)) <= _NARROW
-    drawn = [_drawn(joined if spent and (wide or fits) else grid, form)]
-    if spent and costs and not wide:
-        drawn += [_drawn([line[:1] + more for line, more in zip(grid, spent, strict=True)], form)]
-    added += legend if spent and (wide or fits or costs) else []
+    spending = [Column("fact", texts[0], list(texts)) for texts in zip(*spent, strict=True)]
+    joined = [*columns, *spending]
+    fits = form == "text" and not how.costs and spent and size(joined) <= (width or NARROW)
+    drawn = [joined if how.wide or fits else columns]
+    if spent and how.costs and not how.wide:
+        drawn.append([columns[0], *spending])
+    if form == "text" and width and not how.wide:
+        drawn = [squeeze(part, width) for part in drawn]
+    added += map(Legend, legend if spent and (how.wide or fits or how.costs) else [])
     where = table.preset if table.preset == NOT_RUN else f"preset {table.preset}"
-    title = f"{table.dataset}, {where}"
+    shown = {column.of for column in columns}
+    hidden = tuple(f"{n}{sign}" for n in table.metrics if n not in shown for sign in ": ")
+    notes = [
+        Detail(note) if hidden and note.startswith(hidden) else note
+        for note in (*table.notes, *added)
+    ]
+    return f"{table.dataset}, {where}", [_drawn(part, form) for part in drawn], notes, left_out
+
+
+def _joined(title: str, drawn: list[str], notes: list[str], form: Format) -> str:
     if form == "latex":
-        lines = (title, *table.notes, *added)
-        head, *notes = ("% " + " ".join(text.split()) for text in lines)
-        return "\n".join([head, *drawn, *notes])
+        head, *lines = ("% " + " ".join(text.split()) for text in (title, *notes))
+        return "\n".join([head, *drawn, *lines])
     mark = "**" if form == "markdown" else ""
     start = "- " if form == "markdown" else "  "
-    notes = [f"{start}{note}" for note in (*table.notes, *added)]
-    return "\n".join([f"{mark}{title}{mark}", "", "\n\n".join(drawn), "", *notes])
+    lines = [f"{start}{note}" for note in notes]
+    return "\n".join([f"{mark}{title}{mark}", "", "\n\n".join(drawn), "", *lines])
 
 
-def _drawn(grid: list[list[str]], form: Format) -> str:
+def _drawn(columns: Sequence[Column], form: Format) -> str:
+    if form == "text":
+        return plain([column.cells for column in columns])
     from tabulate import tabulate
 
-    style = {"text": "simple", "markdown": "github", "latex": "latex_raw"}[form]
+    style = {"markdown": "github", "latex": "latex_raw"}[form]
+    grid = list(zip(*(column.cells for column in columns), strict=True))
     drawn = tabulate(grid[1:], grid[0], tablefmt=style, disable_numparse=True)
     if form == "latex":
         for rule in ("top", "mid", "bottom"):  # of booktabs, for three plain lines
@@ -91,37 +161,38 @@ def _drawn(grid: list[list[str]], form: Format) -> str:
     return drawn
 
 
-def _width(text: str) -> int:
-    return max(map(len, text.splitlines()))
-
-
-def _grid(table: Table, form: Format, sources: bool) -> list[list[str]]:
-    """Heading and lines, a measured and a published column for each metric."""
+def _columns(table: Table, form: Format, sources: bool) -> list[Column]:
+    """Labels, facts, and a measured and a published column for each metric."""
     proxy = "" if table.published_for == table.dataset else f", {table.published_for}"
     proxy = ", other data" if table.apart and not proxy else proxy
     proxy += "" if table.source == MAIN else f", {table.source}"
-    facts = fact_columns(table)
-    heading = ["method", *facts]
-    lines = [
-        [_named(row, form), *(_escaped(text, form) for text in fact_texts(row, facts))]
-        for row in table.rows
-    ]
+    rows, facts = table.rows, fact_columns(table)
+    texts = [[_escaped(text, form) for text in fact_texts(row, facts)] for row in rows]
+    columns = [Column("label", "method", ["method", *(_named(row, form) for row in rows)])]
+    columns += [Column("fact", n, [n, *(line[i] for line in texts)]) for i, n in enumerate(facts)]
     for name, (_, digits, _) in table.metrics.items():
         published = published_name(name, table)
-        with_value = [row for row in table.rows if published in row.published]
-        count = bool(with_value) + any(row.published_protocol for row in with_value)
-        heading += [_escaped(_short(name, table.metrics), form)]
-        heading += [f"published{_escaped(proxy, form)}", "published protocol"][:count]
-        for line, row in zip(lines, table.rows, strict=True):
-            cell = row.cells.get(name)
-            measured = _shown(cell, digits, form) if cell else _escaped(row.missing, form)
-            protocol = _escaped(row.published_protocol or "-", form)
-            line += [measured, *[row.published.get(published, "-"), protocol][:count]]
-        more = [others(row, published, table.source) if sources else "" for row in table.rows]
+        with_value = [row for row in rows if published in row.published]
+        cells = [row.cells.get(name) for row in rows]
+        measured = [
+            _shown(cell, digits, form) if cell else _escaped(row.missing, form)
+            for cell, row in zip(cells, rows, strict=True)
+        ]
+        heading = _escaped(_short(name, table.metrics), form)
+        columns.append(Column("value", name, [heading, *measured]))
+        if with_value:
+            values = [row.published.get(published, "-") for row in rows]
+            heading = f"published{_escaped(proxy, form)}"
+            columns.append(Column("published", name, [heading, *values]))
+        if any(row.published_protocol for row in with_value):
+            protocols = [_escaped(row.published_protocol or "-", form) for row in rows]
+            columns.append(Column("protocol", name, ["published protocol", *protocols]))
+        more = [others(row, published, table.source) if sources else "" for row in rows]
         if any(more):
-            heading += [f"other sources{_escaped(proxy, form)}"]
-            lines = [[*li, _escaped(t, form) or "-"] for li, t in zip(lines, more, strict=True)]
-    return [heading, *lines]
+            heading = f"other sources{_escaped(proxy, form)}"
+            found = [_escaped(text, form) or "-" for text in more]
+            columns.append(Column("sources", name, [heading, *found]))
+    return columns
 
 
 def _named(row: Row, form: Format) -> str:
@@ -211,7 +282,7 @@ def _reported(p: Published) -> dict[str, Any]:
 def _csv(tables: Sequence[Table]) -> str:
     lines = []
     for table in tables:
-        for row in table.rows:
+        for row in (row for row in table.rows if row.missing != NOT_RUN):
             for name in dict.fromkeys([*table.metrics, *row.published]):
                 cell, published = row.cells.get(name), row.published.get(name)
                 values: list[Any] = ["", "", "", "", 0, ""]

@@ -11,7 +11,7 @@ from shalabench.analysis.statistics import mean_and_error
 from shalabench.analysis.verdicts import Collapse, Mark, collapses, first_stages, sources_of
 from shalabench.api.errors import BenchError
 from shalabench.api.records import Score, is_ranked
-from shalabench.records.columns import RunRow
+from shalabench.records.columns import REFERENCE, RunRow
 from shalabench.records.frame import Records
 from shalabench.records.ids import NOT_IDENTITY
 from shalabench.records.published import Published
@@ -111,7 +111,8 @@ def make_rows(records: Records, metrics: Collection[str], *, mix: bool) -> list[
         if not mix:
             refuse_mixture(label, group)
         run = group.rows[0]
-        varied = run.label != run.model if run.label else bool(run.overrides)
+        named = run.label.removesuffix(f" {REFERENCE}")
+        varied = named != run.model if named else bool(run.overrides)
         row = Row(label, run.model, varied, settings=run.settings, facts=_facts(group))
         row.other_data = any(text.startswith("data.") for text in run.overrides)
         row.runs = tuple(each.run for each in group.rows)
@@ -151,7 +152,8 @@ def group_rows(records: Records) -> list[tuple[str, Records]]:
 def _variant(run: RunRow) -> str:
     """What the seeds of one row have in common: all that decides a number, but seed and data."""
     settings = {key: value for key, value in run.settings.items() if key not in _UNHASHED}
-    return json.dumps([run.model, run.model_version, run.dataset, settings], sort_keys=True)
+    where = run.label.endswith(REFERENCE)
+    return json.dumps([run.model, run.model_version, run.dataset, settings, where], sort_keys=True)
 
 
 def _labels(runs: list[RunRow]) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from shalabench.analysis.fitting import draw, terminal_width
 from shalabench.records.study import DialStudy, MethodStudy, Study, Trial
 
 _WIDTH = 60  # of the chosen values, so that their table has at most 80 columns
@@ -67,8 +68,6 @@ def _objective(trial: Trial | None) -> float | None:
 
 
 def _readable(study: Study) -> str:
-    from tabulate import tabulate
-
     heading = ["method", "trials", "lost", "CPU s", "preset", "best"]
     summaries = summarise(study)
     lines = [
@@ -82,12 +81,11 @@ def _readable(study: Study) -> str:
         ]
         for row in summaries
     ]
-    scores = tabulate(lines, heading, tablefmt="simple", disable_numparse=True)
-    chosen = tabulate(
+    scores = draw(lines, heading, terminal_width())
+    chosen = draw(
         [[row["method"], _wrapped(row)] for row in summaries],
         ["method", "chosen values"],
-        tablefmt="simple",
-        disable_numparse=True,
+        terminal_width(),
     )
     parts = ", ".join(f"{rung:g}" for rung in study.rungs)
     notes = [
@@ -105,8 +103,6 @@ def _readable(study: Study) -> str:
 
 def _dials(study: DialStudy) -> str:
     """The neutral and the chosen dials of each method, one below the other."""
-    from tabulate import tabulate
-
     heading = ["method", "dials", "coherence", "KID", "recall", "classes"]
     lines: list[list[str]] = []
     rows = summarise(study)
@@ -123,7 +119,7 @@ def _dials(study: DialStudy) -> str:
                 "-" if classes is None else f"{classes:.1f}",
             ]
         )
-    table = tabulate(lines, heading, tablefmt="simple", disable_numparse=True)
+    table = draw(lines, heading, terminal_width())
     notes = [
         "neutral: temperatures 1, no guidance; alone where it was chosen",
         f"KID, recall: {study.images:,} generated images each, features of {study.extractor}",

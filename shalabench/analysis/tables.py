@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shalabench.analysis.by_prior import MEANING, split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
 from shalabench.analysis.external import external_notes
+from shalabench.analysis.fitting import Detail, Legend
 from shalabench.analysis.instruments import weak_classifiers
 from shalabench.analysis.learning import modalities_of, notes_on, split_by_tuples
 from shalabench.analysis.notes import apart_notes, bounds_notes
@@ -296,18 +297,24 @@ def _notes(
     results = [r for r in records.all_results() if not r.scored.isdisjoint(measured)]
     cells = [cell for row in rows for cell in row.cells.values()]
     shown = [name for name in measured if any(n.split()[0] == name for n in metrics)]
-    notes = [f"{name}: {measured[name][2]}." for name in shown if measured[name][2]]
+    notes: list[str] = [
+        Legend(f"{name}: {measured[name][2]}.") for name in shown if measured[name][2]
+    ]
     notes += [meaning] if meaning else []
     protocols = {f"{r.label} version {r.version} on the {r.split} split" for r in results}
     if protocols:
         n = sorted({cell.n for cell in cells})
         sizes = ", ".join(f"{x:,}" for x in n) if len(n) < 4 else f"{n[0]:,} to {n[-1]:,}"
-        notes.append(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
+        notes.append(
+            Detail(f"Protocol: {', '.join(sorted(protocols))}; test items a value: {sizes}.")
+        )
     notes += [*bounds_notes(records, measured), *weak_classifiers(results)]
     unranked = [name for name in metrics if any(name in row.cells for row in rows)]
     if unranked := [name for name in unranked if not is_ranked(name)]:
         notes.append(f"Not ranked, for these features hardly see blur: {', '.join(unranked)}.")
-    notes += dict.fromkeys(text for r in results for text in r.details.get("notes", []))
+    texts = dict.fromkeys(text for r in results for text in r.details.get("notes", []))
+    methods = set(records.runs["model"])  # what is said of one of them is a detail
+    notes += [Detail(t) if t.split()[0].rstrip(":") in methods else t for t in texts]
     notes += [f"Data: {text}." for text in records.runs["data_source"].unique()]
     notes += [
         f"Not compared with published values, because the data deviate from theirs: {text}."
@@ -318,16 +325,18 @@ def _notes(
         few = [f"{label} ({k})" for label, k in items.items() if k < _FEW <= max(items.values())]
         notes += [f"{name} has fewer than {_FEW} test items in {', '.join(few)}."] if few else []
     if cells:
-        notes.append("In brackets: the number of seeds. The standard error is over these seeds.")
+        notes.append(
+            Legend("In brackets: number of seeds. The standard error is over these seeds.")
+        )
     if any(cell.seeds == 1 for cell in cells):
-        notes.append("(1): one seed. The error is over test items, not over trainings.")
+        notes.append(Legend("(1): one seed. The error is over test items, not over trainings."))
     if any(cell.interval for cell in cells):
-        notes.append("The formats csv and json have 95 % bootstrap intervals over test items.")
+        notes.append(Detail("The formats csv and json have 95 % bootstrap intervals over items."))
     notes += notes_of(rows, metrics)
     if cells:
         notes += apart_notes(rows, metrics)
         if len(ranked(rows)) < len(rows):
-            notes.append("Variants are not ranked if the method also ran with its preset.")
+            notes.append(Legend("Variants are not ranked if the method also ran with its preset."))
     return [*notes, *_legend(metrics, published, rows)]
 
 
@@ -337,13 +346,14 @@ def _legend(metrics: dict[str, Any], published: list[Published], rows: list[Row]
     reduced = {row.method: row.facts["reduced"] for row in rows if row.facts.get("reduced")}
     notes += [f"{method} is reduced: {what}." for method, what in reduced.items()]
     if any(row.missing == NOT_RUN for row in rows):
-        notes.append("not run: no run of the method is recorded here.")
+        notes.append(Legend("not run: no run of the method is recorded here."))
     if any(row.missing == NOT_MEASURED and set(metrics) - set(row.cells) for row in rows):
-        notes.append("not measured: the method or evaluator has no such value, or has not run yet.")
+        text = "not measured: the method or evaluator has no such value, or has not run yet."
+        notes.append(Legend(text))
     shown = [p for p in published if any(matches(name, p.metric) for name in metrics)]
     if shown:
         if any(p.metric not in row.published for p in shown for row in rows):
-            notes.append("-: not published.")
+            notes.append(Legend("-: not published."))
         methods = {row.method for row in rows}
         texts = {(p.method, p.condition): p.note for p in shown if p.note and p.method in methods}
         notes += [f"Published {who} ({at}): {note}." for (who, at), note in texts.items() if at]

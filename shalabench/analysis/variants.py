@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from shalabench.config.ablations import Ablation, Variant, is_number, readable
+from shalabench.records.columns import REFERENCE
 from shalabench.records.frame import Records
 from shalabench.records.published import Published
 
@@ -34,7 +35,9 @@ def as_rows(ablation: Ablation, records: Records) -> Records:
         names = max(named, key=pd.Series.nunique)
         if not extra or names.nunique() > 1:
             labels[names.index] = [" ".join([name, *(f"[{x}]" for x in extra)]) for name in names]
-    return records.of(runs.assign(label=labels)[labels != ""])
+    kept = labels != ""
+    apart = runs["label"].map(lambda label: f" {REFERENCE}" if label else "")
+    return records.of(runs.assign(label=labels + apart)[kept])
 
 
 def ablation_of(labels: Sequence[str]) -> Ablation | None:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from shalabench.analysis.fitting import Legend
 from shalabench.analysis.statistics import (
     LEVEL,
     SEEDS,
@@ -228,10 +229,10 @@ def _differ(
 
 def notes_of(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> list[str]:
     """What marks mean, what is not tested and why, and what has collapsed."""
-    notes = []
+    notes: list[str] = []
     marks = {cell.mark for row in rows for name, cell in row.cells.items() if name in metrics}
     if "best" in marks:
-        notes.append(MEANING)
+        notes.append(Legend(MEANING))
     columns: dict[str, list[str]] = {}
     for name, _, alike in _columns(rows, metrics):
         if few := _few(alike, name):

@@ -48,6 +48,9 @@ class Diverged(BenchError):
         )
 
 
+_NEAR = 0.65  # of `difflib`: a letter in four is another
+
+
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     """A message that `name` is no known `kind`, with the nearest allowed name and the whole list.
 
@@ -59,10 +62,11 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     Returns:
         One message of two or three sentences.
     """
-    allowed = sorted(allowed)
+    allowed = sorted(allowed, key=lambda known: (known.count("/"), known))  # short names first
     plain = re.sub(r"[-_ ]?plus\b", "+", name)  # "mmvae-plus" means mmvae+, and not mmvae
-    near = difflib.get_close_matches(plain, allowed, n=1, cutoff=0.4)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    names = {known.lower(): known for known in allowed}
+    near = difflib.get_close_matches(plain.lower(), names, n=1, cutoff=_NEAR)
+    hint = f" Did you mean '{names[near[0]]}'?" if near else ""
     listing = f" Known: {', '.join(allowed)}." if allowed else f" No {kind} is known here."
     return f"Unknown {kind} '{name}'.{hint}{listing}"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from shalabench import __version__
-from shalabench.cli import admin, check, exchange, read, run, tune
+from shalabench.cli import admin, check, clean, exchange, read, run, tune
 from shalabench.cli.options import EXITS, Group
 
 
-@click.group(cls=Group, epilog=EXITS)
+@click.group(cls=Group, epilog=EXITS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shala-bench")
 def main() -> None:
     """Benchmark multimodal generative models that share one latent space."""
@@ -26,6 +26,7 @@ for _command in (
     read.figure,
     read.status,
     read.export,
+    clean.clean,
     check.check,
     admin.list_,
     admin.config,

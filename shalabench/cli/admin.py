@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shalabench.api.errors import BenchError, unknown
+from shalabench.cli import complete
 from shalabench.cli.options import (
     EXITS,
     Command,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _KINDS: dict[str, Kind] = {"models": "model", "datasets": "dataset", "evaluators": "evaluator"}
 _LISTS = (*_KINDS, "presets")
+_BROKEN = "broken"
 
 
 @click.command("list", cls=Command)
@@ -45,10 +47,22 @@ def list_(what: str | None, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.option(
-    "--models", required=True, callback=parse_names, help="Methods separated by commas, or all."
+    "--models",
+    shell_complete=complete.models,
+    required=True,
+    callback=parse_names,
+    help="Methods separated by commas, or all.",
 )
-@click.option("--dataset", required=True, help="Name of a dataset.")
-@click.option("--preset", default="quick", show_default=True, help="Name of a preset.")
+@click.option(
+    "--dataset", shell_complete=complete.datasets, required=True, help="Name of a dataset."
+)
+@click.option(
+    "--preset",
+    shell_complete=complete.presets,
+    default="quick",
+    show_default=True,
+    help="Name of a preset.",
+)
 @set_option
 @json_option
 def config(
@@ -62,15 +76,19 @@ def config(
 
 
 def _print(tables: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
-    from tabulate import tabulate
+    from shalabench.analysis.fitting import draw, terminal_width, wrap_note
 
     if as_json:
         click.echo(json.dumps(tables, indent=1))
         return
-    parts = [
-        f"{title}\n{tabulate(rows, headers='keys', disable_numparse=True)}"
-        for title, rows in tables.items()
-    ]
+    width = terminal_width()
+    parts = []
+    for title, rows in tables.items():
+        whole = [row for row in rows if row.get("version") != _BROKEN]
+        lines = [draw([list(row.values()) for row in whole], list(whole[0]), width)]
+        for row in (row for row in rows if row not in whole):
+            lines.append(wrap_note(f"{row['name']} is broken: {row['about']}", width, ""))
+        parts.append("\n".join([title, *lines]))
     click.echo("\n\n".join(parts))
 
 
@@ -93,7 +111,7 @@ def _describe(kind: str) -> list[dict[str, str]]:
             facts["about"] = (entry.cls.__doc__ or "").strip().partition("\n")[0]
         rows.append(facts)
     for item in broken(_KINDS[kind]):
-        rows.append({"name": item.module, "version": "broken", "about": item.reason})
+        rows.append({"name": item.module, "version": _BROKEN, "about": item.reason})
     return rows
 
 
@@ -117,7 +135,7 @@ def _describe_settings(run: Run) -> list[dict[str, Any]]:
 
 
 @click.command(cls=Command)
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=complete.datasets)
 @set_option
 @data_options
 def prepare(dataset: str, overrides: tuple[str, ...], data_root: Path, cache_dir: Path) -> None:
@@ -137,7 +155,9 @@ def classifiers() -> None:
 
 
 @classifiers.command("train")
-@click.option("--dataset", required=True, help="Name of a dataset.")
+@click.option(
+    "--dataset", shell_complete=complete.datasets, required=True, help="Name of a dataset."
+)
 @set_option
 @data_options
 @device_option
@@ -145,6 +165,9 @@ def classifiers() -> None:
     "--out",
     type=UserPath(),
     help="Folder for the weights. Default: the folder of the packaged weights.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Replace packaged weights, which are else never written."
 )
 @click.option(
     "--updates", type=click.IntRange(1), help="Number of updates. Default: enough to converge."
@@ -156,14 +179,18 @@ def classifiers_train(
     cache_dir: Path,
     device: str,
     out: Path | None,
+    overwrite: bool,
     updates: int | None,
 ) -> None:
-    """Train a classifier for each modality, and store its weights, digest and accuracy."""
+    """Train a classifier for each modality, and store its weights, digest and accuracy.
+
+    Packaged weights stay as they are unless --overwrite is given.
+    """
     from shalabench.api import DataPaths
     from shalabench.execute.inputs import train_classifiers
 
     paths = DataPaths(data_root, cache_dir)
-    for facts in train_classifiers(dataset, overrides, paths, device, out, updates):
+    for facts in train_classifiers(dataset, overrides, paths, device, out, updates, overwrite):
         click.echo(
             f"{facts['modality']}: accuracy {facts['accuracy']:.4f} on test, "
             f"{facts['validation']:.4f} on validation; {facts['digest'][:12]}"

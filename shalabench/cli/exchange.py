@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from shalabench.api.files import expand_home
+from shalabench.cli import complete
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -26,10 +27,16 @@ from shalabench.records.locations import default_store
 
 @click.command(cls=Command)
 @click.argument("source")
-@click.option("--dataset", required=True, help="Name of a dataset (see: list datasets).")
+@click.option(
+    "--dataset",
+    shell_complete=complete.datasets,
+    required=True,
+    help="Name of a dataset (see: list datasets).",
+)
 @click.option("--name", required=True, help="Name of the method in tables.")
 @click.option(
     "--preset",
+    shell_complete=complete.presets,
     default="quick",
     show_default=True,
     help="Preset whose evaluator settings are used, or external for the default ones.",
@@ -54,7 +61,12 @@ from shalabench.records.locations import default_store
     metavar="BLACK WHITE",
     help="Values of black and white in floating-point images. Default: 0 1.",
 )
-@click.option("--evaluators", callback=parse_names, help="Evaluators separated by commas.")
+@click.option(
+    "--evaluators",
+    shell_complete=complete.evaluators,
+    callback=parse_names,
+    help="Evaluators separated by commas.",
+)
 @set_option
 @data_options
 @click.option(

@@ -16,11 +16,13 @@ import click
 from shalabench.api.errors import BenchError, out_of_memory, unknown
 from shalabench.api.files import expand_home
 from shalabench.api.stopping import STOPPED_EXIT, exit_when_terminated
+from shalabench.cli import complete
 from shalabench.records.locations import (
     DATA_ROOT,
     default_cache,
     default_store,
     default_stores,
+    packaged_stores,
 )
 from shalabench.records.store import Store
 
@@ -242,10 +244,13 @@ def ray_options(command: Callable) -> Callable:
 
 def filter_options(command: Callable) -> Callable:
     """Add --dataset, --preset and --models, which choose among records."""
-    dataset = click.option("--dataset", help="Only this dataset.")
-    preset = click.option("--preset", help="Only this preset.")
+    dataset = click.option("--dataset", shell_complete=complete.datasets, help="Only this dataset.")
+    preset = click.option("--preset", shell_complete=complete.presets, help="Only this preset.")
     models = click.option(
-        "--models", callback=parse_names, help="Only these methods, separated by commas."
+        "--models",
+        shell_complete=complete.models,
+        callback=parse_names,
+        help="Only these methods, separated by commas.",
     )
     return dataset(preset(models(command)))
 
@@ -305,12 +310,21 @@ stores_option = click.option(
 )
 
 
-def read_stores(given: tuple[Path, ...], *committed: str) -> list[Store]:
+reference_option = click.option(
+    "--reference",
+    is_flag=True,
+    help="Show the packaged reference records too, as rows of their own.",
+)
+
+
+def read_stores(given: tuple[Path, ...], *more: str, reference: bool | None = None) -> list[Store]:
     """The stores to read: those given, else the runs made here, else the committed records.
 
     Args:
         given: Values of --store.
-        committed: Folders to read with the reference records, such as "ablations".
+        more: Committed folders to read with the reference records, such as "ablations".
+        reference: Whether the committed records are read too, apart; None where a command has no
+            --reference.
 
     Raises:
         BenchError: A given folder does not exist.
@@ -320,8 +334,15 @@ def read_stores(given: tuple[Path, ...], *committed: str) -> list[Store]:
             raise BenchError(
                 f"--store is '{path}', but there is no such folder. Write a folder of records."
             )
-    paths = list(given) or default_stores(*committed)
+    paths = list(given) or default_stores(*more)
     if not given and paths != [default_store()]:
         names = " and ".join(f"results/{path.name}" for path in paths)
         click.echo(f"There are no runs here yet. Reading the records of {names}.", err=True)
-    return [Store(path) for path in paths]
+    elif not given and reference is False:
+        click.echo(f"Reading the runs in {paths[0]}; --reference adds packaged ones.", err=True)
+    stores = [Store(path) for path in paths]
+    if not reference:
+        return stores
+    known = {path.resolve() for path in paths}
+    packaged = [path for path in packaged_stores(*more) if path.resolve() not in known]
+    return [*(Store(path, is_reference=True) for path in packaged), *stores]

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError
+from shalabench.cli import complete
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -17,14 +18,20 @@ from shalabench.cli.options import (
     filter_options,
     json_option,
     parse_digits,
+    parse_names,
     read_stores,
+    reference_option,
     split_option,
     stores_option,
 )
 
 
 @click.command(cls=Command)
-@click.option("--metric", help="Name of a metric, or the first part of several: coherence.")
+@click.option(
+    "--metric",
+    shell_complete=complete.metrics,
+    help="Name of a metric, or the first part of several: coherence.",
+)
 @click.option("--ablation", help="Name of an ablation. Without --metric, its metric is shown.")
 @filter_options
 @click.option(
@@ -51,11 +58,19 @@ from shalabench.cli.options import (
 )
 @click.option("--wide", is_flag=True, help="Show all columns: the costs and all sources too.")
 @click.option(
+    "--columns",
+    callback=parse_names,
+    help="Only these metrics, separated by commas: joint,posterior. All are shown, whatever the "
+    "width.",
+)
+@click.option("--notes", is_flag=True, help="Show all notes below the table.")
+@click.option(
     "--by",
     type=click.Choice(["prior", "tuples"]),
     help="A column for each kind of prior, or each number of training tuples, in place of the "
     "published values.",
 )
+@reference_option
 @json_option
 def table(
     metric: str | None,
@@ -67,14 +82,20 @@ def table(
     published: str,
     wide: bool,
     by: str | None,
+    columns: tuple[str, ...],
+    notes: bool,
+    reference: bool,
     as_json: bool,
     **filters: Any,
 ) -> None:
     """Print measured values beside the published ones.
 
+    Text fits the terminal (80 columns where there is none): what does not fit is named below.
+
     * marks the best mean of a column, + the values that are not significantly worse, if all rows
     have three or more seeds. † marks a collapsed model, which is not ranked.
     """
+    from shalabench.analysis.fitting import terminal_width
     from shalabench.analysis.tables import make_tables, render
     from shalabench.records.published import MAIN
 
@@ -82,7 +103,7 @@ def table(
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
-    read = read_stores(stores, *(("ablations",) if chosen else ()))
+    read = read_stores(stores, *(("ablations",) if chosen else ()), reference=reference)
     source = MAIN if published in ("", "all") else published
     how: dict[str, Any] = {
         "mix": mix,
@@ -92,7 +113,8 @@ def table(
         "by_tuples": by == "tuples",
     }
     tables = make_tables(read, metric, **how, **filters)
-    shown = {"costs": costs, "sources": published == "all", "wide": wide}
+    shown: dict[str, Any] = {"costs": costs, "sources": published == "all", "wide": wide}
+    shown |= {"columns": columns, "notes": notes, "width": terminal_width()}
     click.echo(render(tables, "json" if as_json else form, **shown))
 
 
@@ -107,33 +129,45 @@ def _read_ablation(name: str) -> Any:
 @click.command(cls=Command)
 @click.argument("a")
 @click.argument("b")
-@click.option("--metric", default="", help="Only metrics whose names start with this.")
+@click.option(
+    "--metric",
+    shell_complete=complete.metrics,
+    default="",
+    help="Only metrics whose names start with this.",
+)
 @filter_options
 @split_option
 @stores_option
+@reference_option
 @json_option
-def compare(a: str, b: str, stores: tuple[Path, ...], as_json: bool, **filters: Any) -> None:
+def compare(
+    a: str, b: str, stores: tuple[Path, ...], reference: bool, as_json: bool, **filters: Any
+) -> None:
     """Compare two methods, presets, commits or folders of records.
 
     The output shows the difference A minus B of each metric with its 95 % interval, and the
     settings that differ. It says which is better only after a test over three or more seeds a
     side; with fewer, the interval is over test items. A and B may also be rows of a table, such as
-    "shala (condition on x)".
+    "shala (condition on x)" or, with --reference, "shala (reference)".
     """
     from shalabench.analysis import compare as comparing
     from shalabench.analysis.comparisons import render_comparisons
+    from shalabench.analysis.fitting import terminal_width
     from shalabench.analysis.variants import ablation_of
 
-    read = read_stores(stores, *(("ablations",) if ablation_of((a, b)) else ()))
-    click.echo(render_comparisons(*comparing.compare(a, b, read, **filters), as_json))
+    more = ("ablations",) if ablation_of((a, b)) else ()
+    read = read_stores(stores, *more, reference=reference)
+    found = comparing.compare(a, b, read, **filters)
+    click.echo(render_comparisons(*found, as_json, terminal_width()))
 
 
 @click.command(cls=Command)
 @click.argument("out", type=UserPath())
 @split_option
 @stores_option
+@reference_option
 @json_option
-def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> None:
+def report(out: Path, split: str, stores: tuple[Path, ...], reference: bool, as_json: bool) -> None:
     """Write all records as a folder of web pages. Open OUT/index.html first.
 
     OUT is a new folder or a folder with an older report, which is replaced. The pages need no
@@ -141,7 +175,7 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
     """
     from shalabench.report import build_report
 
-    built = build_report(read_stores(stores, "ablations"), out, split)
+    built = build_report(read_stores(stores, "ablations", reference=reference), out, split)
     message = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
     if built.problems:
         message += f" {built.problems} records are left out; the first page names them."
@@ -168,11 +202,13 @@ def report(out: Path, split: str, stores: tuple[Path, ...], as_json: bool) -> No
 )
 @split_option
 @stores_option
+@reference_option
 @data_options
 def figure(
     kind: str,
     out: Path,
     stores: tuple[Path, ...],
+    reference: bool,
     data_root: Path,
     cache_dir: Path,
     **filters: Any,
@@ -194,7 +230,7 @@ def figure(
     without projection, as in Figure 4 of the ShaLa paper. Latents of more dimensions are projected
     by PCA and by UMAP (extra: umap) or t-SNE. For a diffusion prior, several steps are drawn.
     """
-    read = read_stores(stores)
+    read = read_stores(stores, reference=reference)
     if kind == "latent":  # the only figure that needs torch
         from shalabench.api import DataPaths
         from shalabench.execute.trained import load_with_classifiers
@@ -228,7 +264,8 @@ def figure(
 def status(
     ctx: click.Context, stores: tuple[Path, ...], outdated: bool, verify: bool, as_json: bool
 ) -> None:
-    """Print the state, stage, step and last loss of each run."""
+    """Print the state, stage, step, last loss, time left in the stage and folder of each run."""
+    from shalabench.analysis.fitting import terminal_width
     from shalabench.analysis.status import describe, render_status
 
     folders = [folder for store in read_stores(stores) for folder in store.runs()]
@@ -244,7 +281,7 @@ def status(
         states = describe_outdated(folders)
     else:
         states = [describe(folder) for folder in folders]
-    click.echo(json.dumps(states, indent=1) if as_json else render_status(states))
+    click.echo(json.dumps(states, indent=1) if as_json else render_status(states, terminal_width()))
 
 
 @click.command(cls=Command)

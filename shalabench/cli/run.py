@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError
+from shalabench.cli import complete
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -34,11 +35,25 @@ from shalabench.records.locations import default_store
 
 
 @click.command(cls=Command)
-@click.option("--models", callback=parse_names, help="Methods separated by commas, or all.")
-@click.option("--ablation", help="Name of an ablation, to run its variants. Replaces --models.")
-@click.option("--dataset", required=True, help="Name of a dataset (see: list datasets).")
 @click.option(
-    "--preset", default="quick", show_default=True, help="Name of a preset (see: list presets)."
+    "--models",
+    shell_complete=complete.models,
+    callback=parse_names,
+    help="Methods separated by commas, or all.",
+)
+@click.option("--ablation", help="Name of an ablation, to run its variants. Replaces --models.")
+@click.option(
+    "--dataset",
+    shell_complete=complete.datasets,
+    required=True,
+    help="Name of a dataset (see: list datasets).",
+)
+@click.option(
+    "--preset",
+    shell_complete=complete.presets,
+    default="quick",
+    show_default=True,
+    help="Name of a preset (see: list presets).",
 )
 @click.option(
     "--seeds",
@@ -77,12 +92,19 @@ from shalabench.records.locations import default_store
 @click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
 @click.option(
     "--evaluators",
+    shell_complete=complete.evaluators,
     callback=parse_names,
     help="Evaluators separated by commas. Default: all that apply.",
 )
 @split_option
 @archive_option
 @click.option("--retry", is_flag=True, help="Repeat runs that failed before.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Say of each run which evaluators do not apply, and why. Without it: each reason once.",
+)
 @json_option
 @click.pass_context
 def run(ctx: click.Context, **options: Any) -> None:
@@ -116,11 +138,12 @@ def run(ctx: click.Context, **options: Any) -> None:
     if options["tuples"]:
         _tell_of_schedules(runs)
     same = ("store", "evaluators", "split", "archive", "device", "jobs", "engine", "address")
+    how = ("checkpoint_every", "threads", "retry", "verbose")
     with Reporter() as reporter:
         summary = run_campaign(
             runs,
             Options(
-                **{name: options[name] for name in (*same, "checkpoint_every", "threads", "retry")},
+                **{name: options[name] for name in (*same, *how)},
                 paths=DataPaths(options["data_root"], options["cache_dir"]),
                 gpus=options["gpus_per_run"],
                 locks=not options["no_locks"],
@@ -134,7 +157,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     if ended & {"done", "already"}:
         print_table(options["store"], options["as_json"], **filters)
     else:
-        click.echo("No table: none of these runs has finished.", err=True)
+        _print_none("none of these runs has finished.", options["as_json"])
     ctx.exit(summary.exit_code)
 
 
@@ -167,6 +190,7 @@ def _read_ablation(name: str | None, models: tuple[str, ...]) -> Any:
 
 def print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **filters: Any) -> None:
     """Print the table of the first headline metric that the runs have."""
+    from shalabench.analysis.fitting import terminal_width
     from shalabench.analysis.tables import make_tables, render
     from shalabench.records.store import Store
 
@@ -178,9 +202,17 @@ def print_table(store: Path, as_json: bool, models: tuple[str, ...] = (), **filt
         except BenchError as error:  # the runs are recorded; a table only shows them
             reason = reason or error
             continue
-        click.echo(render(tables, "json" if as_json else "text"))
+        shown = render(tables, "json" if as_json else "text", width=terminal_width(), notes=False)
+        click.echo(shown)
         return
+    _print_none(str(reason), as_json)
+
+
+def _print_none(reason: str, as_json: bool) -> None:
+    """Say why there is no table; a reader of JSON gets an empty list."""
     click.echo(f"No table: {reason}", err=True)
+    if as_json:
+        click.echo("[]")
 
 
 def headline_metrics() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError
+from shalabench.cli import complete
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -31,9 +32,16 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 
 
 @click.command(cls=Command)
-@click.option("--models", callback=parse_names, help="Methods separated by commas, or all.")
-@click.option("--dataset", help="Name of a dataset.")
-@click.option("--preset", help="Name of the preset to tune. Default: quick.")
+@click.option(
+    "--models",
+    shell_complete=complete.models,
+    callback=parse_names,
+    help="Methods separated by commas, or all.",
+)
+@click.option("--dataset", shell_complete=complete.datasets, help="Name of a dataset.")
+@click.option(
+    "--preset", shell_complete=complete.presets, help="Name of the preset to tune. Default: quick."
+)
 @click.option("--trials", type=click.IntRange(1), help="Number of settings for each method.")
 @click.option(
     "--budget",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shutil
+import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,8 +24,9 @@ from shalabench.execute.backends import (
     setting_on_signals,
 )
 from shalabench.execute.inputs import choose_device, load_classifiers, open_dataset
+from shalabench.execute.options import Options, Outcome
 from shalabench.execute.progress import Reporter
-from shalabench.execute.runner import Options, Outcome, perform
+from shalabench.execute.runner import perform
 
 __all__ = ["STOPPED_EXIT", "Options", "Outcome", "Summary", "label", "run_campaign"]
 
@@ -80,7 +83,24 @@ def run_campaign(
         if busy and not stop.is_set():
             reporter.say(f"Waiting for {len(busy)} runs that another process holds.")
             _run_once(busy, replace(options, wait=True), reporter, summary, stop, ended)
+    _tell_skipped(summary, options.verbose, reporter)
     return summary
+
+
+def _tell_skipped(summary: Summary, verbose: bool, reporter: Reporter) -> None:
+    """Say which evaluators do not apply: each reason on a line, or all of each run in full."""
+    skipped = [
+        (key, f"No {name}: {reason}")
+        for key, outcome in summary.outcomes.items()
+        for name, reason in outcome.skipped.items()
+    ]
+    if verbose:
+        for key, text in skipped:
+            reporter.say(f"{key}: {text}")
+        return
+    width = shutil.get_terminal_size((80, 24)).columns
+    for text in dict.fromkeys(text for _, text in skipped):
+        reporter.say(textwrap.shorten(text, width, placeholder=" ... (-v)"))
 
 
 def label(run: Run) -> str:

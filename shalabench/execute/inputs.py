@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import classifiers
+from classifiers.weights import SHIPPED
 from shalabench.api import BenchError, Classifier, DataPaths, Dataset, DataSettings
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import resolve_data
@@ -87,6 +88,7 @@ def train_classifiers(
     device: str,
     out: Path | None,
     updates: int | None = None,
+    overwrite: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Train and store one classifier a modality of a dataset.
 
@@ -97,14 +99,22 @@ def train_classifiers(
         device: "auto", "cpu" or "cuda[:n]".
         out: Folder for the weights; the shipped ones of the dataset where None.
         updates: Of each classifier; as many as are known to suffice where None.
+        overwrite: Whether shipped weights may be replaced.
 
     Yields:
         What is recorded of each classifier, as soon as it is written.
 
     Raises:
         BenchError: The dataset has neither classes nor attributes, or its name, a setting or the
-            data are wrong.
+            data are wrong. Or shipped weights would be replaced.
     """
+    shipped = SHIPPED / name
+    is_shipped = (shipped / "weights.json").is_file()
+    if is_shipped and not overwrite and (out or shipped).resolve() == shipped.resolve():
+        raise BenchError(
+            f"{shipped} holds the packaged classifiers of '{name}'. Write --out FOLDER to keep "
+            "them and use yours by --classifiers FOLDER, or add --overwrite to replace them."
+        )
     data = open_dataset(name, resolve_data(name, overrides), paths)
     if not data.spec.classes and data.spec.grammar is None:
         raise BenchError(f"The dataset '{name}' has no classes to train a classifier on.")

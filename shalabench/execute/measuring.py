@@ -35,10 +35,9 @@ def known_failures(todo: Iterable[Evaluation], folder: RunFolder) -> dict[str, s
     return {e.evaluator.name: str(failures[e.file_name].get("reason")) for e in known}
 
 
-def reasons_of(skipped: Mapping[str, str], failed: Mapping[str, str]) -> str:
-    """Sentences on the evaluators that gave nothing, each after a blank."""
-    text = "".join(f" No {name}: {reason}" for name, reason in skipped.items())
-    text += "".join(f" {name} failed: {reason}" for name, reason in failed.items())
+def reasons_of(failed: Mapping[str, str]) -> str:
+    """Sentences on the evaluators that failed, each after a blank."""
+    text = "".join(f" {name} failed: {reason}" for name, reason in failed.items())
     return f"{text} Add --retry to try that again." if failed else text
 
 

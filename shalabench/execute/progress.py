@@ -25,11 +25,11 @@ class Reporter:
     """Shows events; use it as a context. If nothing can be shown any more, the work goes on.
 
     Args:
-        out: Where to; a terminal gets bars.
+        out: Where to; the standard error stream where None. A terminal gets bars.
     """
 
-    def __init__(self, out: TextIO = sys.stderr):
-        self._console = _Console(file=out, highlight=False)
+    def __init__(self, out: TextIO | None = None):
+        self._console = _Console(file=out or sys.stderr, highlight=False)
         self._live = self._console.is_terminal
         self._bars = Progress(
             TextColumn("{task.description}"),

@@ -9,15 +9,13 @@ import threading
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from shalabench.api import (
     Classifier,
-    DataPaths,
     Diverged,
     Model,
     choose_precision,
@@ -48,6 +46,7 @@ from shalabench.execute.measuring import (
     measure_each,
     reasons_of,
 )
+from shalabench.execute.options import Options, Outcome, Status
 from shalabench.execute.provenance import (
     describe_code,
     describe_history,
@@ -62,62 +61,6 @@ from shalabench.priors.fitted import identity_of, with_prior
 from shalabench.records.digests import Damaged, digest_of
 from shalabench.records.ids import train_id
 from shalabench.records.store import Store, StoreError, write_whole
-
-Status = Literal["done", "already", "skipped", "diverged", "failed", "stopped", "busy"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How and where to carry runs out; none of it changes a number.
-
-    Attributes:
-        evaluators: Names; every one that applies where empty.
-        split: "test", or "validation" for a choice.
-        archive: Classifiers to use in place of the shipped ones.
-        device: "auto", "cpu" or "cuda[:n]".
-        jobs: Processes at a time; 1 works in this process.
-        engine: "local" or "ray".
-        address: Of the Ray cluster.
-        gpus: GPUs a Ray task.
-        deadline: Time (seconds of the clock) at which to stop; None for never.
-        checkpoint_every: Seconds between checkpoints.
-        threads: Torch threads a run; None leaves torch's choice, shared out between jobs.
-        retry: Whether to take up runs that failed or diverged before.
-        wait: Whether to wait for runs that another process holds.
-        locks: Whether to hold runs by file locks; False where the file system has none.
-    """
-
-    store: Path
-    paths: DataPaths
-    evaluators: tuple[str, ...] = ()
-    split: Literal["test", "validation"] = "test"
-    archive: Path | None = None
-    device: str = "auto"
-    jobs: int = 1
-    engine: Literal["local", "ray"] = "local"
-    address: str = "auto"
-    gpus: float = 1.0
-    deadline: float | None = None
-    checkpoint_every: float = 60.0
-    threads: int | None = None
-    retry: bool = False
-    wait: bool = False
-    locks: bool = True
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended.
-
-    Attributes:
-        status: In a word.
-        text: In a sentence.
-        folder: Where it is recorded, if anywhere.
-    """
-
-    status: Status
-    text: str
-    folder: Path | None = None
 
 
 def perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Outcome:
@@ -205,8 +148,8 @@ class _Runner:
         todo = [e for e in todo if e.evaluator.name not in failed]
         trained = self.folder.trained
         if trained and not todo:
-            text = f"Nothing to do: recorded in {where}.{reasons_of(skipped, failed)}"
-            return Outcome("failed" if failed else "already", text, where)
+            text = f"Nothing to do: recorded in {where}.{reasons_of(failed)}"
+            return Outcome("failed" if failed else "already", text, where, skipped)
         if trained and not self.folder.weights.exists():
             text = (
                 f"{where} is recorded without weights, so it cannot be evaluated again. Train it "
@@ -256,8 +199,8 @@ class _Runner:
             text = f"{type(error).__name__}: {error}. The traceback is in {where / 'failed.json'}."
             return self._failure("failed", text, traceback=traceback.format_exc())
         self.folder.clear_failure()
-        text = f"Done; recorded in {where}.{reasons_of(skipped, failed)}"
-        return Outcome("failed" if failed else "done", text, where)
+        text = f"Done; recorded in {where}.{reasons_of(failed)}"
+        return Outcome("failed" if failed else "done", text, where, skipped)
 
     def _describe_run(self) -> None:
         if self.folder.has_description():

@@ -10,8 +10,8 @@ from shalabench.api import BenchError, DataSpec
 from shalabench.config.plan import Run
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import open_dataset
+from shalabench.execute.options import Options
 from shalabench.execute.progress import Reporter
-from shalabench.execute.runner import Options
 from shalabench.records.store import RunFolder
 from shalabench.records.study import DialStudy, MethodDials, MethodStudy, Study
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+REFERENCE = "(reference)"  # ends the label of a row of packaged records beside one's own
+
 
 class RunRow(NamedTuple):
     """A training. `settings` has those of the evaluators whose results are read, too."""
@@ -40,12 +42,12 @@ class RunRow(NamedTuple):
     origins: dict[str, list[str]]
     provenance: dict[str, Any]
     store: str
-    label: str  # empty, unless an ablation names the row
+    label: str  # empty, unless an ablation names the row or it is of the reference records
     stages: tuple[str, ...]  # that were trained, in order
 
     @property
     def name(self) -> str:
-        """The label of an ablation, or the model with its overrides."""
+        """The label, or the model with its overrides."""
         return self.label or " ".join([self.model, *(f"[{text}]" for text in self.overrides)])
 
 

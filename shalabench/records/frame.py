@@ -14,7 +14,7 @@ import pandas as pd
 from shalabench.api.errors import BenchError, ConfigErrors, unknown
 from shalabench.api.records import Score, is_ranked
 from shalabench.records.budgets import tuples_seen
-from shalabench.records.columns import RUNS, SCORES, RunRow, make_frame, run_rows
+from shalabench.records.columns import REFERENCE, RUNS, SCORES, RunRow, make_frame, run_rows
 from shalabench.records.extractors import split_extractors
 from shalabench.records.ids import as_before
 from shalabench.records.reading import printable
@@ -177,7 +177,7 @@ def load(
     """
     records = Records(pd.DataFrame())
     rows: dict[str, RunRow] = {}
-    for root, folder in ((store.root, folder) for store in stores for folder in _runs(store)):
+    for store, folder in ((s, folder) for s in stores for folder in _runs(s)):
         try:
             row, results, problems = _read(folder, metric)
         except _DAMAGED as error:
@@ -196,7 +196,9 @@ def load(
             for result in kept
             for key, value in result.settings.items()
         }
-        rows[training] = row._replace(settings=row.settings | used, store=str(root))
+        label = f"{row.name} {REFERENCE}" if store.is_reference else ""
+        settings = row.settings | used
+        rows[training] = row._replace(settings=settings, store=str(store.root), label=label)
         records.results[training], records.folders[training] = kept, folder
         records.splits[training] = {result.split for result in results}
     if not (rows or records.problems or may_be_empty):

@@ -40,6 +40,11 @@ def default_stores(*more: str) -> list[Path]:
     runs = default_store()
     if Store(runs).has_runs():
         return [runs]
+    return packaged_stores(*more)
+
+
+def packaged_stores(*more: str) -> list[Path]:
+    """The folders of the reference records, and of other committed ones by name."""
     return [committed() / name for name in ("reference", *more)]
 
 

@@ -265,9 +265,11 @@ class Store:
 
     Attributes:
         root: The folder; need not exist.
+        is_reference: Whether its runs are rows of their own beside those of other stores.
     """
 
     root: Path
+    is_reference: bool = False
 
     def folder(self, model: str, dataset: str, preset: str, seed: int, training: str) -> RunFolder:
         """The folder of a run, which need not exist; its packed record, if only that exists."""

@@ -31,7 +31,9 @@ def new(root, values, model="shala", **facts):
 
 def check(root, *arguments):
     folders = ("--reference", root / "reference", "--store", root / "new")
-    return CliRunner().invoke(main, ["check", *map(str, (*folders, *arguments))])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(
+        main, ["check", *map(str, (*folders, *arguments))]
+    )
 
 
 def test_runs_like_the_reference_hold(stores):

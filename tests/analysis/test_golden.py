@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -12,6 +13,7 @@ import pytest
 
 from shalabench.analysis.compare import compare
 from shalabench.analysis.comparisons import render_comparisons
+from shalabench.analysis.rows import NOT_RUN
 from shalabench.analysis.tables import render, tables_of
 from shalabench.config.ablations import read_ablation
 from shalabench.records.frame import load
@@ -35,7 +37,12 @@ def test_every_cell_of_a_table_is_as_before(records, name):
         tables = tables_of(both, metric, ablation=read_ablation(ablation))
     else:
         tables = tables_of(reference, name)
-    before = GOLDEN["tables"][name].splitlines()
+    not_run = {
+        (t.dataset, t.preset, row.label) for t in tables for row in t.rows if row.missing == NOT_RUN
+    }
+    head, *before = GOLDEN["tables"][name].splitlines()
+    lines = list(zip(before, csv.reader(before), strict=True))
+    before = [head, *(t for t, cells in lines if cells[4] or tuple(cells[:3]) not in not_run)]
     cells = pd.read_csv(io.StringIO(render(tables, "csv")), dtype=str, keep_default_na=False)
     kept = cells[before[0].split(",")]  # columns that came later have tests of their own
     assert kept.to_csv(index=False, lineterminator="\n").splitlines() == before

@@ -50,6 +50,12 @@ def test_an_installed_package_records_below_the_current_folder(installed, tmp_pa
     write_run(store, "shala", 0, 0.8)
     assert [read.root for read in read_stores((), "ablations")] == [store]
     assert capsys.readouterr().err == ""
+    assert [(s.root, s.is_reference) for s in read_stores((), reference=True)] == [
+        (installed / "records" / "committed" / "reference", True),
+        (store, False),
+    ]
+    read_stores((), reference=False)
+    assert "--reference" in capsys.readouterr().err  # what vanished from view is named
 
 
 def test_a_given_store_is_read_alone_and_must_exist(tmp_path):

@@ -1,0 +1,74 @@
+"""The command that removes runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shalabench.api.errors import BenchError
+from shalabench.cli.options import Command, UserPath, no_locks_option
+from shalabench.records.locations import default_store
+from shalabench.records.store import Store
+
+
+@click.command(cls=Command)
+@click.option(
+    "--store",
+    type=UserPath(file_okay=False),
+    default=default_store,
+    help="Folder of records. Default: results/runs.",
+)
+@click.option("--failed", is_flag=True, help="Trainings that failed or diverged.")
+@click.option("--unfinished", is_flag=True, help="Trainings that were stopped. None that goes on.")
+@click.option(
+    "--other-code",
+    is_flag=True,
+    help="Finished runs whose method computes something else today. Slow: it imports every method.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@no_locks_option
+def clean(
+    store: Path,
+    failed: bool,
+    unfinished: bool,
+    other_code: bool,
+    dry_run: bool,
+    yes: bool,
+    no_locks: bool,
+) -> None:
+    """Remove runs that are of no use any more, with their weights and results.
+
+    Without a kind of run: failed and unfinished ones. Exported records and damaged ones stay.
+    """
+    from shalabench.analysis.fitting import draw, terminal_width
+    from shalabench.execute.cleaning import FAILED, OTHER_CODE, UNFINISHED, find_waste, remove
+
+    asked = {FAILED: failed, UNFINISHED: unfinished, OTHER_CODE: other_code}
+    kinds = [kind for kind, is_asked in asked.items() if is_asked] or [FAILED, UNFINISHED]
+    found = list(find_waste(Store(store), kinds))
+    if not found:
+        click.echo(f"There is no run in {store} that is {' or of '.join(kinds)}.")
+        return
+    rows = [
+        (w.folder.name, w.kind, f"{w.size / 1e6:.1f}", " ".join(w.reason.split())) for w in found
+    ]
+    click.echo(draw(rows, ("run", "kind", "MB", "reason"), terminal_width(), right=(2,)))
+    size = sum(waste.size for waste in found) / 1e6
+    question = f"Remove {len(found)} runs of {store} ({size:.1f} MB)?"
+    if dry_run:
+        click.echo(f"{len(found)} runs ({size:.1f} MB) would be removed.")
+        return
+    try:
+        agreed = yes or click.confirm(question)
+    except click.Abort as error:
+        raise BenchError("Nothing was removed. Answer y, or add --yes or --dry-run.") from error
+    if not agreed:
+        click.echo("Nothing was removed.")
+        return
+    removed = [waste for waste in found if remove(waste, locks=not no_locks)]
+    click.echo(f"{len(removed)} runs were removed.")
+    for waste in found:
+        if waste not in removed:
+            click.echo(f"{waste.folder.name} stays: another process uses it.", err=True)
