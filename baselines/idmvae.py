@@ -214,13 +214,15 @@ class IDMVAE(PrivateLatents):
             rng: Times and noise.
         """
         shared, private = self._denoisers()
-        denoisers = [[shared] * len(there), list(private.values())]
-        total = torch.zeros((), device=there.device)
-        for kind, q, networks in zip(("z", "w"), encoded, denoisers, strict=True):
-            for m, network in enumerate(networks):
-                errors = data_loss(network, self.schedule, q.mean[m], rng.fork(kind, m))
-                total = total + errors.where(there[m], 0.0).sum() / there[m].sum().clamp(min=1)
-        return total / len(there)
+        q_z, q_w = encoded
+        rows = q_z.mean.flatten(0, 1)  # [M B, Dz]
+        errors = data_loss(shared, self.schedule, rows, rng.fork("z")).view_as(there)
+        own = [
+            data_loss(network, self.schedule, q_w.mean[m], rng.fork("w", m))
+            for m, network in enumerate(private.values())
+        ]
+        total = (errors + torch.stack(own)).where(there, 0.0).sum(1)  # [M]
+        return (total / there.sum(1).clamp(min=1)).mean()
 
     def _denoisers(self) -> tuple[nn.Module, dict[str, nn.Module]]:
         private = cast(nn.ModuleDict, self.denoisers["private"])

@@ -155,9 +155,12 @@ def diffusion_by_loop(model, views, there, rng):
         for m, n in enumerate(NAMES):
             part = model.denoisers["shared" if kind == "z" else "private"]
             denoiser = part if kind == "z" else part[n]
-            source, losses = rng.fork(kind, m), []
-            t = 1 + source.integers(s.steps, B)
-            noise = source.normal(*q[n].mean.shape)
+            source, losses, rows = rng.fork("w", m), [], slice(B)
+            if kind == "z":
+                source, rows = rng.fork("z"), slice(m * B, (m + 1) * B)
+            count, dim = (3 * B, DZ) if kind == "z" else (B, DW)
+            t = 1 + source.integers(s.steps, count)[rows]
+            noise = source.normal(count, dim)[rows]
             for i in there[m].nonzero().flatten():
                 a, b, z0 = s.signal[t[i]], s.sigma[t[i]], q[n].mean[i]
                 ratio = min(max((a / b).item() ** 2, 1), 100)
