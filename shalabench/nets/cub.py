@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shalabench.api import Modality
-from shalabench.nets.mst import Encoder
+from shalabench.nets.mst import Encoder, embed
 
 _EMBEDDING = 128  # columns of the image
 _ENLARGED = 8  # factor by which the decoder's last three convolutions enlarge
@@ -49,7 +49,7 @@ class CaptionEncoder(Encoder):
         self.layers = nn.Sequential(*layers, nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.embedding.weight.T[x] + self.embedding.bias  # [B, L, 128]
+        tokens = embed(x, self.embedding.weight.T) + self.embedding.bias  # [B, L, 128]
         return self.layers(tokens.unsqueeze(1))
 
 

@@ -78,19 +78,22 @@ class Schedule(nn.Module):
 
 
 def make_schedule(
-    kind: Literal["cosine", "linear"], steps: int, prediction: Prediction
+    kind: Literal["cosine", "linear", "sigmoid"], steps: int, prediction: Prediction
 ) -> Schedule:
     """Make a schedule by its name.
 
     Args:
-        kind: "cosine" (Nichol and Dhariwal 2021, eq. 17) or "linear" in the variances, 1e-4 to 0.02
-            for T = 1000 (Ho et al. 2020, section 4), scaled by 1000 / T otherwise.
+        kind: "cosine" (Nichol and Dhariwal 2021, eq. 17); "sigmoid" from -3 to 3 (Jabri et al.
+            2023, figure 8); or "linear" in the variances, 1e-4 to 0.02 for T = 1000 (Ho et al.
+            2020, section 4), scaled by 1000 / T otherwise.
         steps: T.
         prediction: What the denoiser returns.
     """
     t = torch.arange(steps + 1, dtype=torch.float64)
-    if kind == "cosine":
+    if kind != "linear":
         curve = torch.cos((t / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+        if kind == "sigmoid":
+            curve = torch.sigmoid(3 - 6 * t / steps) - torch.sigmoid(torch.tensor(-3.0).double())
         variance = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
     else:
         variance = (torch.linspace(1e-4, 0.02, steps, dtype=torch.float64) * 1000 / steps).clamp(

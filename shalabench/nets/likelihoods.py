@@ -77,6 +77,24 @@ def view_of(modality: Modality, output: Tensor) -> Tensor:
     return output.argmax(-1) if modality.likelihood == "categorical" else output
 
 
+def mean_of(modality: Modality, output: Tensor) -> Tensor:
+    """The mean of the likelihood, which has gradients to the decoder for texts too.
+
+    Args:
+        modality: Gives the likelihood.
+        output: Decoder output, as for `log_likelihood`.
+
+    Returns:
+        Images as `view_of` gives them, or the probabilities of the tokens `[..., L, V]`.
+    """
+    if modality.likelihood == "categorical-published":
+        odds = _published_odds(widen(output))
+        return odds / odds.sum(-1, keepdim=True)
+    if modality.likelihood == "categorical":
+        return widen(output).softmax(-1)
+    return view_of(modality, output)
+
+
 def _published_odds(output: Tensor) -> Tensor:
     """Minus log-softmax, which mmJSD's and MoPoE's code uses as probabilities (trap 23).
 

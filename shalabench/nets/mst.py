@@ -135,6 +135,16 @@ def _sides(modality: Modality) -> list[int]:
     return [side // 2**k for k in range(4)]
 
 
+def embed(x: Tensor, rows: Tensor) -> Tensor:
+    """The row of each token id `[B, L]`, or the mean row under probabilities `[B, L, V]`.
+
+    Args:
+        x: Tokens.
+        rows: `[V, D]`.
+    """
+    return x @ rows if x.is_floating_point() else rows[x]
+
+
 class LetterEncoder(Encoder):
     """One-hot letters through three convolutions over positions (text: 8, 8, 4, 1)."""
 
@@ -153,7 +163,7 @@ class LetterEncoder(Encoder):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        letters = self.letters.weight.T[x] + self.letters.bias  # [B, L, 128]
+        letters = embed(x, self.letters.weight.T) + self.letters.bias  # [B, L, 128]
         return self.layers(letters.transpose(1, 2))
 
 

@@ -105,13 +105,8 @@ def _barycentre(experts: Normal, members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hellinger(experts: Normal, members: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum_m sqrt q_m)^2 is sum_m q_m + 2 sum_{i<j} S_ij N(m_ij, v_ij), up to its norm."""
-    mean, v = experts.mean, experts.variance
-    (i, j), gap, both, between = _pairs(experts)  # [P, B, D] each
-    means = torch.cat([mean, mean[i] + gap * v[i] / both])  # [K, B, D]
-    variances = torch.cat([v, between])
-    overlaps = _log_overlaps(gap, both, between)  # [P, B]
-    logs = torch.cat([torch.zeros_like(mean[..., 0]), math.log(2) + overlaps])
+    """The moments of (sum_m sqrt q_m)^2 over the members."""
+    means, variances, logs, (i, j) = _components(experts)
     counted = torch.cat([members, members[..., i] & members[..., j]], -1)  # [S, B, K]
     # The least number, not minus infinity: an empty set must not make a gradient NaN.
     weights = logs.T.masked_fill(~counted, torch.finfo(logs.dtype).min).softmax(-1)
@@ -119,6 +114,63 @@ def _hellinger(experts: Normal, members: Tensor) -> tuple[Tensor, Tensor]:
     within = torch.einsum("sbk,kbd->sbd", weights, variances)
     variance = within + _Spread.apply(weights, means, centre.detach())
     return centre, variance.sqrt()
+
+
+def hoelder_mixture(experts: Posterior, there: Tensor | None = None) -> tuple[Normal, Tensor]:
+    """The mixture that is proportional to (sum_m sqrt q_m)^2, without approximation.
+
+    Its components are the M experts, then the normalised sqrt(q_i q_j) of the pairs i < j in the
+    order of `pairs_of`.
+
+    Args:
+        experts: Gaussian, batch shape `[M, B, D]`.
+        there: The experts that are mixed, `[M, B]` bool, at least one of each item; None for all.
+
+    Returns:
+        The components, batch shape `[K, B, D]` with K = M (M + 1) / 2, and the logarithms of their
+        weights `[K, B]`, which are very low where an expert is not there.
+    """
+    with autocast_off(experts.mean):
+        means, variances, logs, (i, j) = _components(experts)
+        if there is not None:
+            counted = torch.cat([there, there[i] & there[j]])
+            logs = logs.masked_fill(~counted, torch.finfo(logs.dtype).min)
+        return Normal(means, variances.sqrt(), validate_args=False), logs.log_softmax(0)
+
+
+def hoelder_log_prob(experts: Posterior, z: Tensor, there: Tensor | None = None) -> Tensor:
+    """Log-density of `hoelder_mixture` in nats, `[..., B]` at latents `[..., B, D]`.
+
+    It is 2 ln sum_m sqrt q_m(z) - ln (M + 2 sum_{i<j} S_ij).
+    """
+    half = 0.5 * experts.log_prob(z.unsqueeze(-3)).sum(-1)  # [..., M, B]
+    logs = _components(experts)[2]
+    if there is not None:
+        i, j = pairs_of(len(there), there.device)
+        half = half.masked_fill(~there, -math.inf)
+        logs = logs.masked_fill(~torch.cat([there, there[i] & there[j]]), -math.inf)
+    return 2 * half.logsumexp(-2) - logs.logsumexp(0)
+
+
+def pairs_of(modalities: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """The smaller and the larger number of each pair i < j of M modalities, `[P]` each."""
+    i, j = torch.triu_indices(modalities, modalities, 1, device=device)
+    return i, j
+
+
+def _components(experts: Posterior) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """(sum_m sqrt q_m)^2 is sum_m q_m + 2 sum_{i<j} S_ij N(m_ij, v_ij).
+
+    Returns:
+        Means and variances `[K, B, D]`, the logarithms of the factors `[K, B]`, and the pairs.
+    """
+    mean, v = experts.mean, experts.variance
+    (i, j), gap, both, between = _pairs(experts)  # [P, B, D] each
+    means = torch.cat([mean, mean[i] + gap * v[i] / both])  # [K, B, D]
+    logs = torch.cat(
+        [torch.zeros_like(mean[..., 0]), math.log(2) + _log_overlaps(gap, both, between)]
+    )
+    return means, torch.cat([v, between]), logs, (i, j)
 
 
 def log_overlaps(experts: Posterior) -> Tensor:
@@ -140,7 +192,7 @@ def _log_overlaps(gap: Tensor, both: Tensor, between: Tensor) -> Tensor:
 def _pairs(experts: Posterior) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor]:
     """Numbers of the pairs, and m_j - m_i, v_i + v_j and v_ij, `[P, B, D]` each."""
     modalities, mean, v = len(experts.mean), experts.mean, experts.variance
-    i, j = torch.triu_indices(modalities, modalities, 1, device=mean.device)
+    i, j = pairs_of(modalities, mean.device)
     v_i, v_j = v[i], v[j]
     both = v_i + v_j
     return (i, j), mean[j] - mean[i], both, 2 * v_i * v_j / both

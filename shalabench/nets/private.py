@@ -79,7 +79,11 @@ class PrivateLatents(Model):
         """Shared latents `[n, Dz]` for joint generation."""
 
     def importance_loss(
-        self, batch: Batch, rng: Rng, log_prior: LogDensity
+        self,
+        batch: Batch,
+        rng: Rng,
+        log_prior: LogDensity,
+        encoded: tuple[Posterior, Posterior] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the bound of MMVAE+ under a shared prior, and the terms to log.
 
@@ -95,6 +99,7 @@ class PrivateLatents(Model):
             beta=c.beta,
             present=batch.present,
             detach=c.estimator == "dreg",
+            encoded=encoded,
         )
         if c.estimator == "iwae":
             return -importance_bound(log_w, present), terms
@@ -110,6 +115,7 @@ class PrivateLatents(Model):
         beta: float,
         present: Tensor | None = None,
         detach: bool = False,
+        encoded: tuple[Posterior, Posterior] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor], Tensor | None]:
         """The log importance weights of the objective (Palumbo et al. 2023, eq. 8, with beta).
 
@@ -127,13 +133,14 @@ class PrivateLatents(Model):
             present: `[B, M]` bool; None is all present. The weights of absent experts are finite
                 but mean nothing.
             detach: Whether densities have gradients to the encoders only through the draws.
+            encoded: What `posteriors` gives for the views, where it is known.
 
         Returns:
             `[k, K, B]` in nats, the terms to log, the draws (z `[k, K, B, Dz]`,
             w `[k, K, B, Dw]`), and which of the k experts count, `[B, k]` bool or None for all.
         """
         noise = self.noise(rng)
-        q_z, q_w = self.posteriors(views)  # batch shapes [M, B, D]
+        q_z, q_w = encoded or self.posteriors(views)  # batch shapes [M, B, D]
         choice = choose_experts(self.config.experts, q_z, rng, present)
         q_w = choice.pick(q_w)  # [k, B, Dw]
         z = draw_experts(choice.pick(q_z), noise, samples)  # [k, K, B, Dz]
@@ -207,6 +214,10 @@ class PrivateLatents(Model):
         """Private latents `[n, Dw]` of the fixed prior, not of r_n (trap 6)."""
         return self.noise(rng.fork("private", name))(n, self.config.private_dim)
 
+    def private_draw(self, name: str, x: Tensor, z: Tensor, rng: Rng) -> Tensor:
+        """A sample `[B, Dw]` of a view's private latent; here it does not depend on z `[B, Dz]`."""
+        return draw(self.private[name](x), rng.fork("private", name))[0]
+
     def view(self, name: str, z: Tensor, w: Tensor) -> Tensor:
         """Decoder mean of a modality at shared and private latents `[B, Dz]`, `[B, Dw]`."""
         return view_of(self.spec[name], self.decoders[name](torch.cat([w, z], -1)))
@@ -224,7 +235,7 @@ class PrivateLatents(Model):
         for name in targets:
             self.spec[name]  # a KeyError names an unknown modality
             if name in given:
-                w = draw(self.private[name](given[name]), rng.fork("private", name))[0]
+                w = self.private_draw(name, given[name], z, rng)
             else:
                 w = self.private_prior(len(z), rng, name)
             made[name] = self.view(name, z, w)
@@ -236,11 +247,9 @@ class PrivateLatents(Model):
 
     def encode_all(self, views: Views, rng: Rng) -> Tensor:
         """Shared and private latents `[B, Dz + M Dw]` of complete tuples, one sample of each."""
-        private = [
-            draw(self.private[name](views[name]), rng.fork("private", name))[0]
-            for name in self.spec.names
-        ]
-        return torch.cat([self.encode(views, rng.fork("shared")), *private], -1)
+        z = self.encode(views, rng.fork("shared"))
+        private = [self.private_draw(n, views[n], z, rng) for n in self.spec.names]
+        return torch.cat([z, *private], -1)
 
     def decode_all(self, z: Tensor, rng: Rng) -> Views:
         """Decoder means at shared and private latents `[n, Dz + M Dw]`."""

@@ -32,7 +32,9 @@ class TextEncoder(Encoder):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.embedding(x).transpose(1, 2))
+        soft = x.is_floating_point()  # probabilities of the tokens
+        tokens = x @ self.embedding.weight if soft else self.embedding(x)  # [B, L, 128]
+        return self.layers(tokens.transpose(1, 2))
 
 
 class TextDecoder(nn.Module):

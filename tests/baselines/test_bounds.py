@@ -7,18 +7,18 @@ X, a linear encoder's offset can put it anywhere. Means are over 20,000 draws.
 
 What is bounded is not always log p(X). MVAE adds up the ELBOs of several subsets, and bounds the
 sum of their evidences. CMVAE's evidence is under its clusters. MMVAE+, MVEBM and CMVAE bound the
-evidence if the auxiliary priors r_n are p(w_n); as published they are learned, and the objective
-then lacks KL(r_n || p(w_n)), so that it can exceed the evidence. mmJSD's divergence is from f, the
-geometric mean of the experts and N(0, I). Where N(0, I) is a component of the mixture that is
-decoded, as in MoPoE's code, its objective bounds the evidence under the prior f, which depends on
-the encoders; with the posteriors alone, as in its own code, we know of nothing that it bounds.
-Either can exceed log p(X).
+evidence if the auxiliary priors r_n are p(w_n), and so does Hoelder+; as published they are
+learned, and the objective then lacks KL(r_n || p(w_n)), so that it can exceed the evidence. mmJSD's
+divergence is from f, the geometric mean of the experts and N(0, I). Where N(0, I) is a component of
+the mixture that is decoded, as in MoPoE's code, its objective bounds the evidence under the prior
+f, which depends on the encoders; with the posteriors alone, as in its own code, we know of nothing
+that it bounds. Either can exceed log p(X).
 
 CoDE-VAE's weighted bounds do not exceed log p(X), but the entropy that it adds to them does; it is
 taken off here.
 
 Not here, as they do not bound log p(X): MVTCAE (terms of total correlation), CRMVAE (terms of
-single modalities), MMVM (a latent a
+single modalities), IDMVAE (terms of contrast), MMVM (a latent a
 modality, and a prior made of the posteriors of the very X), MLD (deterministic autoencoders) and
 SBM-AE (one ELBO a modality, and a diffusion whose loss is weighted for samples). Nor is the value
 of the doubly reparametrised estimators a bound: only their gradient counts.
@@ -37,6 +37,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from baselines.cmvae import CMVAE
 from baselines.codevae import CoDEVAE
 from baselines.helvae import HELVAE
+from baselines.hoelder_plus import HoelderPlus
 from baselines.jmvae import JMVAE
 from baselines.mmjsd import MMJSD
 from baselines.mmvae import MMVAE
@@ -206,7 +207,7 @@ def build(method, network, problem, experts, private=None, **settings):
             model.fuse = Fixed(experts["all"])
     else:
         sizes = {"shared_dim": D, "private_dim": 1, "family": "normal", "beta": 1.0}
-        model = method(SPEC, method.Config(network=network, **sizes, **settings))
+        model = method(SPEC, method.Config(network=network, **(sizes | settings)))
         model.shared = nn.ModuleDict({n: Fixed(experts[n]) for n in NAMES})
         model.private = nn.ModuleDict({n: Fixed(private[n]) for n in NAMES})
         weights = {n: torch.cat([problem.V[n], problem.W[n]], 1) for n in NAMES}
@@ -224,7 +225,7 @@ def bound_of(model, problem):
         elif isinstance(model, MVEBM):
             value = model.evidence(batch.views, None, Rng(call))[0]
         else:
-            private = isinstance(model, MMVAEPlus | CMVAE)
+            private = isinstance(model, MMVAEPlus | CMVAE | HoelderPlus)
             value = -(model._loss if private else model.loss)(batch, Rng(call), 0)[0]
         values.append(value)
     values = torch.stack(values)
@@ -359,6 +360,47 @@ def test_mmvae_s_bound_rises_with_samples_and_does_not_exceed_the_evidence(netwo
         assert_not_above(found[-1], problem.evidence())
     (one, _), (three, error) = found
     assert three > one + 4 * error
+
+
+@SEEDS
+@pytest.mark.parametrize("raw", [0.0, -3.0], ids=["prior", "narrow"])
+def test_hoelder_plus_s_bound_falls_short_by_the_private_divergences_of_each_component(
+    network, seed, raw
+):
+    """Equal experts are the posterior, each weighs 1/9 and each pair 2/9, with two owners."""
+    problem = Problem(seed, private=0.6)
+    due = problem.private_posteriors()
+    private = {n: blurred(q) for n, q in due.items()}
+    experts = dict.fromkeys(NAMES, problem.posterior())
+    model = build(HoelderPlus, network, problem, experts, private)
+    nn.init.constant_(model.auxiliary, raw)
+    r = Normal(torch.zeros(1), torch.full((1,), math.exp(raw / 2)))
+    gap = 0.0
+    for n in NAMES:
+        other = kl(r, due[n]) - kl(r, standard(1))
+        for size, weight in ((1, 1 / 9), (2, 2 / 9)):
+            for owners in combinations(NAMES, size):
+                gap = gap + weight * (kl(private[n], due[n]) if n in owners else other)
+    assert_equal(bound_of(model, problem), problem.evidence() - gap)
+
+
+@SEEDS
+def test_hoelder_s_bound_falls_short_by_the_mixture_s_divergence(network, seed):
+    """KL((sum sqrt q_m)^2 / Z || p(z|X)) on a grid of two dimensions; nothing is private."""
+    problem = Problem(seed)
+    experts = {n: blurred(problem.posterior()) for n in NAMES}
+    private = dict.fromkeys(NAMES, Normal(torch.zeros(0), torch.ones(0)))
+    model = build(HoelderPlus, network, problem, experts, private, private_dim=0)
+    for n in NAMES:
+        model.decoders[n].weight = problem.W[n]
+    q = problem.posterior()
+    axes = [torch.linspace(-9, 9, 600) * q.scale[d] + q.mean[d] for d in range(D)]
+    grid = torch.cartesian_prod(*axes)
+    cell = math.prod((axis[1] - axis[0]).item() for axis in axes)
+    roots = sum((e.log_prob(grid).sum(-1) / 2).exp() for e in experts.values())
+    density = roots**2 / (cell * (roots**2).sum())
+    apart = density.clamp(min=1e-300).log() - q.log_prob(grid).sum(-1)
+    assert_equal(bound_of(model, problem), problem.evidence() - cell * (density * apart).sum())
 
 
 PRIVATE = pytest.mark.parametrize("method", [MMVAEPlus, MVEBM, CMVAE])

@@ -16,6 +16,8 @@ from torch.distributions import Laplace, Normal, kl_divergence
 from shalabench.nets.experts import product_of_experts, subsets
 from shalabench.nets.pooling import (
     Pooling,
+    hoelder_log_prob,
+    hoelder_mixture,
     log_overlaps,
     pool,
     pool_all,
@@ -276,3 +278,67 @@ def test_more_subsets_than_can_be_trained_are_refused(spec):
     assert refuse_subsets(spec, "Leave it") is None
     reason = refuse_subsets(RING, "Leave it")
     assert all(part in reason for part in ("M is 16", "65,535", "1,023 (M = 10)", "Leave it."))
+
+
+@pytest.mark.float64
+def test_the_hoelder_mixture_has_the_weights_of_the_recipe():
+    _, log_pi = hoelder_mixture(experts(*THREE))
+    expected = [0.149487, 0.149487, 0.149487, 0.2189, 0.1705, 0.1621]
+    assert log_pi.exp().flatten().tolist() == pytest.approx(expected, abs=5e-5)
+    alike = hoelder_mixture(experts((2.0, 2.0), (0.5, 0.5)))[1].exp().flatten()
+    assert alike.tolist() == pytest.approx([0.25, 0.25, 0.5])
+    apart = hoelder_mixture(experts((0.0, 50.0, 100.0), (1.0, 1.0, 1.0)))[1].exp().flatten()
+    assert apart.tolist() == pytest.approx([1 / 3] * 3 + [0.0] * 3)  # MMVAE+'s mixture
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("there", [[1, 1, 1], [1, 0, 1], [0, 1, 0]])
+def test_the_density_of_the_hoelder_mixture_is_the_square_of_the_sum_of_roots(there):
+    """Against quadrature of the members alone, at several points; what is absent is far away."""
+    q, inside = experts((0.0, 1.0, 3.0), (1.0, 0.5, 2.0)), torch.tensor(there).bool()
+
+    def square(z):
+        roots = [
+            math.exp(Normal(q.mean[m, 0, 0], q.scale[m, 0, 0]).log_prob(torch.tensor(z)) / 2)
+            for m in range(3)
+            if inside[m]
+        ]
+        return sum(roots) ** 2
+
+    norm = quad(square, -20, 25, points=[0, 1, 3], limit=200)[0]
+    points = torch.tensor([-1.5, 0.3, 1.0, 4.2])
+    found = hoelder_log_prob(q, points[:, None, None], inside[:, None])[:, 0]
+    expected = [math.log(square(z) / norm) for z in points.tolist()]
+    assert found.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_hoelder_mixture_and_its_density_agree(missing):
+    """In two dimensions, where overlaps are products."""
+    q = random_experts()
+    there = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]]).bool().T if missing else None
+    components, log_pi = hoelder_mixture(q, there)
+    z = torch.randn(5, 3, 2)
+    densities = log_pi + components.log_prob(z[:, None]).sum(-1)  # [5, K, B]
+    torch.testing.assert_close(hoelder_log_prob(q, z, there), densities.logsumexp(1))
+    torch.testing.assert_close(log_pi.exp().sum(0), torch.ones(3))
+    pooled = pool(q, torch.ones(1, 4).bool(), "hellinger")
+    if not missing:
+        mean = (log_pi.exp()[..., None] * components.mean).sum(0)
+        torch.testing.assert_close(mean, pooled.mean[0])
+
+
+@pytest.mark.float64
+def test_gradients_of_the_hoelder_mixture_agree_with_finite_differences():
+    there = torch.tensor([[1, 1], [1, 0], [1, 1]]).bool()
+
+    def mixed(mean, log_scale, z):
+        q = Normal(mean, log_scale.exp())
+        components, log_pi = hoelder_mixture(q, there)
+        counted = log_pi.exp()
+        return counted, components.mean, components.scale, hoelder_log_prob(q, z, there)
+
+    torch.manual_seed(3)
+    inputs = [torch.randn(3, 2, 2), 0.3 * torch.randn(3, 2, 2), torch.randn(4, 2, 2)]
+    assert torch.autograd.gradcheck(mixed, [x.requires_grad_() for x in inputs])
