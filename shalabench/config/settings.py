@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +25,7 @@ from shalabench.config.training import (
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
+_SHORT = ("model.networks.", "model.network.custom.")  # how users write it, and where it is kept
 Entry = tuple[str, Any, "Origin"]  # dotted key, value, where it comes from
 
 
@@ -218,9 +219,11 @@ def _lay(
     """
     origins = _defaults(classes)
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
-    for key, value, origin in layers:
+    tables = tuple(f"{key}." for key in _tables(classes))
+    for written, value, origin in layers:
+        key = written.replace(*_SHORT, 1) if written.startswith(_SHORT[0]) else written
         part = next((name for name in classes if key.startswith(name + ".")), None)
-        if part and key in origins:
+        if part and (key in origins or key.startswith(tables)):
             put(values[part], key.removeprefix(f"{part}."), value)
             origins[key] = origin
         elif part or key.split(".")[0] not in hidden:
@@ -230,6 +233,19 @@ def _lay(
         name: _build(name, cls, values[name], origins, mistakes) for name, cls in classes.items()
     }
     return built, origins
+
+
+def _tables(classes: Mapping[str, type[Settings]]) -> Iterator[str]:
+    """Dotted keys of the settings whose keys are free, such as names of modalities."""
+    for name, cls in classes.items():
+        waiting: list[tuple[str, Any]] = [(name, cls)]
+        while waiting:
+            prefix, part = waiting.pop()
+            for key, field in part.model_fields.items():
+                if get_origin(field.annotation) is dict:
+                    yield f"{prefix}.{key}"
+                elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                    waiting.append((f"{prefix}.{key}", field.annotation))
 
 
 def _file_entries(
