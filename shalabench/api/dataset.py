@@ -199,8 +199,9 @@ def check_split(modalities: Iterable[Modality], name: str, split: Split) -> None
         if m.kind != "vector" or not len(x):
             continue
         if not bool(torch.isfinite(x).all()):
-            raise DataError(f"{where} has values that are not finite. Fill them in, or leave the "
-                "tuples out.")
+            raise DataError(
+                f"{where} has values that are not finite. Fill them in, or leave the tuples out."
+            )
         low, high = x.min().item(), x.max().item()
         if m.likelihood == "bernoulli" and not 0 <= low <= high <= 1:
             raise DataError(

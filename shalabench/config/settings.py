@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_origin
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,7 +15,7 @@ from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config import tuned
 from shalabench.config.files import SECTIONS, DatasetFile, PresetFile, Table, read_files
 from shalabench.config.nested import leaves, merge, put
-from shalabench.config.search import dials_of
+from shalabench.config.search import dials_of, free_tables
 from shalabench.config.training import (
     EvaluateSettings,
     PriorSettings,
@@ -219,7 +219,7 @@ def _lay(
     """
     origins = _defaults(classes)
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
-    tables = tuple(f"{key}." for key in _tables(classes))
+    tables = tuple(f"{key}." for key in free_tables(classes))
     for written, value, origin in layers:
         key = written.replace(*_SHORT, 1) if written.startswith(_SHORT[0]) else written
         part = next((name for name in classes if key.startswith(name + ".")), None)
@@ -233,19 +233,6 @@ def _lay(
         name: _build(name, cls, values[name], origins, mistakes) for name, cls in classes.items()
     }
     return built, origins
-
-
-def _tables(classes: Mapping[str, type[Settings]]) -> Iterator[str]:
-    """Dotted keys of the settings whose keys are free, such as names of modalities."""
-    for name, cls in classes.items():
-        waiting: list[tuple[str, Any]] = [(name, cls)]
-        while waiting:
-            prefix, part = waiting.pop()
-            for key, field in part.model_fields.items():
-                if get_origin(field.annotation) is dict:
-                    yield f"{prefix}.{key}"
-                elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                    waiting.append((f"{prefix}.{key}", field.annotation))
 
 
 def _file_entries(

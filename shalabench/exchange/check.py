@@ -160,7 +160,8 @@ def _convert_vectors(
     low, high = float(array.min()), float(array.max())
     if modality.likelihood == "bernoulli" and not 0 <= low <= high <= 1:
         mistakes.append(
-            f"{where} has values from {low:.4g} to {high:.4g}; 0 to 1 was expected of '{modality.name}'."
+            f"{where} has values from {low:.4g} to {high:.4g}; 0 to 1 was expected of "
+            f"'{modality.name}', whose likelihood is 'bernoulli'."
         )
         return None
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))

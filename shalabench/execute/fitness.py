@@ -25,7 +25,9 @@ def why_not(cls: type[Model] | Any, spec: DataSpec, config: Settings) -> str | N
 def _unknown_networks(spec: DataSpec, config: Settings) -> str | None:
     network = getattr(config, "network", None)
     wrong = [name for name in getattr(network, "custom", ()) if name not in spec.names]
-    return f"model.networks.{wrong[0]}: {unknown('modality', wrong[0], spec.names)}" if wrong else None
+    if not wrong:
+        return None
+    return f"{unknown('modality', wrong[0], spec.names)} (model.networks.{wrong[0]})"
 
 
 def _misfit(cls: Any, spec: DataSpec, config: Settings) -> str | None:
@@ -35,7 +37,7 @@ def _misfit(cls: Any, spec: DataSpec, config: Settings) -> str | None:
     constructor does that needs values is no misfit.
     """
     try:
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             cls(spec, config)
     except BenchError as error:
         return str(error)

@@ -31,8 +31,8 @@ from shalabench.execute.backends import Emit
 from shalabench.execute.continuation import find_start
 from shalabench.execute.description import check_description, describe_run, hint_of
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
-from shalabench.execute.graphs import GraphError
 from shalabench.execute.fitness import why_not
+from shalabench.execute.graphs import GraphError
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import (
     check_gpu_settings,

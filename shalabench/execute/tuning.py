@@ -24,8 +24,8 @@ from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
-from shalabench.execute.halving import WORST, draw, import_optuna, judge, promote, replace_collapsed
 from shalabench.execute.fitness import why_not
+from shalabench.execute.halving import WORST, draw, import_optuna, judge, promote, replace_collapsed
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
 from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of

@@ -50,7 +50,8 @@ def custom_encoder(modality: Modality, reference: str) -> Encoder:
     whom = f"The encoder of {reference}"
     network = _built(modality, reference, "encoder")
     dtype = torch.int64 if modality.kind == "text" else torch.get_default_dtype()
-    found = _tried(network, torch.zeros(_TRIED, *modality.shape, dtype=dtype), modality, whom)
+    views = torch.zeros(_TRIED, *modality.shape, dtype=dtype, device="cpu")
+    found = _tried(network, views, modality, whom)
     if len(found) != 2 or found[0] != _TRIED or not found[1]:
         raise DataError(
             f"{whom} returns the shape {found} for {_TRIED} views of '{modality.name}'; "
@@ -67,7 +68,7 @@ def custom_decoder(modality: Modality, inputs: int, reference: str) -> nn.Module
     """
     whom = f"The decoder of {reference}"
     network = _built(modality, reference, "decoder", inputs)
-    found = _tried(network, torch.zeros(_TRIED, inputs), modality, whom)
+    found = _tried(network, torch.zeros(_TRIED, inputs, device="cpu"), modality, whom)
     logits = (len(modality.vocabulary),) if modality.kind == "text" else ()
     expected = (_TRIED, *modality.shape, *logits)
     if found != expected:
@@ -79,9 +80,10 @@ def custom_decoder(modality: Modality, inputs: int, reference: str) -> nn.Module
 
 
 def _built(modality: Modality, reference: str, part: str, *arguments: int) -> nn.Module:
-    maker: Any = find_factory(reference)(modality)
-    make = getattr(maker, part, None)
-    network = make(*arguments) if callable(make) else None
+    with torch.device("cpu"):  # also where a method is built without values to check its shapes
+        maker: Any = find_factory(reference)(modality)
+        make = getattr(maker, part, None)
+        network = make(*arguments) if callable(make) else None
     if not isinstance(network, nn.Module):
         raise DataError(
             f"{reference} gives no {part} for '{modality.name}'; it must return an object with "

@@ -37,7 +37,7 @@ class VectorEncoder(Encoder):
 
 
 class VectorDecoder(nn.Module):
-    """From latents `[N, D]` to vectors `[N, *shape]`: the mirrored encoder, no output activation."""
+    """From latents `[N, D]` to vectors `[N, *shape]`; the last layer has no activation."""
 
     def __init__(self, modality: Modality, inputs: int, width: float, activation: Activation):
         super().__init__()
