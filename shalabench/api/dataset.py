@@ -195,7 +195,9 @@ def check_split(modalities: Iterable[Modality], name: str, split: Split) -> None
         types = _TYPES[m.kind]
         if x.dtype not in types:
             wanted = " or ".join(str(t).removeprefix("torch.") for t in types)
-            raise DataError(f"{where} has the type {x.dtype}; {wanted} was expected of a {m.kind}.")
+            raise DataError(
+                f"{where} has the type {x.dtype}; {wanted} was expected of the kind '{m.kind}'."
+            )
         if m.kind != "vector" or not len(x):
             continue
         if not bool(torch.isfinite(x).all()):
