@@ -14,6 +14,7 @@ from shalabench.api import Joint, Reconstruct, Rng, Translate
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import resolve
 from shalabench.execute.fitness import why_not
+from shalabench.priors.fitted import with_prior
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,21 @@ def test_networks_of_one_s_own_that_do_not_fit_are_told(own, message, data):
     reason = why_not(find("model", "mvae").cls, data.spec, config)
     assert reason is not None
     assert re.search(message, reason), reason
+
+
+@torch.no_grad()
+def test_a_fitted_prior_takes_vectors(data):
+    settings = resolve("mvae", "toy", "smoke", ("prior.kind=gmm",))
+    cls = with_prior(find("model", "mvae").cls, settings.prior)
+    assert why_not(cls, data.spec, settings.model) is None
+    model = cls(data.spec, settings.model)
+    with torch.enable_grad():
+        train(model, data, updates=1)
+    check_views(model.sample(3, Rng(0)), data.spec, data.spec.names, 3)
+
+
+def test_pictures_that_are_not_square_have_no_diffusion_decoders(data):
+    cls, config = find("model", "cmvae").cls, config_of("cmvae", "model.decoders=diffusion")
+    assert (
+        why_not(cls, data.spec, config) == "Diffusion decoders are for squares, and wide are none."
+    )
