@@ -107,6 +107,9 @@ class CMVAE(PrivateLatents):
     def skip(cls, spec: DataSpec, config: CMVAEConfig) -> str | None:
         if config.decoders == "diffusion" and not images(spec):
             return "Diffusion decoders are for images, and the data have none."
+        odd = [m.name for m in images(spec) if m.shape[1] != m.shape[2]]
+        if config.decoders == "diffusion" and odd:
+            return f"Diffusion decoders are for squares, and {', '.join(odd)} are none."
         return super().skip(spec, config)
 
     @property

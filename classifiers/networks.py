@@ -1,20 +1,27 @@
-"""Networks of the classifiers: for images, for texts, and PolyMNIST's published one."""
+"""Networks of the classifiers: for each kind of modality, and PolyMNIST's published one."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
-from shalabench.api import Modality
+from shalabench.api import DataError, Modality
 
 
 def build(modality: Modality, classes: int) -> nn.Module:
-    """An untrained classifier from views `[B, ...]` to logits `[B, classes]`."""
-    kind = ImageClassifier if modality.kind == "image" else TextClassifier
-    return kind(modality, classes)
+    """An untrained classifier from views `[B, ...]` to logits `[B, classes]`.
+
+    Raises:
+        DataError: It cannot take the modality's shape.
+    """
+    kinds = {"image": ImageClassifier, "text": TextClassifier, "vector": VectorClassifier}
+    return kinds[modality.kind](modality, classes)
 
 
 _SMALL = ((24, 2), (48, 1), (48, 2), (96, 1))  # channels and stride of each convolution
+_LEAST = 5  # pixels of the shorter side of which the convolutions and the maximum leave one
 _LARGE = ((16, 2), (32, 2), (48, 1), (64, 2), (96, 1))  # beyond 32 x 32
 
 
@@ -24,7 +31,12 @@ class ImageClassifier(nn.Module):
     def __init__(self, modality: Modality, classes: int):
         super().__init__()
         channels, height, width = modality.shape
-        steps = _SMALL if height <= 32 else _LARGE
+        if min(height, width) < _LEAST:
+            raise DataError(
+                f"Modality '{modality.name}' is {height} x {width}; its classifier takes images of "
+                f"at least {_LEAST} x {_LEAST}. Enlarge the images, or describe them as a vector."
+            )
+        steps = _SMALL if max(height, width) <= 32 else _LARGE
         inputs = [channels, *(outputs for outputs, _ in steps)]
         self.layers = nn.Sequential(
             *(
@@ -62,6 +74,27 @@ class TextClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = torch.relu(self.convolution(self.embedding(x).transpose(1, 2)))
         return self.head(features.amax(-1))
+
+
+class VectorClassifier(nn.Module):
+    """Two linear layers with batch norm."""
+
+    def __init__(self, modality: Modality, classes: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            *_linear(math.prod(modality.shape), 128),
+            *_linear(128, 64),
+            nn.Dropout(0.2),
+        )
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x))
+
+
+def _linear(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
 
 
 class PublishedClassifier(nn.Module):

@@ -75,6 +75,13 @@ class Samples(Evaluator):
             "reconstruction/token-accuracy",
             "share of the text tokens that are right in decoded posterior samples",
         ),
+        Metric(
+            "reconstruction/unexplained",
+            "lower",
+            4,
+            "squared error of decoded posterior samples of vectors, in parts of the variance of "
+            "the real ones; 1 is the error of their mean",
+        ),
     )
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
@@ -118,13 +125,19 @@ class Samples(Evaluator):
     def _errors(
         self, model: Reconstruct, spec: DataSpec, split: Split, context: EvalContext
     ) -> list[Score]:
+        spread = {
+            m.name: split.tensors[m.name].flatten(1).double().var(0, correction=0).sum()
+            for m in spec.modalities
+            if m.kind == "vector"
+        }
+
         def measure(index: Tensor, rng: Rng) -> dict[tuple[str, str], Tensor]:
             views = split.batch(index).views
             made = model.reconstruct(views, rng)
             return {
                 (metric, name): values
                 for name, real in views.items()
-                for metric, values in _compare(spec[name], made[name], real).items()
+                for metric, values in _compare(spec[name], made[name], real, spread).items()
             }
 
         context.expect(len(split))
@@ -164,8 +177,19 @@ def _independent(items: Tensor, split: Split) -> Tensor:
     return sums.index_add(0, row, items) / row.bincount()
 
 
-def _compare(modality: Modality, made: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Errors `[B]` of a modality's reconstructions, by metric."""
+def _compare(
+    modality: Modality, made: Tensor, real: Tensor, spread: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Errors `[B]` of a modality's reconstructions, by metric.
+
+    Args:
+        modality: The one that was reconstructed.
+        made, real: `[B, ...]`.
+        spread: The variance of each vector modality, summed over its numbers.
+    """
+    if modality.kind == "vector":
+        error = (made.double() - real.double()).flatten(1).square().sum(1)
+        return {"reconstruction/unexplained": error / spread[modality.name].clamp(min=1e-12)}
     if modality.kind == "text":
         return {"reconstruction/token-accuracy": (made == real).float().mean(1)}
     difference = (made.float().clamp(0, 1) - real).flatten(1)
@@ -210,7 +234,9 @@ def _transcript(groups: dict[str, Views], spec: DataSpec) -> str:
 
 
 def _tiles(modality: Modality, views: Tensor, side: int) -> Tensor:
-    """Images or texts as uint8 `[n, 3, side, side]`."""
+    """Views as uint8 `[n, 3, side, side]`: images, written texts, vectors as bars."""
+    if modality.kind == "vector":
+        return grids.bars(views, side)
     if modality.kind == "image":
         return grids.fit(views, side)
     drawn = np.stack([_written(modality, x, side) for x in views.detach().cpu()])

@@ -1,4 +1,4 @@
-"""The contract of a dataset: splits of aligned views, held in memory as integers."""
+"""The contract of a dataset: splits of aligned views, held in memory as they are stored."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from shalabench.api.modalities import DataSpec
+from shalabench.api.errors import DataError
+from shalabench.api.modalities import DataSpec, Modality
 from shalabench.api.settings import Settings, setting
 
 Views = dict[str, Tensor]
-"""Images `[B, C, H, W]` float32 in [0, 1], texts `[B, L]` int64, by modality name."""
+"""By modality name: images `[B, C, H, W]` float32 in [0, 1], texts `[B, L]` int64, vectors float32.
+"""
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -84,8 +86,8 @@ class Split:
     """All tuples of one split.
 
     Attributes:
-        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`;
-            `[R, ...]` where the modality is in `rows`.
+        tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`,
+            vectors float32 `[N, ...]`; `[R, ...]` where the modality is in `rows`.
         labels: `[N]` int64, or None where the data have no label. Models never see them.
         present: `[N, M]` bool, which views of each tuple there are; None where all are.
         rows: By modality, `[N]` int64 in 0..R - 1: which row of its tensor each tuple shows, for
@@ -177,7 +179,49 @@ class Split:
             yield self.batch(torch.arange(start, stop, device=self.device))
 
 
+def check_split(modalities: Iterable[Modality], name: str, split: Split) -> None:
+    """Refuse a split whose tensors are not what its modalities say.
+
+    Raises:
+        DataError: With what was found and what is expected.
+    """
+    for m in modalities:
+        where, x = f"'{m.name}' of the split '{name}'", split.tensors.get(m.name)
+        if x is None:
+            raise DataError(f"The split '{name}' has no '{m.name}', which its description lists.")
+        if x.shape[1:] != m.shape:
+            shapes = (" x ".join(map(str, shape)) for shape in (x.shape, ("n", *m.shape)))
+            raise DataError("{} has the shape {}; {} was expected.".format(where, *shapes))
+        types = _TYPES[m.kind]
+        if x.dtype not in types:
+            wanted = " or ".join(str(t).removeprefix("torch.") for t in types)
+            raise DataError(
+                f"{where} has the type {x.dtype}; {wanted} was expected of the kind '{m.kind}'."
+            )
+        if m.kind != "vector" or not len(x):
+            continue
+        if not bool(torch.isfinite(x).all()):
+            raise DataError(
+                f"{where} has values that are not finite. Fill them in, or leave the tuples out."
+            )
+        low, high = x.min().item(), x.max().item()
+        if m.likelihood == "bernoulli" and not 0 <= low <= high <= 1:
+            raise DataError(
+                f"{where} has values from {low:.4g} to {high:.4g}; 0 to 1 was expected of the "
+                "likelihood 'bernoulli'."
+            )
+
+
+_TYPES = {
+    "image": (torch.uint8,),
+    "text": (torch.uint8, torch.int64),
+    "vector": (torch.float32,),
+}
+
+
 def _convert(x: Tensor) -> Tensor:
+    if x.is_floating_point():
+        return x
     if x.dim() != 4:
         return x.long()
     # On a CPU, several networks' inputs and outputs are reordered together (nets/stacked.py).
@@ -228,7 +272,16 @@ class Dataset(ABC):
                 called when its split is first read.
             sizes: Tuples of each split, which splits that are made later need.
             **facts: The other fields of `DataSpec` but for name and version.
+
+        Raises:
+            DataError: A modality contradicts itself, or a split is not what they say.
         """
+        if problem := next(filter(None, (m.problem() for m in facts["modalities"])), None):
+            raise DataError(problem)
+        self._modalities: tuple[Modality, ...] = tuple(facts["modalities"])
+        for name, split in splits.items():
+            if isinstance(split, Split):
+                check_split(self._modalities, name, split)
         self._splits: dict[SplitName, Split | Callable[[], Split]] = dict(splits)
         sizes = sizes or {name: len(self.split(name)) for name in splits}
         self._spec = DataSpec(name=self.name, version=self.version, sizes=sizes, **facts)
@@ -242,5 +295,7 @@ class Dataset(ABC):
         """One split, on the CPU; known once prepared."""
         split = self._splits[name]
         if not isinstance(split, Split):
-            self._splits[name] = split = split()
+            split = split()
+            check_split(self._modalities, name, split)
+            self._splits[name] = split
         return split

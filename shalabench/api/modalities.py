@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,31 +13,65 @@ from shalabench.api.grammar import Grammar
 END, PAD = "<eos>", "<pad>"
 """Tokens after a text's last word: its end, and what fills the rest."""
 
+_NUMBERS = ("bernoulli", "laplace", "normal")
+# Axes of a shape, least and most, and likelihoods by kind.
+_KINDS: dict[str, tuple[int, int, tuple[str, ...]]] = {
+    "image": (3, 3, _NUMBERS),
+    "text": (1, 1, ("categorical", "categorical-published")),
+    "vector": (1, 8, _NUMBERS),
+}
+
 
 @dataclass(frozen=True)
 class Modality:
-    """One view of the data: an image or a text.
+    """One view of the data: an image, a text or a vector.
 
     Attributes:
         name: Unique within its dataset.
-        kind: "image" (float `[B, C, H, W]` in [0, 1]) or "text" (int64 `[B, L]` token ids).
-        shape: `(C, H, W)` of an image, `(L,)` of a text.
+        kind: "image" (float `[B, C, H, W]` in [0, 1]), "text" (int64 `[B, L]` token ids) or
+            "vector" (float `[B, *shape]`, any numbers: a row of a table, features, a signal).
+        shape: `(C, H, W)` of an image, `(L,)` of a text, one axis or more of a vector.
         likelihood: Observation model, a name in `shalabench.nets.likelihoods`: "laplace", "normal",
             "categorical", ...
         scale: Scale of a location-scale likelihood, in units of the data range.
         weight: Factor of this modality's log-likelihood in every objective (lambda_m).
-        vocabulary: The tokens of a text in the order of their ids; empty for images.
+        vocabulary: The tokens of a text in the order of their ids; empty for other kinds.
         camera: Where a viewpoint was taken from, for multi-view data; None elsewhere.
     """
 
     name: str
-    kind: Literal["image", "text"]
+    kind: Literal["image", "text", "vector"]
     shape: tuple[int, ...]
     likelihood: str = "laplace"
     scale: float = 0.75
     weight: float = 1.0
     vocabulary: tuple[str, ...] = ()
     camera: Camera | None = None
+
+    def problem(self) -> str:
+        """What contradicts itself in this description, as a sentence; empty where nothing does."""
+        who = f"Modality '{self.name}'"
+        if self.kind not in _KINDS:
+            return f"{who} is of the kind '{self.kind}'; {', '.join(_KINDS)} were expected."
+        least, most, likelihoods = _KINDS[self.kind]
+        sizes = all(isinstance(n, int) and n > 0 for n in self.shape)
+        if not sizes or not least <= len(self.shape) <= most:
+            axes = f"{least}" if least == most else f"{least} to {most}"
+            return (
+                f"{who} has the shape {self.shape}; {axes} positive whole numbers were expected of "
+                f"the kind '{self.kind}'."
+            )
+        if self.likelihood not in likelihoods:
+            return (
+                f"{who} asks for the likelihood '{self.likelihood}'; {', '.join(likelihoods)} were "
+                f"expected of the kind '{self.kind}'."
+            )
+        if (self.kind == "text") != bool(self.vocabulary):
+            return f"{who} is of the kind '{self.kind}'; a text has a vocabulary, others have none."
+        for what, value in (("scale", self.scale), ("weight", self.weight)):
+            if not (math.isfinite(value) and value > 0):
+                return f"{who} has the {what} {value}; a positive number was expected."
+        return ""
 
     def text(self, tokens: Iterable[int]) -> str:
         """The words of a text, up to its end.

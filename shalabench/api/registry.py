@@ -170,6 +170,27 @@ def find(kind: Kind, name: str) -> Entry:
     raise BenchError(message)
 
 
+def find_factory(reference: str) -> Callable[..., Any]:
+    """What "package.module:factory" names, in a package outside this one or in a file of one's own.
+
+    Raises:
+        BenchError: It is not written so, does not import, or is not there.
+    """
+    module, _, name = reference.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise BenchError(f"'{reference}' names no factory; write package.module:factory.")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # whatever a user's file raises
+        raise BenchError(
+            f"'{reference}' does not import ({type(error).__name__}: {error}). Its folder must be "
+            "on PYTHONPATH, or its package installed."
+        ) from error
+    if not callable(found):
+        raise BenchError(f"{module} has no function or class '{name}' ({reference}).")
+    return found
+
+
 def _import(kind: Kind, module: str) -> None:
     try:
         importlib.import_module(module)

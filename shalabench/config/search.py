@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
@@ -117,3 +117,18 @@ def _declared(
             yield from _declared(value, f"{prefix}{name}.", searched=inner)
         else:
             yield f"{prefix}{name}", value, extra if searched else {**extra, "search": False}
+
+
+def free_tables(classes: Mapping[str, type[BaseModel]]) -> Iterator[str]:
+    """Dotted keys of the settings whose keys are free, such as names of modalities.
+
+    Args:
+        classes: Settings by the name of their section.
+    """
+    for name, cls in classes.items():
+        for key, field in cls.model_fields.items():
+            part = field.annotation
+            if get_origin(part) is dict:
+                yield f"{name}.{key}"
+            elif isinstance(part, type) and issubclass(part, BaseModel):
+                yield from free_tables({f"{name}.{key}": part})

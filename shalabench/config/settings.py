@@ -15,7 +15,7 @@ from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config import tuned
 from shalabench.config.files import SECTIONS, DatasetFile, PresetFile, Table, read_files
 from shalabench.config.nested import leaves, merge, put
-from shalabench.config.search import dials_of
+from shalabench.config.search import dials_of, free_tables
 from shalabench.config.training import (
     EvaluateSettings,
     PriorSettings,
@@ -25,6 +25,7 @@ from shalabench.config.training import (
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
+_SHORT = ("model.networks.", "model.network.custom.")  # how users write it, and where it is kept
 Entry = tuple[str, Any, "Origin"]  # dotted key, value, where it comes from
 
 
@@ -218,9 +219,11 @@ def _lay(
     """
     origins = _defaults(classes)
     values: dict[str, dict[str, Any]] = {name: {} for name in classes}
-    for key, value, origin in layers:
+    tables = tuple(f"{key}." for key in free_tables(classes))
+    for written, value, origin in layers:
+        key = written.replace(*_SHORT, 1) if written.startswith(_SHORT[0]) else written
         part = next((name for name in classes if key.startswith(name + ".")), None)
-        if part and key in origins:
+        if part and (key in origins or key.startswith(tables)):
             put(values[part], key.removeprefix(f"{part}."), value)
             origins[key] = origin
         elif part or key.split(".")[0] not in hidden:

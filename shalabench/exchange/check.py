@@ -79,10 +79,12 @@ def _convert(
     low_high: tuple[float, float] | None,
     mistakes: list[str],
 ) -> Tensor | None:
-    """Images uint8 or float32 in [0, 1], or token ids; None after a mistake."""
+    """Images uint8 or float32 in [0, 1], token ids, or vectors; None after a mistake."""
     before = len(mistakes)
     if modality.kind == "text":
         x = _convert_text(array, modality, where, mistakes)
+    elif modality.kind == "vector":
+        x = _convert_vectors(array, modality, where, mistakes)
     else:
         x = _convert_images(array, modality, where, low_high, mistakes)
     return x if len(mistakes) == before else None
@@ -93,7 +95,8 @@ def _shaped(array: np.ndarray, modality: Modality, where: str, mistakes: list[st
         return True
     found = " x ".join(map(str, array.shape)) or "a single number"
     expected = " x ".join(map(str, modality.shape))
-    order = " (n, channels, height, width)" if modality.kind == "image" else " (n, tokens)"
+    orders = {"image": " (n, channels, height, width)", "text": " (n, tokens)"}
+    order = orders.get(modality.kind, " (n, numbers)")
     mistakes.append(f"{where} has the shape {found}; n x {expected}{order} was expected.")
     return False
 
@@ -137,6 +140,31 @@ def _convert_images(
         return None
     x = torch.from_numpy(np.ascontiguousarray(array, np.float32))
     return x if (black, white) == (0, 1) else (x - black) / span
+
+
+def _convert_vectors(
+    array: np.ndarray, modality: Modality, where: str, mistakes: list[str]
+) -> Tensor | None:
+    """Numbers in the units of the data; `--range` is for images."""
+    if array.dtype.kind != "f":
+        mistakes.append(
+            f"{where} has the type {array.dtype}; floating-point numbers in the units of the data "
+            "were expected of a vector."
+        )
+        return None
+    if not _shaped(array, modality, where, mistakes):
+        return None
+    if not np.isfinite(array).all():
+        mistakes.append(f"{where} has values that are not finite; numbers were expected.")
+        return None
+    low, high = float(array.min()), float(array.max())
+    if modality.likelihood == "bernoulli" and not 0 <= low <= high <= 1:
+        mistakes.append(
+            f"{where} has values from {low:.4g} to {high:.4g}; 0 to 1 was expected of "
+            f"'{modality.name}', whose likelihood is 'bernoulli'."
+        )
+        return None
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
 def _convert_text(

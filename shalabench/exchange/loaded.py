@@ -31,7 +31,8 @@ _BATCH = 500
 class LoadedRun:
     """The trained model of a run.
 
-    Views are dictionaries by modality: images `[n, C, H, W]` in [0, 1], texts `[n, L]` token ids.
+    Views are dictionaries by modality: images `[n, C, H, W]` in [0, 1], texts `[n, L]` token ids,
+    vectors `[n, ...]` in the units of the data.
     Where views are given, uint8 images in 0 to 255 and lists of strings are understood too. The
     same seed gives the same samples, whatever their number.
 
@@ -127,7 +128,9 @@ class LoadedRun:
                 parts.append(make(rows, Rng(seed, first=first)))
         if not parts:
             raise BenchError("No sample is asked for; write a number of at least 1.")
-        return {name: _clean(torch.cat([p[name] for p in parts])) for name in parts[0]}
+        images = {m.name for m in self.spec.modalities if m.kind == "image"}
+        whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+        return {name: x.clamp(0, 1) if name in images else x for name, x in whole.items()}
 
 
 _ABILITIES: dict[str, type] = {
@@ -136,10 +139,6 @@ _ABILITIES: dict[str, type] = {
     "reconstruct": Reconstruct,
     "encode": Latent,
 }
-
-
-def _clean(x: Tensor) -> Tensor:
-    return x.clamp(0, 1) if x.dim() == 4 else x
 
 
 def _as_tensor(x: Any, modality: Modality) -> Tensor:
@@ -157,6 +156,10 @@ def _as_tensor(x: Any, modality: Modality) -> Tensor:
         )
     if modality.kind == "text":
         return view.long()
+    if modality.kind == "vector":
+        if not bool(torch.isfinite(view).all()):
+            raise BenchError(f"'{modality.name}' has values that are not finite.")
+        return view.float()
     view = view.float() / 255 if view.dtype == torch.uint8 else view.float()
     if not bool(((view >= 0) & (view <= 1)).all()):
         raise BenchError(

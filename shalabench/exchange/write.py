@@ -140,10 +140,10 @@ def _packed(arrays: dict[str, np.ndarray], form: str) -> bytes | Callable[[Path]
 
 
 def _write_folder(arrays: dict[str, Tensor], names: dict[str, Modality], out: Path) -> None:
-    """PNG named by the number of the sample or of the given tuple; token ids as .npy."""
+    """PNG named by the number of the sample or of the given tuple; other kinds as .npy."""
     for key, x in arrays.items():
         modality = names.get(key.split("/")[-1])
-        if modality is None or modality.kind == "text":
+        if modality is None or modality.kind != "image":
             content = io.BytesIO()
             np.save(content, x.numpy())
             write_atomic(out / f"{key}.npy", content.getvalue())

@@ -23,8 +23,8 @@ from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import PROTOCOLS, Space, dials_of, grid
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
+from shalabench.execute.fitness import why_not
 from shalabench.execute.halving import choose_dials
-from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
 from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of
@@ -114,9 +114,7 @@ class _Dials:
 
     def _why_not(self, run: Run) -> str | None:
         cls = with_prior(find("model", run.model).cls, run.resolved.prior)
-        if reason := needs_complete_tuples(cls, self.spec) or cls.skip(
-            self.spec, run.resolved.model
-        ):
+        if reason := why_not(cls, self.spec, run.resolved.model):
             return reason
         return None if self._space(run) else "It has no dial that --set leaves free."
 

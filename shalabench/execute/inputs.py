@@ -15,7 +15,7 @@ from torch import nn
 
 import classifiers
 from classifiers.weights import SHIPPED
-from shalabench.api import BenchError, Classifier, DataPaths, Dataset, DataSettings
+from shalabench.api import BenchError, Classifier, DataError, DataPaths, Dataset, DataSettings
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import resolve_data
 from shalabench.config.training import TrainSettings
@@ -34,7 +34,14 @@ def open_dataset(name: str, settings: DataSettings, paths: DataPaths) -> Dataset
 def _open(name: str, settings: DataSettings, paths: DataPaths) -> Dataset:
     dataset = find("dataset", name).cls(settings)
     dataset.prepare(paths)
+    _check(dataset)
     return dataset
+
+
+def _check(dataset: Dataset) -> None:
+    """Refuse contradictions, also of datasets that do not keep their splits by `set_splits`."""
+    if problem := next(filter(None, (m.problem() for m in dataset.spec.modalities)), None):
+        raise DataError(f"The dataset '{dataset.name}' cannot be used. {problem}")
 
 
 def prepare_dataset(
@@ -54,6 +61,7 @@ def prepare_dataset(
     settings = resolve_data(name, overrides)
     dataset = find("dataset", name).cls(settings)
     dataset.prepare(paths, download=download)
+    _check(dataset)
     return hide_views(dataset, settings.missing)
 
 

@@ -29,8 +29,9 @@ from shalabench.execute.backends import Emit
 from shalabench.execute.continuation import find_start
 from shalabench.execute.description import check_description, describe_run, hint_of
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
+from shalabench.execute.fitness import why_not
 from shalabench.execute.graphs import GraphError
-from shalabench.execute.incomplete import hide_views, needs_complete_tuples
+from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import (
     check_gpu_settings,
     choose_device,
@@ -119,7 +120,7 @@ class _Runner:
     def _size(self) -> int:
         """Number of the model's parameters; 0 where the method cannot take the data."""
         method, settings = self.entry.cls, self.run.resolved.model
-        if needs_complete_tuples(method, self.spec) or method.skip(self.spec, settings):
+        if why_not(method, self.spec, settings):
             return 0
         return sum(p.numel() for p in method(self.spec, settings).parameters())
 
@@ -127,8 +128,7 @@ class _Runner:
         where = self.folder.path
         if self.folder.has_description():
             check_description(self.folder, self.identity, self.resolved.values())
-        reason = needs_complete_tuples(self.method, self.spec)
-        if reason := reason or self.method.skip(self.spec, self.resolved.model):
+        if reason := why_not(self.method, self.spec, self.resolved.model):
             self._describe_run()
             self.folder.write_json("failed.json", {"status": "skipped", "reason": reason})
             return Outcome("skipped", f"Skipped: {reason}", where)

@@ -24,8 +24,8 @@ from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
+from shalabench.execute.fitness import why_not
 from shalabench.execute.halving import WORST, draw, import_optuna, judge, promote, replace_collapsed
-from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
 from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of
@@ -120,9 +120,7 @@ class _Tuning:
         cls = with_prior(find("model", run.model).cls, run.resolved.prior)
         if not space_of(run.resolved.model):
             return "It declares no search space (setting(..., search=...))."
-        if reason := needs_complete_tuples(cls, self.spec) or cls.skip(
-            self.spec, run.resolved.model
-        ):
+        if reason := why_not(cls, self.spec, run.resolved.model):
             return reason
         if not (has_ability(cls, Joint) and has_ability(cls, Translate)):
             return "It does not sample jointly and translate; --set prior.kind=gmm lets it sample."

@@ -12,6 +12,7 @@ from torch.nn import functional
 GAP = 2  # pixels around a tile
 WHITE = 255
 _FRAME = (20, 160, 60)
+_BAR = 70  # grey
 _TILE = 64  # pixels; smaller pictures are enlarged up to here
 _BETWEEN = 8  # pixels between the blocks of a sheet
 
@@ -54,6 +55,24 @@ def fit(pictures: Tensor, side: int) -> Tensor:
     top, left = (side - height) // 2, (side - width) // 2
     margins = (left, side - width - left, top, side - height - top)
     return functional.pad(pixels, margins, value=WHITE)
+
+
+def bars(vectors: Tensor, side: int) -> Tensor:
+    """Vectors `[n, ...]` of any numbers as bars from the middle line, uint8 `[n, 3, side, side]`.
+
+    A bar has the height x / (1 + |x|) of half the tile: 1, one standard deviation of standardised
+    numbers, is half of that, and no number leaves the tile. Where there are more numbers than
+    pixels, a bar is the mean of its neighbours; what is not finite is 0.
+    """
+    flat = torch.nan_to_num(vectors.detach().cpu().float().flatten(1), 0.0, 0.0, 0.0)[:, None]
+    if flat.shape[-1] > side:
+        flat = functional.adaptive_avg_pool1d(flat, side)
+    column = torch.arange(side) * flat.shape[-1] // side
+    height = (flat / (1 + flat.abs()))[..., column]  # [n, 1, side]
+    place = 1 - (2 * torch.arange(side) + 1)[:, None] / side  # of each row, from 1 down to -1
+    inside = (place * height > 0) & (place.abs() <= height.abs())
+    pixels = torch.where(inside, _BAR, WHITE).to(torch.uint8)
+    return pixels[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
 def frame(tiles: Tensor, framed: Iterable[int] = ()) -> Tensor:

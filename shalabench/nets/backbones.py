@@ -1,4 +1,4 @@
-"""Families of encoders and decoders for images and texts, which all methods share.
+"""Families of encoders and decoders for every kind of modality, which all methods share.
 
 * "conv": images as in MoPoE's and MVTCAE's code for PolyMNIST, at any size. At 64 x 64 it has the
   depth of MMVAE's network for CUB.
@@ -6,6 +6,9 @@
   MMVAE+'s network for CUB.
 * "mst": images and texts of MNIST-SVHN-Text (`nets.mst`).
 * "cub": images as "resnet", and CUB's captions (`nets.cub`).
+
+Images may have any height and width. Vectors have linear layers in every family (`nets.vectors`);
+`custom` names networks of one's own (`nets.custom`).
 
 Sources: reproduction/polymnist.md.
 """
@@ -15,17 +18,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from shalabench.api import Modality, Settings, setting
 from shalabench.nets.cub import CaptionDecoder, CaptionEncoder
+from shalabench.nets.custom import custom_decoder, custom_encoder
 from shalabench.nets.mst import Encoder, mst_decoder, mst_encoder
 from shalabench.nets.stacked import apply_each, follow, stacks
 from shalabench.nets.texts import TextDecoder, TextEncoder
+from shalabench.nets.vectors import VectorDecoder, VectorEncoder
 
 
 class EncoderNetwork(Settings):
@@ -55,6 +61,16 @@ class EncoderNetwork(Settings):
     hidden: int = setting(
         512, "Units between convolutions and posterior, conv family.", "MoPoE code: class_dim", ge=1
     )
+    custom: dict[str, str] = setting(
+        {},
+        "By modality, networks of one's own as package.module:factory (model.networks.NAME).",
+        "our choice: none",
+    )
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Older records have no such setting; without networks of one's own, nor do later ones.
+        return {key: x for key, x in dump(self).items() if key != "custom" or self.custom}
 
 
 class Network(EncoderNetwork):
@@ -117,7 +133,14 @@ def encoder(modality: Modality, network: EncoderNetwork, *, private: bool = Fals
         modality: The modality of the views.
         network: Family and width.
         private: Whether the features lead to a private latent; it matters to "cub" captions.
+
+    Raises:
+        DataError: The family cannot take the modality's shape, or the custom networks do not.
     """
+    if modality.name in network.custom:
+        return custom_encoder(modality, network.custom[modality.name])
+    if modality.kind == "vector":
+        return VectorEncoder(modality, network.width, _ACTIVATIONS[network.activation])
     if network.family == "mst":
         return mst_encoder(modality, network.width, _ACTIVATIONS[network.activation])
     if modality.kind == "text" and network.family == "cub":
@@ -128,14 +151,21 @@ def encoder(modality: Modality, network: EncoderNetwork, *, private: bool = Fals
 
 
 def decoder(modality: Modality, inputs: int, network: Network, *, private: int = 0) -> nn.Module:
-    """A network from latents `[N, D]` to images `[N, C, H, W]` or logits `[N, L, V]`.
+    """A network from latents `[N, D]` to images `[N, C, H, W]`, vectors or logits `[N, L, V]`.
 
     Args:
         modality: The modality of the views.
         inputs: D.
         network: Family and width.
         private: Size of the private latent, which comes first; it matters to "cub" captions.
+
+    Raises:
+        DataError: As for `encoder`.
     """
+    if modality.name in network.custom:
+        return custom_decoder(modality, inputs, network.custom[modality.name])
+    if modality.kind == "vector":
+        return VectorDecoder(modality, inputs, network.width, _ACTIVATIONS[network.activation])
     if network.family == "mst":
         return mst_decoder(modality, inputs, network.width, _ACTIVATIONS[network.activation])
     if modality.kind == "text" and network.family == "cub":
@@ -146,28 +176,27 @@ def decoder(modality: Modality, inputs: int, network: Network, *, private: int =
     return CoarseToFine(fine, modality, inputs, network.coarse) if network.coarse else fine
 
 
-def _sides(modality: Modality, halvings: int) -> list[int]:
-    """Image side after 0, 1, ... halvings, rounded up: 28, 14, 7, 4."""
+Sides = tuple[int, int]
+"""Height and width of an image in pixels."""
+
+
+def _sides(modality: Modality, halvings: int) -> list[Sides]:
+    """Image sides after 0, 1, ... halvings, rounded up: 28, 14, 7, 4."""
     _, height, width = modality.shape
-    if height != width:
-        raise ValueError(
-            f"Modality '{modality.name}' is {height} x {width}; the image networks take squares. "
-            "Pad the images to a square in the dataset."
-        )
-    return [math.ceil(height / 2**k) for k in range(halvings + 1)]
+    return [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in range(halvings + 1)]
 
 
 def _channels(network: EncoderNetwork, *counts: int) -> list[int]:
     return [max(1, round(count * network.width)) for count in counts]
 
 
-def _conv_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[int], list[int]]:
+def _conv_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[Sides], list[int]]:
     """Sides and channels after each strided convolution.
 
     There are three, as published for 28 x 28, and four up to 64 x 64, as in MMVAE's network for
     CUB. Each further doubling adds one, so that the linear layer gets at most 4 x 4 pixels.
     """
-    halvings = max(3, math.ceil(math.log2(modality.shape[-1] / _SMALL)) + 3)
+    halvings = max(3, math.ceil(math.log2(max(modality.shape[1:]) / _SMALL)) + 3)
     counts = [min(32 * 2**k, 256) for k in range(halvings)]
     return _sides(modality, len(counts)), _channels(network, *counts)
 
@@ -184,7 +213,7 @@ class ConvEncoder(Encoder):
         self.layers = nn.Sequential(
             *(layer for a, b in steps for layer in (nn.Conv2d(a, b, 3, 2, 1), act())),
             nn.Flatten(),
-            nn.Linear(channels[-1] * sides[-1] ** 2, network.hidden),
+            nn.Linear(channels[-1] * math.prod(sides[-1]), network.hidden),
             act(),
         )
 
@@ -201,8 +230,8 @@ class ConvDecoder(nn.Module):
         act = _ACTIVATIONS[network.activation]
         sides, channels = sides[::-1], [*channels[::-1], modality.shape[0]]
         self.layers = nn.Sequential(
-            nn.Linear(inputs, channels[0] * sides[0] ** 2),
-            nn.Unflatten(1, (channels[0], sides[0], sides[0])),
+            nn.Linear(inputs, channels[0] * math.prod(sides[0])),
+            nn.Unflatten(1, (channels[0], *sides[0])),
             *(
                 layer
                 for (a, b), (side, target) in zip(pairwise(channels), pairwise(sides), strict=True)
@@ -214,17 +243,18 @@ class ConvDecoder(nn.Module):
         return self.layers(z)
 
 
-def _enlarge(inputs: int, outputs: int, side: int, target: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=target - (2 * side - 1))
+def _enlarge(inputs: int, outputs: int, sides: Sides, targets: Sides) -> nn.ConvTranspose2d:
+    rest = targets[0] - (2 * sides[0] - 1), targets[1] - (2 * sides[1] - 1)
+    return nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=rest)
 
 
-def _resnet_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[int], list[int]]:
+def _resnet_levels(modality: Modality, network: EncoderNetwork) -> tuple[list[Sides], list[int]]:
     """Sides at each level, and channels before the first block and after the last of each level.
 
     28 is halved twice, as published. Sides beyond 32 are halved down to 2, as in MMVAE+'s network
     for CUB.
     """
-    side = modality.shape[-1]
+    side = max(modality.shape[1:])
     halvings = 2 if side <= _SMALL else math.ceil(math.log2(side)) - 1
     counts = [min(64 * 2**k, 256) for k in range(halvings + 1)]
     return _sides(modality, halvings), _channels(network, *counts)
@@ -236,7 +266,7 @@ class ResnetEncoder(Encoder):
     def __init__(self, modality: Modality, network: EncoderNetwork):
         super().__init__()
         sides, channels = _resnet_levels(modality, network)
-        self.features = channels[-1] * sides[-1] ** 2
+        self.features = channels[-1] * math.prod(sides[-1])
         self.layers = nn.Sequential(
             nn.Conv2d(modality.shape[0], channels[0], 3, 1, 1),
             Block(channels[0], channels[0]),
@@ -259,12 +289,12 @@ class ResnetDecoder(nn.Module):
         super().__init__()
         sides, channels = (level[::-1] for level in _resnet_levels(modality, network))
         self.layers = nn.Sequential(
-            nn.Linear(inputs, channels[0] * sides[0] ** 2),
-            nn.Unflatten(1, (channels[0], sides[0], sides[0])),
+            nn.Linear(inputs, channels[0] * math.prod(sides[0])),
+            nn.Unflatten(1, (channels[0], *sides[0])),
             *(
                 layer
                 for (a, b), side in zip(pairwise(channels), sides[1:], strict=True)
-                for layer in (Block(a, b), nn.Upsample(size=(side, side)))
+                for layer in (Block(a, b), nn.Upsample(size=side))
             ),
             Block(channels[-1], channels[-1]),
             nn.LeakyReLU(0.2),
@@ -286,14 +316,15 @@ class CoarseToFine(nn.Module):
 
     def __init__(self, fine: nn.Module, modality: Modality, inputs: int, side: int):
         super().__init__()
-        channels, height, _ = modality.shape
+        channels, height, width = modality.shape
         self.fine = fine
         self.coarse = nn.Sequential(
             nn.Linear(inputs, channels * side**2), nn.Unflatten(1, (channels, side, side))
         )
         # Bilinear enlargement as two matrix products, whose gradient is deterministic on GPUs too.
-        rows = functional.interpolate(torch.eye(side)[None], height, mode="linear")[0].T
-        self.register_buffer("enlarge", rows.contiguous(), persistent=False)  # [H, side]
+        for name, size in (("rows", height), ("columns", width)):
+            enlarge = functional.interpolate(torch.eye(side)[None], size, mode="linear")[0].T
+            self.register_buffer(name, enlarge.contiguous(), persistent=False)  # [size, side]
         self.begin_at_zero()
 
     def begin_at_zero(self) -> None:
@@ -302,7 +333,7 @@ class CoarseToFine(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.fine(z) + self.enlarge @ self.coarse(z) @ self.enlarge.T
+        return self.fine(z) + self.rows @ self.coarse(z) @ self.columns.T
 
 
 class Block(nn.Module):
@@ -335,9 +366,9 @@ def _blocks(blocks: Sequence[Block], x: Tensor) -> Tensor:
 
 @stacks(CoarseToFine)
 def _coarse_to_fine(decoders: Sequence[CoarseToFine], z: Tensor) -> Tensor:
-    enlarge = decoders[0].enlarge
+    rows, columns = decoders[0].rows, decoders[0].columns
     coarse = follow([decoder.coarse for decoder in decoders], z)
-    return follow([decoder.fine for decoder in decoders], z) + enlarge @ coarse @ enlarge.T
+    return follow([decoder.fine for decoder in decoders], z) + rows @ coarse @ columns.T
 
 
 def decode_each(networks: Sequence[nn.Module], latents: Sequence[Tensor]) -> list[Tensor]:

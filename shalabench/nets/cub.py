@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shalabench.api import Modality
+from shalabench.api import DataError, Modality
 from shalabench.nets.mst import Encoder, embed
 
 _EMBEDDING = 128  # columns of the image
@@ -106,7 +106,7 @@ def _rows(modality: Modality) -> int:
     """Rows of the image after the encoder's halvings: 4 of 32."""
     rows, rest = divmod(modality.shape[0], _ENLARGED)
     if rest or not rows:
-        raise ValueError(
+        raise DataError(
             f"Modality '{modality.name}' has {modality.shape[0]} tokens; the cub networks take a "
             f"multiple of {_ENLARGED}. Pad the text in the dataset, or set model.network.family to "
             "resnet."

@@ -17,11 +17,12 @@ def log_likelihood(modality: Modality, output: Tensor, target: Tensor) -> Tensor
 
     Args:
         modality: Gives the likelihood and its scale.
-        output: Decoder output `[..., B, C, H, W]` for images, logits `[..., B, L, V]` for text.
-        target: Views `[B, C, H, W]` in [0, 1], or token ids `[B, L]`.
+        output: Decoder output `[..., B, *shape]` for images and vectors, logits `[..., B, L, V]`
+            for text.
+        target: Views `[B, *shape]`, images in [0, 1], or token ids `[B, L]`.
 
     Returns:
-        Float32 `[..., B]`, summed over pixels or positions.
+        Float32 `[..., B]`, summed over pixels, positions or numbers.
     """
     output = widen(output)
     if modality.likelihood == "laplace":
@@ -68,7 +69,7 @@ def view_of(modality: Modality, output: Tensor) -> Tensor:
         output: Decoder output, as for `log_likelihood`.
 
     Returns:
-        Images `[..., C, H, W]` (unclamped unless Bernoulli), token ids `[..., L]`.
+        Images and vectors `[..., *shape]` (unclamped unless Bernoulli), token ids `[..., L]`.
     """
     if modality.likelihood == "bernoulli":
         return torch.sigmoid(output)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from shalabench.api import Modality
+from shalabench.api import DataError, Modality
 
 _TEXT_WIDTH = 128
 _GREY_WIDTH = 400
@@ -113,26 +113,41 @@ class ColourDecoder(nn.Module):
             nn.Unflatten(1, (d, 1, 1)),
             nn.ConvTranspose2d(d, c, s3),
             activation(),
-            nn.ConvTranspose2d(c, b, 4, 2, 1, output_padding=s2 - 2 * s3),
+            nn.ConvTranspose2d(c, b, 4, 2, 1, output_padding=_rest(s2, s3)),
             activation(),
-            nn.ConvTranspose2d(b, a, 4, 2, 1, output_padding=s1 - 2 * s2),
+            nn.ConvTranspose2d(b, a, 4, 2, 1, output_padding=_rest(s1, s2)),
             activation(),
-            nn.ConvTranspose2d(a, modality.shape[0], 4, 2, 1, output_padding=s0 - 2 * s1),
+            nn.ConvTranspose2d(a, modality.shape[0], 4, 2, 1, output_padding=_rest(s0, s1)),
         )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)
 
 
-def _sides(modality: Modality) -> list[int]:
-    """Image side after 0, 1, 2, 3 halvings, rounded down: 32, 16, 8, 4."""
-    _, height, side = modality.shape
-    if height != side or side < 8:
-        raise ValueError(
-            f"Modality '{modality.name}' is {height} x {side}; the mst networks take squares of at "
+def _sides(modality: Modality) -> list[tuple[int, int]]:
+    """Height and width after 0, 1, 2, 3 halvings, rounded down: 32, 16, 8, 4."""
+    _, height, width = modality.shape
+    if min(height, width) < 8:
+        raise DataError(
+            f"Modality '{modality.name}' is {height} x {width}; the mst networks take images of at "
             "least 8 x 8. Set model.network.family to conv."
         )
-    return [side // 2**k for k in range(4)]
+    return [(height // 2**k, width // 2**k) for k in range(4)]
+
+
+def _rest(fine: tuple[int, int], coarse: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that twice the coarse sides lack."""
+    return fine[0] - 2 * coarse[0], fine[1] - 2 * coarse[1]
+
+
+def _half(modality: Modality) -> int:
+    """Positions after a halving of a text."""
+    if modality.shape[0] < 2:
+        raise DataError(
+            f"Modality '{modality.name}' has one token; the mst networks take two or more. Set "
+            "model.network.family to conv."
+        )
+    return modality.shape[0] // 2
 
 
 def embed(x: Tensor, rows: Tensor) -> Tensor:
@@ -157,7 +172,7 @@ class LetterEncoder(Encoder):
             activation(),
             nn.Conv1d(_TEXT_WIDTH, _TEXT_WIDTH, 4, 2, 1),
             activation(),
-            nn.Conv1d(_TEXT_WIDTH, _TEXT_WIDTH, modality.shape[0] // 2),
+            nn.Conv1d(_TEXT_WIDTH, _TEXT_WIDTH, _half(modality)),
             activation(),
             nn.Flatten(),
         )
@@ -172,7 +187,7 @@ class LetterDecoder(nn.Module):
 
     def __init__(self, modality: Modality, inputs: int, activation: Activation):
         super().__init__()
-        half = modality.shape[0] // 2
+        half = _half(modality)
         self.layers = nn.Sequential(
             nn.Linear(inputs, _TEXT_WIDTH),
             activation(),

@@ -98,7 +98,7 @@ class Latents:
     def sizes(self) -> tuple[int, int]:
         """Sizes of the shared latent and of all latents, by encoding one blank tuple."""
         blank = {
-            m.name: torch.zeros(1, *m.shape, dtype=torch.float if m.kind == "image" else torch.long)
+            m.name: torch.zeros(1, *m.shape, dtype=torch.long if m.kind == "text" else torch.float)
             for m in self._model.spec.modalities
         }
         model, was_training = self._model, self._model.training

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from helpers.shapes import shapes
 
 import classifiers
 from classifiers.attributes import measure_answers
@@ -248,3 +249,34 @@ def test_attribute_classifiers_are_trained_stored_and_read_again(birds, tmp_path
     assert [entry["modality"] for entry in entries] == ["image"]
     assert set(entries[0]["by_attribute"]) == {a.name for a in birds.spec.grammar.attributes}
     assert classifiers.load(birds.spec, "cpu", tmp_path)["image"].digest == entries[0]["digest"]
+
+
+def test_vectors_of_any_shape_are_classified(tmp_path):
+    data, device = shapes(), torch.device("cpu")
+    spec = replace(data.spec, modalities=data.spec.modalities[:3])
+    for modality in spec.modalities:
+        network = classifiers.train(spec, modality, data.split("train"), updates=60)
+        found = measure_answers(network, modality, spec, data.split("test"))
+        assert found["class"] > 0.9, modality.name
+        classifiers.save(network, modality, tmp_path, FACTS | {"dataset": "shapes"})
+    loaded = classifiers.load(spec, device, tmp_path)
+    x = data.split("test").tensors["field"]
+    assert loaded["field"].network(x).shape == (len(x), 3)
+
+
+def test_a_shape_that_no_classifier_takes_is_refused_before_the_first_is_trained(tmp_path):
+    data = shapes(wide={"shape": (3, 4, 14)})
+    data._spec = replace(data.spec, modalities=data.spec.modalities[::-1])
+    with pytest.raises(DataError, match=r"'wide' is 4 x 14.*at least 5 x 5"):
+        list(classifiers.train_all(data, torch.device("cpu"), tmp_path, "a command"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_classifiers_of_features_are_accurate():
+    folder = SHIPPED / "digit-features"
+    entries = json.loads((folder / "weights.json").read_text())
+    assert sorted(entries) == ["features", "picture", "word"]
+    for name, entry in entries.items():
+        assert entry["accuracy"] > 0.95
+        content = (folder / f"{name}.npz").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry["digest"]

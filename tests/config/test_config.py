@@ -292,3 +292,14 @@ def test_evaluators_have_the_settings_of_a_run_of_the_preset():
     for preset, override, word in (("quik", (), "'quick'"), ("", ("model.x=1",), "model.x")):
         with pytest.raises(ConfigErrors, match=word):
             resolve_evaluation("polymnist", preset, override)
+
+
+def test_networks_of_one_s_own_are_settings_by_modality():
+    own = resolve("mvae", "toy", "smoke", ("model.networks.bar=a.b:C",))
+    assert own.model.network.custom == {"bar": "a.b:C"}
+    assert own.values()["model.network.custom.bar"] == "a.b:C"
+    assert own.origins["model.network.custom.bar"].layer == "--set"
+    plain = resolve("mvae", "toy", "smoke", ())
+    assert "model.network.custom" not in plain.values()
+    with pytest.raises(ConfigErrors, match=r"model\.network\.custom\.bar is 3: .*string"):
+        resolve("mvae", "toy", "smoke", ("model.networks.bar=3",))

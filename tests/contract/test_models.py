@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.rings import SPEC, ring_of
-from helpers.toys import build
+from helpers.toys import build, check_views, train
 
 from shalabench.api import (
     Joint,
@@ -32,41 +32,9 @@ from shalabench.api.registry import broken, find
 from shalabench.config.search import stretching
 from shalabench.config.settings import resolve
 
-UPDATES = 3
-
-
-def train(model, toy, updates: int = UPDATES, stages=None, start: int = 0):
-    """A few updates of every stage, seeded as the harness seeds them."""
-    data, logged = toy.split("train"), []
-    for stage in stages or model.stages():
-        stage.begin(data)
-        model.train()
-        for step in range(start, updates):
-            torch.manual_seed(derive_seed(0, stage.name, "global", step))
-            index = torch.arange(step * 8, step * 8 + 8) % len(data)
-            rng = Rng(derive_seed(0, stage.name, step))
-            logged.append(stage.update(data.batch(index), rng))
-        model.eval()
-        stage.finish(data)
-    return logged
-
 
 def views(toy, n: int, first: int = 0):
     return toy.split("test").batch(torch.arange(first, first + n)).views
-
-
-def check_views(generated, spec, names, n):
-    assert set(generated) == set(names)
-    for name, x in generated.items():
-        modality = spec[name]
-        assert x.shape == (n, *modality.shape), name
-        if modality.kind == "image":
-            assert x.is_floating_point()
-            assert torch.isfinite(x).all()
-        else:
-            assert x.dtype == torch.int64
-            assert x.min() >= 0
-            assert x.max() < len(modality.vocabulary)
 
 
 def assert_same(a, b, exact=True):

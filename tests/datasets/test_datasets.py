@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from classifiers.attributes import classified, questions
+from classifiers.networks import build
 from shalabench.api import DataError, DataPaths
-from shalabench.api.registry import broken, entries
-from shalabench.config.settings import resolve_data
+from shalabench.api.dataset import check_split
+from shalabench.api.registry import broken, entries, find
+from shalabench.config.settings import resolve, resolve_data
+from shalabench.execute.fitness import why_not
 
 NAMES = sorted(entries("dataset"))
 PATHS = DataPaths(
@@ -35,11 +39,13 @@ def test_every_file_imports():
     assert [f"{b.module}: {b.reason}" for b in broken("dataset")] == []
 
 
-def test_splits_are_integers_of_the_stated_shape_and_size(dataset):
+def test_splits_have_the_stated_shapes_types_and_sizes(dataset):
+    assert [m.problem() for m in dataset.spec.modalities if m.problem()] == []
     for name, size in dataset.spec.sizes.items():
         split = dataset.split(name)
         assert len(split) == size
         assert tuple(split.tensors) == dataset.spec.names
+        check_split(dataset.spec.modalities, name, split)
         for modality in dataset.spec.modalities:
             x = split.tensors[modality.name]
             if modality.name in split.rows:
@@ -49,7 +55,6 @@ def test_splits_are_integers_of_the_stated_shape_and_size(dataset):
                 assert x.shape[1:] == modality.shape
             else:
                 assert x.shape == (size, *modality.shape)
-            assert x.dtype in (torch.uint8, torch.int64)
         if dataset.spec.classes:
             assert split.labels.unique().tolist() == list(range(dataset.spec.classes))
 
@@ -62,8 +67,20 @@ def test_batches_are_views(dataset):
         if modality.kind == "image":
             assert x.dtype == torch.float32
             assert 0 <= x.min() <= x.max() <= 1
+        elif modality.kind == "vector":
+            assert x.dtype == torch.float32
+            assert torch.isfinite(x).all()
         else:
             assert x.max() < len(modality.vocabulary)
+
+
+def test_networks_and_classifiers_take_the_shapes(dataset):
+    spec = dataset.spec
+    for modality in classified(spec):
+        build(modality, sum(questions(spec).values()))
+    for model in ("mvae", "shala"):
+        config = resolve(model, spec.name, "smoke", ()).model
+        assert why_not(find("model", model).cls, spec, config) is None
 
 
 def test_preparing_again_gives_the_same(dataset):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.shapes import shapes
 from PIL import Image
 
 from evaluators.samples import Samples, _first
@@ -272,3 +273,41 @@ def test_grids_are_kept_without_loss():
     image = Image.open(io.BytesIO(encode_picture(picture)))
     assert image.format == "WEBP"
     assert torch.equal(torch.from_numpy(np.array(image.convert("RGB"))), picture)
+
+
+class Middle(torch.nn.Module):
+    """Reconstructs by the mean of the test split, or `part` of the way from there to the data."""
+
+    max_given = None
+
+    def __init__(self, data, part):
+        super().__init__()
+        self.data, self.part = data, part
+
+    def sample(self, n, rng):
+        return self.data.split("test").batch(torch.arange(n)).views
+
+    def translate(self, given, targets, rng):
+        views = self.sample(len(next(iter(given.values()))), rng)
+        return {name: views[name] for name in targets}
+
+    def reconstruct(self, views, rng):
+        tensors = self.data.split("test").tensors
+        means = {n: tensors[n].float().mean(0) for n in ("row", "field", "flags")}
+        nearer = {n: m + self.part * (views[n] - m) for n, m in means.items()}
+        return views | nearer
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_vectors_are_drawn_and_their_unexplained_variance_is_measured(part):
+    data = shapes()
+    outcome = measure(Middle(data, part), data.spec, data.split("test"), columns=4)
+    found = {s.target: s.value for s in outcome.scores if s.metric.endswith("unexplained")}
+    assert found.keys() == {None, "row", "field", "flags"}
+    for value in found.values():
+        assert value == pytest.approx((1 - part) ** 2, abs=1e-5)
+    assert {s.target for s in outcome.scores if s.metric.endswith("mae")} == {None, "wide"}
+    assert set(outcome.pictures) == {"joint", "cross", "reconstruction"}
+    for picture in outcome.pictures.values():
+        assert picture.dtype == torch.uint8
+        assert picture.shape[-1] == 3

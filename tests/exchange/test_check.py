@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers.shapes import MODALITIES, shapes
 from helpers.tiny import SPEC
 from PIL import Image
 
@@ -233,3 +234,38 @@ def test_what_is_no_archive_is_named(tmp_path):
     for name in ("samples.npz", "nowhere.npz", "samples.txt"):
         with pytest.raises(BenchError, match=name):
             read(tmp_path / name)
+
+
+def vectors(**changes):
+    made = {f"joint/{m.name}": _some(m) for m in MODALITIES}
+    return check(Found(made | changes, source="here"), shapes().spec, 10)
+
+
+def _some(modality):
+    if modality.kind == "text":
+        return RNG.integers(3, size=(6, *modality.shape))
+    return RNG.uniform(size=(6, *modality.shape))
+
+
+def test_vectors_are_taken_in_the_units_of_the_data():
+    row = 40 * RNG.normal(size=(6, 5))
+    samples = vectors(**{"joint/row": row})
+    assert samples.joint["row"].dtype == torch.float32
+    np.testing.assert_allclose(samples.joint["row"].numpy(), row, rtol=1e-6)
+    assert samples.joint["field"].shape == (6, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "words"),
+    [
+        ("row", np.zeros((6, 4)), ["6 x 4", "n x 5", "(n, numbers)"]),
+        ("row", np.zeros((6, 5), int), ["int64", "units of the data"]),
+        ("field", np.full((6, 2, 3), np.inf), ["not finite"]),
+        ("flags", np.full((6, 1, 2, 2), 1.5), ["1.5 to 1.5", "0 to 1", "'flags'"]),
+    ],
+)
+def test_vectors_that_are_none_are_refused(key, array, words):
+    with pytest.raises(ConfigErrors) as caught:
+        vectors(**{f"joint/{key}": array})
+    for word in words:
+        assert word in str(caught.value)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from shalabench.api import Modality
+from shalabench.api import DataError, Modality
 from shalabench.nets.backbones import Network, decoder, encoder
 
 pytestmark = pytest.mark.float64
@@ -80,7 +80,7 @@ def test_captions_of_any_multiple_of_eight_are_encoded_and_decoded(modality, pri
 @pytest.mark.parametrize("length", [4, 30])
 def test_a_text_that_does_not_fit_is_told(build, length):
     modality = Modality("c", "text", (length,), "categorical", vocabulary=tuple("abc"))
-    with pytest.raises(ValueError, match=rf"'c' has {length} tokens.*multiple of 8.*resnet"):
+    with pytest.raises(DataError, match=rf"'c' has {length} tokens.*multiple of 8.*resnet"):
         build(modality, NETWORK)
 
 
