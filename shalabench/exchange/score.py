@@ -27,6 +27,7 @@ from shalabench.exchange.check import check
 from shalabench.exchange.layout import Found, Samples
 from shalabench.exchange.objects import generate
 from shalabench.exchange.read import read
+from shalabench.execute.description import describe_data
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
 from shalabench.execute.inputs import (
     choose_device,
@@ -308,18 +309,10 @@ def _describe(
                 "joint": samples.number,
                 "given": len(samples.index),
             },
-            "version": spec.version,
-            "fingerprint": spec.fingerprint,
-            "complete": spec.fingerprint,
-            "source": spec.source,
-            "proxy_for": spec.proxy_for,
-            "deviation": spec.deviation,
-            "sizes": spec.sizes,
-            "distinct": spec.distinct,
-            "modalities": list(spec.names),
+            **describe_data(spec, spec),
         },
         "settings": dict(leaves(values | evaluators)),
         "origins": {},
     }
-    if not (folder.path / "run.json").exists():
+    if not folder.has_description():
         folder.write_json("run.json", content)

@@ -16,6 +16,21 @@ from shalabench.records.ids import NOT_IDENTITY
 from shalabench.records.store import RunFolder
 
 
+def describe_data(spec: DataSpec, complete: DataSpec) -> dict[str, Any]:
+    """What run.json says of the data; the arguments are those of `describe_run`."""
+    return {
+        "version": spec.version,
+        "fingerprint": spec.fingerprint,
+        "complete": complete.fingerprint,
+        "source": spec.source,
+        "proxy_for": spec.proxy_for,
+        "deviation": spec.deviation,
+        "sizes": spec.sizes,
+        "distinct": spec.distinct,
+        "modalities": list(spec.names),
+    }
+
+
 def describe_run(
     run: Run, entry: Entry, resolved: Resolved, spec: DataSpec, complete: DataSpec, identity: str
 ) -> dict[str, Any]:
@@ -40,17 +55,7 @@ def describe_run(
         "preset": run.preset,
         "seed": run.seed,
         "overrides": [o for o in run.overrides if o.split("=")[0].strip() not in local],
-        "data": {
-            "version": spec.version,
-            "fingerprint": spec.fingerprint,
-            "complete": complete.fingerprint,
-            "source": spec.source,
-            "proxy_for": spec.proxy_for,
-            "deviation": spec.deviation,
-            "sizes": spec.sizes,
-            "distinct": spec.distinct,
-            "modalities": [m.name for m in spec.modalities],
-        },
+        "data": describe_data(spec, complete),
         "settings": values,
         "origins": {k: [o.layer, o.source] for k, o in resolved.origins.items() if k in values},
     }

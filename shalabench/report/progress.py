@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 from shalabench.analysis.by_prior import KINDS
@@ -18,7 +20,9 @@ _LOOK: dict[str, tuple[str, Any]] = {  # marker and dashes by prior
 _COHERENCE = ("coherence/posterior", "coherence/joint", "coherence/cross")
 _WIDTH = 6.9  # inches
 _ROW = 1.75  # inches of a metric
+_LETTERS = 88  # of a line of the legend
 _BEYOND = 4  # times the last point, to where a fit is drawn
+_ACROSS = ("training tuples", "CPU hours")
 Target = tuple[str, str]  # method, metric
 
 
@@ -37,17 +41,21 @@ def progress(section: Section) -> Drawing | None:
     names = list(dict.fromkeys(curve.name for curve in every))
     colours = {name: LINES[i % len(LINES)] for i, name in enumerate(names)}
     published = _published(section)
-    top = 0.3 + 0.2 * ((len(names) + 3) // 4)
+    labels = _labels(colours, {curve.prior for curve in every})
+    columns = max(1, min(4, _LETTERS // (max(map(len, labels)) + 8)))
+    top = 0.2 + 0.2 * math.ceil(len(labels) / columns)
     with canvas(top + _ROW * len(shown), 0.9, 0.2, top, 0.5, _WIDTH) as figure:
         grid = figure.subplots(len(shown), 2, sharey="row", sharex="col", squeeze=False)
         for axes, (metric, curves) in zip(grid, shown.items(), strict=True):
             for curve in curves:
                 _draw(axes, curve, colours[curve.name], published.get((curve.method, metric), ""))
-            less = " (less is better)" if section.sign(metric) < 0 else ""
-            axes[0].set_ylabel(one_line(f"{metric}{less}").replace("/", "/\n", 1), fontsize=8)
-        for axes, text in zip(grid[-1], ("training tuples", "CPU hours"), strict=True):
-            axes.set_xlabel(f"{text}, log scale")
-        _explain(figure, grid[0][0], colours, {curve.prior for curve in every})
+            less = "\n(less is better)" if section.sign(metric) < 0 else ""
+            axes[0].set_ylabel(one_line(metric).replace("/", "/\n") + less, fontsize=8)
+        for axes, text, form in zip(grid.T, _ACROSS, (count_text, "{:g}".format), strict=True):
+            axes[-1].set_xlabel(f"{text}, log scale")
+            for own in axes:
+                _mark_decades(own.xaxis, form)
+        _explain(figure, grid[0][0], labels, columns)
     texts = [_words(curve, published.get((curve.method, curve.metric), "")) for curve in every]
     return Drawing(figure, "Scores by training tuples", f"Learning curves. {' '.join(texts)}")
 
@@ -111,15 +119,40 @@ def _draw(axes: Any, curve: Curve, colour: str, published: str) -> None:
             own.plot(1, float(published), "D", transform=at, **look)
 
 
-def _explain(figure: Any, axes: Any, colours: dict[str, str], priors: set[str]) -> None:
-    """The legend: colours of methods, and lines of priors where there are several."""
+def _mark_decades(axis: Any, form: Any) -> None:
+    """Ticks at 1 and 3 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+
+
+def _labels(colours: dict[str, str], priors: set[str]) -> dict[str, dict[str, Any]]:
+    """Looks by label: colours of methods, and lines of priors where there are several.
+
+    Settings that all methods share are left out of their labels.
+    """
+    settings = [set(re.findall(r" \[[^\]]*\]", name)) for name in colours]
+    shared = set.intersection(*settings) if len(settings) > 1 else set()
+    labels: dict[str, dict[str, Any]] = {}
     for name, colour in colours.items():
-        axes.plot([], [], c=colour, lw=2, label=one_line(name))
+        for text in shared:
+            name = name.replace(text, "")
+        labels[one_line(name)] = {"c": colour, "lw": 2}
     for prior in _LOOK if len(priors) > 1 else ():
         marker, dashes = _LOOK[prior]
         if prior in priors:
-            axes.plot([], [], c=INK["muted"], marker=marker, ms=3.5, ls=dashes, label=KINDS[prior])
-    figure.legend(loc="upper center", ncols=4, frameon=False, fontsize=8, handlelength=2.2)
+            look = {"c": INK["muted"], "marker": marker, "ms": 3.5, "ls": dashes}
+            labels[f"{KINDS[prior]} prior"] = look
+    return labels
+
+
+def _explain(figure: Any, axes: Any, labels: dict[str, dict[str, Any]], columns: int) -> None:
+    """The legend."""
+    for label, look in labels.items():
+        axes.plot([], [], label=label, **look)
+    figure.legend(loc="upper center", ncols=columns, frameon=False, fontsize=8, handlelength=2.2)
 
 
 def _words(curve: Curve, published: str) -> str:

@@ -164,3 +164,15 @@ def test_one_length_is_no_figure(tmp_path):
     add(tmp_path, 3125, 0.2)
     with pytest.raises(BenchError, match="progress"):
         write_figures("progress", [Store(tmp_path)], tmp_path / "out")
+
+
+def test_labels_leave_out_the_settings_that_all_methods_share():
+    from shalabench.report.progress import _labels
+
+    shared = " [model.optimiser.schedule=wsd]"
+    colours = {f"mvae{shared}": "r", f"mvtcae [model.latent_dim=8]{shared}": "b"}
+    names = list(_labels(colours, {"own", "gmm"}))
+    assert names[0] == "mvae"
+    assert "latent_dim" in names[1]
+    assert "schedule" not in names[1]
+    assert names[2:] == ["own prior", "mixture prior"]

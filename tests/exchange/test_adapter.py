@@ -18,7 +18,7 @@ def toy(tmp_path):
 
 
 def real(split, index):
-    """Samples that are the real views, so that what is asked for can be told from the answer."""
+    """Samples that are the real views, so that an answer shows what was asked for."""
     own = {name: x[index] for name, x in split.tensors.items()}
     given = {(a,): {b: own[b] for b in own if b != a} for a in own}
     return Samples(own, given, own, index, "real")
