@@ -287,7 +287,8 @@ class ResnetDecoder(nn.Module):
 
     def __init__(self, modality: Modality, inputs: int, network: Network):
         super().__init__()
-        sides, channels = (level[::-1] for level in _resnet_levels(modality, network))
+        sides, channels = _resnet_levels(modality, network)
+        sides, channels = sides[::-1], channels[::-1]
         self.layers = nn.Sequential(
             nn.Linear(inputs, channels[0] * math.prod(sides[0])),
             nn.Unflatten(1, (channels[0], *sides[0])),

@@ -101,7 +101,7 @@ def test_networks_of_one_s_own_that_do_not_fit_are_told(own, message, data):
 
 @torch.no_grad()
 def test_a_fitted_prior_takes_vectors(data):
-    settings = resolve("mvae", "toy", "smoke", ("prior.kind=gmm",))
+    settings = resolve("mvae", "toy", "smoke", ("prior.kind=gmm", "prior.components=2"))
     cls = with_prior(find("model", "mvae").cls, settings.prior)
     assert why_not(cls, data.spec, settings.model) is None
     model = cls(data.spec, settings.model)
