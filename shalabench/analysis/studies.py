@@ -50,7 +50,8 @@ def _summary(study: Study, name: str, method: MethodStudy) -> dict[str, Any]:
     done = [trial for trial in method.trials if trial.status != "drawn"]
     return {
         "method": name,
-        "trials": [sum(t.rung == rung for t in done) for rung in range(last + 1)],
+        "trials": [sum(t.rung == rung and not t.repeat for t in done) for rung in range(last + 1)],
+        "repeats": sum(trial.repeat > 0 for trial in done),
         "lost": sum(t.status in ("collapsed", "diverged") for t in done),
         "cpu_seconds": method.spent,
         "evaluation_seconds": sum(trial.evaluation_seconds for trial in done),
@@ -74,7 +75,9 @@ def _readable(study: Study) -> str:
     lines = [
         [
             row["method"],
-            "/".join(map(str, row["trials"])) + ("*" if row["out_of_budget"] else ""),
+            "/".join(map(str, row["trials"]))
+            + (f"+{row['repeats']}" if row["repeats"] else "")
+            + ("*" if row["out_of_budget"] else ""),
             str(row["lost"]),
             f"{row['cpu_seconds']:,.0f}",
             _share(row["default"]),
@@ -95,6 +98,8 @@ def _readable(study: Study) -> str:
         "lost: trainings that collapsed or diverged; they rank below all others",
         "preset, best: objective of the preset and of the chosen values, all updates",
     ]
+    if any(row["repeats"] for row in summaries):
+        notes.append("+: trainings with other seeds; a setting that fails one is not chosen")
     if any(row["out_of_budget"] for row in summaries):
         notes.append(f"*: no more settings, because {study.budget:g} CPU seconds were used up")
     for overrides in sorted({" ".join(m.overrides) for m in study.methods.values()} - {""}):

@@ -48,6 +48,11 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
     show_default=True,
     help="Seed of the sampler and of the trainings.",
 )
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    help="Trainings, each with its own seed, that the chosen values must survive. Default: 3.",
+)
 @set_option
 @click.option(
     "--studies",
@@ -99,7 +104,7 @@ def tune(ctx: click.Context, show: bool, as_json: bool, **options: Any) -> None:
 
 def _tune(options: dict[str, Any]) -> tuple[Any, int]:
     dials, effort = options["dials"], ("trials", "budget")
-    if dials and (unused := [f"--{name}" for name in effort if options[name]]):
+    if dials and (unused := [f"--{name}" for name in (*effort, "seeds") if options[name]]):
         raise BenchError(
             f"{' and '.join(unused)} {'does' if len(unused) == 1 else 'do'} not go with --dials, "
             "which tries the same few values for every method. Leave it out."
@@ -134,7 +139,7 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
         if dials:
             study, code = tune_dials(DialRequest(**asked), *where)
         else:
-            study, code = tune(Request(**asked), *where)
+            study, code = tune(Request(**asked, seeds=options["seeds"] or 3), *where)
         if any(method.chosen not in (None, {}) for method in study.methods.values()):
             elsewhere = options["studies"].absolute() != tuned.study_folder().absolute()
             before = f" after: export SHALA_STUDIES={options['studies']}" if elsewhere else ""

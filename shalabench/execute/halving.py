@@ -12,6 +12,7 @@ from shalabench.records.study import LEAST_RECALL, WORST_KID, Reading, Trial
 
 _RANDOM = 6  # settings of a method before the sampler learns from them
 _KEPT = 3  # one of so many settings goes to the next rung
+FAILED = ("collapsed", "diverged")
 WORST = -1.0  # the objective of a training that diverged, below all others
 
 
@@ -28,18 +29,20 @@ def promote(objectives: Mapping[int, float]) -> list[int]:
 def replace_collapsed(before: Sequence[Trial], last: Sequence[Trial]) -> list[int]:
     """The setting that goes to the last rung because the better ones collapsed there; or none.
 
-    A high learning rate may hold for half of the updates and fail after. The method must not pay
-    for it while another of its settings was good.
+    A high learning rate may hold for half of the updates, or for one seed, and fail after. The
+    method must not pay for it while another of its settings was good.
 
     Args:
-        before: The trials of the rung before the last.
-        last: Those of the last rung.
+        before: The trials of the rungs before the last.
+        last: Those of the last rung, with any seed. A setting fails if one of them does.
     """
     ended = {trial.number: trial.status for trial in last}
-    for trial in sorted(before, key=lambda t: (-t.objective, t.number)):
-        if trial.status != "done" or ended.get(trial.number) == "done":
+    ended |= {trial.number: trial.status for trial in last if trial.status in FAILED}
+    failed = {trial.number for trial in before if trial.status in FAILED}
+    for trial in sorted(before, key=lambda t: (-t.rung, -t.objective, t.number)):
+        if ended.get(trial.number) == "done":
             return []
-        if trial.number not in ended:
+        if trial.number not in failed | ended.keys():
             return [trial.number]
     return []
 

@@ -24,7 +24,15 @@ from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
-from shalabench.execute.halving import WORST, draw, import_optuna, judge, promote, replace_collapsed
+from shalabench.execute.halving import (
+    FAILED,
+    WORST,
+    draw,
+    import_optuna,
+    judge,
+    promote,
+    replace_collapsed,
+)
 from shalabench.execute.incomplete import needs_complete_tuples
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
@@ -50,6 +58,7 @@ class Request:
         budget: CPU seconds of training after which a method gets no new settings.
         overrides: "key=value" of every trial.
         seed: Of the sampler and of the trainings.
+        seeds: Trainings that the chosen setting must survive, with seed, seed + 1 and so on.
     """
 
     models: tuple[str, ...]
@@ -59,6 +68,7 @@ class Request:
     budget: float
     overrides: tuple[str, ...] = ()
     seed: int = 0
+    seeds: int = 1
 
 
 def tune(
@@ -132,7 +142,10 @@ class _Tuning:
         """The study in its file, or a new one, with an entry for every method."""
         r = self.request
         study = Study(
-            **{key: getattr(r, key) for key in ("dataset", "preset", "seed", "trials", "budget")},
+            **{
+                key: getattr(r, key)
+                for key in ("dataset", "preset", "seed", "seeds", "trials", "budget")
+            },
             fingerprint=self.spec.fingerprint,
             classes=self.spec.classes,
         )
@@ -140,6 +153,7 @@ class _Tuning:
         methods = {model: self._entry(run) for model, run in self.runs.items()}
         if file.exists():
             old = read_study(file)
+            old.seeds = study.seeds  # more of them repeat what was chosen
             refuse_other(file, old, study, methods)
             study = old
         study.methods |= {m: entry for m, entry in methods.items() if m not in study.methods}
@@ -201,9 +215,20 @@ class _Tuning:
         objectives = {trial.number: trial.objective for trial in here}
         best = promote(objectives)
         if rung == _LAST:
-            best = replace_collapsed(method.at(rung - 1), here)
+            last = [trial for trial in method.trials if trial.rung == rung]
+            best = replace_collapsed([t for t in method.trials if t.rung < rung], last)
             if not best:
-                method.chosen = max(here, key=lambda t: (t.objective, -t.number)).number
+                failed = {trial.number for trial in last if trial.status in FAILED}
+                sound = [trial for trial in here if trial.number not in failed]
+                first = max(sound or here, key=lambda t: (t.objective, -t.number))
+                repeat = len(method.repeats_of(first.number)) + 1
+                if sound and repeat < self.study.seeds:
+                    repeated = Trial(
+                        number=first.number, rung=rung, repeat=repeat, values=first.values
+                    )
+                    method.trials.append(repeated)
+                    return self._next(model)
+                method.chosen = first.number
                 return []
             rung -= 1
         elif rung + 1 == _LAST:  # the preset's own values are what the best is compared with
@@ -234,7 +259,8 @@ class _Tuning:
             if value != same[key]  # so that the preset's own values are the preset's own run
         ]
         overrides = (*run.overrides, *more)
-        (made,) = plan([model], run.dataset, run.preset, [run.seed], overrides)
+        seed = run.seed + trial.repeat
+        (made,) = plan([model], run.dataset, run.preset, [seed], overrides)
         return made
 
     def _record(self, jobs: Jobs, key: str, outcome: Outcome) -> None:

@@ -47,6 +47,7 @@ class Trial(_Strict):
     Attributes:
         number: Of the setting; 0 is the preset's own values.
         rung: Index into `RUNGS`.
+        repeat: 0, or k for the same training with k added to the seed, at the last rung.
         values: By dotted key of the method's settings.
         status: "drawn" until it is trained and evaluated.
         joint, cross: The two coherences.
@@ -59,6 +60,7 @@ class Trial(_Strict):
 
     number: int
     rung: int
+    repeat: int = 0
     values: dict[str, Any]
     status: Literal["drawn", "done", "collapsed", "diverged"] = "drawn"
     joint: float | None = None
@@ -92,12 +94,18 @@ class MethodStudy(_Strict):
     chosen: int | None = None
 
     def at(self, rung: int) -> list[Trial]:
-        """The trials at a rung."""
-        return [trial for trial in self.trials if trial.rung == rung]
+        """The first trainings at a rung."""
+        return [trial for trial in self.trials if trial.rung == rung and not trial.repeat]
 
     def last_of(self, number: int) -> Trial:
-        """The trial of a setting at the highest rung that it has reached."""
-        return max((t for t in self.trials if t.number == number), key=lambda t: t.rung)
+        """The first training of a setting at the highest rung that it has reached."""
+        return max(
+            (t for t in self.trials if t.number == number and not t.repeat), key=lambda t: t.rung
+        )
+
+    def repeats_of(self, number: int) -> list[Trial]:
+        """The trainings of a setting with other seeds."""
+        return [trial for trial in self.trials if trial.number == number and trial.repeat]
 
     @property
     def spent(self) -> float:
@@ -111,7 +119,8 @@ class Study(_Strict):
     Attributes:
         fingerprint: Of the data.
         classes: Of the data.
-        seed: Of the sampler and of every training.
+        seed: Of the sampler and of every training but the repeated ones.
+        seeds: Trainings that the chosen setting must survive.
         trials: Settings at the first rung, for each method.
         budget: CPU seconds of training after which a method gets no new settings.
         objective, rungs: What was maximised, and the parts of the preset's updates.
@@ -123,6 +132,7 @@ class Study(_Strict):
     fingerprint: str
     classes: int
     seed: int
+    seeds: int = 1
     trials: int
     budget: float
     objective: str = OBJECTIVE

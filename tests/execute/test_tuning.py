@@ -10,6 +10,7 @@ import time
 import pytest
 from helpers.campaigns import Listener, options
 
+from shalabench.analysis.studies import render_studies
 from shalabench.api import BenchError, ConfigErrors
 from shalabench.config.search import space_of
 from shalabench.config.settings import describe_preset, presets, resolve
@@ -49,6 +50,45 @@ def test_a_setting_that_collapses_at_the_end_is_replaced_by_the_next_best():
     assert replace_collapsed(half, trials(2, n0=own, n2=("diverged", -1.0))) == [5]
     both = trials(2, n0=own, n2=("diverged", -1.0), n5=("collapsed", -0.9))
     assert replace_collapsed(half, both) == []  # the last one collapsed earlier
+    quarter = trials(0, n3=("done", 0.4), n4=("done", 0.9), n0=("done", 0.3))
+    assert replace_collapsed([*quarter, *half], both) == [3]
+    repeated = Trial(number=2, rung=2, repeat=1, values={}, status="diverged", objective=-1.0)
+    good = trials(2, n0=own, n2=("done", 0.5))
+    assert replace_collapsed(half, [*good, repeated]) == [5]
+    assert replace_collapsed(half, [repeated, *good]) == [5]  # whatever their order
+
+
+def test_what_is_chosen_survives_other_seeds(tmp_path, archive, monkeypatch):
+    request = dataclasses.replace(REQUEST, models=("mvae",), seeds=3)
+    read, fragile = tuning._Tuning._read, []
+
+    def fails_with_another_seed(self, run, folder):
+        facts = read(self, run, folder) | {"status": "done"}
+        if run.seed == request.seed + 2 and not fragile:
+            fragile.append(run.resolved.model.beta)
+            facts |= {"status": "collapsed", "objective": -0.9}
+        return facts
+
+    monkeypatch.setattr(tuning._Tuning, "_read", fails_with_another_seed)
+    study, code = run(request, tmp_path, archive)
+    method = study.methods["mvae"]
+    repeats = [trial for trial in method.trials if trial.repeat]
+    assert code == 0
+    assert fragile
+    assert all(t.rung == len(RUNGS) - 1 for t in repeats)
+    first = repeats[0].number
+    assert [(t.number, t.repeat, t.status) for t in repeats] == [
+        (first, 1, "done"),
+        (first, 2, "collapsed"),
+        (method.chosen, 1, "done"),
+        (method.chosen, 2, "done"),
+    ]
+    assert method.chosen != first
+    assert method.last_of(method.chosen).repeat == 0
+    assert len({t.train_id for t in repeats if t.status == "done"}) == 3
+    assert "+4" in render_studies([study], as_json=False)
+    again, _ = run(dataclasses.replace(request, seeds=1), tmp_path, archive)
+    assert again.methods == study.methods  # fewer seeds ask for nothing new
 
 
 @pytest.mark.parametrize(
