@@ -192,9 +192,10 @@ def evaluate(
 
     Raises:
         ConfigErrors: What the samples are, and what is expected.
-        BenchError: No evaluator applies.
+        BenchError: No evaluator applies, or every one failed. A warning says which others failed.
     """
     import tempfile
+    import warnings
 
     from shalabench.exchange.score import Request, score
     from shalabench.records.frame import load
@@ -210,6 +211,8 @@ def evaluate(
             **options,
         )
         scored = score(samples, request)
+        for evaluator, reason in scored.failed.items():
+            warnings.warn(f"{evaluator} failed: {reason}", stacklevel=2)
         scores = load([Store(scored.folder.path)], split).scores
     return scores[scores.evaluator.isin(asked)] if asked else scores
 

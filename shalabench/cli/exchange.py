@@ -79,7 +79,8 @@ from shalabench.records.locations import default_store
 @split_option
 @archive_option
 @json_option
-def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
+@click.pass_context
+def evaluate(ctx: click.Context, source: str, low_high: Any, as_json: bool, **options: Any) -> None:
     """Score samples that other code has made.
 
     SOURCE is a folder of samples, an archive (.npz, .pt, .safetensors), or
@@ -108,18 +109,22 @@ def evaluate(source: str, low_high: Any, as_json: bool, **options: Any) -> None:
         "samples": scored.samples,
         "evaluated": scored.evaluated,
         "skipped": scored.skipped,
+        "failed": scored.failed,
         "warnings": scored.warnings,
     }
     if as_json:
         click.echo(json.dumps(facts, indent=1))
-        return
+        ctx.exit(1 if scored.failed else 0)
     click.echo(f"{scored.samples}: {', '.join(scored.evaluated)} in {scored.folder.path}")
     for text in scored.warnings:
         click.echo(text, err=True)
     for name, reason in scored.skipped.items():
         click.echo(f"No {name}: {reason}", err=True)
+    for name, reason in scored.failed.items():
+        click.echo(f"{name} failed: {reason}", err=True)
     filters = {key: options[key] for key in ("dataset", "preset", "split")}
     print_table(request.store, False, (scored.folder.run["model"],), **filters)
+    ctx.exit(1 if scored.failed else 0)
 
 
 @click.command(cls=Command)

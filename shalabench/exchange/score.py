@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from shalabench.api import BenchError, Classifier, ConfigErrors, DataPaths, Dataset, Settings
+from shalabench.api import BenchError, ConfigErrors, DataPaths, Dataset, Settings
 from shalabench.api.registry import find
 from shalabench.config.evaluation import resolve_evaluation
 from shalabench.config.nested import leaves
@@ -35,6 +35,7 @@ from shalabench.execute.inputs import (
     load_classifiers,
     open_dataset,
 )
+from shalabench.execute.measuring import is_recorded, measure_each
 from shalabench.execute.provenance import describe_checkout
 from shalabench.metrics.efficientnet import EFFICIENTNET, efficientnet_file
 from shalabench.records.ids import hash_of
@@ -89,6 +90,7 @@ class Scored:
         samples: In words.
         evaluated: Evaluators whose results are recorded.
         skipped: Why others are not, by name.
+        failed: Evaluators that failed, with the reasons.
         warnings: Of the evaluators.
     """
 
@@ -96,6 +98,7 @@ class Scored:
     samples: str
     evaluated: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -110,7 +113,7 @@ def score(
         source: A folder or an archive, arrays by key, or an object with `sample(n)` or
             `translate(given, targets)`.
         request: On what and how.
-        report: Called with the evaluator and (done, total) items; may raise to stop.
+        report: Called with the evaluator and (done, total) items.
 
     Raises:
         BenchError: The samples are not what the dataset needs, or no evaluator applies; then
@@ -165,12 +168,31 @@ def score(
     with folder.lock(wait=True), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         _describe(folder, identity, request, samples, dataset, resolved)
-        for evaluation in planned:
-            _evaluate(
-                evaluation, model, tracked, dataset, classifiers, scored, identity, request, report
-            )
+
+        def measure(evaluation: Evaluation) -> None:
+            name = evaluation.evaluator.name
+            try:
+                evaluate(
+                    evaluation,
+                    model,
+                    dataset.spec,
+                    tracked,
+                    request.seed,
+                    classifiers,
+                    folder,
+                    identity,
+                    lambda done, total: report(name, done, total),
+                    None,  # no floors, which need the training split and no samples
+                    request.paths.cache,
+                )
+            except Lacking as error:
+                scored.skipped[name] = str(error)
+
+        scored.failed = measure_each(planned, folder, measure)
+        scored.evaluated = [e.evaluator.name for e in planned if is_recorded(e, folder)]
         if not scored.evaluated:
-            reasons = " ".join(f"{name}: {why}" for name, why in scored.skipped.items())
+            why_not = scored.skipped | scored.failed
+            reasons = " ".join(f"{name}: {why}" for name, why in why_not.items())
             raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
         if folder.trained is None:
             made = {"source": "", "nets": "", **describe_checkout()}
@@ -240,42 +262,6 @@ def _fit(
 
 def _images(dataset: Dataset) -> list[str]:
     return [m.name for m in dataset.spec.modalities if m.kind == "image"]
-
-
-def _evaluate(
-    evaluation: Evaluation,
-    model: Any,
-    split: Any,
-    dataset: Dataset,
-    classifiers: Mapping[str, Classifier],
-    scored: Scored,
-    identity: str,
-    request: Request,
-    report: Report,
-) -> None:
-    """Record one evaluator's results, or why there are none."""
-    name = evaluation.evaluator.name
-    if scored.folder.has_result(evaluation.identity):
-        scored.evaluated.append(name)
-        return
-    try:
-        evaluate(
-            evaluation,
-            model,
-            dataset.spec,
-            split,
-            request.seed,
-            classifiers,
-            scored.folder,
-            identity,
-            lambda done, total: report(name, done, total),
-            None,  # no floors, which need the training split and no samples
-            request.paths.cache,
-        )
-    except Lacking as error:
-        scored.skipped[name] = str(error)
-    else:
-        scored.evaluated.append(name)
 
 
 def _describe(

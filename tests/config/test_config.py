@@ -186,7 +186,7 @@ def test_night_has_the_networks_of_cpu_and_a_schedule_that_can_be_cut():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("base = 'tooy'", ("'tooy'", "'toy-views'", "datasets/toy.toml")),
+        ("base = 'tooy'", ("'tooy'", "toy-views", "datasets/toy.toml")),
         ("base = 'toy'", ("'toy'", "datasets/toy.toml")),
         ("model = 3", ("'model' of toy.toml",)),
         ("[presets.p.modle]\nbeta = 1", ("'modle'", "Did you mean 'model'?", "toy.toml")),

@@ -126,7 +126,7 @@ def test_tables_comparisons_and_reports_mark_external_rows(tmp_path, trained, ju
         )
     stores = ["--store", str(trained.path.parent), "--store", str(store)]
     runner = CliRunner()
-    done = runner.invoke(main, ["table", "--metric", "coherence", *stores])
+    done = runner.invoke(main, ["table", "--metric", "coherence", "--notes", *stores])
     assert done.exit_code == 0, done.output
     assert "mvae (external)" in done.output
     assert "the preset is that of the evaluation, not of the training" in done.output

@@ -8,6 +8,7 @@ import torch
 from helpers.toys import toy_data
 
 from shalabench.api import BenchError, DataPaths
+from shalabench.api.registry import find
 from shalabench.exchange.check import check
 from shalabench.exchange.read import read
 from shalabench.exchange.score import Request, score
@@ -121,6 +122,23 @@ def test_the_record_says_what_was_scored_and_is_not_repeated(tmp_path, trained, 
     before = file.read_bytes()
     assert score(out, request).folder == scored.folder
     assert file.read_bytes() == before
+
+
+def test_an_evaluator_that_fails_stops_no_other(tmp_path, trained, judges, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("of the evaluator")
+
+    monkeypatch.setattr(find("evaluator", "samples").cls, "run", broken)
+    out, _ = write(trained, tmp_path / "out", DataPaths(tmp_path, tmp_path))
+    request = request_of(tmp_path, judges, evaluators=("samples", "coherence"))
+    scored = score(out, request)
+    assert scored.evaluated == ["coherence"]
+    assert "ZeroDivisionError: of the evaluator" in scored.failed["samples"]
+    (failure,) = (scored.folder.path / "failures").iterdir()
+    assert "Traceback" in failure.read_text()
+    monkeypatch.undo()
+    assert sorted(score(out, request).evaluated) == ["coherence", "samples"]
+    assert not list((scored.folder.path / "failures").iterdir())
 
 
 def test_fewer_samples_than_the_preset_measures_are_refused(tmp_path, trained, judges):

@@ -314,5 +314,5 @@ def test_spaces_of_all_methods_are_alike_in_size_and_hold_the_preset():
             assert "optimiser.lr" in space, name
             assert space["optimiser.lr"]["high"] == pytest.approx(4 * settings.optimiser.lr)
     tuned = {name: size for name, size in sizes.items() if size}
-    assert len(tuned) == 19
+    assert len(tuned) == 21
     assert set(tuned.values()) == {3, 4, 5}
