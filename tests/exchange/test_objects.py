@@ -129,7 +129,8 @@ def test_tables_comparisons_and_reports_mark_external_rows(tmp_path, trained, ju
     done = runner.invoke(main, ["table", "--metric", "coherence", "--notes", *stores])
     assert done.exit_code == 0, done.output
     assert "mvae (external)" in done.output
-    assert "the preset is that of the evaluation, not of the training" in done.output
+    words = " ".join(done.output.split())  # notes are wrapped
+    assert "the preset is that of the evaluation, not of the training" in words
     done = runner.invoke(main, ["compare", "mvae", "mvae (external)", *stores])
     assert done.exit_code == 0, done.output
     done = runner.invoke(main, ["report", str(tmp_path / "report"), *stores])
