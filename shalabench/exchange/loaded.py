@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +24,12 @@ from shalabench.api import (
     Views,
     unknown,
 )
+from shalabench.api.files import expand_home
 from shalabench.exchange.check import encode
+from shalabench.exchange.pretrained import save, state_digest
+
+if TYPE_CHECKING:
+    from shalabench.exchange.pretrained import Precision
 
 _BATCH = 500
 
@@ -36,13 +42,24 @@ class LoadedRun:
     Where views are given, uint8 images in 0 to 255 and lists of strings are understood too. The
     same seed gives the same samples, whatever their number.
 
+    Args:
+        model: Trained, in eval mode.
+        dataset: Its data.
+        facts: Gives what `exchange.pretrained.describe` says of the run; None: it cannot be saved.
+
     Attributes:
         model: The model itself, in eval mode, on the CPU.
-        dataset: Its data.
+        dataset: Its data; None where the weights were loaded without them.
     """
 
-    def __init__(self, model: Model, dataset: Dataset):
-        self.model, self.dataset = model, dataset
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset | None = None,
+        facts: Callable[[], Mapping[str, Any]] | None = None,
+    ):
+        self.model, self.dataset, self._facts = model, dataset, facts
+        self._digest = state_digest(model) if facts else ""
 
     def __repr__(self) -> str:
         able = [word for word, kind in _ABILITIES.items() if isinstance(self.model, kind)]
@@ -92,6 +109,61 @@ class LoadedRun:
             return {"z": self.model.encode(part, rng)}
 
         return self._given(self._views(given), make, seed)["z"]
+
+    def save_pretrained(
+        self, folder: str | Path, *, precision: Precision = "float32", license: str = ""
+    ) -> dict[str, Any]:
+        """Write config, weights and model card to a folder, from which `load_pretrained` reads.
+
+        Weights that were changed after they were loaded are saved without the run's scores.
+
+        Args:
+            folder: Made if it does not exist; files of these names in it are replaced.
+            precision: "float32" keeps every bit; "float16" halves the file and changes samples,
+                and the config and the card say by how much.
+            license: Of the weights, as the hub names it ("apache-2.0"); the card says none if
+                empty.
+
+        Returns:
+            The config.
+        """
+        if self._facts is None:
+            raise BenchError("A model that `load_run` or `load_pretrained` returned can be saved.")
+        facts = dict(self._facts())
+        if state_digest(self.model) != self._digest:
+            facts["results"] = []
+            facts["weights"] = {"precision": "float32", "rounding": None, "changed": True}
+        return save(self.model, facts, expand_home(folder), precision=precision, license=license)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        precision: Precision = "float32",
+        license: str = "",
+        **options: Any,
+    ) -> str:
+        """Write what `save_pretrained` writes to the Hugging Face hub; needs the extra `hub`.
+
+        Args:
+            name: "owner/name".
+            precision: As in `save_pretrained`.
+            license: The same.
+            options: Of huggingface_hub's `push_to_hub`, such as private or commit_message.
+
+        Returns:
+            The address of the commit.
+        """
+        from shalabench.exchange.hub import push
+
+        return push(self, name, {"precision": precision, "license": license}, options)
+
+    @staticmethod
+    def from_pretrained(source: str | Path, **options: Any) -> LoadedRun:
+        """The same as `shalabench.load_pretrained`."""
+        from shalabench import load_pretrained
+
+        return load_pretrained(source, **options)
 
     def _need(self, ability: str) -> None:
         if not isinstance(self.model, _ABILITIES[ability]):
