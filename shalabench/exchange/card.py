@@ -211,7 +211,7 @@ def _training(config: Mapping[str, Any]) -> Iterator[str]:
         "commit": made.get("commit") or None,
         "torch": made.get("packages", {}).get("torch"),
         "device": made.get("device"),
-        "precision": made.get("precision"),
+        "precision of the training": made.get("precision"),
         "CPU seconds": made.get("cpu_seconds"),
     }
     yield "\n".join(f"- {key}: {value}" for key, value in facts.items() if value is not None)
