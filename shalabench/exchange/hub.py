@@ -67,7 +67,7 @@ def load_from_hub(name: str, *, trust_code: bool = False, **options: Any) -> Loa
     try:
         return hub.from_pretrained(name, trust_code=trust_code, **options)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise BenchError(
             f"'{name}' is no folder with a {CONFIG}, and it does not come from the Hugging Face "
             f"hub ({reason}). Check the name, the connection and, of a private model, the token."

@@ -12,14 +12,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from shalabench import __version__
-from shalabench.api import BenchError, DataSpec, Joint, Model, Rng
+from shalabench.api import BenchError, DataSpec, Joint, Model, Rng, unknown
 from shalabench.api.files import write_atomic
 from shalabench.exchange.card import write_card
 from shalabench.execute.tensors import misfit
@@ -111,10 +111,13 @@ def save(
         The config.
 
     Raises:
-        BenchError: The folder cannot be written, or a weight does not fit in float16.
+        BenchError: The folder cannot be written, the precision is unknown, or a weight does not
+            fit in float16.
     """
     from safetensors.torch import save as pack
 
+    if precision not in get_args(Precision):
+        raise BenchError(unknown("precision", precision, get_args(Precision)))
     # Cloned, since safetensors refuses tensors that share memory.
     state = {k: x.detach().cpu().contiguous().clone() for k, x in model.state_dict().items()}
     weights = dict(facts["weights"])
@@ -279,8 +282,8 @@ def _build(config: _Config, run: Mapping[str, Any], trust_code: bool) -> Model:
     if outside and not trust_code:
         named = ", ".join(f"{key} = {value}" for key, value in outside.items())
         raise BenchError(
-            f"Its settings name code that would be imported: {named}. If you trust it, add "
-            "trust_code=True."
+            f"Its settings name code that would be imported: {named}. If you trust it, call "
+            "load_pretrained with trust_code=True."
         )
     cure = f"Install {LIBRARY} {config.version}, which wrote it, or train it again."
     try:
