@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,12 +27,11 @@ from shalabench.api import (
 )
 from shalabench.api.files import expand_home
 from shalabench.exchange.check import encode
-from shalabench.exchange.pretrained import save, state_digest
-
-if TYPE_CHECKING:
-    from shalabench.exchange.pretrained import Precision
 
 _BATCH = 500
+
+Precision = Literal["float32", "float16"]
+"""What weights are saved in."""
 
 
 class LoadedRun:
@@ -59,7 +59,7 @@ class LoadedRun:
         facts: Callable[[], Mapping[str, Any]] | None = None,
     ):
         self.model, self.dataset, self._facts = model, dataset, facts
-        self._digest = state_digest(model) if facts else ""
+        self._digest = _digest_of(model) if facts else ""
 
     def __repr__(self) -> str:
         able = [word for word, kind in _ABILITIES.items() if isinstance(self.model, kind)]
@@ -127,10 +127,12 @@ class LoadedRun:
         Returns:
             The config.
         """
+        from shalabench.exchange.pretrained import save
+
         if self._facts is None:
             raise BenchError("A model that `load_run` or `load_pretrained` returned can be saved.")
         facts = dict(self._facts())
-        if state_digest(self.model) != self._digest:
+        if _digest_of(self.model) != self._digest:
             facts["results"] = []
             facts["weights"] = {"precision": "float32", "rounding": None, "changed": True}
         return save(self.model, facts, expand_home(folder), precision=precision, license=license)
@@ -203,6 +205,15 @@ class LoadedRun:
         images = {m.name for m in self.spec.modalities if m.kind == "image"}
         whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
         return {name: x.clamp(0, 1) if name in images else x for name, x in whole.items()}
+
+
+def _digest_of(model: Model) -> str:
+    """SHA-256 over the names and values of a model's weights."""
+    found = hashlib.sha256()
+    for name, x in model.state_dict().items():
+        found.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 _ABILITIES: dict[str, type] = {

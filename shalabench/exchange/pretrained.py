@@ -7,12 +7,11 @@ README.md           the model card
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,15 +21,13 @@ from shalabench import __version__
 from shalabench.api import BenchError, DataSpec, Joint, Model, Rng, unknown
 from shalabench.api.files import write_atomic
 from shalabench.exchange.card import write_card
+from shalabench.exchange.loaded import LoadedRun, Precision
 from shalabench.execute.tensors import misfit
 from shalabench.execute.trained import build_model
 from shalabench.records.digests import Damaged, digest_of, is_sealed, read_checked, seal
 from shalabench.records.locations import CONFIG
 from shalabench.records.schema import SchemaError, read
 from shalabench.records.store import RunFolder, guard
-
-if TYPE_CHECKING:
-    from shalabench.exchange.loaded import LoadedRun
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
 LIBRARY = "shala-bench"
@@ -46,8 +43,6 @@ _OF_RESULT = (
 )
 _COMPARED = 64  # joint samples that rounded and exact weights make
 _AGAIN = "Save or download it again."
-
-Precision = Literal["float32", "float16"]
 
 
 def describe(folder: RunFolder) -> dict[str, Any]:
@@ -77,15 +72,6 @@ def _summarise(folder: RunFolder, name: str) -> dict[str, Any]:
     kept = {key: result[key] for key in _OF_RESULT if key in result}
     scores = [s for s in result["scores"] if not s["given"] and s["target"] is None]
     return kept | {"scores": scores}
-
-
-def state_digest(model: Model) -> str:
-    """SHA-256 over the names and values of a model's weights."""
-    found = hashlib.sha256()
-    for name, x in model.state_dict().items():
-        found.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
-        found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def save(
@@ -233,8 +219,6 @@ def load(folder: Path, *, trust_code: bool = False) -> LoadedRun:
         BenchError: A file is damaged, the method is unknown or of another version here, or the
             weights are not those of the config.
     """
-    from shalabench.exchange.loaded import LoadedRun
-
     config, content = _read_config(folder / CONFIG)
     facts = {key: content[key] for key in ("run", "training", "results", "weights")}
     try:
