@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shalabench.execute.campaign import Summary
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "dataset", "evaluate", "load_run", "results", "run"]
+__all__ = ["__version__", "dataset", "evaluate", "load_pretrained", "load_run", "results", "run"]
 
 
 def results(
@@ -145,17 +145,60 @@ def load_run(run: str | Path) -> LoadedRun:
         >>> model.translate({"m0": x}, ["m1"], seed=0)
 
     Args:
-        run: The folder of a run, or its name in the default store.
+        run: The folder of a run, or its name in the default store; or the name of weights that are
+            part of the package, or a folder of weights, which need no data.
 
     Raises:
         BenchError: There is no such run, it has no weights, or its data or its code are different
             here.
     """
-    from shalabench.exchange.loaded import LoadedRun
-    from shalabench.execute.trained import load_trained
-    from shalabench.records.locations import find_run
+    from functools import partial
 
-    return LoadedRun(*load_trained(find_run(run), _data_paths()))
+    from shalabench.exchange.loaded import LoadedRun
+    from shalabench.exchange.pretrained import describe, load
+    from shalabench.execute.trained import load_trained
+    from shalabench.records.locations import find_run, find_weights, packaged_weights
+
+    if weights := find_weights(run):
+        return load(weights)
+    folder = find_run(run, packaged_weights())
+    return LoadedRun(*load_trained(folder, _data_paths()), partial(describe, folder))
+
+
+def load_pretrained(source: str | Path, *, trust_code: bool = False, **options: Any) -> LoadedRun:
+    """Return a trained model from a folder of weights or from the Hugging Face hub.
+
+        >>> shalabench.load_run("shala-polydigits-smoke-s0-...").save_pretrained("folder")
+        >>> model = shalabench.load_pretrained("folder")
+        >>> model = shalabench.load_pretrained("owner/name", revision="main")
+
+    Neither data nor the run are needed, and nothing is unpickled.
+
+    Args:
+        source: A folder that `save_pretrained` or `shala-bench weights` wrote, the name of weights
+            that are part of the package, or "owner/name" on the hub, which needs the extra `hub`.
+        trust_code: Whether modules may be imported that the settings name for networks of one's
+            own.
+        options: For the hub: revision, cache_dir, force_download, local_files_only, token.
+
+    Raises:
+        BenchError: There are no such weights, a file is damaged, or the method is unknown or of
+            another version here.
+    """
+    from shalabench.api.errors import BenchError, unknown
+    from shalabench.records.locations import CONFIG, find_weights, packaged_weights
+
+    if folder := find_weights(source):
+        from shalabench.exchange.pretrained import load
+
+        return load(folder, trust_code=trust_code)
+    if expand_home(source).exists():
+        raise BenchError(f"{source} has no {CONFIG}, which `save_pretrained` writes.")
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise BenchError(unknown("folder of weights", str(source), packaged_weights()))
+    from shalabench.exchange.hub import load_from_hub
+
+    return load_from_hub(str(source), trust_code=trust_code, **options)
 
 
 def evaluate(

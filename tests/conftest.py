@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from helpers.tiny import NETWORK, SPEC
 from helpers.toys import toy_data
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the Hugging Face hub
 
 
 @pytest.fixture(autouse=True)

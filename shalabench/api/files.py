@@ -34,7 +34,7 @@ def clone() -> Path | None:
 
 
 def committed() -> Path:
-    """The folder of what is part of the project: `reference`, `ablations` and `studies`."""
+    """The folder of what is part of the project, such as `reference`, `studies` and `weights`."""
     root = clone()
     return root / "results" if root else _PACKAGE / "records" / "committed"
 

@@ -20,6 +20,7 @@ for _command in (
     tune.tune,
     exchange.evaluate,
     exchange.samples,
+    exchange.weights,
     read.table,
     read.compare,
     read.report,

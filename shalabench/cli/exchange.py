@@ -1,4 +1,4 @@
-"""The commands for samples from elsewhere: score them, and write those of a run."""
+"""The commands for other code: score its samples, and write samples and weights of a run."""
 
 from __future__ import annotations
 
@@ -164,3 +164,51 @@ def samples(run: str, out: Path, data_root: Path, cache_dir: Path, **options: An
     paths = DataPaths(data_root, cache_dir)
     where, words = write(find_run(run), out, paths, number=number, **options)
     click.echo(f"{words} in {where}")
+
+
+@click.command(cls=Command)
+@click.argument("run")
+@click.argument("out", type=UserPath(file_okay=False))
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="float32 keeps every bit. float16 halves the file and changes samples: the folder says by "
+    "how much.",
+)
+@click.option(
+    "--license",
+    default="",
+    metavar="NAME",
+    help="Licence of the weights in the model card, as the hub names it (apache-2.0). Default: "
+    "none is stated.",
+)
+@data_options
+@json_option
+def weights(
+    run: str, out: Path, data_root: Path, cache_dir: Path, as_json: bool, **options: Any
+) -> None:
+    """Write the weights of a trained RUN to the folder OUT, with a config and a model card.
+
+    RUN is the folder of a run or its name in results/runs. `shalabench.load_pretrained` reads OUT
+    without the data or the run.
+    """
+    from shalabench.api import BenchError, DataPaths
+    from shalabench.exchange.pretrained import describe, save
+    from shalabench.execute.trained import load_trained
+    from shalabench.records.locations import find_run
+
+    if out.exists() and any(out.iterdir()):
+        raise BenchError(f"{out} exists. Name another OUT, or move it away.")
+    folder = find_run(run)
+    model, _ = load_trained(folder, DataPaths(data_root, cache_dir))
+    written = save(model, describe(folder), out, **options)["weights"]
+    if as_json:
+        click.echo(json.dumps({"folder": str(out), **written}, indent=1))
+        return
+    click.echo(f"{written['bytes']:,} bytes in {written['precision']} in {out}")
+    if written["rounding"]:
+        apart = written["rounding"]["mean_difference"].items()
+        texts = ", ".join(f"{value:.2g} ({name})" for name, value in apart)
+        click.echo(f"Rounding changes joint samples by, in the mean: {texts}.")

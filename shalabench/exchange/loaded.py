@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,9 +25,13 @@ from shalabench.api import (
     Views,
     unknown,
 )
+from shalabench.api.files import expand_home
 from shalabench.exchange.check import encode
 
 _BATCH = 500
+
+Precision = Literal["float32", "float16"]
+"""What weights are saved in."""
 
 
 class LoadedRun:
@@ -36,13 +42,24 @@ class LoadedRun:
     Where views are given, uint8 images in 0 to 255 and lists of strings are understood too. The
     same seed gives the same samples, whatever their number.
 
+    Args:
+        model: Trained, in eval mode.
+        dataset: Its data.
+        facts: Gives what `exchange.pretrained.describe` says of the run; None: it cannot be saved.
+
     Attributes:
         model: The model itself, in eval mode, on the CPU.
-        dataset: Its data.
+        dataset: Its data; None where the weights were loaded without them.
     """
 
-    def __init__(self, model: Model, dataset: Dataset):
-        self.model, self.dataset = model, dataset
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset | None = None,
+        facts: Callable[[], Mapping[str, Any]] | None = None,
+    ):
+        self.model, self.dataset, self._facts = model, dataset, facts
+        self._digest = _digest_of(model) if facts else ""
 
     def __repr__(self) -> str:
         able = [word for word, kind in _ABILITIES.items() if isinstance(self.model, kind)]
@@ -93,6 +110,63 @@ class LoadedRun:
 
         return self._given(self._views(given), make, seed)["z"]
 
+    def save_pretrained(
+        self, folder: str | Path, *, precision: Precision = "float32", license: str = ""
+    ) -> dict[str, Any]:
+        """Write config, weights and model card to a folder, from which `load_pretrained` reads.
+
+        Weights that were changed after they were loaded are saved without the run's scores.
+
+        Args:
+            folder: Made if it does not exist; files of these names in it are replaced.
+            precision: "float32" keeps every bit; "float16" halves the file and changes samples,
+                and the config and the card say by how much.
+            license: Of the weights, as the hub names it ("apache-2.0"); the card says none if
+                empty.
+
+        Returns:
+            The config.
+        """
+        from shalabench.exchange.pretrained import save
+
+        if self._facts is None:
+            raise BenchError("A model that `load_run` or `load_pretrained` returned can be saved.")
+        facts = dict(self._facts())
+        if _digest_of(self.model) != self._digest:
+            facts["results"] = []
+            facts["weights"] = {"precision": "float32", "rounding": None, "changed": True}
+        return save(self.model, facts, expand_home(folder), precision=precision, license=license)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        precision: Precision = "float32",
+        license: str = "",
+        **options: Any,
+    ) -> str:
+        """Write what `save_pretrained` writes to the Hugging Face hub; needs the extra `hub`.
+
+        Args:
+            name: "owner/name".
+            precision: As in `save_pretrained`.
+            license: The same.
+            options: Of huggingface_hub's `push_to_hub`, such as private or commit_message.
+
+        Returns:
+            The address of the commit.
+        """
+        from shalabench.exchange.hub import push
+
+        return push(self, name, {"precision": precision, "license": license}, options)
+
+    @staticmethod
+    def from_pretrained(source: str | Path, **options: Any) -> LoadedRun:
+        """The same as `shalabench.load_pretrained`."""
+        from shalabench import load_pretrained
+
+        return load_pretrained(source, **options)
+
     def _need(self, ability: str) -> None:
         if not isinstance(self.model, _ABILITIES[ability]):
             raise BenchError(f"{self.model.name} has no method '{ability}'.")
@@ -131,6 +205,15 @@ class LoadedRun:
         images = {m.name for m in self.spec.modalities if m.kind == "image"}
         whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
         return {name: x.clamp(0, 1) if name in images else x for name, x in whole.items()}
+
+
+def _digest_of(model: Model) -> str:
+    """SHA-256 over the names and values of a model's weights."""
+    found = hashlib.sha256()
+    for name, x in model.state_dict().items():
+        found.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 _ABILITIES: dict[str, type] = {

@@ -94,12 +94,12 @@ def read_checkpoint(
         raise Damaged(f"its step is {step!r}, of {steps}")
     if named and named[:2] != (stage, step):
         raise Damaged(f"it is of stage {stage} and step {step}, and its name says otherwise")
-    if text := _misfit(saved["model"], model.state_dict()):
+    if text := misfit(saved["model"], model.state_dict()):
         raise Damaged(text)
     return saved
 
 
-def _misfit(found: Any, expected: Mapping[str, Any]) -> str | None:
+def misfit(found: Any, expected: Mapping[str, Any]) -> str | None:
     """Why weights are not those of a model, or None; asked before the first of them is copied."""
     if not isinstance(found, Mapping) or found.keys() != expected.keys():
         return "its weights are not those of this model"

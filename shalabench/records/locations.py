@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from shalabench.api.errors import BenchError, unknown
 from shalabench.api.files import NO_HOME, clone, committed, expand_home
 from shalabench.records.store import RunFolder, Store
 
+CONFIG = "config.json"  # of a folder of weights
 DATA_ROOT = Path("shala-data")  # unless SHALA_DATA or --data-root names another
 
 
@@ -48,8 +50,12 @@ def packaged_stores(*more: str) -> list[Path]:
     return [committed() / name for name in ("reference", *more)]
 
 
-def find_run(run: str | Path) -> RunFolder:
+def find_run(run: str | Path, others: Iterable[str] = ()) -> RunFolder:
     """The folder of a run, or the run of that name in the default store.
+
+    Args:
+        run: A path or a name.
+        others: Names that the caller knows, for the message.
 
     Raises:
         BenchError: There is none.
@@ -59,5 +65,18 @@ def find_run(run: str | Path) -> RunFolder:
         return folder
     known = {folder.path.name: folder for folder in Store(default_store()).runs()}
     if str(run) not in known:
-        raise BenchError(unknown("run", str(run), known))
+        raise BenchError(unknown("run", str(run), [*known, *others]))
     return known[str(run)]
+
+
+def packaged_weights() -> dict[str, Path]:
+    """The folders of the weights that are part of the project, by name."""
+    return {file.parent.name: file.parent for file in committed().glob(f"weights/*/{CONFIG}")}
+
+
+def find_weights(source: str | Path) -> Path | None:
+    """The folder of weights at a path, or of packaged ones of that name; None if there is none."""
+    path = expand_home(source)
+    if path.is_dir() and ((path / CONFIG).is_file() or (path / "run.json").is_file()):
+        return path if (path / CONFIG).is_file() else None
+    return packaged_weights().get(str(source))
