@@ -6,13 +6,13 @@ A curve of coherence is fitted in the error of one modality. Where all M of them
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from shalabench.analysis.by_prior import KINDS
+from shalabench.analysis.joining import alike, join
 from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.saturation import FEWEST, Budget, Law, budget, fit
 from shalabench.records.frame import Records
@@ -124,13 +124,8 @@ def curves_of(
 
 def groups_of(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows that differ in the updates of the first stage alone, by rising tuples."""
-    alike: dict[str, list[Row]] = {}
-    for row in rows:
-        if not row.runs or not row.costs or not row.costs.tuples:
-            continue
-        rest = {k: v for k, v in row.settings.items() if not f"{k}.".startswith(_APART)}
-        alike.setdefault(json.dumps([row.method, rest], sort_keys=True), []).append(row)
-    return [sorted(group, key=_tuples) for group in alike.values()]
+    trained = [row for row in rows if row.runs and row.costs and row.costs.tuples]
+    return [sorted(group, key=_tuples) for group in alike(trained, _APART)]
 
 
 def label_of(row: Row) -> str:
@@ -161,20 +156,10 @@ def split_by_tuples(
         for text in texts
         if any(count_text(_tuples(r)) == text and name in r.cells for g in groups for r in g)
     }
-    joined = []
-    for group in groups:
-        label = label_of(group[-1])
-        row = replace(group[-1], label=label, is_variant=label != group[-1].method)
-        row.cells, row.scores, row.data, row.collapsed, row.published = {}, {}, {}, {}, {}
-        row.runs = tuple(name for own in group for name in own.runs)
-        for own in group:
-            for name in own.cells:
-                place = f"{name} {count_text(_tuples(own))}"
-                for kind in ("cells", "scores", "data", "collapsed"):
-                    if name in getattr(own, kind):
-                        getattr(row, kind)[place] = getattr(own, kind)[name]
-        row.costs = None  # of one column each
-        joined.append(row)
+    joined = [
+        join(group, label_of(group[-1]), lambda name, row: f"{name} {count_text(_tuples(row))}")
+        for group in groups
+    ]
     return joined, columns
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from shalabench.analysis.by_prior import MEANING, split_by_prior
+from shalabench.analysis import by_modalities, by_prior
+from shalabench.analysis.by_modalities import split_by_modalities
+from shalabench.analysis.by_prior import split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
 from shalabench.analysis.external import external_notes
 from shalabench.analysis.fitting import Detail, Legend
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from shalabench.config.ablations import Ablation
 
 __all__ = ["Row", "Table", "make_tables", "render", "tables_of", "without_evaluators"]
+By = Literal["", "prior", "tuples", "modalities"]
+_MEANINGS = {"prior": by_prior.MEANING, "modalities": by_modalities.MEANING}
 _FEW = 100  # items
 
 
@@ -75,14 +79,12 @@ def make_tables(
     mix: bool = False,
     ablation: Ablation | None = None,
     source: str = MAIN,
-    by_prior: bool = False,
-    by_tuples: bool = False,
+    by: By = "",
 ) -> list[Table]:
     """Read the stores into tables, one for each dataset and preset.
 
     Args:
-        metric, dataset, preset, models, mix, ablation, source, by_prior, by_tuples: As in
-            `tables_of`.
+        metric, dataset, preset, models, mix, ablation, source, by: As in `tables_of`.
         split: What was measured on.
 
     Raises:
@@ -94,8 +96,7 @@ def make_tables(
         records = load(stores, split, may_be_empty=True)
     refuse_unmeasured(records.select(dataset, preset, models), split)
     asked: dict[str, Any] = {"dataset": dataset, "preset": preset, "models": models}
-    asked |= {"mix": mix, "ablation": ablation, "source": source}
-    asked |= {"by_prior": by_prior, "by_tuples": by_tuples}
+    asked |= {"mix": mix, "ablation": ablation, "source": source, "by": by}
     tables = tables_of(records, metric, **asked)
     for table in tables:
         table.notes += [f"Left out: {p.where}: {p.text}" for p in records.problems if p.is_loss]
@@ -112,8 +113,7 @@ def tables_of(
     mix: bool = False,
     ablation: Ablation | None = None,
     source: str = MAIN,
-    by_prior: bool = False,
-    by_tuples: bool = False,
+    by: By = "",
 ) -> list[Table]:
     """Records as tables, one for each dataset and preset.
 
@@ -124,13 +124,13 @@ def tables_of(
         mix: Whether runs of different code, packages' precision or data may share a row.
         ablation: Only its variants, a row each, beside what is published of them.
         source: Of the published values that stand in a column, by its key.
-        by_prior: Whether there is a column for each kind of prior, and nothing published.
-        by_tuples: The same for each number of training tuples, with a fit of each row.
+        by: A column for each kind of prior, each number of training tuples (with a fit of each
+            row) or each number of modalities, and nothing published.
 
     Raises:
         BenchError: The metric, dataset or source is unknown, or records would be mixed.
     """
-    published = [] if by_prior or by_tuples else published_by(source)
+    published = [] if by else published_by(source)
     if ablation:
         from shalabench.analysis.variants import as_rows, published_of
 
@@ -149,14 +149,14 @@ def tables_of(
         if not any(key[0] == name for key in groups):
             groups[name, NOT_RUN] = chosen.runs[:0]
     tables = [
-        _table(key, chosen.of(runs), metric, published, models, mix, ablation, by_prior, by_tuples)
+        _table(key, chosen.of(runs), metric, published, models, mix, ablation, by)
         for key, runs in sorted(groups.items(), key=lambda item: item[0])
     ]
     tables = [table for table in tables if table and table.metrics and table.rows]
     if ablation and not dataset:  # a method's preset is one variant of every ablation of it
         tables = [t for t in tables if sum(bool(row.runs) for row in t.rows) > 1] or tables
     measured = set().union(*(result.scored for result in chosen.all_results()))
-    if not tables and by_prior and any(matches(name, metric) for name in measured):
+    if not tables and by == "prior" and any(matches(name, metric) for name in measured):
         raise BenchError(
             f"No prior changes what '{metric}' measures here: joint samples are measured by "
             "coherence/joint and by image quality such as kid. Ask for one of these families or "
@@ -178,8 +178,7 @@ def _table(
     models: Sequence[str],
     mix: bool,
     ablation: Ablation | None,
-    by_prior: bool,
-    by_tuples: bool,
+    by: By,
 ) -> Table:
     dataset, preset = key
     proxy_for = next(iter(records.runs["proxy_for"]), "")
@@ -191,11 +190,14 @@ def _table(
     if not mix:
         refuse_other_measures(records, metrics)
     rows, measured = make_rows(records, metrics, mix=mix), metrics
-    if by_prior and rows:
-        rows, metrics = split_by_prior(rows, metrics)
     fits: list[str] = []
-    if by_tuples:
+    if by in ("tuples", "modalities"):
         add_costs(rows, records, proxy_for or dataset)
+    if by == "prior" and rows:
+        rows, metrics = split_by_prior(rows, metrics)
+    elif by == "modalities":
+        rows, metrics = split_by_modalities(rows, metrics, modalities_of(records))
+    elif by == "tuples":
         values = main_values(published_by(), proxy_for or dataset, metric)
         known = {(p.method, p.metric): p.value for p in values if not p.condition}
         fits = notes_on(rows, metrics, modalities_of(records), known)
@@ -213,9 +215,9 @@ def _table(
             rows += shown
         for row in shown:
             row.published[p.metric], row.published_protocol = p.value, p.protocol
-    if not ablation and not by_prior and not by_tuples:
+    if not ablation and not by:
         add_reported(rows, proxy_for or dataset, metric)
-    if not by_tuples:
+    if by in ("", "prior"):
         add_costs(rows, records, proxy_for or dataset)
     set_marks(rows, metrics)
     order = list(dict.fromkeys(p.method for p in reported))
@@ -230,7 +232,7 @@ def _table(
         rows += [Row(label, ablation.model, True, missing=NOT_RUN) for label in absent]
         rows = in_order(ablation, rows)
     notes += [*external_notes(records), *undertrained_notes(rows), *fits]
-    notes += _notes(records, measured, metrics, reported, rows, MEANING if by_prior else "")
+    notes += _notes(records, measured, metrics, reported, rows, _MEANINGS.get(by, ""))
     source = published[0].key if published else MAIN
     return Table(dataset, preset, metrics, rows, notes, proxy_for or dataset, apart, source)
 

@@ -66,9 +66,9 @@ from shalabench.cli.options import (
 @click.option("--notes", is_flag=True, help="Show all notes below the table.")
 @click.option(
     "--by",
-    type=click.Choice(["prior", "tuples"]),
-    help="A column for each kind of prior, or each number of training tuples, in place of the "
-    "published values.",
+    type=click.Choice(["prior", "tuples", "modalities"]),
+    help="A column for each kind of prior, number of training tuples or number of modalities, in "
+    "place of the published values.",
 )
 @reference_option
 @json_option
@@ -109,8 +109,7 @@ def table(
         "mix": mix,
         "ablation": chosen,
         "source": source,
-        "by_prior": by == "prior",
-        "by_tuples": by == "tuples",
+        "by": by or "",
     }
     tables = make_tables(read, metric, **how, **filters)
     shown: dict[str, Any] = {"costs": costs, "sources": published == "all", "wide": wide}
@@ -186,7 +185,10 @@ def report(out: Path, split: str, stores: tuple[Path, ...], reference: bool, as_
 @click.argument(
     "kind",
     type=click.Choice(
-        ["tradeoff", "curves", "heatmap", "dots", "cost", "angles", "priors", "progress", "latent"]
+        [
+            *("tradeoff", "curves", "heatmap", "dots", "cost", "angles"),
+            *("priors", "progress", "modalities", "latent"),
+        ]
     ),
 )
 @click.option(
@@ -224,6 +226,7 @@ def figure(
     angles    PSNR of unseen views by their angle to the given view
     priors    joint scores of each method with its own and with fitted priors
     progress  scores against training tuples and CPU hours
+    modalities  coherence and CPU time against the number of modalities
     latent    prior and posterior of each method
 
     The figure `latent` needs the weights and the data of a run. Latents of two dimensions are drawn

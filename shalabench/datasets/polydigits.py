@@ -46,7 +46,7 @@ class PolyDigits(Dataset):
             2_000, "Test tuples.", "our choice: a standard error of .011", ge=10, le=1_000_000
         )
         modalities: int = setting(
-            5, "Photographs used.", "as PolyMNIST (reproduction/polymnist.md)", ge=2, le=5
+            5, "Photographs used.", "as PolyMNIST (reproduction/polymnist.md)", ge=2, le=10
         )
         seed: int = setting(
             0, "Seed of digits' split, pairing, jitter and crops.", "our choice", ge=0
@@ -80,7 +80,7 @@ class PolyDigits(Dataset):
     def _generate(self) -> dict[str, Arrays]:
         digits, labels = read_digits()
         parts = part_digits(len(digits), self.config.seed)
-        backgrounds = read_photographs()[: self.config.modalities]
+        backgrounds = read_photographs(self.config.modalities)
         made = {}
         for stream, (split, part) in enumerate(parts.items(), start=1):
             rng = np.random.default_rng([self.config.seed, stream])

@@ -108,6 +108,15 @@ def line(axes: Any, steps: Any, values: Any, colour: str, **options: Any) -> Non
     axes.plot(steps, values, c=colour, solid_joinstyle="round", **options)
 
 
+def mark_decades(axis: Any, form: Any) -> None:
+    """Ticks of a logarithmic axis, at 1 and 3 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+
+
 def one_line(text: str) -> str:
     """A name on one line."""
     return " ".join(str(text).split())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from shalabench.analysis.learning import modalities_of
+from shalabench.analysis.tables import tables_of
 from shalabench.api.errors import BenchError, unknown
 from shalabench.records.frame import Records, check_names, load
 from shalabench.records.store import Store, write_whole
 from shalabench.report import charts
 from shalabench.report.drawing import Drawing, as_file
+from shalabench.report.modalities import by_modalities
 from shalabench.report.prior_axis import by_prior
 from shalabench.report.progress import progress
 from shalabench.report.sections import Section, sections_of
@@ -31,6 +34,8 @@ KINDS: dict[str, Callable[[Section], Drawing | None]] = {
     "priors": by_prior,
     "progress": progress,
 }
+MODALITIES = "modalities"
+"""A figure across sections, which hold data with one number of modalities each."""
 
 
 def write_figures(
@@ -47,7 +52,7 @@ def write_figures(
     """Draw one kind of figure for every dataset and preset that has what it shows.
 
     Args:
-        kind: One of KINDS.
+        kind: One of KINDS, or MODALITIES.
         stores: Where records lie.
         out: A folder; made where missing.
         dataset, preset, models, split, digits: As `select` takes them.
@@ -58,15 +63,12 @@ def write_figures(
     Raises:
         BenchError: Nothing of what was asked can be drawn.
     """
-    if kind not in KINDS:
-        raise BenchError(unknown("figure", kind, KINDS))
+    if kind not in (*KINDS, MODALITIES):
+        raise BenchError(unknown("figure", kind, (*KINDS, MODALITIES)))
     records = select(stores, dataset, preset, models, split, digits)
     files: list[Path] = []
-    for section in sections_of(records):
-        if (drawing := KINDS[kind](section)) is None:
-            continue
-        names = (kind, section.dataset, section.preset, section.variant)
-        files += write_drawing(drawing, "-".join(filter(None, names)), out)
+    for place, drawing in _across(records) if kind == MODALITIES else _within(kind, records):
+        files += write_drawing(drawing, "-".join(filter(None, (kind, *place))), out)
     if records.runs.empty:
         raise BenchError(
             "There is no run of what was asked for. Ask for another dataset, preset, method or "
@@ -78,6 +80,24 @@ def write_figures(
             "shows was not measured. Ask for another dataset, preset, method or split."
         )
     return files, [f"{p.where}: {p.kind}: {p.text}" for p in records.problems]
+
+
+def _within(kind: str, records: Records) -> Iterator[tuple[tuple[str, ...], Drawing]]:
+    """The figures of one kind, each of a dataset, a preset and one version of its data."""
+    for section in sections_of(records):
+        if drawing := KINDS[kind](section):
+            yield (section.dataset, section.preset, section.variant), drawing
+
+
+def _across(records: Records) -> Iterator[tuple[tuple[str, ...], Drawing]]:
+    """The figures by the number of modalities, with which the data differ."""
+    counts = modalities_of(records)
+    measured = any(
+        name.startswith("coherence/") for r in records.all_results() for name in r.scored
+    )
+    for table in tables_of(records, "coherence", mix=True) if measured else ():
+        if drawing := by_modalities(table, counts):
+            yield (table.dataset, table.preset), drawing
 
 
 def select(

@@ -9,7 +9,7 @@ from typing import Any
 from shalabench.analysis.by_prior import KINDS
 from shalabench.analysis.learning import Curve, count_text, curves_of, fit_text, modalities_of
 from shalabench.records.published import published_by
-from shalabench.report.drawing import INK, LINES, Drawing, canvas, line, one_line
+from shalabench.report.drawing import INK, LINES, Drawing, canvas, line, mark_decades, one_line
 from shalabench.report.sections import Section
 
 _LOOK: dict[str, tuple[str, Any]] = {  # marker and dashes by prior
@@ -54,7 +54,7 @@ def progress(section: Section) -> Drawing | None:
         for axes, text, form in zip(grid.T, _ACROSS, (count_text, "{:g}".format), strict=True):
             axes[-1].set_xlabel(f"{text}, log scale")
             for own in axes:
-                _mark_decades(own.xaxis, form)
+                mark_decades(own.xaxis, form)
         _explain(figure, grid[0][0], labels, columns)
     texts = [_words(curve, published.get((curve.method, curve.metric), "")) for curve in every]
     return Drawing(figure, "Scores by training tuples", f"Learning curves. {' '.join(texts)}")
@@ -117,15 +117,6 @@ def _draw(axes: Any, curve: Curve, colour: str, published: str) -> None:
             at = own.get_yaxis_transform()
             look = {"ms": 4.5, "mfc": "none", "c": colour, "clip_on": False}
             own.plot(1, float(published), "D", transform=at, **look)
-
-
-def _mark_decades(axis: Any, form: Any) -> None:
-    """Ticks at 1 and 3 of each decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
 
 
 def _labels(colours: dict[str, str], priors: set[str]) -> dict[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ def store(tmp_path):
 
 
 def test_a_method_has_one_row_and_a_column_for_each_prior(store):
-    (table,) = make_tables([store], "coherence", dataset="polymnist", by_prior=True)
+    (table,) = make_tables([store], "coherence", dataset="polymnist", by="prior")
     assert list(table.metrics) == [
         "coherence/joint own",
         "coherence/joint mixture",
@@ -49,7 +49,7 @@ def test_other_settings_keep_rows_apart(tmp_path, store):
         more = {"settings": {"prior.kind": kind, "model.x": 2}, "name": f"x{kind}"}
         overrides = ["model.x=2", *([f"prior.kind={kind}"] if kind == "gmm" else [])]
         write_run(tmp_path, "a", 0, 0.9, overrides=overrides, x=2, **more)
-    (table,) = make_tables([store], "coherence", dataset="polymnist", by_prior=True)
+    (table,) = make_tables([store], "coherence", dataset="polymnist", by="prior")
     labels = {row.label: row.is_variant for row in table.rows}
     assert set(labels) == {"a", "b", "a [model.x=2]"}
     assert labels["a [model.x=2]"]
@@ -59,7 +59,7 @@ def test_two_priors_of_a_kind_have_two_rows(tmp_path, store):
     given = {"prior.kind": "gmm", "prior.private": True, "prior.components": 3}
     overrides = ["prior.kind=gmm", "prior.components=3"]
     write_run(tmp_path, "a", 0, 0.9, settings=given, overrides=overrides, name="three")
-    (table,) = make_tables([store], "coherence", dataset="polymnist", by_prior=True)
+    (table,) = make_tables([store], "coherence", dataset="polymnist", by="prior")
     rows = {row.label: row.cells for row in table.rows}
     assert set(rows) == {"a", "b", "a [prior.components=3]"}
     assert rows["a"]["coherence/joint mixture"].seeds == 3
@@ -70,16 +70,16 @@ def test_other_settings_of_an_evaluator_keep_no_priors_apart(tmp_path):
     write_run(tmp_path, "a", 0, 0.2, settings={"prior.kind": "own"})
     given = {"prior.kind": "gmm", "evaluators.coherence.later": 1}
     write_run(tmp_path, "a", 0, 0.5, settings=given, overrides=["prior.kind=gmm"], name="gmm")
-    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", by_prior=True)
+    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", by="prior")
     assert [len(row.cells) for row in table.rows] == [2]
 
 
 def test_a_dataset_without_joint_samples_hides_no_other(tmp_path, store):
     write_views(tmp_path, "a", 20.0)
-    (table,) = make_tables([store], "coherence", by_prior=True)
+    (table,) = make_tables([store], "coherence", by="prior")
     assert table.dataset == "polymnist"
     with pytest.raises(BenchError, match="psnr"):
-        make_tables([store], "psnr", by_prior=True)
+        make_tables([store], "psnr", by="prior")
 
 
 def test_a_collapse_is_that_of_one_prior(tmp_path):
@@ -88,7 +88,7 @@ def test_a_collapse_is_that_of_one_prior(tmp_path):
         more = {"settings": {"prior.kind": "gmm"}, "overrides": ["prior.kind=gmm"], "name": "g"}
         write_run(tmp_path, "a", seed, 0.5, classes=9.0, **more)
         write_run(tmp_path, "b", seed, 0.1, classes=9.0)
-    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", by_prior=True)
+    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", by="prior")
     cells = {row.label: row.cells for row in table.rows}
     assert cells["a"]["coherence/joint own"].mark == "collapsed"
     assert cells["a"]["coherence/joint mixture"].mark != "collapsed"
@@ -96,7 +96,7 @@ def test_a_collapse_is_that_of_one_prior(tmp_path):
 
 def test_what_no_prior_changes_is_refused(store):
     with pytest.raises(BenchError, match="joint"):
-        make_tables([store], "classifier/accuracy", dataset="polymnist", by_prior=True)
+        make_tables([store], "classifier/accuracy", dataset="polymnist", by="prior")
 
 
 def test_runs_with_fitted_priors_stay_rows_without_the_option(store):

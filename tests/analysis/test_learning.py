@@ -116,7 +116,7 @@ def test_rows_that_differ_in_length_alone_are_one_curve(store):
 
 
 def test_the_table_by_tuples_has_a_column_for_each_and_the_predicted_budget(store):
-    (table,) = make_tables([store], "coherence/joint", dataset="polymnist", by_tuples=True)
+    (table,) = make_tables([store], "coherence/joint", dataset="polymnist", by="tuples")
     names = [f"coherence/joint {text}" for text in ("0.1M", "0.3M", "1M", "4M")]
     assert list(table.metrics) == names
     rows = {row.label: row for row in table.rows}

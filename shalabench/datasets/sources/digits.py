@@ -10,6 +10,7 @@ from shalabench.api import DataError
 
 SIDE = 28
 _PHOTOGRAPHS = ("coffee", "astronaut", "hubble_deep_field", "retina")
+_MORE_PHOTOGRAPHS = ("chelsea", "rocket", "immunohistochemistry", "stereo_motorcycle")
 _TEST_DIGITS = 360  # of the 1,797; a fifth, as in scikit-learn's own examples
 _VALIDATION_DIGITS = 144  # a tenth of the rest
 
@@ -29,12 +30,19 @@ def part_digits(count: int, seed: int) -> dict[str, np.ndarray]:
     return {"test": order[:test], "validation": order[test:validation], "train": order[validation:]}
 
 
-def read_photographs() -> list[np.ndarray]:
-    """Five photographs from scikit-learn and scikit-image, uint8 `[H, W, 3]`."""
+def read_photographs(count: int = 5) -> list[np.ndarray]:
+    """Up to ten photographs from scikit-learn and scikit-image, uint8 `[H, W, 3]`."""
     import skimage.data
     from sklearn.datasets import load_sample_image
 
-    return [load_sample_image("flower.jpg"), *(getattr(skimage.data, n)() for n in _PHOTOGRAPHS)]
+    def read(name: str) -> np.ndarray:
+        if name.endswith(".jpg"):
+            return load_sample_image(name)
+        found = getattr(skimage.data, name)()
+        return found[0] if isinstance(found, tuple) else found  # the left one of a stereo pair
+
+    names = ("flower.jpg", *_PHOTOGRAPHS, *_MORE_PHOTOGRAPHS, "china.jpg")
+    return [read(name) for name in names[:count]]
 
 
 def pair_evenly(

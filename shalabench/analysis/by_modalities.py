@@ -1,0 +1,73 @@
+"""Tables by the number of modalities: scores, and the CPU time of a training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from shalabench.analysis.joining import alike, join
+from shalabench.analysis.rows import Cell, Row
+
+SECONDS = "CPU s"
+MEANING = (
+    "M: the number of modalities. CPU s: processor seconds of a training of all stages, mean over "
+    "seeds; the number of updates is the same for every M."
+)
+_APART = ("data.modalities.", "evaluators.")
+_COUNT = re.compile(r" \[data\.modalities=[^\]]*\]")
+_Metrics = Mapping[str, tuple[str, int, str]]
+
+
+def groups_of(rows: Sequence[Row], counts: Mapping[str, int]) -> list[list[Row]]:
+    """Rows that differ in the number of modalities alone, by rising number.
+
+    Each has its CPU seconds among its cells.
+
+    Args:
+        rows: Of one table, with their costs.
+        counts: Number of modalities by the name of a run.
+    """
+    groups = []
+    for group in alike([row for row in rows if row.runs and row.cells], _APART):
+        for row in group:
+            seconds = row.costs.cpu_seconds if row.costs else None
+            if seconds is not None:
+                row.cells[SECONDS] = Cell(seconds, None, len(row.runs), 0)
+        groups.append(sorted(group, key=lambda row: count_of(row, counts)))
+    return groups
+
+
+def count_of(row: Row, counts: Mapping[str, int]) -> int:
+    """The number of modalities of a row."""
+    return counts[row.runs[0]]
+
+
+def label_of(row: Row) -> str:
+    """A row's label without the number of modalities."""
+    return _COUNT.sub("", row.label)
+
+
+def split_by_modalities(
+    rows: Sequence[Row], metrics: _Metrics, counts: Mapping[str, int]
+) -> tuple[list[Row], dict[str, tuple[str, int, str]]]:
+    """One row for each method, and a column for each metric and number of modalities.
+
+    Args:
+        rows: As `make_rows` gives them, with their costs.
+        metrics: Measured ones.
+        counts: Number of modalities by the name of a run.
+    """
+    groups = groups_of(rows, counts)
+    numbers = sorted({count_of(row, counts) for group in groups for row in group})
+    shown = {**metrics, SECONDS: ("", 0, "")}
+    columns = {
+        f"{name} M={m}": facts
+        for name, facts in shown.items()
+        for m in numbers
+        if any(count_of(r, counts) == m and name in r.cells for g in groups for r in g)
+    }
+    joined = [
+        join(group, label_of(group[-1]), lambda name, row: f"{name} M={count_of(row, counts)}")
+        for group in groups
+    ]
+    return joined, columns

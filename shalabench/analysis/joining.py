@@ -1,0 +1,38 @@
+"""Rows that differ in one setting as one row, with a column for each of its values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from shalabench.analysis.rows import Row
+
+
+def alike(rows: Sequence[Row], apart: tuple[str, ...]) -> list[list[Row]]:
+    """Rows of one method that differ only in the settings whose keys begin with one of `apart`."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        rest = {k: v for k, v in row.settings.items() if not f"{k}.".startswith(apart)}
+        groups.setdefault(json.dumps([row.method, rest], sort_keys=True), []).append(row)
+    return list(groups.values())
+
+
+def join(rows: Sequence[Row], label: str, column: Callable[[str, Row], str]) -> Row:
+    """Rows as one, without their costs and published values.
+
+    Args:
+        rows: The last one gives what no column holds.
+        label: Of the new row.
+        column: The name of a metric's column for one of the rows.
+    """
+    row = replace(rows[-1], label=label, is_variant=label != rows[-1].method)
+    row.cells, row.scores, row.data, row.collapsed, row.published = {}, {}, {}, {}, {}
+    row.costs, row.runs = None, tuple(name for own in rows for name in own.runs)
+    for own in rows:
+        for name in own.cells:
+            place = column(name, own)
+            for kind in ("cells", "scores", "data", "collapsed"):
+                if name in getattr(own, kind):
+                    getattr(row, kind)[place] = getattr(own, kind)[name]
+    return row
