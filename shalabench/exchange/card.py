@@ -58,8 +58,8 @@ def write_card(config: Mapping[str, Any], model: Model, name: str, license: str)
         "```python\nimport shalabench as sb\n\n"
         f'model = sb.load_pretrained("{name}")  # the folder, or "owner/{name}" on the hub\n'
         f"{_example(model)}```",
-        "## Figures",
-        *_figures(config),
+        "## Scores",
+        *_scores(config),
         "## Data",
         *_data(config, model),
         "## Training",
@@ -83,7 +83,7 @@ def _example(model: Model) -> str:
 
 
 def _summaries(config: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], dict, dict]]:
-    """Result, description of the metric and score of every figure."""
+    """Result, description of the metric and score of everything that was measured."""
     for result in config["results"]:
         metrics = {metric["name"]: metric for metric in result["metrics"]}
         for score in result["scores"]:
@@ -139,7 +139,7 @@ def _yaml(value: Any) -> Iterator[str]:
         yield from lines
 
 
-def _figures(config: Mapping[str, Any]) -> Iterator[str]:
+def _scores(config: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for result, metric, score in _summaries(config):
         digits, stderr = metric["digits"], score["stderr"]
@@ -235,7 +235,7 @@ def _weights(config: Mapping[str, Any], license: str) -> str:
 def _limits(config: Mapping[str, Any], model: Model) -> Iterator[str]:
     spec, weights, run = model.spec, config["weights"], config["run"]
     if weights["precision"] == "float16":
-        text = "Matrices and kernels are rounded to float16, and the figures are of the run before."
+        text = "Matrices and kernels are rounded to float16, and the scores are of the run before."
         if weights["rounding"]:
             apart = weights["rounding"]["mean_difference"].items()
             text += (
