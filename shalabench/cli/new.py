@@ -7,6 +7,7 @@ import keyword
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from string import Template
 from typing import TYPE_CHECKING
 
@@ -89,41 +90,51 @@ def new(kind: str, name: str, package: Path | None) -> None:
     place, words = _PLACES[kind], _check_name(kind, name)
     root = None if package else clone()
     folder = root or (package or Path(name)).absolute()
-    module, entry = words["module"], ""
-    if root:
-        files = {
-            f"{place.folders[0]}/{module}.py": f"{kind}.py",
-            f"{place.folders[1]}/test_{module}.py": f"test_{kind}.py",
-        }
-    else:
-        words |= {"kind": place.kind, "package": _check_package(folder)}
-        words["entry"] = entry = _fill("entry.toml", words).strip()
-        files = {
-            _PROJECT: _PROJECT,
-            f"{words['package']}/__init__.py": "init.py",
-            f"{words['package']}/{module}.py": f"{kind}.py",
-            f"tests/test_{module}.py": f"test_{kind}.py",
-        }
-        if (folder / _PROJECT).exists():  # of a package that has other components
-            files = dict(list(files.items())[2:])
-        else:
-            entry = ""
+    templates, entry = _of_clone(kind, words), ""
+    if not root:
+        templates, entry = _of_package(kind, words, folder)
     _check_free(place.kind, name)
-    _write(folder, {path: _fill(template, words) for path, template in files.items()})
+    _write(folder, {path: _fill(template, words) for path, template in templates.items()})
     program = "python bench.py" if clone() else "shala-bench"
-    steps = [f"{program} list {place.kind}s", f"{program} run {place.trial.format(name)}"]
+    test = folder / list(templates)[-1]
+    steps = [
+        f"{program} list {place.kind}s",
+        f"{program} run {place.trial.format(name)}",
+        f"python -m pytest {quote(str(test))}",
+    ]
     if root:
-        tests = f"{place.folders[1]}/test_{module}.py", f"{place.contract} -k {name}"
-        steps += [f"python -m pytest {test}" for test in tests]
+        steps.append(f"python -m pytest {place.contract} -k {name}")
     else:
-        steps.insert(0, f"python -m pip install --editable {folder}")
-        steps.append(f"python -m pytest {folder}/tests/test_{module}.py")
-    parts = {f"Written to {folder}:": list(files)}
+        steps.insert(0, f"python -m pip install --editable {quote(str(folder))}")
+    parts = {f"Written to {folder}:": list(templates)}
     if entry:
         parts[f"Add to {folder / _PROJECT}:"] = entry.splitlines()
-    parts["Next:"] = steps
-    for title, lines in parts.items():
+    for title, lines in (parts | {"Next:": steps}).items():
         click.echo("\n  ".join([title, *lines]))
+
+
+def _of_clone(kind: str, words: dict[str, str]) -> dict[str, str]:
+    """Templates by the files that they make in a clone, the test last."""
+    (folder, tests), module = _PLACES[kind].folders, words["module"]
+    return {f"{folder}/{module}.py": f"{kind}.py", f"{tests}/test_{module}.py": f"test_{kind}.py"}
+
+
+def _of_package(kind: str, words: dict[str, str], folder: Path) -> tuple[dict[str, str], str]:
+    """Templates by the files that they make in a package, the test last; `words` get its name.
+
+    A package that has other components keeps its project file. The entry point to add there is
+    returned too; it is empty for a new package.
+    """
+    package, module = _check_package(folder), words["module"]
+    words |= {"package": package, "kind": _PLACES[kind].kind}
+    words["entry"] = _fill("entry.toml", words).strip()
+    is_new = not (folder / _PROJECT).exists()
+    first = {_PROJECT: _PROJECT, f"{package}/__init__.py": "init.py"} if is_new else {}
+    component = {
+        f"{package}/{module}.py": f"{kind}.py",
+        f"tests/test_{module}.py": f"test_{kind}.py",
+    }
+    return first | component, "" if is_new else words["entry"]
 
 
 def _check_name(kind: str, name: str) -> dict[str, str]:
