@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from shalabench import __version__
-from shalabench.cli import admin, check, clean, exchange, read, run, tune
+from shalabench.cli import admin, check, clean, exchange, new, read, run, tune
 from shalabench.cli.options import EXITS, Group
 
 
@@ -32,6 +32,7 @@ for _command in (
     admin.list_,
     admin.config,
     admin.prepare,
+    new.new,
     admin.classifiers,
 ):
     main.add_command(_command)

@@ -101,14 +101,14 @@ def subsets(modalities: int, device: torch.device | None = None) -> Tensor:
     return (numbers[:, None] >> torch.arange(modalities, device=device)) & 1 == 1
 
 
-def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -> Normal:
+def product_of_experts(experts: Posterior, powers: Tensor, prior: Tensor | float) -> Normal:
     """Normalised products of powers of Gaussians and of N(0, I), for several subsets at once.
 
     The density is proportional to prod_m q_m^a_m N(0, I)^b (Wu and Goodman 2018, section 2). With
     powers that sum to 1 it is the geometric mean of Sutter et al. 2020, section 3.2.
 
     Args:
-        experts: Batch shape `[M, B, D]`.
+        experts: Batch shape `[M, B, D]`; others than Gaussians count by their mean and variance.
         powers: a, `[S, M]`, or `[S, B, M]` if items differ; 0 leaves an expert out.
         prior: b, a number, `[S]` or `[S, B]`.
 
@@ -127,7 +127,7 @@ def product_of_experts(experts: Normal, powers: Tensor, prior: Tensor | float) -
     return Normal(mean, total.rsqrt(), validate_args=False)
 
 
-def product_of_all(experts: Normal, prior: float) -> Normal:
+def product_of_all(experts: Posterior, prior: float) -> Normal:
     """The product `[B, D]` of all experts `[M, B, D]` and of N(0, I) to the power `prior`."""
     powers = torch.ones(1, len(experts.mean), device=experts.mean.device)
     product = product_of_experts(experts, powers, prior)
