@@ -1,4 +1,4 @@
-"""polydigits-quadrant: labels that are what the pictures show, and places as even as they can be."""
+"""polydigits-quadrant: labels are what the pictures show, and places as even as they can be."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_digits_of_images_and_labels_are_those_of_their_scans(quadrant):
             known = dict((a.name, a.values) for a in GRAMMAR.attributes)[attribute]
             assert said == [{attribute: known[value]} for value in values.tolist()]
     parts = [set(quadrant.split(name).sources(IMAGES).flatten().tolist()) for name in SIZES]
-    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert len(set.union(*parts)) == sum(map(len, parts))
 
 
 def test_every_place_is_as_frequent_as_another_for_every_digit(quadrant):
@@ -85,13 +85,6 @@ def test_every_place_is_as_frequent_as_another_for_every_digit(quadrant):
     firsts = [spread(classes, 4, np.random.default_rng(seed)) for seed in range(2000)]
     shares = np.stack([np.bincount(values[:5], minlength=4) for values in firsts]).mean(0)
     assert np.abs(shares - 5 / 4).max() < 0.05  # no value has the remainder for itself
-
-
-def test_a_scan_says_nothing_of_the_place(quadrant):
-    split = quadrant.split("train")
-    scans, place = split.shared["m0"], split.facts["attributes"][:, 1]
-    seen = [set(place[scans == scan].tolist()) for scan in scans.unique()]
-    assert max(map(len, seen)) > 1
 
 
 def test_digits_are_written_half_as_large_into_each_quadrant():

@@ -8,13 +8,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.toys import toy_data
+from helpers.toys import toy_data, train
 
+from classifiers.networks import build
 from evaluators.one_to_many import OneToMany, agreement, expected_variation, variation
 from shalabench.api import (
     Attribute,
     Classifier,
     DataError,
+    DataPaths,
     DataSpec,
     EvalContext,
     Grammar,
@@ -22,6 +24,9 @@ from shalabench.api import (
     Rng,
     Split,
 )
+from shalabench.api.registry import find
+from shalabench.config.settings import resolve
+from shalabench.datasets.polydigits_quadrant import PolyDigitsQuadrant
 
 pytestmark = pytest.mark.float64
 
@@ -200,7 +205,7 @@ def test_agreement_is_that_of_pairs_and_nothing_agrees_with_what_is_not_read():
 
 
 def test_variation_is_that_of_histograms_and_its_spread_that_of_new_draws():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     groups, truth = torch.arange(400) % 2, torch.arange(400) // 2 % 4
     odds = np.array([[0.55, 0.15, 0.15, 0.15], [0.1, 0.1, 0.1, 0.7]])
 
@@ -232,6 +237,30 @@ def test_the_expected_variation_is_the_mean_over_draws():
         total += sum(p * abs(x - n * q) for x, p in enumerate(odds)) / 2 / 60
     assert expected_variation(truth, groups, 3) == pytest.approx(total)
     assert expected_variation(torch.zeros(60, dtype=torch.int64), groups, 3) == 0
+
+
+@pytest.mark.parametrize("name", ["shala", "mvae"])
+def test_trained_methods_are_measured(name, tmp_path):
+    data = PolyDigitsQuadrant(PolyDigitsQuadrant.Config(train=100, validation=10, test=40))
+    data.prepare(DataPaths(tmp_path, tmp_path))
+    spec, split = data.spec, data.split("test")
+    model = find("model", name).cls(spec, resolve(name, spec.name, "smoke", ()).model)
+    train(model, data, updates=2)
+    classifiers = {
+        m.name: Classifier(build(m, 14).eval(), None, m.name, "untrained")
+        for m in spec.modalities
+        if m.kind == "image"
+    }
+    context = EvalContext(torch.device("cpu"), 0, classifiers)
+    with torch.inference_mode():
+        evaluator = OneToMany(OneToMany.Config(batch_size=16))
+        assert evaluator.skip(type(model), spec) is None
+        outcome = evaluator.run(model, spec, split, context)
+    found = {s.metric: s for s in outcome.scores if s.is_summary}
+    assert set(found) == {metric.name for metric in OneToMany.metrics}
+    assert all(0 <= score.value <= 1 and score.n == 40 for score in found.values())
+    assert found["floor/one-to-many-variation"].value > 0.2  # of four draws a digit
+    assert [part["open"] for part in outcome.details["given"].values()] == ["place", "digit"]
 
 
 def test_data_without_an_open_attribute_are_skipped_or_refused(tmp_path):
