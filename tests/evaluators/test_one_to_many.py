@@ -45,6 +45,12 @@ SPEC = DataSpec("fake", 1, MODALITIES, 0, {"test": N}, "", "", grammar=GRAMMAR)
 VALUES = torch.tensor(list(itertools.product(range(5), range(4)))).repeat(N // 20, 1)
 
 
+@pytest.fixture(autouse=True)
+def _single():
+    """These models need no double precision; undoes the folder's default."""
+    torch.set_default_dtype(torch.float32)
+
+
 def drawn(values):
     """Images whose two pixels are the numbers of digit and place, in tenths."""
     return values[:, None, None].float() / 10
