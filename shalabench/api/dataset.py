@@ -97,7 +97,8 @@ class Split:
             one source, also between modalities. Standard errors count rows and sources.
         facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
             "attributes": int64 `[N, A]`, numbers of the values of `DataSpec.grammar`'s attributes;
-            "named": bool `[N, A]`, which of them the caption names.
+            "named": bool `[N, A]`, which of them the caption names, the first text if there are
+            several.
     """
 
     tensors: dict[str, Tensor]

@@ -103,7 +103,8 @@ class DataSpec:
         missing: Probability that a view of a training tuple is absent.
         distinct: Effective sample size of each split, where several tuples share one thing (a
             photo); empty where all tuples are independent.
-        grammar: Of the captions, where they name attributes that `Split.facts` records.
+        grammar: Of the captions, where they name attributes that `Split.facts` records. Every text
+            is one; images show all attributes.
     """
 
     name: str

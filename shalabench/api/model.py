@@ -82,6 +82,10 @@ class Translate(Protocol):
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
         """Generate the targets, one sample for each given tuple.
 
+        The targets of one call are parts of one sample: they share its latent where the method has
+        one, and are drawn together where each has its own. A target does not depend on which others
+        are asked for. Calls with other random numbers are other samples.
+
         Args:
             given: One or more modalities, `[B, ...]` each.
             targets: Names of the modalities to generate.

@@ -170,6 +170,17 @@ def test_same_randomness_gives_the_same_output(trained, toy):
 
 
 @torch.no_grad()
+def test_a_target_does_not_depend_on_which_others_are_asked_for(trained, toy):
+    model = abilities(trained, Translate)
+    first, *others = toy.spec.names
+    given = {first: views(toy, 4)[first]}
+    together = model.translate(given, others, Rng(3))
+    for name in others:
+        alone = model.translate(given, [name], Rng(3))
+        assert_same(alone, {name: together[name]}, exact=False)
+
+
+@torch.no_grad()
 def test_samples_do_not_depend_on_the_batch_size(trained, toy):
     model = trained
     first, *others = toy.spec.names

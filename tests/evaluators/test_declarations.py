@@ -30,6 +30,7 @@ def test_the_headlines_are_those_of_tables_and_reports():
     assert {name for name in headlines if name[:4] not in ("fid/", "kid/")} == {
         "coherence/cross",
         "coherence/joint",
+        "coherence/one-to-many",
         "attributes/caption-to-image",
         "attributes/joint",
         "psnr/p1",

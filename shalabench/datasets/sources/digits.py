@@ -9,6 +9,7 @@ from torch.nn import functional
 from shalabench.api import DataError
 
 SIDE = 28
+CANVAS = 32  # pixels of a square of four quadrants
 _PHOTOGRAPHS = ("coffee", "astronaut", "hubble_deep_field", "retina")
 _MORE_PHOTOGRAPHS = ("chelsea", "rocket", "immunohistochemistry", "stereo_motorcycle")
 _TEST_DIGITS = 360  # of the 1,797; a fifth, as in scikit-learn's own examples
@@ -104,11 +105,34 @@ def write_digits(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Each digit gets an affine map of its own: up to 15 degrees, a shear of a quarter, 10 % in either
     size, 2 pixels of shift.
     """
-    n = len(digits)
+    return _write(digits, SIDE, *_jitter(len(digits), rng))
+
+
+def place_digits(digits: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Write digits `[N, 8, 8]` into quadrants of a canvas, jittered as `write_digits` does.
+
+    Args:
+        digits: `[N, 8, 8]` in [0, 1].
+        places: `[N]`, the quadrants: 0 and 1 above, 2 and 3 below, the even ones on the left.
+        rng: Chooses the jitter: half as many pixels of shift, since a quadrant is half as wide.
+
+    Returns:
+        uint8 `[N, 32, 32]`.
+    """
+    angle, shear, size, shift = _jitter(len(digits), rng)
+    middle = (np.stack([places % 2, places // 2]) - 0.5) * CANVAS / 2  # [2, N]
+    return _write(digits, CANVAS, angle, shear, size / 2, shift / 2 + middle)
+
+
+def _jitter(n: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Angles `[n]`, shears `[n]`, sizes `[2, n]` and shifts `[2, n]` for `draw_digits`."""
     angle, shear = rng.uniform(-0.26, 0.26, n), rng.uniform(-0.25, 0.25, n)
     size, shift = rng.uniform(0.9, 1.12, (2, n)), rng.uniform(-2, 2, (2, n))
-    size = size * 22 / SIDE  # 22 pixels high: MNIST's are 20
-    return (draw_digits(digits, SIDE, angle, shear, size, shift) * 255).astype(np.uint8)
+    return angle, shear, size * 22 / SIDE, shift  # 22 pixels high: MNIST's are 20
+
+
+def _write(digits: np.ndarray, side: int, *jitter: np.ndarray) -> np.ndarray:
+    return (draw_digits(digits, side, *jitter) * 255).astype(np.uint8)
 
 
 def draw_digits(
