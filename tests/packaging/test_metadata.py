@@ -17,7 +17,15 @@ import shalabench
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOMS = ("shalabench", "shala", "baselines", "evaluators", "classifiers")
-OPTIONAL = {"ray", "umap", "submitit", "optuna"}  # imported only where an option asks for them
+OPTIONAL = {
+    "ray",
+    "umap",
+    "submitit",
+    "optuna",
+    "wandb",
+    "mlflow",
+    "trackio",
+}  # imported only where an option asks for them
 
 
 def imported():
