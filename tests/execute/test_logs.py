@@ -145,11 +145,10 @@ def stop_at(step):
 def test_a_log_holds_each_recorded_value_once_although_the_run_was_interrupted(
     name, tmp_path, monkeypatch
 ):
-    module = {"tensorboard": "tensorboard"}.get(name, name)
-    pytest.importorskip(module, reason=f"the extra {name} is not installed")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store" / "trackio"))
     if name == "trackio" and sys.modules.get("trackio"):
         pytest.skip("trackio reads its folder when it is imported")
+    pytest.importorskip(name, reason=f"the extra {name} is not installed")
     wanted = chosen(tmp_path, name)
     listener, stop = stop_at(5)
     with listener:
