@@ -179,8 +179,9 @@ class Logs:
             if folder.has_description():  # a packed one has no folder
                 for name in list(self._trackers):
                     self._guarded(name, folder, item[1])
-        for (name, path), _ in list(self._open.items()):  # of runs whose end nobody has told
-            self._guarded(name, RunFolder(path), "stopped")
+        for name, path in list(self._open):  # of runs whose end nobody has told
+            if name in self._trackers:
+                self._guarded(name, RunFolder(path), "stopped")
 
     def _guarded(self, name: str, folder: RunFolder, end: str) -> None:
         """Bring a log up to date and close it if the run has ended."""
