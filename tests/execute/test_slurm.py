@@ -61,7 +61,7 @@ def test_events_results_and_failures_arrive_and_a_dead_job_is_submitted_again(
         tmp_path,
         seen=functools.partial(double, 3),
         bad=fail,
-        gpus=see_gpus,
+        hidden=see_gpus,
         struck=functools.partial(die_until, tmp_path / "lives", 1),
         doomed=functools.partial(die_until, tmp_path / "none", 99),
     )
@@ -69,7 +69,7 @@ def test_events_results_and_failures_arrive_and_a_dead_job_is_submitted_again(
     assert ("seen", {"kind": "seen", "x": 3}) in happened
     retried = [key for key, event in happened if event["kind"] == "retried"]
     assert sorted(retried) == ["doomed", "struck"]
-    assert [engine.result(key) for key in ("seen", "gpus", "struck")] == [6, "", "survived"]
+    assert [engine.result(key) for key in ("seen", "hidden", "struck")] == [6, "", "survived"]
     with pytest.raises(ValueError, match="as asked"):
         engine.result("bad")
     with pytest.raises(BenchError, match="died 2 times"):
@@ -98,12 +98,12 @@ def test_a_job_goes_on_after_its_time_limit_and_a_cancelled_one_has_no_result(tm
 
 def test_a_run_resumes_in_the_next_job_bit_for_bit_and_status_reads_it(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "_make_executor", make_local)
-    runs = smoke("mopoe", overrides=("train.log_every=1", "model.steps=300"))
+    runs = smoke("mopoe", overrides=("train.log_every=1", "model.steps=150"))
     chosen = options(tmp_path, None, evaluators=("samples",), engine="slurm", gpus=0.0)
 
     class Striker(Listener):
         def show(self, key, event):
-            if event["kind"] == "progress" and event["step"] < 150 and not self.said:
+            if event["kind"] == "progress" and event["step"] < 75 and not self.said:
                 self.say("struck")
                 for file in (chosen.store / ".slurm").glob("*/*_log.err"):
                     controller = int(file.name.split("_")[0])
