@@ -186,7 +186,7 @@ def parse_digits(_: Any, __: Any, value: str | None) -> tuple[int, ...]:
     return tuple(sorted({int(name) for name in names}))
 
 
-def parse_duration(_: Any, __: Any, value: str | None) -> float | None:
+def parse_duration(_: Any, option: Any, value: str | None) -> float | None:
     """Seconds of a time such as 90s, 30m or 2h; a bare number is in minutes.
 
     Raises:
@@ -196,7 +196,7 @@ def parse_duration(_: Any, __: Any, value: str | None) -> float | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value)
     if not match:
-        raise BenchError(f"--time-limit is '{value}'. Write a time such as 90s, 30m or 2h.")
+        raise BenchError(f"{option.opts[0]} is '{value}'. Write a time such as 90s, 30m or 2h.")
     return float(match[1]) * {"": 60, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -217,29 +217,6 @@ def data_options(command: Callable) -> Callable:
         help="Folder of downloaded data.  [$SHALA_DATA, or ./shala-data]",
     )
     return root(cache(command))
-
-
-def ray_options(command: Callable) -> Callable:
-    """Add --engine, --address and --gpus-per-run."""
-    engine = click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="Run on this machine, or on a Ray cluster (extra: ray).",
-    )
-    address = click.option(
-        "--address", default="auto", show_default=True, help="Address of the Ray cluster."
-    )
-    gpus = click.option(
-        "--gpus-per-run",
-        type=float,
-        callback=parse_finite,
-        default=1.0,
-        show_default=True,
-        help="GPUs for each run on Ray. Fractions are allowed.",
-    )
-    return engine(address(gpus(command)))
 
 
 def filter_options(command: Callable) -> Callable:

@@ -11,6 +11,7 @@ import click
 
 from shalabench.api.errors import BenchError
 from shalabench.cli import complete
+from shalabench.cli.engines import engine_options, read_engine
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -25,7 +26,6 @@ from shalabench.cli.options import (
     parse_priors,
     parse_seeds,
     parse_tuples,
-    ray_options,
     set_option,
     split_option,
     threads_option,
@@ -84,7 +84,7 @@ from shalabench.records.locations import default_store
 )
 @device_option
 @jobs_option
-@ray_options
+@engine_options
 @time_limit_option
 @checkpoint_option
 @threads_option
@@ -98,6 +98,13 @@ from shalabench.records.locations import default_store
 )
 @split_option
 @archive_option
+@click.option(
+    "--log",
+    "trackers",
+    callback=parse_names,
+    help="Also write a log for these trackers, separated by commas: tensorboard, wandb, mlflow, "
+    "trackio (extras of these names).",
+)
 @click.option("--retry", is_flag=True, help="Repeat runs that failed before.")
 @click.option(
     "-v",
@@ -137,15 +144,15 @@ def run(ctx: click.Context, **options: Any) -> None:
     )
     if options["tuples"]:
         _tell_of_schedules(runs)
-    same = ("store", "evaluators", "split", "archive", "device", "jobs", "engine", "address")
-    how = ("checkpoint_every", "threads", "retry", "verbose")
+    same = ("store", "evaluators", "split", "archive", "device", "jobs")
+    how = ("checkpoint_every", "threads", "retry", "verbose", "trackers")
     with Reporter() as reporter:
         summary = run_campaign(
             runs,
             Options(
                 **{name: options[name] for name in (*same, *how)},
                 paths=DataPaths(options["data_root"], options["cache_dir"]),
-                gpus=options["gpus_per_run"],
+                **read_engine(options),
                 locks=not options["no_locks"],
                 deadline=time.time() + limit if limit is not None else None,
             ),

@@ -9,6 +9,7 @@ import click
 
 from shalabench.api.errors import BenchError
 from shalabench.cli import complete
+from shalabench.cli.engines import engine_options, read_engine
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -21,14 +22,13 @@ from shalabench.cli.options import (
     no_locks_option,
     parse_finite,
     parse_names,
-    ray_options,
     set_option,
     threads_option,
     time_limit_option,
 )
 from shalabench.records.locations import default_store
 
-_SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "checkpoint_every")
+_SAME = ("store", "archive", "device", "jobs", "threads", "checkpoint_every")
 
 
 @click.command(cls=Command)
@@ -78,7 +78,7 @@ _SAME = ("store", "archive", "device", "jobs", "engine", "address", "threads", "
 @data_options
 @device_option
 @jobs_option
-@ray_options
+@engine_options
 @time_limit_option
 @checkpoint_option
 @threads_option
@@ -137,7 +137,7 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
     campaign = Options(
         **{name: options[name] for name in _SAME},
         paths=DataPaths(options["data_root"], options["cache_dir"]),
-        gpus=options["gpus_per_run"],
+        **read_engine(options),
         locks=not options["no_locks"],
         deadline=time.time() + limit if limit is not None else None,
     )

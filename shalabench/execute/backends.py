@@ -1,5 +1,7 @@
 """Where runs are carried out: in this process, in one process each, or on a Ray cluster.
 
+Jobs of Slurm are in `shalabench.execute.slurm`.
+
 An engine knows submit, events and result, and nothing else. Resuming belongs to the run, not to the
 engine: a task that is started again goes on from its checkpoint in the store.
 """
@@ -15,11 +17,12 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from shalabench.api import BenchError
+from shalabench.execute.gpus import Shares
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]
@@ -29,8 +32,8 @@ Task = Callable[[Emit, threading.Event], Any]
 It can be pickled for the engines that cross a process.
 """
 
-_RETRIES = 2
-_LOOK = 1.0  # seconds between looks at whether to stop
+RETRIES = 2
+LOOK = 1.0  # seconds between looks at whether to stop
 
 
 class Cancelled(Exception):
@@ -111,7 +114,17 @@ class InProcess:
             thread.join()
 
     def result(self, key: str) -> Any:
-        return _unwrap(self._results[key])
+        return unwrap(self._results[key])
+
+
+class _Running(NamedTuple):
+    """A process that carries out a task."""
+
+    key: str
+    task: Task
+    attempt: int  # attempts before
+    gpu: str | None  # its CUDA_VISIBLE_DEVICES
+    process: Any
 
 
 class Processes:
@@ -121,10 +134,12 @@ class Processes:
         jobs: Number of processes at a time.
         stop: Once set, no further task begins and the running processes are terminated, which
             sets the event that their task was handed.
+        gpus: Names of the GPUs, of which a process sees one; with none, it sees no GPU. None leaves
+            it what this process sees.
     """
 
-    def __init__(self, jobs: int, stop: threading.Event):
-        self._jobs, self._stop = jobs, stop
+    def __init__(self, jobs: int, stop: threading.Event, gpus: Sequence[str] | None = None):
+        self._jobs, self._stop, self._shares = jobs, stop, Shares(gpus)
         self._waiting: list[tuple[str, Task, int]] = []
         self._results: dict[str, Any] = {}
 
@@ -133,7 +148,7 @@ class Processes:
 
     def events(self) -> Iterator[tuple[str, Event]]:
         context = multiprocessing.get_context("spawn")
-        running: dict[Connection, tuple[str, Task, int, Any]] = {}
+        running: dict[Connection, _Running] = {}
         ending = False
         try:
             while self._waiting or running:
@@ -141,36 +156,38 @@ class Processes:
                     ending = True
                     self._results |= {key: Cancelled() for key, _, _ in self._waiting}
                     self._waiting.clear()
-                    for _, _, _, process in running.values():
-                        process.terminate()
+                    for begun in running.values():
+                        begun.process.terminate()
                 while self._waiting and len(running) < self._jobs:
                     key, task, attempt = self._waiting.pop(0)
                     ours, theirs = context.Pipe(duplex=False)
-                    process = context.Process(target=_serve, args=(task, theirs), name=key)
+                    gpu = self._shares.take()
+                    process = context.Process(target=_serve, args=(task, theirs, gpu), name=key)
                     process.start()
                     theirs.close()
-                    running[ours] = key, task, attempt, process
-                for pipe in cast("list[Connection]", wait(list(running), _LOOK)):
+                    running[ours] = _Running(key, task, attempt, gpu, process)
+                for pipe in cast("list[Connection]", wait(list(running), LOOK)):
                     yield from self._receive(pipe, running)
         finally:
-            for _, _, _, process in running.values():
-                process.terminate()  # the task checkpoints and ends
-                process.join()
+            for begun in running.values():
+                begun.process.terminate()  # the task checkpoints and ends
+                begun.process.join()
 
     def _receive(
-        self, pipe: Connection, running: dict[Connection, tuple[str, Task, int, Any]]
+        self, pipe: Connection, running: dict[Connection, _Running]
     ) -> Iterator[tuple[str, Event]]:
-        key, task, attempt, process = running[pipe]
+        key, task, attempt, gpu, process = running[pipe]
         try:
             kind, content = pipe.recv()
         except (EOFError, OSError):  # also where it died while it wrote
             del running[pipe]
             process.join()
+            self._shares.give_back(gpu)
             if key in self._results:
                 return
             if self._stop.is_set():
                 self._results[key] = Cancelled()
-            elif attempt < _RETRIES:
+            elif attempt < RETRIES:
                 self._waiting.append((key, task, attempt + 1))
                 yield key, {"kind": "retried", "exit": process.exitcode}
             else:
@@ -183,7 +200,7 @@ class Processes:
             self._results[key] = content
 
     def result(self, key: str) -> Any:
-        return _unwrap(self._results[key])
+        return unwrap(self._results[key])
 
 
 class Ray:
@@ -230,7 +247,7 @@ class Ray:
         self._happened = Queue(  # on the driver's node: those of the tasks may be lost
             actor_options={"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
         )
-        self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=_RETRIES)(_serve_remote)
+        self._remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=RETRIES)(_serve_remote)
         self._handles: dict[str, Any] = {}
 
     def submit(self, key: str, task: Task) -> None:
@@ -247,7 +264,7 @@ class Ray:
             yield "ray", {"kind": "waiting", "text": text}
         pending = list(self._handles.values())
         while pending:
-            _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=_LOOK)
+            _, pending = self._ray.wait(pending, num_returns=len(pending), timeout=LOOK)
             if self._is_over():
                 for handle in pending:
                     self._ray.cancel(handle)
@@ -267,7 +284,7 @@ class Ray:
 
     def result(self, key: str) -> Any:
         try:
-            return _unwrap(self._ray.get(self._handles[key]))
+            return unwrap(self._ray.get(self._handles[key]))
         except self._ray.exceptions.RayError as error:
             if self._is_over():
                 raise Cancelled from error
@@ -281,7 +298,8 @@ def _attempt(task: Task, emit: Emit, stop: threading.Event) -> Any:
         return error
 
 
-def _unwrap(result: Any) -> Any:
+def unwrap(result: Any) -> Any:
+    """What a task returned; the exception that it ended with is raised."""
     if isinstance(result, Exception):
         raise result
     return result
@@ -291,14 +309,16 @@ def _put(happened: Any, key: str, event: Event) -> None:
     happened.put((key, event))
 
 
-def _attempt_alone(task: Task, emit: Emit, stop: threading.Event) -> Any:
-    """In a process of its own, which ends well when it is terminated or interrupted."""
+def attempt_alone(task: Task, emit: Emit, stop: threading.Event) -> Any:
+    """What a task returns or raises in a process of its own, which ends well on a signal."""
     with setting_on_signals(stop):
         return _attempt(task, emit, stop)
 
 
-def _serve(task: Task, pipe: Connection) -> None:
+def _serve(task: Task, pipe: Connection, gpu: str | None = None) -> None:
     """Carry out a task and report to the driver; without a driver, end as on a termination."""
+    if gpu is not None:  # torch reads it when a GPU is first used
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     stop = threading.Event()
     threading.Thread(target=_watch_driver, args=(stop,), name="driver", daemon=True).start()
 
@@ -309,8 +329,8 @@ def _serve(task: Task, pipe: Connection) -> None:
             stop.set()
 
     with pipe:
-        result = _attempt_alone(task, functools.partial(send, "event"), stop)
-        send("result", _sendable(result))
+        result = attempt_alone(task, functools.partial(send, "event"), stop)
+        send("result", sendable(result))
 
 
 def _watch_driver(stop: threading.Event) -> None:
@@ -320,7 +340,7 @@ def _watch_driver(stop: threading.Event) -> None:
         stop.set()
 
 
-def _sendable(result: Any) -> Any:
+def sendable(result: Any) -> Any:
     """A result, or in its place a description of an exception that does not survive pickling."""
     try:
         pickle.loads(pickle.dumps(result))
@@ -338,4 +358,4 @@ def _serve_remote(key: str, task: Task, happened: Any, sees_gpus: bool) -> Any:
         with contextlib.suppress(Exception):  # events are only shown; the result counts
             _put(happened, key, event)
 
-    return _attempt_alone(task, emit, threading.Event())
+    return attempt_alone(task, emit, threading.Event())

@@ -23,10 +23,13 @@ from shalabench.execute.backends import (
     Ray,
     setting_on_signals,
 )
+from shalabench.execute.gpus import gpus_for
 from shalabench.execute.inputs import choose_device, load_classifiers, open_dataset
+from shalabench.execute.logs import Logs
 from shalabench.execute.options import Options, Outcome
 from shalabench.execute.progress import Reporter
 from shalabench.execute.runner import perform
+from shalabench.execute.slurm import Slurm
 
 __all__ = ["STOPPED_EXIT", "Options", "Outcome", "Summary", "label", "run_campaign"]
 
@@ -70,19 +73,23 @@ def run_campaign(
         ended: Called with the label and the outcome of each run as soon as it has ended.
 
     Raises:
-        BenchError: The device, the data or the classifiers are missing; nothing was begun.
+        BenchError: The device, the data, the classifiers or the package of a tracker are missing;
+            nothing was begun.
     """
     stop = stop or threading.Event()
+    if options.gpus == 0:
+        options = _without_gpus(options)
+    logs = Logs(options.trackers, options.store, reporter.say)
     if options.engine == "local":  # a cluster's nodes have their own
         _check_inputs(runs, options)
     else:
         options = _with_whole_paths(options)
     summary = Summary()
-    with setting_on_signals(stop):
-        busy = _run_once(runs, options, reporter, summary, stop, ended)
+    with logs, setting_on_signals(stop):
+        busy = _run_once(runs, options, reporter, summary, stop, ended, logs)
         if busy and not stop.is_set():
             reporter.say(f"Waiting for {len(busy)} runs that another process holds.")
-            _run_once(busy, replace(options, wait=True), reporter, summary, stop, ended)
+            _run_once(busy, replace(options, wait=True), reporter, summary, stop, ended, logs)
     _tell_skipped(summary, options.verbose, reporter)
     return summary
 
@@ -116,6 +123,7 @@ def _run_once(
     summary: Summary,
     stop: threading.Event,
     ended: Callable[[str, Outcome], None],
+    logs: Logs,
 ) -> list[Run]:
     """Carry out every run once; returns those that another process holds."""
     engine = _engine(options, stop)
@@ -127,11 +135,14 @@ def _run_once(
         engine.submit(name, functools.partial(_perform, line, options))
     reported = set()
     for name, event in engine.events():
+        key = event.get("run", name)
         if event["kind"] == "ended":
-            reported.add(event["run"])
-            ended(event["run"], event["outcome"])
+            reported.add(key)
+            logs.end(event["outcome"])
+            ended(key, event["outcome"])
         else:
-            reporter.show(event.get("run", name), event)
+            reporter.show(key, event)
+            logs.follow(event.get("folder"))
     outcomes: dict[str, Outcome] = {}
     for name, line in lines.items():
         try:
@@ -144,6 +155,7 @@ def _run_once(
     for key in keys:
         summary.outcomes[key] = outcome = outcomes[key]
         if key not in reported:  # the event was lost, or the run did not begin
+            logs.end(outcome)
             ended(key, outcome)
         reporter.say(f"{key}: {outcome.text}")
     return [run for key, run in keys.items() if summary.outcomes[key].status == "busy"]
@@ -188,7 +200,25 @@ def _check_inputs(runs: Sequence[Run], options: Options) -> None:
         load_classifiers(dataset, options.evaluators, options.archive, device)
 
 
+def _without_gpus(options: Options) -> Options:
+    """Options of runs that are to see no GPU.
+
+    Raises:
+        BenchError: A GPU is named.
+    """
+    if options.device not in ("auto", "cpu"):
+        raise BenchError(
+            f"--gpus-per-run 0 hides GPUs, and --device is '{options.device}'. Leave out either."
+        )
+    return replace(options, device="cpu")
+
+
 def _engine(options: Options, stop: threading.Event) -> Engine:
     if options.engine == "ray":
         return Ray(options.address, options.gpus, stop, options.deadline)
-    return Processes(options.jobs, stop) if options.jobs > 1 else InProcess(stop)
+    if options.engine == "slurm":
+        folder = options.store / ".slurm"  # hidden, so that nobody looks for runs in it
+        return Slurm(folder, options.slurm, options.gpus, stop, options.deadline)
+    if options.jobs == 1:
+        return InProcess(stop)
+    return Processes(options.jobs, stop, gpus_for(options.device, options.gpus))

@@ -13,6 +13,23 @@ Status = Literal["done", "already", "skipped", "diverged", "failed", "stopped", 
 
 
 @dataclass(frozen=True)
+class SlurmOptions:
+    """What a job asks Slurm for.
+
+    Attributes:
+        partition: Its name; the cluster's default where None.
+        minutes: Time limit of a job, which is started again when it is over.
+        array: Whether the runs are one job array; else each is a job.
+        more: Other options of sbatch, such as ("account", "vision").
+    """
+
+    partition: str | None = None
+    minutes: int = 60
+    array: bool = False
+    more: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Options:
     """How and where to carry runs out; none of it changes a number.
 
@@ -22,9 +39,11 @@ class Options:
         archive: Classifiers to use in place of the shipped ones.
         device: "auto", "cpu" or "cuda[:n]".
         jobs: Processes at a time; 1 works in this process.
-        engine: "local" or "ray".
+        engine: "local", "ray" or "slurm".
         address: Of the Ray cluster.
-        gpus: GPUs a Ray task.
+        gpus: GPUs a run; with 0 it sees none. Each process of this machine has at most one.
+        slurm: What Slurm is asked for.
+        trackers: Names of experiment trackers that are given a log.
         deadline: Time (seconds of the clock) at which to stop; None for never.
         checkpoint_every: Seconds between checkpoints.
         threads: Torch threads a run; None leaves torch's choice, shared out between jobs.
@@ -41,9 +60,11 @@ class Options:
     archive: Path | None = None
     device: str = "auto"
     jobs: int = 1
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local", "ray", "slurm"] = "local"
     address: str = "auto"
     gpus: float = 1.0
+    slurm: SlurmOptions = SlurmOptions()
+    trackers: tuple[str, ...] = ()
     deadline: float | None = None
     checkpoint_every: float = 60.0
     threads: int | None = None

@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from shalabench.api import (
 from shalabench.api.errors import BenchError, out_of_memory
 from shalabench.api.registry import find
 from shalabench.config.plan import Run
-from shalabench.execute.backends import Emit
+from shalabench.execute.backends import Emit, Event
 from shalabench.execute.continuation import find_start
 from shalabench.execute.description import check_description, describe_run, hint_of
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
@@ -86,7 +87,7 @@ def perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Ou
 
 class _Runner:
     def __init__(self, run: Run, options: Options, emit: Emit, stop: threading.Event):
-        self.run, self.options, self.emit, self.stop = run, options, emit, stop
+        self.run, self.options, self.stop = run, options, stop
         self.entry = find("model", run.model)
         self.device = choose_device(options.device)
         check_gpu_settings(run.resolved.train, self.device)
@@ -116,6 +117,7 @@ class _Runner:
         )
         self.store = Store(options.store)
         self.folder = self.store.folder(run.model, run.dataset, run.preset, run.seed, self.identity)
+        self.emit = functools.partial(_emit, emit, self.folder.path)
 
     def _size(self) -> int:
         """Number of the model's parameters; 0 where the method cannot take the data."""
@@ -319,3 +321,7 @@ class _Runner:
             self.folder.write_json("failed.json", {"status": status, "reason": reason, **facts})
             self.folder.log("failed", status=status, reason=reason)
         return Outcome(status, reason, self.folder.path)
+
+
+def _emit(emit: Emit, folder: Path, event: Event) -> None:
+    emit({**event, "folder": folder})

@@ -23,6 +23,9 @@ OPTIONAL = {
     "submitit",
     "optuna",
     "huggingface_hub",
+    "wandb",
+    "mlflow",
+    "trackio",
 }  # imported only where an option asks for them
 
 
