@@ -27,7 +27,7 @@ def parse_pairs(_: Any, option: Any, values: tuple[str, ...]) -> tuple[tuple[str
 
 
 def engine_options(command: Callable) -> Callable:
-    """Add --engine and what engines are told, which `read_engine` collects."""
+    """Add --engine and the options of engines, which `read_engine` collects."""
     options = (
         click.option(
             "--engine",

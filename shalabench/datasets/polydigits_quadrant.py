@@ -1,4 +1,4 @@
-"""polydigits-quadrant: a digit and its place, of which each label tells one; no download."""
+"""polydigits-quadrant: a digit and its place, of which each label names one; no download."""
 
 from __future__ import annotations
 

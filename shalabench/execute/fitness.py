@@ -1,4 +1,4 @@
-"""Whether a method can run on some data, told before its first update."""
+"""Whether a method can run on some data, checked before its first update."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class RunLog:
 class Logs:
     """The logs of the runs of a command; use it as a context.
 
-    Nothing that a tracker raises ends a run: it is told once, and that tracker is left out.
+    Nothing that a tracker raises ends a run: it is reported once, and that tracker is left out.
 
     Args:
         names: Of the trackers; without any, nothing is done.
@@ -179,7 +179,7 @@ class Logs:
             if folder.has_description():  # a packed one has no folder
                 for name in list(self._trackers):
                     self._guarded(name, folder, item[1])
-        for name, path in list(self._open):  # of runs whose end nobody has told
+        for name, path in list(self._open):  # of runs whose end was not reported
             if name in self._trackers:
                 self._guarded(name, RunFolder(path), "stopped")
 

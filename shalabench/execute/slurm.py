@@ -38,8 +38,9 @@ _OFTEN = ("progress", "evaluating")
 class Slurm:
     """Jobs of one GPU node each, through a folder that all nodes share.
 
-    A job is told two minutes before its time limit, its task ends well, and Slurm puts it into the
-    queue again. So a job goes on without the command too. A job that dies is submitted again.
+    Two minutes before its time limit a job gets a signal, its task ends well, and Slurm puts it
+    into the queue again. So a job goes on without the command too. A job that dies is submitted
+    again.
 
     Args:
         folder: For the jobs and their output; all nodes reach it by the same path.

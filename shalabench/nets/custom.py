@@ -20,7 +20,7 @@ _TRIED = 2  # views in the trial call
 
 
 class CustomEncoder(Encoder):
-    """An encoder of one's own, whose number of features a trial call has told."""
+    """An encoder of one's own, whose number of features a trial call has found."""
 
     def __init__(self, network: nn.Module, features: int):
         super().__init__()
