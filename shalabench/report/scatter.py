@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shalabench.report.drawing import INK, Drawing, canvas, one_line
+from shalabench.report.drawing import INK, Drawing, canvas, legend, one_line
 
 
 def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
@@ -35,7 +35,10 @@ def scatter(
     """
     if len(points) < 2:
         return None
-    with canvas(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
+    others = [point for name, point in points.items() if name in tested]
+    first = {n for n, p in points.items() if n in tested and not _is_beaten(p, others, better)}
+    top = 0.3 if first else 0.1
+    with canvas(3 + top, 0.6, 0.35, top, 0.45) as figure:
         axes = figure.subplots()
         if log:
             from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -46,15 +49,17 @@ def scatter(
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(color=INK["rule"], lw=0.5)
         axes.set_axisbelow(True)
-        others = [point for name, point in points.items() if name in tested]
         for name, point in points.items():
-            first = name in tested and not _is_beaten(point, others, better)
-            axes.plot(*point, "o", ms=5.5, c=INK["accent" if first else "muted"], mew=0)
+            axes.plot(*point, "o", ms=5.5, c=INK["accent" if name in first else "muted"], mew=0)
         axes.margins(0.1, 0.1)
         axes.set_xlabel(one_line(across))
         axes.set_ylabel(one_line(up))
         axes.tick_params(axis="y", labelcolor=INK["muted"])
         _label(axes, points)
+        if first:
+            look = {"marker": "o", "ls": "none", "ms": 5.5, "mew": 0}
+            names = {"no other mean is better on both axes": "accent", "others": "muted"}
+            legend(figure, {name: {**look, "c": INK[colour]} for name, colour in names.items()})
     texts = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
     return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {texts}.")
 

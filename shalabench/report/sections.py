@@ -21,6 +21,7 @@ from shalabench.config.ablations import Ablation, readable
 from shalabench.records.frame import Records
 
 REAL_IMAGES = "real images"  # a floor that no method can pass
+_FIRST = "polymnist"  # which every published method was measured on
 _HEADLINES = 3  # metrics that a dataset is summed up by
 _LONGEST = 30  # letters of a name
 _OVERRIDE = re.compile(r"\[([^=\]]+)=([^\]]*)\]")
@@ -148,12 +149,21 @@ def sections_of(records: Records) -> list[Section]:
     for place, start in without:
         key = next((key for key in sorted(groups) if key[:3] == start), (*start, ""))
         groups.setdefault(key, []).append(place)
-    # Of several sections of one dataset and preset, the one with the most runs comes first.
-    order = sorted(groups, key=lambda key: (key[:2], -len(groups[key]), key))
+    proxies = {run.dataset for run in records.rows if run.proxy_for}
+    order = sorted(groups, key=lambda key: (_place(key, proxies), -len(groups[key]), key))
     return [
         _section(key, records.of(records.runs.iloc[sorted(groups[key])]), _variant(key, order))
         for key in order
     ]
+
+
+def _place(key: _Key, proxies: set[str]) -> tuple[Any, ...]:
+    """PolyMNIST first, then published data, then proxies; runs of the regression gate last.
+
+    Of several sections of one dataset and preset, the one with the most runs comes first.
+    """
+    dataset, preset, *_ = key
+    return preset == "gate", dataset != _FIRST, dataset in proxies, dataset, preset
 
 
 def _classifiers(records: Records, training: str) -> str:
@@ -308,53 +318,6 @@ def parts_of(table: Table) -> list[Table]:
         if metrics and rows:
             parts.append(replace(table, metrics=metrics, rows=rows))
     return parts
-
-
-def matrices(own: Records) -> dict[str, tuple[list[str], list[str], dict[tuple[str, str], float]]]:
-    """Scores of one given modality and one target, averaged over a row's runs.
-
-    Returns:
-        By metric: the given ones, the targets, and the value of each pair. Only metrics within
-        [0, 1] of which more is better, so that one scale of colours fits all.
-    """
-    scores = own.scores
-    single = scores["given"].map(len).eq(1) & scores["target"].notna()
-    scores = scores[single & (scores["direction"] == "higher")]
-    known = [name for data in own.runs["data"] for name in data.get("modalities", [])]
-    shown = {}
-    for metric, group in scores.assign(given=scores["given"].str[0]).groupby("metric", sort=False):
-        means = group.groupby(["given", "target"], sort=False)["value"].mean()
-        if means.between(0, 1).all():
-            pairs = means.to_dict()
-            order = list(dict.fromkeys([*known, *sorted({n for pair in pairs for n in pair})]))
-            given, targets = ([n for n in order if any(p[i] == n for p in pairs)] for i in (0, 1))
-            shown[str(metric)] = given, targets, pairs
-    return shown
-
-
-def by_attribute(section: Section) -> dict[str, tuple[list[str], list[str], dict]]:
-    """Parts of a metric, such as attributes, averaged over a row's runs.
-
-    Returns:
-        By metric: the methods, at last what guessing gives; the parts; the share of each pair that
-        is right, none where it was not asked for.
-    """
-    readings = [
-        (metric, row, part, entry["value"] if label else entry["chance"])
-        for label, own in (*section.rows, ("", section.records))
-        for row in [section.names[label] if label else "guessing"]
-        for result in own.all_results()
-        for metric, parts in result.details.get("parts", {}).items()
-        if result.metrics.get(metric, {"role": ""})["role"] == "method"
-        for part, entry in parts.items()
-    ]
-    frame = pd.DataFrame(readings, columns=["metric", "row", "part", "value"]).dropna()
-    shown = {}
-    for metric, group in frame.groupby("metric", sort=False):
-        means = group.astype({"value": float}).groupby(["row", "part"], sort=False)["value"].mean()
-        rows, parts = (list(means.index.unique(level)) for level in ("row", "part"))
-        shown[str(metric)] = rows, parts, means.to_dict()
-    return shown
 
 
 def states(runs: pd.DataFrame) -> Counter[str]:
