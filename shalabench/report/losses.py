@@ -85,9 +85,7 @@ def run_losses(name: str, stages: dict[str, Terms]) -> tuple[str, str] | None:
         f"{stage}: {', '.join(f'{t} ends at {v[-1][1]:.4g}' for t, v in terms.items())}"
         for stage, terms in stages.items()
     )
-    return "Losses by update", _svg(
-        _WIDTH, height, parts, f"Losses of {name} by update. {last}."
-    )
+    return "Losses by update", _svg(_WIDTH, height, parts, f"Losses of {name} by update. {last}.")
 
 
 def _panel(stage: str, terms: Terms, top: float, right: float) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -94,7 +96,7 @@ def build_report(
     if records.runs.empty:
         reasons = "; ".join(f"{p.where}: {p.kind}" for p in records.problems)
         raise BenchError(f"No record reads, so there is nothing to report: {reasons}.")
-    with guard(out, "OUT"):
+    with guard(out, "OUT"), _seldom_collected():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".report-") as temporary:
             folder = Path(temporary) / "report"
@@ -104,6 +106,17 @@ def build_report(
                 shutil.rmtree(out)
             folder.rename(out)
     return Built(pages, len(records.runs), len(records.problems))
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Let the collector of cycles run a hundredth as often: records and figures stay anyway."""
+    usual = gc.get_threshold()
+    gc.set_threshold(100 * usual[0], *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _may_replace(folder: Path) -> bool:
@@ -139,6 +152,7 @@ class _Writer:
             "count": words.count,
             "spread": lambda diff, digits: words.dashed(spread(diff, digits)),
             "signed": words.signed,
+            "breakable": words.breakable,
             "mark": lambda mark: SYMBOLS.get(mark, ""),
             "pictureword": words.picture_word,
             "caption": words.picture_caption,

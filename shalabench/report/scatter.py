@@ -41,12 +41,12 @@ def scatter(
     with canvas(3 + top, 0.6, 0.35, top, 0.45) as figure:
         axes = figure.subplots()
         if log:
-            from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+            from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(color=INK["rule"], lw=0.5)
         axes.set_axisbelow(True)
         for name, point in points.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -151,8 +152,11 @@ def sections_of(records: Records) -> list[Section]:
         groups.setdefault(key, []).append(place)
     proxies = {run.dataset for run in records.rows if run.proxy_for}
     order = sorted(groups, key=lambda key: (_place(key, proxies), -len(groups[key]), key))
+    found = readable()
     return [
-        _section(key, records.of(records.runs.iloc[sorted(groups[key])]), _variant(key, order))
+        _section(
+            key, records.of(records.runs.iloc[sorted(groups[key])]), _variant(key, order), found
+        )
         for key in order
     ]
 
@@ -188,7 +192,9 @@ def _variant(key: _Key, keys: list[_Key]) -> str:
     return "; ".join(words)
 
 
-def _section(key: _Key, records: Records, variant: str) -> Section:
+def _section(
+    key: _Key, records: Records, variant: str, found: tuple[list[Ablation], list[str]]
+) -> Section:
     rows, left_out = [], []
     plain = records.of(without_evaluators(records.runs))
     for label, own in group_rows(plain):
@@ -196,8 +202,9 @@ def _section(key: _Key, records: Records, variant: str) -> Section:
         rows.append((label, kept.of(kept.runs.sort_values(["seed", "run"]))))
         left_out += sentences
     section = Section(key[0], key[1], variant, sorted(rows, key=lambda row: row[0]))
-    section.left_out = left_out
-    _separate_ablations(section)
+    ablations, broken = found
+    section.left_out = left_out + broken
+    _separate_ablations(section, ablations)
     section.tables = _tables(section, section.records)
     return section
 
@@ -221,16 +228,18 @@ def _consistent(label: str, own: Records) -> tuple[Records, list[str]]:
     return own.of(kept), [f"{reason}. Left out of the row: {', '.join(others)}."]
 
 
-def _separate_ablations(section: Section) -> None:
+def _separate_ablations(section: Section, ablations: Sequence[Ablation]) -> None:
     """Move the variants of ablations from the section's rows into tables of their own.
 
     The row of the preset's settings stays, unless it is there from elsewhere as well: from a
     machine of other precision, say.
     """
-    found, broken = readable()
-    section.left_out += broken
-    for ablation in found:
-        everything = _joined([own for _, own in (*section.rows, *section.varied)])
+    for ablation in ablations:
+        every = (own for _, own in (*section.rows, *section.varied))
+        ours = [own for own in every if own.rows[0].model == ablation.model]
+        if not ours:
+            continue
+        everything = _joined(ours)
         shown = as_rows(ablation, everything)
         members = set(shown.runs["run"])
         rows = [(label, own) for label, own in section.rows if _is_of(ablation, own)]

@@ -82,7 +82,7 @@ def test_figure_four_is_picked_by_its_digits_and_has_the_same_bytes(made, seen, 
         found = CliRunner().invoke(main, words)
         assert found.exit_code == 0, found.output
         files = sorted((tmp_path / name).iterdir())
-        assert [file.suffix for file in files] == [".pdf", ".svg"]
+        assert [file.suffix for file in files] == [".pdf", ".png", ".svg"]
         assert all(file.name.startswith("latent-polydigits-smoke") for file in files)
         written.append([file.read_bytes() for file in files])
     assert written[0] == written[1]
