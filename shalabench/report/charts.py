@@ -9,6 +9,7 @@ from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.statistics import SEEDS
 from shalabench.records.frame import Records
 from shalabench.report.drawing import (
+    ACROSS,
     INK,
     Drawing,
     canvas,
@@ -205,14 +206,15 @@ def angles(section: Section) -> Drawing | None:
     with panels(list(found), 0.55, "angle to the given view, degrees") as (figure, grid):
         figure.supylabel("PSNR, dB", x=0.01, fontsize=8.5, c=INK["muted"])
         legend(figure, {"the method": {"c": INK["accent"]}, "others": {"c": INK["rule"]}})
-        for axes, own in zip(grid, found.values(), strict=True):
+        for place, (axes, own) in enumerate(zip(grid, found.values(), strict=True)):
             line(axes, *zip(*others, strict=True), INK["rule"], lw=0.8)
             line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
             axes.set_xticks(range(0, max(own) + 1, 60))
             axes.set_xlim(0, max(own) + 10)
             axes.sharey(grid[0])
             axes.locator_params(axis="y", nbins=4)
-            axes.tick_params(axis="y", labelcolor=INK["muted"], labelsize=7.5)
+            is_outer = place % ACROSS == 0  # the others have the same scale
+            axes.tick_params("y", labelcolor=INK["muted"], labelsize=7.5, labelleft=is_outer)
     texts = "; ".join(
         f"{label}: " + ", ".join(f"{value:.1f} at {degrees}°" for degrees, value in own.items())
         for label, own in found.items()

@@ -21,6 +21,7 @@ INK = {
 }
 WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
 GAPS = {"hspace": 0.55, "wspace": 0.14}
+ACROSS = 3  # small panels in a row
 _PANEL = 1.35  # inches of a small multiple's height
 LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
 FRAME: dict[Any, Any] = {
@@ -88,10 +89,9 @@ def panels(names: list[str], left: float, across: str) -> Iterator[tuple[Any, li
 
     There is room for a legend above them.
     """
-    columns = 3
-    down = math.ceil(len(names) / columns)
+    down = math.ceil(len(names) / ACROSS)
     with canvas(down * _PANEL + 0.4, left, 0.12, 0.45, 0.45) as figure:
-        grid = figure.subplots(down, columns, squeeze=False, gridspec_kw=GAPS)
+        grid = figure.subplots(down, ACROSS, squeeze=False, gridspec_kw=GAPS)
         for axes in grid.flat[len(names) :]:
             axes.set_visible(False)
         for axes, name in zip(grid.flat, names, strict=False):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from shalabench.analysis.rows import Cell
 from shalabench.report.pictures import Picture, Pictures
-from shalabench.report.sections import Section, variation
+from shalabench.report.sections import GATE, Section, variation
 
 _SAMPLES = 4  # methods whose samples are shown
 
@@ -49,9 +49,10 @@ def overview(sections: Sequence[Section]) -> tuple[list[Column], list[tuple[str,
     """Every method by dataset, in the order of the first column.
 
     Cells are of the preset's settings; where only variants were measured, of the best, with what it
-    varies.
+    varies. Runs of the regression gate are left out if there are others.
     """
-    columns = list(filter(None, map(_column, sections)))
+    results = [section for section in sections if section.preset != GATE] or sections
+    columns = list(filter(None, map(_column, results)))
     lines: dict[str, Line] = {}
     for place, (section, metric, *_) in enumerate(columns):
         for row, cell in section.ranked(metric, plain=True):

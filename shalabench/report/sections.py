@@ -22,6 +22,7 @@ from shalabench.config.ablations import Ablation, readable
 from shalabench.records.frame import Records
 
 REAL_IMAGES = "real images"  # a floor that no method can pass
+GATE = "gate"  # the preset of runs that check the code
 _FIRST = "polymnist"  # which every published method was measured on
 _HEADLINES = 3  # metrics that a dataset is summed up by
 _LONGEST = 30  # letters of a name
@@ -167,7 +168,7 @@ def _place(key: _Key, proxies: set[str]) -> tuple[Any, ...]:
     Of several sections of one dataset and preset, the one with the most runs comes first.
     """
     dataset, preset, *_ = key
-    return preset == "gate", dataset != _FIRST, dataset in proxies, dataset, preset
+    return preset == GATE, dataset != _FIRST, dataset in proxies, dataset, preset
 
 
 def _classifiers(records: Records, training: str) -> str:
@@ -285,10 +286,10 @@ def _tables(section: Section, records: Records, ablation: Ablation | None = None
 def _families(records: Records) -> list[str]:
     """Families of the methods' metrics, those with a headline first."""
     metrics = {
-        name: result.metrics[name]
+        name: facts
         for result in records.all_results()
-        for name in result.scored
-        if result.metrics.get(name, {"role": ""})["role"] == "method"
+        for name, facts in result.metrics.items()  # in their order, which a set lacks
+        if name in result.scored and facts["role"] == "method"
     }
     first = sorted(metrics, key=lambda name: not metrics[name]["headline"])
     return list(dict.fromkeys(name.split("/")[0] for name in first))
