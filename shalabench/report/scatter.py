@@ -41,10 +41,14 @@ def scatter(
     with canvas(3 + top, 0.6, 0.35, top, 0.45) as figure:
         axes = figure.subplots()
         if log:
-            from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+            from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+            values = [x for x, _ in points.values()]
+            is_wide = max(values) > 10 * min(values)
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.xaxis.set_major_locator(
+                LogLocator(subs=(1, 2, 3, 5)) if is_wide else MaxNLocator(4)
+            )
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(color=INK["rule"], lw=0.5)
@@ -84,6 +88,7 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
         costs = [
             sum(box.overlaps(other) for other in taken)
             + 2 * (box.x1 > frame.x1 + 12 or box.x0 < frame.x0)
+            + 2 * (box.y1 > frame.y1 + 4 or box.y0 < frame.y0)
             + 0.01 * rank
             for rank, box in enumerate(boxes)
         ]
