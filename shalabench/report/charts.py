@@ -203,11 +203,12 @@ def angles(section: Section) -> Drawing | None:
     found = dict(sorted(found.items(), key=lambda item: -sum(item[1].values()) / len(item[1])))
     gap = math.nan, math.nan  # between two lines of one artist
     others = [point for own in found.values() for point in (*own.items(), gap)]
+    steps, values = zip(*others, strict=True)
     with panels(list(found), 0.55, "angle to the given view, degrees") as (figure, grid):
         figure.supylabel("PSNR, dB", x=0.01, fontsize=8.5, c=INK["muted"])
         legend(figure, {"the method": {"c": INK["accent"]}, "others": {"c": INK["rule"]}})
         for place, (axes, own) in enumerate(zip(grid, found.values(), strict=True)):
-            line(axes, *zip(*others, strict=True), INK["rule"], lw=0.8)
+            line(axes, steps, values, INK["rule"], lw=0.8)
             line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
             axes.set_xticks(range(0, max(own) + 1, 60))
             axes.set_xlim(0, max(own) + 10)
@@ -243,8 +244,8 @@ def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
             axes.locator_params(axis="x", nbins=3)
             axes.spines["left"].set_visible(False)
         if len(stages) > 1:
-            names = ("first stage", "second stage", "later stages")
-            legend(figure, {n: {"c": c} for n, c in zip(names, _STAGES, strict=True)})
+            places = ("first stage", "second stage", "later stages")
+            legend(figure, {n: {"c": c} for n, c in zip(places, _STAGES, strict=True)})
     names = ", ".join(label for label, _ in rows)
     alt = (
         f"Training loss by update of {names}, a panel each. Losses of two methods are of different "

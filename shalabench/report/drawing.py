@@ -37,6 +37,8 @@ FRAME: dict[Any, Any] = {
     "ytick.color": INK["muted"],
     "xtick.labelcolor": INK["muted"],
     "ytick.labelcolor": INK["ink"],
+    "xtick.bottom": False,  # no lines beside labels, which are drawn even without a length
+    "ytick.left": False,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.minor.size": 0,

@@ -75,7 +75,7 @@ def _column(section: Section) -> Column | None:
 def strip(sections: Sequence[Section], pictures: Pictures) -> Strip | None:
     """Joint samples of the methods with the best means, on the first dataset that has pictures."""
     for column in filter(None, map(_column, sections)):
-        found = []
+        found: list[tuple[str, Cell, Picture]] = []
         for row, cell in column.section.ranked(column.metric, plain=True):
             label, own = column.section.records_of(row)
             if cell.mark != "collapsed" and len(found) < _SAMPLES:

@@ -68,7 +68,7 @@ class Pictures:
 
 
 def _size(file: Path) -> tuple[int, int] | None:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (spares the others)
 
     try:
         with Image.open(file) as picture:  # only its head is read
