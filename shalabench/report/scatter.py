@@ -6,6 +6,8 @@ from typing import Any
 
 from shalabench.report.drawing import INK, Drawing, canvas, legend, one_line
 
+_ROOM = 0.3  # inches above the axes for names
+
 
 def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
     """Whether another point is better in both."""
@@ -37,7 +39,7 @@ def scatter(
         return None
     others = [point for name, point in points.items() if name in tested]
     first = {n for n, p in points.items() if n in tested and not _is_beaten(p, others, better)}
-    top = 0.3 if first else 0.1
+    top = _ROOM + 0.2 * bool(first)
     with canvas(3 + top, 0.6, 0.35, top, 0.45) as figure:
         axes = figure.subplots()
         if log:
@@ -81,14 +83,24 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
         width, height = text.get_window_extent().width + 4, 12
         spots = [
             (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
-            for dx, dy in ((7, 0), (5, 10), (5, -10), (5, 20), (5, -20), (5, 30), (5, -30))
+            for dx, dy in (
+                (7, 0),
+                (5, 10),
+                (5, -10),
+                (5, 20),
+                (5, -20),
+                (5, 30),
+                (5, -30),
+                (5, -40),
+                (5, -50),
+            )
             for side in (1, -1)
         ]
         boxes = [Bbox.from_extents(a, b, a + width, b + height) for a, b, _ in spots]
         costs = [
             sum(box.overlaps(other) for other in taken)
             + 2 * (box.x1 > frame.x1 + 12 or box.x0 < frame.x0)
-            + 2 * (box.y1 > frame.y1 + 4 or box.y0 < frame.y0)
+            + 2 * (box.y1 > frame.y1 + 0.9 * _ROOM * axes.figure.dpi or box.y0 < frame.y0)
             + 0.01 * rank
             for rank, box in enumerate(boxes)
         ]
