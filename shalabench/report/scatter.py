@@ -7,6 +7,7 @@ from typing import Any
 from shalabench.report.drawing import INK, Drawing, canvas, legend, one_line
 
 _ROOM = 0.3  # inches above the axes for names
+_STEPS = (10, 20, 30, 40, 50)  # pixels of a name above or below its dot
 
 
 def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
@@ -83,17 +84,7 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
         width, height = text.get_window_extent().width + 4, 12
         spots = [
             (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
-            for dx, dy in (
-                (7, 0),
-                (5, 10),
-                (5, -10),
-                (5, 20),
-                (5, -20),
-                (5, 30),
-                (5, -30),
-                (5, -40),
-                (5, -50),
-            )
+            for dx, dy in ((7, 0), *((5, sign * n) for n in _STEPS for sign in (1, -1)))
             for side in (1, -1)
         ]
         boxes = [Bbox.from_extents(a, b, a + width, b + height) for a, b, _ in spots]
