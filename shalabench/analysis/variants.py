@@ -6,10 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from shalabench.config.ablations import Ablation, Variant, is_number, readable
-from shalabench.records.columns import REFERENCE
+from shalabench.records.columns import REFERENCE, RunRow
 from shalabench.records.frame import Records
 from shalabench.records.published import Published
 
@@ -22,22 +20,26 @@ def as_rows(ablation: Ablation, records: Records) -> Records:
     variants. Of runs that differ in what nobody overrode, such as a machine's precision, those with
     the most variants are shown.
     """
-    runs = records.runs[records.runs["model"] == ablation.model]
-    if runs.empty:
-        return records.of(runs)
-    others = runs["overrides"].map(
-        lambda texts: tuple(text for text in texts if text.partition("=")[0] not in ablation.keys)
-    )
-    labels = pd.Series("", index=runs.index, dtype=object)
-    for (_, _, extra), alike in runs.groupby([runs["dataset"], runs["preset"], others], sort=False):
-        rest = alike["settings"].map(lambda settings: _rest(ablation, settings))
-        named = [_names(ablation, group) for _, group in alike.groupby(rest, sort=False)]
-        names = max(named, key=pd.Series.nunique)
-        if not extra or names.nunique() > 1:
-            labels[names.index] = [" ".join([name, *(f"[{x}]" for x in extra)]) for name in names]
-    kept = labels != ""
-    apart = runs["label"].map(lambda label: f" {REFERENCE}" if label else "")
-    return records.of(runs.assign(label=labels + apart)[kept])
+    keys = ablation.keys
+    groups: dict[tuple[Any, ...], list[tuple[int, RunRow]]] = {}
+    for place, run in enumerate(records.rows):
+        if run.model == ablation.model:
+            extra = tuple(text for text in run.overrides if text.partition("=")[0] not in keys)
+            groups.setdefault((run.dataset, run.preset, extra), []).append((place, run))
+    labels: dict[int, str] = {}
+    for (_, _, extra), alike in groups.items():
+        parts: dict[str, list[tuple[int, RunRow]]] = {}
+        for place, run in alike:
+            parts.setdefault(_rest(keys, run.settings), []).append((place, run))
+        named = [_names(ablation, keys, part) for part in parts.values()]
+        names = max(named, key=lambda part: len(set(part.values())))
+        if not extra or len(set(names.values())) > 1:
+            for place, name in names.items():
+                apart = [REFERENCE] if records.rows[place].label else []
+                labels[place] = " ".join([name, *(f"[{text}]" for text in extra), *apart])
+    places = sorted(labels)
+    shown = records.runs.iloc[places]
+    return records.of(shown.assign(label=[labels[place] for place in places]))
 
 
 def ablation_of(labels: Sequence[str]) -> Ablation | None:
@@ -49,31 +51,30 @@ def ablation_of(labels: Sequence[str]) -> Ablation | None:
     return None
 
 
-def _rest(ablation: Ablation, settings: dict[str, Any]) -> str:
-    """The settings of a training that the ablation does not vary."""
+def _rest(keys: set[str], settings: dict[str, Any]) -> str:
+    """The settings of a training that an ablation does not vary."""
     rest = {
         key: value
         for key, value in settings.items()
-        if key not in ablation.keys and not key.startswith("evaluators.")
+        if key not in keys and not key.startswith("evaluators.")
     }
     return json.dumps(rest, sort_keys=True)
 
 
-def _names(ablation: Ablation, runs: pd.DataFrame) -> pd.Series:
-    """The variant of each run, by the frame's index; runs of no variant are left out."""
+def _names(ablation: Ablation, keys: set[str], runs: list[tuple[int, RunRow]]) -> dict[int, str]:
+    """The variant of each run, by its place; runs of no variant are left out."""
     plain = (
-        settings
-        for settings, overrides in zip(runs["settings"], runs["overrides"], strict=True)
-        if not any(text.partition("=")[0] in ablation.keys for text in overrides)
+        run.settings
+        for _, run in runs
+        if not any(text.partition("=")[0] in keys for text in run.overrides)
     )
     base: dict[str, Any] = next(plain, {})
-    names = {
-        index: label_of(ablation, variant)
-        for index, settings in runs["settings"].items()
+    return {
+        place: label_of(ablation, variant)
+        for place, run in runs
         for variant in reversed(ablation.variants)  # the first that fits is kept
-        if _is(variant, settings, base)
+        if _is(variant, run.settings, base)
     }
-    return pd.Series(names, dtype=object)
 
 
 def _is(variant: Variant, settings: dict[str, Any], base: dict[str, Any]) -> bool:

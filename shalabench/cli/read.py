@@ -163,18 +163,36 @@ def compare(
 @click.command(cls=Command)
 @click.argument("out", type=UserPath())
 @split_option
+@click.option(
+    "--figures", is_flag=True, help="Also write each figure as PNG, SVG and PDF. Takes longer."
+)
 @stores_option
 @reference_option
 @json_option
-def report(out: Path, split: str, stores: tuple[Path, ...], reference: bool, as_json: bool) -> None:
+def report(
+    out: Path,
+    split: str,
+    figures: bool,
+    stores: tuple[Path, ...],
+    reference: bool,
+    as_json: bool,
+) -> None:
     """Write all records as a folder of web pages. Open OUT/index.html first.
 
     OUT is a new folder or a folder with an older report, which is replaced. The pages need no
     network.
     """
+    from shalabench.execute.progress import Reporter
     from shalabench.report import build_report
 
-    built = build_report(read_stores(stores, "ablations", reference=reference), out, split)
+    read = read_stores(stores, "ablations", reference=reference)
+    with Reporter() as reporter:
+
+        def step(what: str, done: int, total: int) -> None:
+            event = {"kind": "evaluating", "evaluator": what, "done": done, "total": total}
+            reporter.show("report", event)
+
+        built = build_report(read, out, split, figures=figures, step=step)
     message = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
     if built.problems:
         message += f" {built.problems} records are left out; the first page names them."
@@ -215,7 +233,7 @@ def figure(
     cache_dir: Path,
     **filters: Any,
 ) -> None:
-    """Draw a figure as SVG and PDF for each dataset and preset.
+    """Draw a figure as PNG, SVG and PDF for each dataset and preset.
 
     \b
     tradeoff  coherence against FID, or cross against joint coherence

@@ -1,4 +1,4 @@
-"""The report: a folder of pages made from records. Free of torch, of scripts and of the network."""
+"""The report: a folder of pages made from records. Free of torch and of the network."""
 
 from shalabench.report.pages import build_report
 

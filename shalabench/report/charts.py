@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.statistics import SEEDS
 from shalabench.records.frame import Records
 from shalabench.report.drawing import (
+    ACROSS,
     INK,
-    LINES,
     Drawing,
     canvas,
+    legend,
     line,
     margin_for,
     one_line,
     panels,
 )
+from shalabench.report.losses import main_losses, readings
+from shalabench.report.matrices import matrices
 from shalabench.report.scatter import scatter
-from shalabench.report.sections import Section, matrices
+from shalabench.report.sections import Section
+
+_COLOURS = {"best": INK["accent"], "level": INK["accent"]}  # by mark
+_PUBLISHED = {"ms": 4.5, "mfc": "none", "c": INK["paper"]}
+_STAGES = (INK["accent"], INK["paper"], INK["muted"])  # of a training
 
 
 def dots(section: Section, metric: str) -> Drawing:
@@ -27,24 +35,37 @@ def dots(section: Section, metric: str) -> Drawing:
     Dashed lines are floors and ceilings, where they are near enough to leave the methods room.
     """
     table, ranked = section.table_with(metric), section.ranked(metric)
-    _, digits, _ = table.metrics[metric]
+    direction, digits, _ = table.metrics[metric]
+    less = " (less is better)" if direction == "lower" else ""
     ranked = ranked[::-1]
     names = [one_line(section.names[row.label]) for row, _ in ranked]
     left = margin_for(names)
     shown = [cell.mean for _, cell in ranked]
     shown += [float(row.published[metric]) for row, _ in ranked if metric in row.published]
     bounds = _near(section.bounds(metric), shown)
-    top = 0.05 + 0.16 * len(bounds)
+    explained = _explained(ranked, metric)
+    top = 0.05 + 0.16 * len(bounds) + 0.22 * (len(explained) > 1)
     with canvas(0.55 + top + 0.225 * len(ranked), left, 0.5, top, 0.5) as figure:
         axes = figure.subplots()
-        for y, (row, cell) in enumerate(ranked):
-            colour = INK["accent"] if cell.mark in ("best", "level") else INK["muted"]
-            axes.plot([0, 1], [y, y], transform=axes.get_yaxis_transform(), c=INK["rule"], lw=0.5)
-            axes.errorbar(cell.mean, y, xerr=cell.stderr, fmt="o", ms=5, c=colour, lw=1.6)
-            if metric in row.published:
-                axes.plot(float(row.published[metric]), y, "D", ms=4.5, mfc="none", c=INK["paper"])
+        # An artist for all rows of a colour: one for each row takes twice the time.
+        axes.hlines(
+            range(len(ranked)), 0, 1, INK["rule"], lw=0.5, transform=axes.get_yaxis_transform()
+        )
+        colours = [_COLOURS.get(cell.mark, INK["muted"]) for _, cell in ranked]
+        for colour in dict.fromkeys(colours):
+            places = [y for y, own in enumerate(colours) if own == colour]
+            means = [ranked[y][1].mean for y in places]
+            errors = [ranked[y][1].stderr or 0 for y in places]
+            axes.errorbar(means, places, xerr=errors, fmt="o", ms=5, c=colour, lw=1.6)
+        values = {
+            y: r.published[metric] for y, (r, _) in enumerate(ranked) if metric in r.published
+        }
+        axes.plot(list(map(float, values.values())), list(values), "D", **_PUBLISHED)
+        for y, (_, cell) in enumerate(ranked):
             text = f"{cell.mean:.{digits}f}{'†' if cell.mark == 'collapsed' else ''}"
-            axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", c=colour)
+            axes.text(
+                1.02, y, text, transform=axes.get_yaxis_transform(), va="center", c=colours[y]
+            )
         axes.set_yticks(range(len(ranked)), names)
         axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.spines["left"].set_visible(False)
@@ -54,7 +75,9 @@ def dots(section: Section, metric: str) -> Drawing:
             axes.text(value, height, name, ha="center", va="center", fontsize=8, c=INK["muted"])
         if min(shown) >= 0 and max(shown) <= 1:  # one scale for all shares
             axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel(one_line(metric))
+        axes.set_xlabel(one_line(metric) + less)
+        if len(explained) > 1:
+            legend(figure, explained)
     alt = "; ".join(
         f"{row.label} {cell.mean:.{digits}f}"
         + (" (collapsed)" if cell.mark == "collapsed" else "")
@@ -63,6 +86,19 @@ def dots(section: Section, metric: str) -> Drawing:
     )
     alt += "".join(f"; {name}, dashed: {value:.{digits}f}" for name, value in bounds.items())
     return Drawing(figure, metric, f"Dot plot of {metric}, best first: {alt}.")
+
+
+def _explained(ranked: list[tuple[Row, Cell]], metric: str) -> dict[str, dict[str, Any]]:
+    """The legend of a dot plot: what is drawn."""
+    marks = {cell.mark for _, cell in ranked}
+    looks: dict[str, dict[str, Any]] = {}
+    if "best" in marks:
+        looks["best, or not significantly worse"] = {"marker": "o", "c": INK["accent"]}
+    if marks - {"best", "level"}:
+        looks["measured"] = {"marker": "o", "c": INK["muted"]}
+    if any(metric in row.published for row, _ in ranked):
+        looks["published"] = {"marker": "D", **_PUBLISHED}
+    return {name: {"ls": "none", "ms": 5, **look} for name, look in looks.items()}
 
 
 def _near(bounds: dict[str, float], values: list[float]) -> dict[str, float]:
@@ -148,25 +184,11 @@ def tested(section: Section, metric: str) -> set[str]:
 def curves(section: Section) -> Drawing | None:
     """The training loss of every method, a small panel each, a line a seed and stage."""
     rows = [
-        (section.names[label], [progress(own.folders[t]) for t in own.runs["train_id"]])
+        (section.names[label], [readings(own.folders[t]) for t in own.runs["train_id"]])
         for label, own in section.rows
     ]
     rows = [(label, runs) for label, runs in rows if any(runs)]
     return _losses(rows) if rows else None
-
-
-def progress(folder: Any) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """By stage and term of the loss: steps and readings."""
-    stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for event in folder.events():
-        if event["kind"] != "progress" or not isinstance(event.get("step"), int):
-            continue
-        for term, value in event.items():
-            is_term = term not in ("time", "kind", "stage", "step")
-            if is_term and isinstance(value, int | float) and math.isfinite(value):
-                terms = stages.setdefault(str(event.get("stage", "")), {})
-                terms.setdefault(term, []).append((event["step"], value))
-    return stages
 
 
 def angles(section: Section) -> Drawing | None:
@@ -179,16 +201,21 @@ def angles(section: Section) -> Drawing | None:
     if not found:
         return None
     found = dict(sorted(found.items(), key=lambda item: -sum(item[1].values()) / len(item[1])))
-    with panels(list(found), 0.32) as (figure, grid):
-        for axes, own in zip(grid, found.values(), strict=True):
-            for other in found.values():
-                line(axes, list(other), list(other.values()), INK["rule"], lw=0.8)
+    gap = math.nan, math.nan  # between two lines of one artist
+    others = [point for own in found.values() for point in (*own.items(), gap)]
+    steps, values = zip(*others, strict=True)
+    with panels(list(found), 0.55, "angle to the given view, degrees") as (figure, grid):
+        figure.supylabel("PSNR, dB", x=0.01, fontsize=8.5, c=INK["muted"])
+        legend(figure, {"the method": {"c": INK["accent"]}, "others": {"c": INK["rule"]}})
+        for place, (axes, own) in enumerate(zip(grid, found.values(), strict=True)):
+            line(axes, steps, values, INK["rule"], lw=0.8)
             line(axes, list(own), list(own.values()), INK["accent"], lw=1.6)
             axes.set_xticks(range(0, max(own) + 1, 60))
             axes.set_xlim(0, max(own) + 10)
             axes.sharey(grid[0])
             axes.locator_params(axis="y", nbins=4)
-            axes.tick_params(axis="y", labelcolor=INK["muted"], labelsize=7.5)
+            is_outer = place % ACROSS == 0  # the others have the same scale
+            axes.tick_params("y", labelcolor=INK["muted"], labelsize=7.5, labelleft=is_outer)
     texts = "; ".join(
         f"{label}: " + ", ".join(f"{value:.1f} at {degrees}°" for degrees, value in own.items())
         for label, own in found.items()
@@ -207,92 +234,24 @@ def _by_angle(own: Records) -> dict[int, float]:
 
 
 def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
-    with panels([label for label, _ in rows], 0.08) as (figure, grid):
+    stages = {name for _, runs in rows for run in runs for name in run}
+    with panels([label for label, _ in rows], 0.08, "update") as (figure, grid):
         for axes, (_, runs) in zip(grid, rows, strict=True):
-            for run in runs:
-                start = 0
-                for index, terms in enumerate(run.values()):
-                    first = next(iter(terms.values()), [(0, math.nan)])  # of adversaries
-                    steps, values = zip(*terms.get("loss", first), strict=True)
-                    colour = (INK["accent"], INK["paper"], INK["muted"])[min(index, 2)]
-                    line(axes, [start + s for s in steps], _share(steps, values), colour, lw=1.1)
-                    start += steps[-1]
+            for number, steps, shares in main_losses(runs):
+                line(axes, steps, shares, _STAGES[min(number, 2)], lw=1.1)
             axes.set_yticks([])
             axes.set_ylim(-0.08, 1.15)
             axes.locator_params(axis="x", nbins=3)
             axes.spines["left"].set_visible(False)
+        if len(stages) > 1:
+            places = ("first stage", "second stage", "later stages")
+            legend(figure, {n: {"c": c} for n, c in zip(places, _STAGES, strict=True)})
     names = ", ".join(label for label, _ in rows)
     alt = (
         f"Training loss by update of {names}, a panel each. Losses of two methods are of different "
         "kinds, so each panel has its own scale, to the largest reading after the first tenth."
     )
     return Drawing(figure, "Training loss by update", alt)
-
-
-def _share(steps: tuple[int, ...], values: tuple[float, ...]) -> list[float]:
-    """Readings between the least and the largest after the first tenth, so that stages fit."""
-    low = min(values)
-    high = max((v for s, v in zip(steps, values, strict=True) if s > steps[-1] / 10), default=low)
-    return [(v - low) / (high - low) if high > low else 0.5 for v in values]
-
-
-def run_curves(name: str, folder: Any) -> Drawing | None:
-    """One run's loss and its terms, a panel a stage."""
-    stages = progress(folder)
-    if not stages:
-        return None
-    right = margin_for((term for terms in stages.values() for term in terms), 8.5)
-    with canvas(0.3 + 1.9 * len(stages), 0.6, right, 0.3, 0.5) as figure:
-        grid = figure.subplots(len(stages), 1, squeeze=False, gridspec_kw={"hspace": 0.4})
-        for axes, (stage, terms) in zip(grid.flat, stages.items(), strict=True):
-            ends = {}
-            for colour, (term, readings) in zip(LINES, terms.items(), strict=False):
-                steps, values = zip(*readings, strict=True)
-                shade = INK["ink"] if term == "loss" else colour
-                line(axes, steps, values, shade, lw=1.6 if term == "loss" else 1.1)
-                ends[term] = steps[-1], values[-1], shade
-            _spread_scale(axes, terms)
-            _name_ends(axes, ends)
-            axes.set_title(one_line(f"stage {stage}"), fontsize=9, loc="left", pad=3)
-            axes.grid(axis="y", color=INK["rule"], lw=0.5)
-            axes.tick_params(axis="y", labelcolor=INK["muted"])
-            axes.locator_params(axis="x", nbins=5)
-        grid.flat[-1].set_xlabel("update")
-    last = "; ".join(
-        f"{stage}: {', '.join(f'{t} ends at {v[-1][1]:.4g}' for t, v in terms.items())}"
-        for stage, terms in stages.items()
-    )
-    return Drawing(figure, "Learning curves", f"Losses of {name} by update. {last}.")
-
-
-def _spread_scale(axes: Any, terms: dict[str, list[tuple[int, float]]]) -> None:
-    """A log scale where terms differ tenfold and all are positive."""
-    values = [value for readings in terms.values() for _, value in readings]
-    if min(values) > 0 and max(values) > 10 * min(values):
-        from matplotlib.ticker import FuncFormatter
-
-        axes.set_yscale("log")
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-
-
-def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str]]) -> None:
-    """Terms named beside the ends of their lines, pushed apart where they would meet."""
-    axes.autoscale_view()
-    frame = axes.get_window_extent()
-    step, below = 13 / frame.height, -math.inf
-    for term, (x, y, colour) in sorted(ends.items(), key=lambda item: (item[1][1], item[0])):
-        share = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]
-        below = max(share, below + step)
-        axes.text(
-            1.01,
-            below,
-            one_line(term),
-            transform=axes.transAxes,
-            va="center",
-            c=colour,
-            fontsize=8.5,
-        )
 
 
 def heatmap(section: Section) -> Drawing | None:

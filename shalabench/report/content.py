@@ -19,7 +19,8 @@ from shalabench.records.published import MAIN, Source, read_sources
 from shalabench.records.store import LETTERS, RunFolder
 from shalabench.report.charts import mean_time
 from shalabench.report.glance import gap, standing
-from shalabench.report.sections import Section, matrices, parts_of
+from shalabench.report.matrices import matrices
+from shalabench.report.sections import Section, parts_of
 from shalabench.report.words import device, flat
 
 _BOUNDS = ("Floor", "Ceiling", "Chance")  # how notes on them begin
@@ -200,7 +201,7 @@ def run_facts(run: Any, own: Records) -> dict[str, Any]:
         "run": run,
         "results": results,
         "texts": [(kind, text) for kind, text in texts if text is not None],
-        "matrices": list(matrices(own.of(own.runs[own.runs["run"] == run.run])).items()),
+        "matrices": list(matrices(own, [run]).items()),
         "settings": [
             (key, value, *[*run.origins.get(key, ()), "", ""][:2])
             for key, value in sorted(run.settings.items())

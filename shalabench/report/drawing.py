@@ -1,4 +1,4 @@
-"""The look of all figures, and how they are written: as SVG for a page, SVG or PDF for a paper."""
+"""The look of all figures, and how they are written: SVG for a page; PNG, SVG, PDF for a paper."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ INK = {
 }
 WIDTH = 4.6  # inches; at ten points the letters stay readable on a phone
 GAPS = {"hspace": 0.55, "wspace": 0.14}
+ACROSS = 3  # small panels in a row
 _PANEL = 1.35  # inches of a small multiple's height
 LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
 FRAME: dict[Any, Any] = {
@@ -36,6 +37,8 @@ FRAME: dict[Any, Any] = {
     "ytick.color": INK["muted"],
     "xtick.labelcolor": INK["muted"],
     "ytick.labelcolor": INK["ink"],
+    "xtick.bottom": False,  # no lines beside labels, which are drawn even without a length
+    "ytick.left": False,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
@@ -83,18 +86,43 @@ def canvas(
 
 
 @contextmanager
-def panels(names: list[str], left: float) -> Iterator[tuple[Any, list[Any]]]:
-    """A figure of small panels, three across, each with its name."""
-    across = 3
-    down = math.ceil(len(names) / across)
-    with canvas(down * _PANEL, left, 0.08, 0.25, 0.25) as figure:
-        grid = figure.subplots(down, across, squeeze=False, gridspec_kw=GAPS)
+def panels(names: list[str], left: float, across: str) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure of small panels, three across, each with its name; `across` names their axis.
+
+    There is room for a legend above them.
+    """
+    down = math.ceil(len(names) / ACROSS)
+    with canvas(down * _PANEL + 0.4, left, 0.12, 0.45, 0.45) as figure:
+        grid = figure.subplots(down, ACROSS, squeeze=False, gridspec_kw=GAPS)
         for axes in grid.flat[len(names) :]:
             axes.set_visible(False)
         for axes, name in zip(grid.flat, names, strict=False):
             axes.set_title(one_line(name), fontsize=8.5, loc="left", pad=2)
             axes.tick_params(axis="x", labelsize=7.5)
+        height = figure.get_size_inches()[1]
+        figure.supxlabel(across, y=0.05 / height, fontsize=8.5, c=INK["muted"])
         yield figure, list(grid.flat[: len(names)])
+
+
+def legend(figure: Any, looks: dict[str, dict[str, Any]]) -> None:
+    """A line above all panels that says what colours and marks mean.
+
+    Args:
+        figure: With at least 0.3 inches of room at its top.
+        looks: By label, what a line is drawn with.
+    """
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+    figure.legend(
+        handles=handles,
+        loc="upper center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handlelength=1.4,
+        borderaxespad=0.2,
+    )
 
 
 def margin_for(names: Any, size: float = 9.5) -> float:
@@ -146,12 +174,19 @@ def as_svg(drawing: Drawing) -> str:
     return text.replace("<svg", label, 1).strip()
 
 
+FORMS = ("png", "svg", "pdf")  # of a file
+_LOOK: dict[str, dict[str, Any]] = {  # no date in any
+    "png": {"dpi": 200, "facecolor": "#ffffff", "metadata": {"Software": "shala-bench"}},
+    "svg": {"metadata": {"Date": None, "Creator": "shala-bench"}},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": "shala-bench"}},
+}
+
+
 def as_file(drawing: Drawing, form: str) -> bytes:
-    """For a paper: "svg" with letters as outlines, or "pdf"; no date in either."""
+    """For a paper or slides: one of FORMS; letters of "svg" are outlines."""
     from matplotlib import rc_context
 
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with rc_context(FRAME):
         out = io.BytesIO()
-        drawing.figure.savefig(out, format=form, metadata={**dates[form], "Creator": "shala-bench"})
+        drawing.figure.savefig(out, format=form, **_LOOK[form])
     return out.getvalue()

@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-import os
+import gc
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from shalabench.analysis.comparisons import spread
 from shalabench.analysis.tables import render
 from shalabench.analysis.verdicts import SYMBOLS
 from shalabench.api.errors import BenchError
 from shalabench.config.settings import describe_preset, presets
+from shalabench.records.columns import RunRow
 from shalabench.records.frame import Records, load
-from shalabench.records.store import RunFolder, Store, guard
+from shalabench.records.store import Store, guard
 from shalabench.report import charts, content, words
-from shalabench.report.drawing import Drawing, as_svg
+from shalabench.report.drawing import FORMS, Drawing, as_file, as_svg
+from shalabench.report.first import overview, strip
 from shalabench.report.glance import glances
+from shalabench.report.losses import Terms, readings, run_losses, small_losses
+from shalabench.report.matrices import by_attribute
+from shalabench.report.pictures import Picture, Pictures
 from shalabench.report.prior_axis import by_prior
-from shalabench.report.sections import (
-    Section,
-    by_attribute,
-    parts_of,
-    sections_of,
-    states,
-    variation,
-)
+from shalabench.report.progress import progress
+from shalabench.report.sections import Section, parts_of, sections_of, states
 
 MARKER = ".shala-bench-report"  # a folder with this file may be replaced
 _TEMPLATES = Path(__file__).parent / "templates"
-_RUNS_A_PROCESS = 50  # Fewer are drawn sooner than a process starts.
+Step = Callable[[str, int, int], None]  # what is made, how many are done, of how many
+
+
+class Figure(NamedTuple):
+    """A figure on a page.
+
+    Attributes:
+        title: Of one line.
+        svg: The picture.
+        note: What it shows, in a sentence; may be empty.
+        files: Forms and paths of the same for a paper.
+    """
+
+    title: str
+    svg: str
+    note: str = ""
+    files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,13 +67,22 @@ class Built:
     problems: int
 
 
-def build_report(stores: Sequence[Store], out: Path, split: str = "test") -> Built:
+def build_report(
+    stores: Sequence[Store],
+    out: Path,
+    split: str = "test",
+    *,
+    figures: bool = False,
+    step: Step = lambda what, done, total: None,
+) -> Built:
     """Write the pages of all records of some stores.
 
     Args:
         stores: Where records lie; at least one that reads.
         out: A folder that is missing, empty, or an older report, which is replaced.
         split: What was measured on.
+        figures: Whether each figure is also written as PNG, SVG and PDF.
+        step: Called after each page.
 
     Raises:
         BenchError: `out` holds something else or cannot be written, or there is no record to show.
@@ -74,16 +96,27 @@ def build_report(stores: Sequence[Store], out: Path, split: str = "test") -> Bui
     if records.runs.empty:
         reasons = "; ".join(f"{p.where}: {p.kind}" for p in records.problems)
         raise BenchError(f"No record reads, so there is nothing to report: {reasons}.")
-    with guard(out, "OUT"):
+    with guard(out, "OUT"), _seldom_collected():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".report-") as temporary:
             folder = Path(temporary) / "report"
-            pages = _Writer(folder, records, split).write()
+            pages = _Writer(folder, records, split, figures, step).write()
             (folder / MARKER).write_text("Made by: python bench.py report\n", encoding="utf-8")
             if out.exists():
                 shutil.rmtree(out)
             folder.rename(out)
     return Built(pages, len(records.runs), len(records.problems))
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Let the collector of cycles run a hundredth as often: records and figures stay anyway."""
+    usual = gc.get_threshold()
+    gc.set_threshold(100 * usual[0], *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _may_replace(folder: Path) -> bool:
@@ -97,12 +130,14 @@ class _Writer:
         folder: Where; must not exist.
         records: What is shown.
         split: What was measured on.
+        figures, step: As `build_report` takes them.
     """
 
-    def __init__(self, folder: Path, records: Records, split: str):
+    def __init__(self, folder: Path, records: Records, split: str, figures: bool, step: Step):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
         self.folder, self.records, self.split = folder, records, split
+        self.figures, self.step = figures, step
         self.sections = sections_of(records)
         self.environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
@@ -117,12 +152,15 @@ class _Writer:
             "count": words.count,
             "spread": lambda diff, digits: words.dashed(spread(diff, digits)),
             "signed": words.signed,
+            "breakable": words.breakable,
             "mark": lambda mark: SYMBOLS.get(mark, ""),
             "pictureword": words.picture_word,
             "caption": words.picture_caption,
         }
         names = [name for s in self.sections for _, own in _all_rows(s) for name in own.runs["run"]]
         self.pages = {name: f"runs/{words.page_name(name)}.html" for name in names}
+        self.pictures = Pictures(folder)
+        self.read: dict[str, dict[str, Terms]] = {}
 
     def write(self) -> int:
         """Write all pages; the number of them."""
@@ -134,23 +172,25 @@ class _Writer:
             for label, own in _all_rows(section)
             for run in own.rows
         ]
-        folders = [own.folders[run.train_id] for _, _, own, run in runs]
-        with _drawn(folders) as curves:
-            shown = [self._section(section) for section in self.sections]
-            for page in shown:
-                self._page(page["page"], "dataset.html", root="", **page)
-            for (place, label, own, run), drawing in zip(runs, curves, strict=True):
-                self._page(
-                    self.pages[run.run],
-                    "run.html",
-                    root="../",
-                    label=label,
-                    section=self.sections[place],
-                    home=shown[place]["page"],
-                    curves=drawing,
-                    pictures=self._pictures(run, own),
-                    **content.run_facts(run, own),
-                )
+        shown = []
+        for place, section in enumerate(self.sections):
+            shown.append(self._section(section))
+            self._page(shown[-1]["page"], "dataset.html", root="", **shown[-1])
+            self.step("pages of datasets", place + 1, len(self.sections))
+        for number, (place, label, own, run) in enumerate(runs):
+            losses = run_losses(run.run, self._losses(run, own))
+            self._page(
+                self.pages[run.run],
+                "run.html",
+                root="../",
+                label=label,
+                section=self.sections[place],
+                home=shown[place]["page"],
+                curves=Figure(*losses) if losses else None,
+                pictures=self.pictures.of(run, own),
+                **content.run_facts(run, own),
+            )
+            self.step("pages of runs", number + 1, len(runs))
         frame = self.records.runs
         used = {section.preset for section in self.sections}
         self._page(
@@ -160,7 +200,8 @@ class _Writer:
             sections=shown,
             problems=self.records.problems,
             methods=sorted(set(frame["model"])),
-            overview=self._overview(),
+            overview=overview(self.sections),
+            strip=strip(self.sections, self.pictures),
             states=states(frame),
             split=self.split,
             papers=sorted(set(zip(frame["model"], frame["paper"], strict=True))),
@@ -180,6 +221,7 @@ class _Writer:
         parts = (section.dataset, section.preset, section.variant)
         stem = words.page_name("-".join(filter(None, parts)))
         headlines = section.headlines()
+        first = headlines[0] if headlines else ""
         costs = content.cost_facts(section, self.pages)
         by_label = {cost["label"]: cost for cost in costs}
         tables = content.table_facts(section.tables)
@@ -188,15 +230,15 @@ class _Writer:
             "page": f"{stem}.html",
             "glances": list(glances(section)),
             "dots": [
-                (dots.title, as_svg(dots), section.metrics[metric]["meaning"])
-                for metric in headlines
-                for dots in [charts.dots(section, metric)]
+                self._figure(charts.dots(section, name), stem, section.metrics[name]["meaning"])
+                for name in headlines
             ],
-            "trade": _svg(charts.tradeoff(section)),
-            "cost_figure": _svg(charts.cost(section, headlines[0])) if headlines else None,
-            "priors": _svg(by_prior(section)),
-            "angles": _svg(charts.angles(section)),
-            "curves": _svg(charts.curves(section)),
+            "trade": self._figure(charts.tradeoff(section), stem),
+            "cost_figure": self._figure(charts.cost(section, first), stem) if first else None,
+            "priors": self._figure(by_prior(section), stem),
+            "progress": self._figure(progress(section), stem),
+            "angles": self._figure(charts.angles(section), stem),
+            "losses": self._small_losses(section),
             "tables": tables,
             "gaps": any(column["gaps"] for table in tables for column in table["columns"]),
             "studies": [(a, content.table_facts(t, in_order=True)) for a, t in section.studies],
@@ -218,33 +260,41 @@ class _Writer:
             "methods": section.records.runs["model"].nunique(),
         }
 
-    def _sheets(self, section: Section) -> list[tuple[str, list[tuple[str, str, str]]]]:
-        """By kind: label, file and alternative text of the picture of each method's first seed."""
-        kinds: dict[str, list[tuple[str, str, str]]] = {}
+    def _figure(self, drawing: Drawing | None, stem: str, note: str = "") -> Figure | None:
+        """A figure, where there is one, and its files, where these are asked for."""
+        if drawing is None:
+            return None
+        files = []
+        for form in FORMS if self.figures else ():
+            name = f"figures/{words.page_name(f'{stem}-{drawing.title}')}.{form}"
+            (self.folder / "figures").mkdir(exist_ok=True)
+            (self.folder / name).write_bytes(as_file(drawing, form))
+            files.append((form.upper(), name))
+        return Figure(drawing.title, as_svg(drawing), note, tuple(files))
+
+    def _losses(self, run: RunRow, own: Records) -> dict[str, Terms]:
+        """The losses of a run, read once."""
+        if run.run not in self.read:
+            self.read[run.run] = readings(own.folders[run.train_id])
+        return self.read[run.run]
+
+    def _small_losses(self, section: Section) -> list[tuple[str, str]]:
+        """Name and losses of each method that has any."""
+        found = [
+            (section.names[label], list(filter(None, (self._losses(run, own) for run in own.rows))))
+            for label, own in section.rows
+        ]
+        return [(name, small_losses(name, runs)) for name, runs in found if runs]
+
+    def _sheets(self, section: Section) -> list[tuple[str, list[tuple[str, Picture]]]]:
+        """By kind: label and picture of each method's first seed that has any."""
+        kinds: dict[str, list[tuple[str, Picture]]] = {}
         for label, own in section.rows:
-            pictures = (self._pictures(run, own) for run in own.rows)
-            for kind, file, alt in next(filter(None, pictures), []):
-                kinds.setdefault(kind, []).append((label, file, alt))
+            found = (self.pictures.of(run, own) for run in own.rows)
+            for picture in next(filter(None, found), []):
+                kinds.setdefault(picture.kind, []).append((label, picture))
         order = {kind: place for place, kind in enumerate(words.KINDS)}
         return sorted(kinds.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
-
-    def _pictures(self, run: Any, own: Records) -> list[tuple[str, str, str]]:
-        """Copied once; kind, path from the root, alternative text."""
-        pictures = []
-        folder = own.folders[run.train_id]
-        for kind, name in content.named_files(own.results[run.train_id], "pictures"):
-            file = folder.picture(name)
-            if file is None:
-                continue
-            target = f"pictures/{words.page_name(run.run)}/{words.page_name(file.stem)}"
-            copy = self.folder / f"{target}{file.suffix}"
-            if not copy.exists():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
-            about = f"{words.picture_word(kind)} of {run.model}, seed {run.seed}, on {run.dataset}"
-            alt = f"{about}: {words.picture_caption(kind)}"
-            pictures.append((kind, f"{target}{file.suffix}", alt))
-        return pictures
 
     def _files(self, section: Section, stem: str) -> list[tuple[str, str]]:
         """The section's tables as LaTeX and CSV, as wide as a page takes."""
@@ -264,47 +314,13 @@ class _Writer:
 
     def _meanings(self) -> list[tuple[str, str]]:
         """The metrics of the first page in words; what differs by dataset, once each."""
-        pairs = {(m, s.metrics[m]["meaning"]) for s in self.sections for m in s.headlines()}
+        pairs = {
+            (metric, section.metrics[metric]["meaning"])
+            for section in self.sections
+            for metric in section.headlines()[:1]
+        }
         return sorted((metric, meaning) for metric, meaning in pairs if meaning)
-
-    def _overview(self) -> tuple[list[tuple[Section, str]], list[tuple[str, list]]]:
-        """Columns, a section and headline each; a line a method.
-
-        Its cells are of the preset's settings; where only variants were measured, of the best, with
-        what it varies.
-        """
-        columns = [(s, metric) for s in self.sections for metric in s.headlines()]
-        lines: dict[str, list] = {}
-        for place, (section, metric) in enumerate(columns):
-            digits = section.table_with(metric).metrics[metric][1]
-            for row, cell in section.ranked(metric, plain=True):
-                cells = lines.setdefault(row.method, [None] * len(columns))
-                cells[place] = cells[place] or (cell, digits, variation(row.label))
-        return columns, sorted(lines.items())
 
 
 def _all_rows(section: Section) -> list[tuple[str, Records]]:
     return [*section.rows, *section.varied]
-
-
-def _svg(drawing: Drawing | None) -> tuple[str, str] | None:
-    """Title and picture, where there is one."""
-    return (drawing.title, as_svg(drawing)) if drawing else None
-
-
-@contextmanager
-def _drawn(folders: Sequence[RunFolder]) -> Iterator[Iterator[tuple[str, str] | None]]:
-    """Each run's learning curves, title and picture, drawn by other processes where they are many.
-
-    They are most of a report's time.
-    """
-    workers = min(os.cpu_count() or 1, len(folders) // _RUNS_A_PROCESS)
-    if workers < 2:
-        yield map(_curves, folders)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield pool.map(_curves, folders, chunksize=8)
-
-
-def _curves(folder: RunFolder) -> tuple[str, str] | None:
-    return _svg(charts.run_curves(folder.path.name, folder))

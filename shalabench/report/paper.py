@@ -1,4 +1,4 @@
-"""Figures for a paper, as SVG and PDF."""
+"""Figures for a paper, as PNG, SVG and PDF."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shalabench.api.errors import BenchError, unknown
 from shalabench.records.frame import Records, check_names, load
 from shalabench.records.store import Store, write_whole
 from shalabench.report import charts
-from shalabench.report.drawing import Drawing, as_file
+from shalabench.report.drawing import FORMS, Drawing, as_file
 from shalabench.report.modalities import by_modalities
 from shalabench.report.prior_axis import by_prior
 from shalabench.report.progress import progress
@@ -131,8 +131,8 @@ def select(
 
 
 def write_drawing(drawing: Drawing, name: str, out: Path) -> list[Path]:
-    """Write a drawing in both forms under a safe name; the files are returned."""
-    files = [out / f"{page_name(name)}.{form}" for form in ("svg", "pdf")]
+    """Write a drawing in all forms under a safe name; the files are returned."""
+    files = [out / f"{page_name(name)}.{form}" for form in FORMS]
     for file in files:
         write_whole(file, as_file(drawing, file.suffix[1:]), "--out")
     return files

@@ -47,7 +47,7 @@ def by_prior(section: Section) -> Drawing | None:
             axes.spines["left"].set_visible(False)
             less = " (less is better)" if section.sign(metric) < 0 else ""
             axes.set_xlabel(one_line(metric) + less)
-        for kind in KINDS:
+        for kind in (kind for kind in KINDS if kind in kinds):
             drawn[0].plot([], [], _MARKS[kind], ms=5, c=_COLOURS[kind], label=KINDS[kind])
         drawn[0].plot([], [], "|", ms=9, mew=1.6, c=INK["ink"], label="posterior")
         figure.legend(loc="upper center", ncols=4, frameon=False, handletextpad=0.3)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from shalabench.report.drawing import INK, Drawing, canvas, one_line
+from shalabench.report.drawing import INK, Drawing, canvas, legend, one_line
+
+_ROOM = 0.3  # inches above the axes for names
+_STEPS = (10, 20, 30, 40, 50)  # pixels of a name above or below its dot
 
 
 def _is_beaten(point: tuple[float, float], others: Any, better: tuple[int, int]) -> bool:
@@ -35,26 +38,35 @@ def scatter(
     """
     if len(points) < 2:
         return None
-    with canvas(3.1, 0.55, 0.35, 0.1, 0.45) as figure:
+    others = [point for name, point in points.items() if name in tested]
+    first = {n for n, p in points.items() if n in tested and not _is_beaten(p, others, better)}
+    top = _ROOM + 0.2 * bool(first)
+    with canvas(3 + top, 0.6, 0.35, top, 0.45) as figure:
         axes = figure.subplots()
         if log:
-            from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+            from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+            values = [x for x, _ in points.values()]
+            is_wide = max(values) > 10 * min(values)
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.xaxis.set_major_locator(
+                LogLocator(subs=(1, 2, 3, 5)) if is_wide else MaxNLocator(4)
+            )
             axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(color=INK["rule"], lw=0.5)
         axes.set_axisbelow(True)
-        others = [point for name, point in points.items() if name in tested]
         for name, point in points.items():
-            first = name in tested and not _is_beaten(point, others, better)
-            axes.plot(*point, "o", ms=5.5, c=INK["accent" if first else "muted"], mew=0)
+            axes.plot(*point, "o", ms=5.5, c=INK["accent" if name in first else "muted"], mew=0)
         axes.margins(0.1, 0.1)
         axes.set_xlabel(one_line(across))
         axes.set_ylabel(one_line(up))
         axes.tick_params(axis="y", labelcolor=INK["muted"])
         _label(axes, points)
+        if first:
+            look = {"marker": "o", "ls": "none", "ms": 5.5, "mew": 0}
+            names = {"no other mean is better on both axes": "accent", "others": "muted"}
+            legend(figure, {name: {**look, "c": INK[colour]} for name, colour in names.items()})
     texts = "; ".join(f"{name} at {x:.3g}, {y:.3g}" for name, (x, y) in points.items())
     return Drawing(figure, f"{up} against {across}", f"Scatter of {up} against {across}: {texts}.")
 
@@ -72,13 +84,14 @@ def _label(axes: Any, points: dict[str, tuple[float, float]]) -> None:
         width, height = text.get_window_extent().width + 4, 12
         spots = [
             (x + dx if side > 0 else x - dx - width, y + dy - height / 2, side)
-            for dx, dy in ((7, 0), (5, 10), (5, -10), (5, 20), (5, -20), (5, 30), (5, -30))
+            for dx, dy in ((7, 0), *((5, sign * n) for n in _STEPS for sign in (1, -1)))
             for side in (1, -1)
         ]
         boxes = [Bbox.from_extents(a, b, a + width, b + height) for a, b, _ in spots]
         costs = [
             sum(box.overlaps(other) for other in taken)
             + 2 * (box.x1 > frame.x1 + 12 or box.x0 < frame.x0)
+            + 2 * (box.y1 > frame.y1 + 0.9 * _ROOM * axes.figure.dpi or box.y0 < frame.y0)
             + 0.01 * rank
             for rank, box in enumerate(boxes)
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,8 @@ from shalabench.config.ablations import Ablation, readable
 from shalabench.records.frame import Records
 
 REAL_IMAGES = "real images"  # a floor that no method can pass
+GATE = "gate"  # the preset of runs that check the code
+_FIRST = "polymnist"  # which every published method was measured on
 _HEADLINES = 3  # metrics that a dataset is summed up by
 _LONGEST = 30  # letters of a name
 _OVERRIDE = re.compile(r"\[([^=\]]+)=([^\]]*)\]")
@@ -148,12 +151,24 @@ def sections_of(records: Records) -> list[Section]:
     for place, start in without:
         key = next((key for key in sorted(groups) if key[:3] == start), (*start, ""))
         groups.setdefault(key, []).append(place)
-    # Of several sections of one dataset and preset, the one with the most runs comes first.
-    order = sorted(groups, key=lambda key: (key[:2], -len(groups[key]), key))
+    proxies = {run.dataset for run in records.rows if run.proxy_for}
+    order = sorted(groups, key=lambda key: (_place(key, proxies), -len(groups[key]), key))
+    found = readable()
     return [
-        _section(key, records.of(records.runs.iloc[sorted(groups[key])]), _variant(key, order))
+        _section(
+            key, records.of(records.runs.iloc[sorted(groups[key])]), _variant(key, order), found
+        )
         for key in order
     ]
+
+
+def _place(key: _Key, proxies: set[str]) -> tuple[Any, ...]:
+    """PolyMNIST first, then published data, then proxies; runs of the regression gate last.
+
+    Of several sections of one dataset and preset, the one with the most runs comes first.
+    """
+    dataset, preset, *_ = key
+    return preset == GATE, dataset != _FIRST, dataset in proxies, dataset, preset
 
 
 def _classifiers(records: Records, training: str) -> str:
@@ -178,7 +193,9 @@ def _variant(key: _Key, keys: list[_Key]) -> str:
     return "; ".join(words)
 
 
-def _section(key: _Key, records: Records, variant: str) -> Section:
+def _section(
+    key: _Key, records: Records, variant: str, found: tuple[list[Ablation], list[str]]
+) -> Section:
     rows, left_out = [], []
     plain = records.of(without_evaluators(records.runs))
     for label, own in group_rows(plain):
@@ -186,8 +203,9 @@ def _section(key: _Key, records: Records, variant: str) -> Section:
         rows.append((label, kept.of(kept.runs.sort_values(["seed", "run"]))))
         left_out += sentences
     section = Section(key[0], key[1], variant, sorted(rows, key=lambda row: row[0]))
-    section.left_out = left_out
-    _separate_ablations(section)
+    ablations, broken = found
+    section.left_out = left_out + broken
+    _separate_ablations(section, ablations)
     section.tables = _tables(section, section.records)
     return section
 
@@ -211,16 +229,18 @@ def _consistent(label: str, own: Records) -> tuple[Records, list[str]]:
     return own.of(kept), [f"{reason}. Left out of the row: {', '.join(others)}."]
 
 
-def _separate_ablations(section: Section) -> None:
+def _separate_ablations(section: Section, ablations: Sequence[Ablation]) -> None:
     """Move the variants of ablations from the section's rows into tables of their own.
 
     The row of the preset's settings stays, unless it is there from elsewhere as well: from a
     machine of other precision, say.
     """
-    found, broken = readable()
-    section.left_out += broken
-    for ablation in found:
-        everything = _joined([own for _, own in (*section.rows, *section.varied)])
+    for ablation in ablations:
+        every = (own for _, own in (*section.rows, *section.varied))
+        ours = [own for own in every if own.rows[0].model == ablation.model]
+        if not ours:
+            continue
+        everything = _joined(ours)
         shown = as_rows(ablation, everything)
         members = set(shown.runs["run"])
         rows = [(label, own) for label, own in section.rows if _is_of(ablation, own)]
@@ -266,10 +286,10 @@ def _tables(section: Section, records: Records, ablation: Ablation | None = None
 def _families(records: Records) -> list[str]:
     """Families of the methods' metrics, those with a headline first."""
     metrics = {
-        name: result.metrics[name]
+        name: facts
         for result in records.all_results()
-        for name in result.scored
-        if result.metrics.get(name, {"role": ""})["role"] == "method"
+        for name, facts in result.metrics.items()  # in their order, which a set lacks
+        if name in result.scored and facts["role"] == "method"
     }
     first = sorted(metrics, key=lambda name: not metrics[name]["headline"])
     return list(dict.fromkeys(name.split("/")[0] for name in first))
@@ -308,53 +328,6 @@ def parts_of(table: Table) -> list[Table]:
         if metrics and rows:
             parts.append(replace(table, metrics=metrics, rows=rows))
     return parts
-
-
-def matrices(own: Records) -> dict[str, tuple[list[str], list[str], dict[tuple[str, str], float]]]:
-    """Scores of one given modality and one target, averaged over a row's runs.
-
-    Returns:
-        By metric: the given ones, the targets, and the value of each pair. Only metrics within
-        [0, 1] of which more is better, so that one scale of colours fits all.
-    """
-    scores = own.scores
-    single = scores["given"].map(len).eq(1) & scores["target"].notna()
-    scores = scores[single & (scores["direction"] == "higher")]
-    known = [name for data in own.runs["data"] for name in data.get("modalities", [])]
-    shown = {}
-    for metric, group in scores.assign(given=scores["given"].str[0]).groupby("metric", sort=False):
-        means = group.groupby(["given", "target"], sort=False)["value"].mean()
-        if means.between(0, 1).all():
-            pairs = means.to_dict()
-            order = list(dict.fromkeys([*known, *sorted({n for pair in pairs for n in pair})]))
-            given, targets = ([n for n in order if any(p[i] == n for p in pairs)] for i in (0, 1))
-            shown[str(metric)] = given, targets, pairs
-    return shown
-
-
-def by_attribute(section: Section) -> dict[str, tuple[list[str], list[str], dict]]:
-    """Parts of a metric, such as attributes, averaged over a row's runs.
-
-    Returns:
-        By metric: the methods, at last what guessing gives; the parts; the share of each pair that
-        is right, none where it was not asked for.
-    """
-    readings = [
-        (metric, row, part, entry["value"] if label else entry["chance"])
-        for label, own in (*section.rows, ("", section.records))
-        for row in [section.names[label] if label else "guessing"]
-        for result in own.all_results()
-        for metric, parts in result.details.get("parts", {}).items()
-        if result.metrics.get(metric, {"role": ""})["role"] == "method"
-        for part, entry in parts.items()
-    ]
-    frame = pd.DataFrame(readings, columns=["metric", "row", "part", "value"]).dropna()
-    shown = {}
-    for metric, group in frame.groupby("metric", sort=False):
-        means = group.astype({"value": float}).groupby(["row", "part"], sort=False)["value"].mean()
-        rows, parts = (list(means.index.unique(level)) for level in ("row", "part"))
-        shown[str(metric)] = rows, parts, means.to_dict()
-    return shown
 
 
 def states(runs: pd.DataFrame) -> Counter[str]:

@@ -6,6 +6,8 @@ import hashlib
 import re
 from typing import Any
 
+from markupsafe import Markup, escape
+
 _WORDS = {"joint": "Joint samples", "cross": "Translations", "reconstruction": "Reconstructions"}
 _CAPTIONS = {
     "joint": "One sample a column, one modality a row.",
@@ -35,6 +37,11 @@ def page_name(name: str) -> str:
     if plain in (name, name.replace("+", "plus")):
         return plain
     return f"{plain[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def breakable(name: str) -> Markup:
+    """A metric's name that may break after each part; escaped."""
+    return escape(name).replace("/", Markup("/<wbr>")).replace("-", Markup("-<wbr>"))
 
 
 def signed(value: float, digits: int) -> str:

@@ -116,7 +116,7 @@ def test_the_figure_names_every_value(store, tmp_path):
     drawing = by_prior(section)
     assert "a: own 0.300, mixture 0.400, diffusion 0.500" in drawing.alt
     files, _ = write_figures("priors", [store], tmp_path / "out")
-    assert {file.suffix for file in files} == {".svg", ".pdf"}
+    assert {file.suffix for file in files} == {".svg", ".pdf", ".png"}
 
 
 def test_the_report_has_the_figure(store, tmp_path):

@@ -17,6 +17,7 @@ from shalabench.analysis.tables import make_tables, render
 from shalabench.api.errors import BenchError
 from shalabench.records.frame import load
 from shalabench.records.store import Store
+from shalabench.report import build_report
 from shalabench.report.paper import write_figures
 from shalabench.report.progress import progress
 from shalabench.report.sections import sections_of
@@ -141,10 +142,14 @@ def test_the_figure_shows_every_curve_and_its_law(store, tmp_path):
     assert "tuples^-0.4" in drawing.alt
     assert "(mixture prior)" in drawing.alt
     files, _ = write_figures("progress", [store], tmp_path / "out")
-    assert [f.name for f in files] == [
-        "progress-polymnist-quick.svg",
-        "progress-polymnist-quick.pdf",
-    ]
+    assert {f.name for f in files} == {
+        f"progress-polymnist-quick.{form}" for form in ("png", "svg", "pdf")
+    }
+    build_report([store], tmp_path / "report")
+    page = (tmp_path / "report" / "polymnist-quick.html").read_text()
+    assert 'id="progress"' in page
+    assert "tuples^-0.4" in page
+    assert "#progress" in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_the_commands_show_them(store, tmp_path):

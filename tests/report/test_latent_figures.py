@@ -82,7 +82,7 @@ def test_figure_four_is_picked_by_its_digits_and_has_the_same_bytes(made, seen, 
         found = CliRunner().invoke(main, words)
         assert found.exit_code == 0, found.output
         files = sorted((tmp_path / name).iterdir())
-        assert [file.suffix for file in files] == [".pdf", ".svg"]
+        assert [file.suffix for file in files] == [".pdf", ".png", ".svg"]
         assert all(file.name.startswith("latent-polydigits-smoke") for file in files)
         written.append([file.read_bytes() for file in files])
     assert written[0] == written[1]
@@ -125,7 +125,7 @@ def test_other_latents_are_flattened_by_pca_and_by_umap_or_t_sne(made, seen, tmp
 
 def test_a_mixture_in_place_of_the_prior_has_no_way_from_noise(made, seen, tmp_path):
     files, left_out = drawn(made, tmp_path, dataset="toy", models=("shala",))
-    assert (len(files), left_out) == (6, [])
+    assert (len(files), left_out) == (9, [])
     ways = sorted(titles(drawing)[0] for drawing in seen)
     assert ways == [["Gaussian", *WAY, "posterior"]] * 2 + [["prior", "posterior"]]
 
@@ -143,7 +143,7 @@ def test_the_way_of_a_prior_in_many_dimensions_is_seen_along_the_posterior_s_axe
 
 def test_a_method_without_a_prior_is_named_and_the_others_drawn(made, tmp_path):
     files, left_out = drawn(made, tmp_path, dataset="toy")
-    assert len(files) == 8
+    assert len(files) == 12
     assert left_out == ["mmvm has no shared latent with a prior that could be drawn."]
 
 

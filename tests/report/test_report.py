@@ -1,4 +1,4 @@
-"""The report, from made-up records: nothing hidden, nothing mixed, nothing that runs."""
+"""The report, from made-up records: nothing hidden, nothing mixed, one script that sorts."""
 
 from __future__ import annotations
 
@@ -6,90 +6,26 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from helpers.records import write_result, write_run, write_views
+from helpers.reports import Page, add_parts, built
 from PIL import Image
 
 from bench import main
+from shalabench import report
 from shalabench.analysis.tables import make_tables, render
-from shalabench.api import BenchError, Score
+from shalabench.api import BenchError
 from shalabench.records.frame import load
 from shalabench.records.store import Store
 from shalabench.report import build_report, charts
-from shalabench.report.sections import by_attribute, sections_of
+from shalabench.report.matrices import by_attribute
+from shalabench.report.sections import sections_of
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&$_%"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-class Page(HTMLParser):
-    """Elements of a page with their attributes, and its text."""
-
-    def __init__(self, file: Path):
-        super().__init__()
-        self.elements, self.text = [], ""
-        self.feed(file.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.text += " " if tag in ("td", "th", "p", "li") else ""
-
-    def handle_data(self, data):
-        self.text += data
-
-    def having(self, *tags):
-        return [attributes for tag, attributes in self.elements if tag in tags]
-
-
-def add_parts(folder: Path) -> None:
-    """Give a run a matrix, curves, pictures, texts and a cost."""
-    file = next((folder / "results").glob("*.json"))
-    result = json.loads(file.read_text())
-    result["metrics"].append(
-        {"name": "coherence/cross", "direction": "higher", "digits": 3, "meaning": "as labelled"}
-    )
-    pairs = {("m0", "m1"): 0.61, ("m1", "m0"): 0.47}
-    result["scores"] += [
-        Score("coherence/cross", value, 1000, 0.01, (given,), target).to_json()
-        for (given, target), value in pairs.items()
-    ]
-    result["scores"].append(Score("coherence/cross", 0.54, 1000, 0.01).to_json())
-    result["details"] = {
-        "by_angle": [{"degrees": 45, "views": 2, "psnr": 21.5}, {"degrees": 180, "psnr": 19.0}]
-    }
-    result["pictures"] = ["pictures/samples-joint.png"]
-    result["texts"] = ["texts/samples-joint.txt"]
-    file.write_text(json.dumps(result))
-    trained = json.loads((folder / "trained.json").read_text())
-    trained["provenance"] |= {"seconds": 600.0, "peak_memory": 2**30, "device": "cpu", "threads": 1}
-    (folder / "trained.json").write_text(json.dumps(trained | {"parameters": 2_000_000}))
-    events = [
-        {"time": 1.0, "kind": "progress", "stage": "fit", "step": s, "loss": 100 / s, "kl": s}
-        for s in range(1, 9)
-    ]
-    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
-    for place in ("pictures", "texts"):
-        (folder / place).mkdir()
-    Image.new("RGB", (8, 8), (200, 10, 10)).save(folder / "pictures" / "samples-joint.png")
-    (folder / "texts" / "samples-joint.txt").write_text("a bird <b>with</b> wings")
-
-
-@pytest.fixture
-def store(tmp_path):
-    root = tmp_path / "store"
-    for seed, (a, b) in enumerate(((0.80, 0.30), (0.82, 0.34), (0.84, 0.38))):
-        add_parts(write_run(root, "shala", seed, a))
-        add_parts(write_run(root, "mmvae+", seed, b))
-    return Store(root)
-
-
-def built(store, out):
-    build_report([store], out)
-    return {str(f.relative_to(out)): f for f in sorted(out.rglob("*")) if f.is_file()}
 
 
 def page(out, name="index.html"):
@@ -126,10 +62,15 @@ def test_names_with_markup_stay_text(tmp_path):
     add_parts(folder)
     write_run(tmp_path / "store", HOSTILE.replace("/", ""), 1, 0.4, dataset=HOSTILE)
     files = built(Store(tmp_path / "store"), tmp_path / "out")
-    pages = [Page(file) for name, file in files.items() if name.endswith(".html")]
+    pages = [file for name, file in files.items() if name.endswith(".html")]
     assert len(pages) == 4
+    script = (Path(report.__file__).parent / "templates" / "sort.js").read_text()
+    for file in pages:
+        scripts = re.findall(r"<script[^>]*>(.*?)</script>", file.read_text(), re.S | re.I)
+        assert [text.strip() for text in scripts] in ([], [script.strip()])
+    pages = list(map(Page, pages))
     for found in pages:
-        assert found.having("script") == []
+        assert len(found.having("script")) <= 1
         assert not any("onerror" in attributes for _, attributes in found.elements)
     assert any(HOSTILE in found.text for found in pages)
 
@@ -468,16 +409,6 @@ def test_an_older_report_is_replaced_and_another_folder_left_alone(store, tmp_pa
     assert (mine / "thesis.txt").read_text() == "mine"
 
 
-def test_curves_drawn_by_other_processes_are_the_same_bytes(store, tmp_path, monkeypatch):
-    build_report([store], tmp_path / "alone")
-    monkeypatch.setattr("shalabench.report.pages._RUNS_A_PROCESS", 1)
-    monkeypatch.setattr("shalabench.report.pages.os.cpu_count", lambda: 2)
-    build_report([store], tmp_path / "many")
-    alone = {f.name: f.read_bytes() for f in (tmp_path / "alone" / "runs").iterdir()}
-    assert alone == {f.name: f.read_bytes() for f in (tmp_path / "many" / "runs").iterdir()}
-    assert any(b"Learning curves" in page for page in alone.values())
-
-
 def test_nothing_readable_is_an_error_and_not_an_empty_report(tmp_path):
     with pytest.raises(BenchError, match="There is no run"):
         load([Store(tmp_path)])
@@ -492,18 +423,19 @@ def test_nothing_readable_is_an_error_and_not_an_empty_report(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tradeoff", "curves", "heatmap", "angles"])
-def test_figures_are_written_as_svg_and_pdf_with_the_same_bytes(kind, store, tmp_path):
+def test_figures_are_written_in_three_forms_with_the_same_bytes(kind, store, tmp_path):
     written = []
     for name in ("a", "b"):
         arguments = ["figure", kind, "--out", str(tmp_path / name), "--store", str(store.root)]
         found = CliRunner().invoke(main, arguments)
         assert found.exit_code == 0, found.output
         files = sorted((tmp_path / name).iterdir())
-        assert [file.suffix for file in files] == [".pdf", ".svg"]
+        assert [file.suffix for file in files] == [".pdf", ".png", ".svg"]
         written.append([file.read_bytes() for file in files])
     assert written[0] == written[1]
     assert written[0][0].startswith(b"%PDF")
-    assert b"<svg" in written[0][1]
+    assert written[0][1].startswith(b"\x89PNG")
+    assert b"<svg" in written[0][2]
 
 
 def test_latex_has_the_rules_of_booktabs_and_hostile_words_escaped(store, tmp_path):
