@@ -83,6 +83,7 @@ def test_the_figure_names_every_value(store, tmp_path):
     assert {file.name for file in files} == {
         "modalities-polymnist-quick.svg",
         "modalities-polymnist-quick.pdf",
+        "modalities-polymnist-quick.png",
     }
     (table,) = make_tables([store], "coherence", dataset="polymnist")
     words = by_modalities(table, modalities_of(load([store]))).alt
