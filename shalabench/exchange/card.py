@@ -28,6 +28,7 @@ LICENSES = {  # by dataset: sources and their licences
     "mst": f"{_MNIST} SVHN (Netzer et al. 2011): non-commercial use only.",
     "mst-digits": f"{_DIGITS} {_PHOTOGRAPHS}",
     "polydigits": f"{_DIGITS} {_PHOTOGRAPHS}",
+    "polydigits-quadrant": f"{_DIGITS} {_PHOTOGRAPHS}",
     "polymnist": f"{_MNIST} Photographs of PolyMNIST (Sutter, Daunhawer and Vogt 2021): no licence "
     "is known to shala-bench.",
     "shapenet-cars": "ShapeNet (Chang et al. 2015): non-commercial research and education, by "

@@ -193,6 +193,7 @@ def test_every_option_of_the_pages_exists():
         for inner in getattr(command, "commands", {}).values():
             known |= {o for p in inner.params for o in p.opts}
     others = {"--quiet", "--editable", "--dist", "--index-url"}  # of pip and pytest
+    others |= {"--logdir", "--backend-store-uri"}  # of tensorboard and mlflow
     for page in PAGES:
         shown = set(re.findall(r"(?<=[ `(])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
         assert shown <= known | others, f"{identify(page)}: {shown - known - others}"

@@ -30,11 +30,6 @@ def test_networks_fit_any_square_image(family, shape, initialisation):
     assert torch.isfinite(made).all()
 
 
-def test_an_oblong_image_is_told():
-    with pytest.raises(ValueError, match=r"'x' is 4 x 6.*squares"):
-        encoder(Modality("x", "image", (3, 4, 6)), Network(family="conv"))
-
-
 @pytest.mark.parametrize("length", [2, 4, 8, 32])
 def test_text_networks_fit_any_length(length):
     modality = Modality("x", "text", (length,), "categorical", vocabulary=tuple("abc"))

@@ -43,6 +43,14 @@ def paths(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(root), str(root.parent), before)))
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """Jobs do not ignore SIGINT, by which submitit cancels local ones, where their parents do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(tmp_path, stop=None, gpus=0, **tasks):
     asked = SlurmOptions(array=True)
     engine = Slurm(tmp_path / ".slurm", asked, gpus, stop or threading.Event(), None, make_local)
