@@ -214,7 +214,7 @@ def test_a_published_file_that_would_run_code_is_refused(tmp_path):
         classifiers.load(PUBLISHED, "cpu", tmp_path)
 
 
-@pytest.mark.parametrize(("dataset", "count"), [("polydigits", 5), ("polymnist", 10)])
+@pytest.mark.parametrize(("dataset", "count"), [("polydigits", 10), ("polymnist", 10)])
 def test_shipped_weights_load_are_small_and_state_at_least_097(dataset, count):
     names = tuple(f"m{i}" for i in range(count))
     spec = DataSpec(

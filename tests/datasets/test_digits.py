@@ -141,6 +141,18 @@ def test_splits_say_which_scan_each_view_comes_from(tmp_path, kind, names):
     assert dataset.split("test").sources(["text"]) is None
 
 
+def test_ten_modalities_show_ten_scans_on_ten_photographs(paths):
+    dataset = prepared(paths, modalities=10)
+    names = dataset.spec.names
+    assert names == tuple(f"m{m}" for m in range(10))
+    for split in map(dataset.split, SMALL):
+        assert (split.sources(names).sort(0).values.diff(dim=0) > 0).all()
+    train = dataset.split("train").tensors
+    colours = torch.stack([train[n].float().median(0).values.mean((1, 2)) for n in names])
+    apart = torch.cdist(colours, colours) + 1e3 * torch.eye(10)
+    assert apart.min() > 3  # of 255, between the median colours of two photographs
+
+
 def test_a_cache_without_scans_is_made_again_under_the_same_fingerprint(tmp_path):
     paths = DataPaths(tmp_path, tmp_path)
     first = prepared(paths)

@@ -64,6 +64,7 @@ def test_kaiming_start_keeps_the_variance_through_the_decoder():
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["conv", "resnet"])
 def test_white_start_reads_white_as_nothing_and_paints_near_white(family):
+    torch.manual_seed(0)
     modality = Modality("x", "image", (3, 32, 32))
     network = Network(family=family, initialisation="white", activation="silu")
     encode, decode = encoder(modality, network), decoder(modality, 64, network)
