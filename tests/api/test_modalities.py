@@ -1,4 +1,4 @@
-"""What contradicts itself in data is told when they are prepared."""
+"""What contradicts itself in data is reported when they are prepared."""
 
 from __future__ import annotations
 
