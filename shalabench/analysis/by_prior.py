@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
 
+from shalabench.analysis.joining import join
 from shalabench.analysis.rows import Row
 
 KINDS = {"own": "own", "gmm": "mixture", "diffusion": "diffusion"}
@@ -16,7 +15,6 @@ MEANING = (
     "own: the method's prior. mixture, diffusion: a Gaussian mixture, and a diffusion prior like "
     "ShaLa's, fitted to the latents of the same trained networks (docs/priors.md)."
 )
-T = TypeVar("T")
 _OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
 # How a run is evaluated says nothing of its networks, and may differ by its age.
 _APART = ("prior.", "evaluators.")
@@ -77,21 +75,14 @@ def _joined(
     """The rows of one trained method by the kind of prior as one row."""
     first = group.get("own") or next(iter(group.values()))
     label = unnamed.sub("", first.label)
-    row = replace(first, label=label, is_variant=label != first.method and first.is_variant)
-    row.cells, row.scores, row.data, row.collapsed, row.published = {}, {}, {}, {}, {}
-    row.runs = tuple(name for own in group.values() for name in own.runs)
-    kinds = [kind for kind in KINDS if kind in group]
-    places = [(n, column(n, kind), group[kind]) for n in joint for kind in kinds]
-    places += [(n, n, own) for n in ceilings for own in [first]]
-    for name, place, own in places:
-        _copy(own.cells, row.cells, name, place)
-        _copy(own.scores, row.scores, name, place)
-        _copy(own.data, row.data, name, place)
-        _copy(own.collapsed, row.collapsed, name, place)
+    kinds = {id(own): kind for kind, own in group.items()}
+
+    def place(name: str, own: Row) -> str:
+        if name in joint:
+            return column(name, kinds[id(own)])
+        return name if name in ceilings and own is first else ""
+
+    row = join([group[kind] for kind in KINDS if kind in group], label, place, first)
+    row.is_variant = row.is_variant and first.is_variant
     row.reason = "; ".join(dict.fromkeys(own.reason for own in group.values() if own.reason))
     return row
-
-
-def _copy(source: Mapping[str, T], target: dict[str, T], name: str, place: str) -> None:
-    if name in source:
-        target[place] = source[name]

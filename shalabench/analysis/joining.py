@@ -18,20 +18,25 @@ def alike(rows: Sequence[Row], apart: tuple[str, ...]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def join(rows: Sequence[Row], label: str, column: Callable[[str, Row], str]) -> Row:
+def join(
+    rows: Sequence[Row], label: str, column: Callable[[str, Row], str], base: Row | None = None
+) -> Row:
     """Rows as one, without their costs and published values.
 
     Args:
-        rows: The last one gives what no column holds.
+        rows: At least one.
         label: Of the new row.
-        column: The name of a metric's column for one of the rows.
+        column: The name of a metric's column for one of the rows; empty: it is left out.
+        base: Gives what no column holds; the last one if None.
     """
-    row = replace(rows[-1], label=label, is_variant=label != rows[-1].method)
+    base = base or rows[-1]
+    row = replace(base, label=label, is_variant=label != base.method)
     row.cells, row.scores, row.data, row.collapsed, row.published = {}, {}, {}, {}, {}
     row.costs, row.runs = None, tuple(name for own in rows for name in own.runs)
     for own in rows:
         for name in own.cells:
-            place = column(name, own)
+            if not (place := column(name, own)):
+                continue
             for kind in ("cells", "scores", "data", "collapsed"):
                 if name in getattr(own, kind):
                     getattr(row, kind)[place] = getattr(own, kind)[name]
