@@ -64,16 +64,19 @@ def test_kaiming_start_keeps_the_variance_through_the_decoder():
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["conv", "resnet"])
 def test_white_start_reads_white_as_nothing_and_paints_near_white(family):
-    torch.manual_seed(0)
     modality = Modality("x", "image", (3, 32, 32))
     network = Network(family=family, initialisation="white", activation="silu")
-    encode, decode = encoder(modality, network), decoder(modality, 64, network)
-    initialise(nn.ModuleList([encode, decode]), network)
-    seen = encode.layers[0](torch.ones(1, 3, 32, 32))[..., 1:-1, 1:-1]  # zeros pad the border
-    assert seen.abs().max() < 1e-5
-    painted = decode(torch.randn(200, 64))
-    assert abs(painted.mean() - 1) < 0.1
-    assert painted.std() < 0.5
+    means = []
+    for seed in range(10):  # one start's mean strays by about 0.05, so ten are averaged
+        torch.manual_seed(seed)
+        encode, decode = encoder(modality, network), decoder(modality, 64, network)
+        initialise(nn.ModuleList([encode, decode]), network)
+        seen = encode.layers[0](torch.ones(1, 3, 32, 32))[..., 1:-1, 1:-1]  # zeros pad the border
+        assert seen.abs().max() < 1e-5
+        painted = decode(torch.randn(50, 64))
+        assert painted.std() < 0.5
+        means.append(painted.mean())
+    assert abs(torch.stack(means).mean() - 1) < 0.1
 
 
 def test_decoding_many_in_one_call_equals_one_by_one():
