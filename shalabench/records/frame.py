@@ -186,11 +186,17 @@ def load(
         records.problems += problems
         training = row.train_id
         kept = _newest(result for result in results if result.split == split)
+        splits = {result.split for result in results}
         if training in rows:
-            differs = records.results[training] != kept
-            what = "OTHER" if differs else "the same"
-            text = f"{row.run} holds the same training, with {what} results, and is used."
-            records.problems.append(Problem(rows[training].run, "duplicate", text, differs))
+            held = records.results[training]
+            records.splits[training] = splits = splits | records.splits[training]
+            if held and not kept:
+                continue
+            if held:
+                differs = held != kept
+                what = "OTHER" if differs else "the same"
+                text = f"{row.run} holds the same training, with {what} results, and is used."
+                records.problems.append(Problem(rows[training].run, "duplicate", text, differs))
         used = {
             f"evaluators.{result.evaluator}.{key}": value
             for result in kept
@@ -200,7 +206,7 @@ def load(
         settings = row.settings | used
         rows[training] = row._replace(settings=settings, store=str(store.root), label=label)
         records.results[training], records.folders[training] = kept, folder
-        records.splits[training] = {result.split for result in results}
+        records.splits[training] = splits
     if not (rows or records.problems or may_be_empty):
         where = ", ".join(str(store.root) for store in stores)
         raise BenchError(f"There is no run in {where}. Name a folder of records with --store.")

@@ -162,3 +162,20 @@ def test_older_metrics_get_their_roles_and_declared_ones_keep_theirs(
 def test_tuples_seen_are_summed_over_the_stages_that_ran(stages, settings, tuples):
     settings = {"model.steps": 100, "model.batch_size": 30, "model.unused.steps": 7, **settings}
     assert tuples_seen(settings, {stage: {} for stage in stages}) == tuples
+
+
+def test_a_trial_s_results_on_validation_and_a_run_s_on_test_are_one_training(tmp_path):
+    """The setting that a study chose is trained once: its folders hold results of two splits."""
+    trial = write_run(tmp_path, "shala", 0, 0.5)
+    tuned = write_run(tmp_path, "shala", 0, 0.7, name="tuned")
+    result = json.loads((trial / "results" / "coherence-0.json").read_text())
+    result["split"] = "validation"
+    (trial / "results" / "coherence-0.json").write_text(json.dumps(result))
+    same = json.loads((tuned / "run.json").read_text()) | {"train_id": str(trial)}
+    (tuned / "run.json").write_text(json.dumps(same))
+    for split, value in (("validation", 0.5), ("test", 0.7)):
+        found = load([Store(tmp_path)], split)
+        assert found.problems == []
+        joint = found.scores[found.scores.metric == "coherence/joint"]
+        assert joint.value.tolist() == [value]
+        assert found.splits[str(trial)] == {"test", "validation"}
