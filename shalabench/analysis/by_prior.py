@@ -19,6 +19,7 @@ _OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
 # How a run is evaluated says nothing of its networks, and may differ by its age.
 _APART = ("prior.", "evaluators.")
 _KIND = re.compile(r" \[prior\.kind=[^\]]*\]")
+_FIXED = ("posterior", "cross")  # what no prior changes
 _Metrics = dict[str, tuple[str, int, str]]
 _Result = tuple[list[Row], _Metrics]
 
@@ -31,7 +32,8 @@ def column(metric: str, kind: str) -> str:
 def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, str]]) -> _Result:
     """One row for each trained method, and a column for each metric of joint samples and prior.
 
-    Posterior coherence, which no prior changes, keeps its column: a perfect prior would reach it.
+    Posterior and cross coherence, which no prior changes, keep their columns. A perfect prior would
+    reach the posterior coherence.
 
     Args:
         rows: As `make_rows` gives them; rows that differ only in their prior become one.
@@ -56,10 +58,11 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
     groups = [group for same in alike.values() for group in same]
     kinds = [kind for kind in KINDS if any(kind in group for group in groups)]
     columns: _Metrics = {column(n, kind): metrics[n] for n in joint for kind in kinds}
-    ceilings = [name for name in metrics if name.rpartition("/")[2] == "posterior"]
-    columns |= {name: metrics[name] for name in ceilings}
+    fixed = [name for name in metrics if name.rpartition("/")[2] in _FIXED]
+    fixed.sort(key=lambda name: _FIXED.index(name.rpartition("/")[2]))
+    columns |= {name: metrics[name] for name in fixed}
     joined = [
-        _joined(group, joint, ceilings, _KIND if place else _OF_PRIORS)
+        _joined(group, joint, fixed, _KIND if place else _OF_PRIORS)
         for same in alike.values()
         for place, group in enumerate(same)
     ]
@@ -69,7 +72,7 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
 def _joined(
     group: Mapping[str, Row],
     joint: Sequence[str],
-    ceilings: Sequence[str],
+    fixed: Sequence[str],
     unnamed: re.Pattern[str],
 ) -> Row:
     """The rows of one trained method by the kind of prior as one row."""
@@ -80,7 +83,7 @@ def _joined(
     def place(name: str, own: Row) -> str:
         if name in joint:
             return column(name, kinds[id(own)])
-        return name if name in ceilings and own is first else ""
+        return name if name in fixed and own is first else ""
 
     row = join([group[kind] for kind in KINDS if kind in group], label, place, first)
     row.is_variant = row.is_variant and first.is_variant

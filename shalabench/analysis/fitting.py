@@ -211,8 +211,8 @@ def _tells_apart(column: Column) -> bool:
 
 
 def _is_main(group: list[Column]) -> bool:
-    names = group[0].cells[0].replace("\n", "").split("/")
-    return names[-1] in _MAIN or any(column.kind == "published" for column in group)
+    name = group[0].cells[0].replace("\n", " ").rpartition("/")[2].split()[0]  # "joint own": joint
+    return name in _MAIN or any(column.kind == "published" for column in group)
 
 
 def _as_note(column: Column, labels: Column) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from helpers.records import write_run, write_views
 
@@ -131,3 +133,19 @@ def test_one_kind_of_prior_is_no_figure(tmp_path):
         write_run(tmp_path, model, 0, 0.5)
     with pytest.raises(BenchError, match="priors"):
         write_figures("priors", [Store(tmp_path)], tmp_path / "out")
+
+
+def test_cross_coherence_has_one_column_after_those_of_the_priors(store):
+    """It needs no prior. Where a terminal is narrow, the joint values stay."""
+    for file in store.root.glob("*/results/coherence-0.json"):
+        result = json.loads(file.read_text())
+        metric = {"name": "coherence/cross", "meaning": "m", "direction": "higher", "digits": 3}
+        score = {"metric": "coherence/cross", "value": 0.75, "n": 1000, "stderr": 0.01}
+        result["metrics"].append(metric)
+        result["scores"].append(result["scores"][0] | score)
+        file.write_text(json.dumps(result))
+    (table,) = make_tables([store], "coherence", dataset="polymnist", by="prior")
+    assert list(table.metrics)[3:] == ["coherence/cross"]
+    assert {row.cells["coherence/cross"].mean for row in table.rows} == {0.75}
+    heads = render([table], "text", width=70).splitlines()[2]
+    assert heads.split() == ["method", *" joint own joint mixture joint diffusion".split()]
