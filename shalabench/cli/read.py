@@ -307,23 +307,41 @@ def status(
 
 @click.command(cls=Command)
 @click.argument("destination", type=UserPath())
+@filter_options
 @stores_option
 @click.pass_context
-def export(ctx: click.Context, destination: Path, stores: tuple[Path, ...]) -> None:
+def export(
+    ctx: click.Context,
+    destination: Path,
+    dataset: str | None,
+    preset: str | None,
+    models: tuple[str, ...],
+    stores: tuple[Path, ...],
+) -> None:
     """Copy the records of finished runs to a folder, without weights and checkpoints.
 
-    Files of the folder that are cut short are written anew.
+    Without --dataset, --preset and --models, all are copied. Files of the folder that are cut short
+    are written anew.
     """
     from shalabench.records.export import LeftOut
+
+    def chosen(run: dict[str, Any]) -> bool:
+        wanted = {"dataset": dataset, "preset": preset}
+        named = all(value is None or run[key] == value for key, value in wanted.items())
+        return named and (not models or run["model"] in models)
 
     copied, problems = 0, []
     for store in read_stores(stores):
         try:
-            copied += store.export(destination, partial(click.echo, err=True))
+            copied += store.export(destination, say=partial(click.echo, err=True), choose=chosen)
         except LeftOut as error:
             problems.append(error)
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
         ctx.exit(1)
+    if not copied and any((dataset, preset, models)):
+        raise BenchError(
+            "No finished run has this dataset, preset and method. `shala-bench status` lists the runs."
+        )
     click.echo(f"{copied} finished runs are recorded in {destination}.")

@@ -44,7 +44,12 @@ class LeftOut(BenchError):
     exit_code = 1
 
 
-def export(store: Store, destination: Path, say: Callable[[str], None] = lambda text: None) -> int:
+def export(
+    store: Store,
+    destination: Path,
+    say: Callable[[str], None] = lambda text: None,
+    choose: Callable[[dict[str, Any]], bool] = lambda run: True,
+) -> int:
     """Pack the records of finished runs, without weights and checkpoints.
 
     Names of files in texts are written relative to the store. Files of the destination that are
@@ -55,6 +60,7 @@ def export(store: Store, destination: Path, say: Callable[[str], None] = lambda 
         destination: Made where missing. Of a training that lies there already, only what is missing
             is added.
         say: Called with what was mended.
+        choose: Whether a run, as in its run.json, is packed.
 
     Returns:
         Number of runs copied.
@@ -75,7 +81,7 @@ def export(store: Store, destination: Path, say: Callable[[str], None] = lambda 
     left_out: list[str] = []
     for folder in store.runs():
         try:
-            if folder.trained is None:
+            if folder.trained is None or not choose(folder.run):
                 continue
             new = _content(folder, left_out)
             pack = destination / _pack_of(new["run"])

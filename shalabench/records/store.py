@@ -300,11 +300,11 @@ class Store:
             if file.name == NAME and file.parent.parent == self.root:
                 yield from read_packed(file)
 
-    def export(self, destination: Path, say: Callable[[str], None] = lambda text: None) -> int:
-        """Pack the records of finished runs into another folder (`shalabench.records.export`)."""
+    def export(self, destination: Path, **how: Callable[[Any], Any]) -> int:
+        """Pack the records of finished runs into another folder; see `records.export.export`."""
         from shalabench.records.export import export
 
-        return export(self, destination, say)
+        return export(self, destination, **how)
 
 
 def _files(root: Path) -> list[Path]:

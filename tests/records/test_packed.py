@@ -193,13 +193,13 @@ def test_a_damaged_file_is_written_anew_and_kept_beside(store, packed, name):
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     before, said = file.read_bytes(), []
-    store.export(packed.root, said.append)
+    store.export(packed.root, say=said.append)
     assert len(said) == 1
     assert not load([packed]).problems
     assert {run.path.name for run in packed.runs()} >= {run.path.name for run in store.runs()}
     (kept,) = file.parent.glob(f"{name}.damaged-*")
     assert kept.read_bytes() == before
-    Store(other.parent).export(packed.root, said.append)
+    Store(other.parent).export(packed.root, say=said.append)
     assert file.read_bytes() == whole
     assert len(said) == 1
 
@@ -258,3 +258,18 @@ def test_a_full_disk_leaves_no_cut_file_and_the_next_export_ends_well(store, tmp
     left[0] = -1
     assert store.export(tmp_path / "copy") == 6
     assert not load([Store(tmp_path / "copy")]).problems
+
+
+def test_an_export_chooses_by_dataset_preset_and_method(store, tmp_path):
+    def export(name, *options):
+        words = ["export", str(tmp_path / name), "--store", str(store.root), *options]
+        return CliRunner().invoke(main, words)
+
+    write_run(store.root, "mvae", 0, 0.5, dataset="mst")
+    assert export("method", "--models", "shala").exit_code == 0
+    assert {f.run["model"] for f in Store(tmp_path / "method").runs()} == {"shala"}
+    assert export("dataset", "--dataset", "mst", "--preset", "quick").exit_code == 0
+    assert [f.run["model"] for f in Store(tmp_path / "dataset").runs()] == ["mvae"]
+    nothing = export("none", "--preset", "paper")
+    assert nothing.exit_code == 2 and "No finished run" in nothing.output
+    assert not (tmp_path / "none").exists()
