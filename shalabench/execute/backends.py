@@ -18,6 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -57,6 +58,20 @@ def setting_on_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Start processes with SIGINT blocked, until they can end well on it (`attempt_alone`).
+
+    Ctrl-C reaches all processes of a terminal. While a new one imports, it would end in a traceback.
+    """
+    resource_tracker.ensure_running()  # its start unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Engine(Protocol):
@@ -163,7 +178,8 @@ class Processes:
                     ours, theirs = context.Pipe(duplex=False)
                     gpu = self._shares.take()
                     process = context.Process(target=_serve, args=(task, theirs, gpu), name=key)
-                    process.start()
+                    with _starting():
+                        process.start()
                     theirs.close()
                     running[ours] = _Running(key, task, attempt, gpu, process)
                 for pipe in cast("list[Connection]", wait(list(running), LOOK)):
@@ -312,6 +328,7 @@ def _put(happened: Any, key: str, event: Event) -> None:
 def attempt_alone(task: Task, emit: Emit, stop: threading.Event) -> Any:
     """What a task returns or raises in a process of its own, which ends well on a signal."""
     with setting_on_signals(stop):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return _attempt(task, emit, stop)
 
 

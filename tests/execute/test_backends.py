@@ -152,6 +152,46 @@ def test_tasks_end_when_the_driver_alone_is_killed(tmp_path):
             driver.wait()
 
 
+INTERRUPTED = """
+import functools, pathlib, sys, threading
+from helpers.tasks import wait_until_told
+from shalabench.execute.backends import Processes, setting_on_signals
+stop = threading.Event()
+engine = Processes(2, stop)
+for number in range(3):
+    engine.submit(str(number), functools.partial(wait_until_told, pathlib.Path(sys.argv[1])))
+with setting_on_signals(stop):
+    print("ready", flush=True)
+    list(engine.events())
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's list of children")
+@pytest.mark.parametrize("delay", [0, 0.2, 0.6])
+def test_an_interrupt_while_processes_start_ends_in_no_traceback(tmp_path, delay):
+    """Ctrl-C goes to all processes of a terminal, also to those that still import."""
+    root = Path(__file__).parent.parent
+    paths = os.pathsep.join(map(str, (root.parent, root)))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, tmp_path],
+        env=os.environ | {"PYTHONPATH": paths},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout.readline() == "ready\n"
+    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
+    while len(children.read_text().split()) < 2:
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.killpg(driver.pid, signal.SIGINT)
+    out, errors = driver.communicate(timeout=120)
+    assert (out, driver.returncode) == ("stopped\n", 0)
+    assert "Traceback" not in errors
+
+
 @pytest.fixture
 def start_node(tmp_path):
     """Starts nodes of a Ray cluster on this machine, whose workers can import the tasks."""
