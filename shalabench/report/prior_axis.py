@@ -50,8 +50,8 @@ def by_prior(section: Section) -> Drawing | None:
         for kind in (kind for kind in KINDS if kind in kinds):
             drawn[0].plot([], [], _MARKS[kind], ms=5, c=_COLOURS[kind], label=KINDS[kind])
         drawn[0].plot([], [], "|", ms=9, mew=1.6, c=INK["ink"], label="posterior")
-        cells = (c for row in found.values() for name in panels for c in _of(row, name).values())
-        if any(cell.mark == "collapsed" for cell in cells):
+        cells = (_of(row, name).values() for name, rows in panels.items() for row in rows.values())
+        if any(cell.mark == "collapsed" for of in cells for cell in of):
             drawn[0].plot([], [], "o", ms=5, c=INK["muted"], mfc="none", label="collapsed")
         figure.legend(loc="upper center", ncols=5, frameon=False, handletextpad=0.3)
     texts = [
