@@ -313,7 +313,7 @@ def status(
 def export(ctx: click.Context, destination: Path, stores: tuple[Path, ...]) -> None:
     """Copy the records of finished runs to a folder, without weights and checkpoints.
 
-    Incomplete files in the folder are written again.
+    Files of the folder that are cut short are written anew.
     """
     from shalabench.records.export import LeftOut
 
