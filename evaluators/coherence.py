@@ -58,7 +58,7 @@ class CoherenceConfig(Settings):
 
 @register_evaluator("coherence", version=1)
 class Coherence(Evaluator):
-    """Agreement of generated modalities by the modalities' classifiers."""
+    """Agreement of generated views on a class, by a classifier for each modality."""
 
     Config = CoherenceConfig
     uses_classifiers = True

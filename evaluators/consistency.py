@@ -79,7 +79,7 @@ def _metrics() -> tuple[Metric, ...]:
 
 @register_evaluator("consistency", version=1)
 class Consistency(Evaluator):
-    """Whether the views of joint samples show one object, with shapes and colours of the data."""
+    """Whether the views of a joint sample show one object, similar to the training objects."""
 
     Config = ConsistencyConfig
     needs = (Joint,)

@@ -1,4 +1,4 @@
-"""Latents: probes of the shared latent, and the hole between prior and posterior."""
+"""Latents: probes of the shared latent, and the gap between prior and posterior."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LatentsConfig(Settings):
 
 @register_evaluator("latents", version=1)
 class Latents(Evaluator):
-    """Linear probes of the shared latent, and the prior hole.
+    """Linear probes of the shared latent, and the gap between prior and posterior.
 
     The aggregate posterior is one encoding of each complete test tuple.
     """

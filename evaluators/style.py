@@ -118,7 +118,7 @@ def _metrics() -> tuple[Metric, ...]:
 
 @register_evaluator("style", version=1)
 class Style(Evaluator):
-    """Style carried from one tuple to another, against the exact truth."""
+    """Similarity of style transfers to the true pictures, which the data contain."""
 
     Config = StyleConfig
     needs = (Transfer,)

@@ -23,7 +23,7 @@ class Inference(nn.Module):
         network: Family of the encoders and decoders.
         latent: D, size of the shared latent.
         feature: Size of each h_i.
-        fusion: Units of the two layers of the fusion.
+        fusion: Width of the two layers of the fusion.
     """
 
     def __init__(self, spec: DataSpec, network: Network, latent: int, feature: int, fusion: int):
@@ -66,12 +66,12 @@ class Inference(nn.Module):
 
         Args:
             views: All modalities, `[B, ...]` each.
-            beta: Factor of the divergence.
+            beta: Factor of the KL divergence.
             rng: Noise of the posterior sample.
 
         Returns:
-            The scalar to descend; and the terms to log in nats: minus the weighted log-likelihood
-            of each modality, and the divergence.
+            The loss, and the terms to log in nats: minus the weighted log-likelihood of each
+            modality, and the KL divergence.
         """
         posterior = self.posterior(self.features(views))
         z = draw(posterior, rng)[0]  # [B, D]

@@ -65,7 +65,7 @@ class ShaLaConfig(Settings):
     )
     kl_warmup: float = setting(
         0.0,
-        "Part of stage 1 over which beta rises linearly.",
+        "Fraction of stage 1 in which beta rises linearly.",
         _OPEN,
         stretches=True,
         ge=0,
@@ -78,10 +78,10 @@ class ShaLaConfig(Settings):
         counts_updates=True,
         ge=1,
     )
-    batch_size: int = setting(128, "Tuples an update of stage 1.", "MMVAE+ code", ge=1)
+    batch_size: int = setting(128, "Tuples in an update of stage 1.", "MMVAE+ code", ge=1)
     optimiser: Optimiser = setting(
         Optimiser(lr=1e-3, amsgrad=True),
-        "Of stage 1.",
+        "Optimiser of stage 1.",
         "MMVAE+ code (reproduction/mmvae-plus.md)",
         search=True,
     )
@@ -90,7 +90,7 @@ class ShaLaConfig(Settings):
 
 @register_model("shala", paper="Cui, Chen, Zhang, Klenk: ShaLa (AAAI 2026)", version=1)
 class ShaLa(Model):
-    """Deterministic features fused into one posterior, and a diffusion prior over its latent."""
+    """Features of all modalities fused into one posterior, and a diffusion prior of the latent."""
 
     Config = ShaLaConfig
     max_given = None

@@ -23,13 +23,20 @@ _OPEN = "our choice, not given in the paper"
 
 
 class PriorConfig(DiffusionSettings):
-    """Settings of the second stage."""
+    """Settings of stage 2, the diffusion prior."""
 
     drop: float = setting(
-        0.15, "Probability of training without condition.", f"{_OPEN}: 'randomly drop'", ge=0, lt=1
+        0.15,
+        "Probability of dropping the condition in training.",
+        f"{_OPEN}: 'randomly drop'",
+        ge=0,
+        lt=1,
     )
     blur: float = setting(
-        0.0, "Standard deviation of noise on the standardised condition in training.", _OPEN, ge=0
+        0.0,
+        "Standard deviation of noise added to the standardised condition in training.",
+        _OPEN,
+        ge=0,
     )
     condition: Literal["feature", "view"] = setting(
         "feature",
@@ -56,7 +63,7 @@ class PriorConfig(DiffusionSettings):
 
 
 SAMPLING = ("guidance", "several", "sampler", "sampling_steps", "spacing")
-"""Settings that matter in sampling only."""
+"""Settings that only sampling uses."""
 
 
 class DiffusionPrior(nn.Module):
@@ -86,7 +93,7 @@ class DiffusionPrior(nn.Module):
         self.schedule = make_schedule(config.schedule, config.timesteps, config.prediction)
 
     def fit_scale(self, mean: Tensor, std: Tensor, features: Tensor | None) -> None:
-        """Set the standardisation by the training data.
+        """Set the mean and scale that standardise latents and features, from the training data.
 
         Args:
             mean: Posterior means `[N, D]`.
@@ -191,8 +198,8 @@ class DiffusionPrior(nn.Module):
             rng: As `generate` takes it.
 
         Returns:
-            Latents `[B, D]` on the scale of the posterior, by t / T. The sampler does not stop at
-            every time, so each entry is at its time nearest to a wanted one.
+            Latents `[B, D]` on the scale of the posterior, by t / T. The sampler does not visit
+            every time, so each entry is at the visited time that is nearest to one of `times`.
         """
         passed: dict[int, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""Latent style transfer (section 4.4): details are noised away and regenerated."""
+"""Latent style transfer (section 4.4): noise removes details, and denoising adds new ones."""
 
 from __future__ import annotations
 

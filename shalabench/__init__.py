@@ -41,9 +41,10 @@ def results(
         >>> scores.groupby(["dataset", "preset", "method"])["value"].mean()
 
     Args:
-        stores: A folder of records, or several. By default the runs made here or, before any, the
-            reference records.
-        metric: A metric, or the first part of several, such as "coherence"; all if None.
+        stores: A folder of records, or several. By default the runs in the default store or, if
+            there are none, the packaged reference records.
+        metric: Name of a metric, or the first part of the names of several, such as "coherence";
+            None for all.
         split: "test" or "validation".
 
     Raises:
@@ -63,15 +64,17 @@ def results(
 
 
 def dataset(name: str, **settings: Any) -> Dataset:
-    """Return a dataset whose files are ready to be read; downloads nothing.
+    """Return a dataset that is ready to be read; nothing is downloaded.
 
         >>> data = shalabench.dataset("mst-digits", missing=0.3)
         >>> test = data.split("test")
 
     Args:
         name: Registered name, as in `shala-bench list datasets`.
-        settings: Values to change, as in `--set data.KEY=VALUE`. Data are read from the folder in
-            the environment variable SHALA_DATA, and generated data are kept in SHALA_CACHE.
+        settings: Settings of the dataset by name, as in `--set data.KEY=VALUE`.
+
+    Data are read from the folder in the environment variable SHALA_DATA. Generated data are kept
+    in that of SHALA_CACHE.
 
     Raises:
         BenchError: The name or a setting is wrong, or the data are missing.
@@ -101,8 +104,8 @@ def run(
     Args:
         models: Registered names, or "all".
         dataset: Registered name.
-        preset: "smoke", "quick", "cpu" or "paper".
-        seeds: One run of each method for each seed.
+        preset: Name of a preset, as in `shala-bench list presets`.
+        seeds: Each method is trained once with each seed.
         settings: Values by dotted key, such as `{"model.latent_dim": 32}`.
         store: Folder for the records; by default that of `shala-bench run`.
         overrides: Fields of `shalabench.execute.campaign.Options`, such as `jobs`, `device` or
@@ -145,12 +148,12 @@ def load_run(run: str | Path) -> LoadedRun:
         >>> model.translate({"m0": x}, ["m1"], seed=0)
 
     Args:
-        run: The folder of a run, or its name in the default store; or the name of weights that are
-            part of the package, or a folder of weights, which need no data.
+        run: The folder of a run, or its name in the default store. Or a folder of weights, or the
+            name of weights that are part of the package; these need no data.
 
     Raises:
-        BenchError: There is no such run, it has no weights, or its data or its code are different
-            here.
+        BenchError: There is no such run, it has no weights, or the data or the code have changed
+            since.
     """
     from functools import partial
 
@@ -177,13 +180,13 @@ def load_pretrained(source: str | Path, *, trust_code: bool = False, **options: 
     Args:
         source: A folder that `save_pretrained` or `shala-bench weights` wrote, the name of weights
             that are part of the package, or "owner/name" on the hub, which needs the extra `hub`.
-        trust_code: Whether modules may be imported that the settings name for networks of one's
-            own.
+        trust_code: Whether custom networks (`model.networks.NAME`), which are code, may be
+            imported.
         options: For the hub: revision, cache_dir, force_download, local_files_only, token.
 
     Raises:
-        BenchError: There are no such weights, a file is damaged, or the method is unknown or of
-            another version here.
+        BenchError: There are no such weights, a file is damaged, or the method is unknown or has
+            another version in this installation.
     """
     from shalabench.api.errors import BenchError, unknown
     from shalabench.records.locations import CONFIG, find_weights, packaged_weights
@@ -222,20 +225,20 @@ def evaluate(
         samples: A folder, an archive, arrays by name, or an object with `sample(n)` or
             `translate(given, targets)`, such as what `load_run` returns.
         dataset: Registered name.
-        evaluators: Names; every one that applies if empty.
-        name: Of the method in tables, where " (external)" is added.
-        preset: Whose settings the evaluators have, or "external" for their default ones.
+        evaluators: Names of evaluators; if empty, all that apply.
+        name: Name of the method in tables, which add " (external)".
+        preset: Preset whose evaluator settings are used, or "external" for the default ones.
         settings: Values by dotted key, such as `{"data.modalities": 3}`.
-        store: Folder for the records; by default nothing is kept.
-        split: What is measured on.
+        store: Folder for the records; by default, no records are kept.
+        split: Split whose tuples are given and compared with.
         options: Other fields of `shalabench.exchange.score.Request`, such as `number` or `range`.
 
     Returns:
         A row for each score, as `results` returns them.
 
     Raises:
-        ConfigErrors: What the samples are, and what is expected.
-        BenchError: No evaluator applies, or every one failed. A warning says which others failed.
+        ConfigErrors: The samples do not fit the data; it states what is expected.
+        BenchError: No evaluator applies, or all failed. If only some failed, a warning names them.
     """
     import tempfile
     import warnings

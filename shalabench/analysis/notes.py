@@ -45,7 +45,9 @@ def for_terminal(
         lines.append(wrap_note(text, width))
     hidden = {note for _, _, notes, _ in parts for note in notes if isinstance(note, Detail)}
     if hidden and not every:
-        lines.append(wrap_note(f"{len(hidden)} more notes: --notes.", width))
+        lines.append(
+            wrap_note(f"{len(hidden)} more note{'s' * (len(hidden) > 1)}: --notes.", width)
+        )
     return "\n".join(lines).rstrip()
 
 

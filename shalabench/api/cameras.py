@@ -16,11 +16,11 @@ Matrix = tuple[Vector, Vector, Vector]
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: a point p of the world lies at rotation p + translation before it.
+    """A pinhole camera. In its coordinates, a point p of the world is at rotation p + translation.
 
     Attributes:
         rotation: Rows of the 3 x 3 rotation from the world to the camera.
-        translation: Of the same.
+        translation: Translation from the world to the camera, in units of the world.
         focal: Focal lengths (x, y) in units of the image's width.
         centre: Principal point (x, y) in units of the image's width, from the image's upper left
             corner.
@@ -38,8 +38,8 @@ class Camera:
         Args:
             azimuth: Degrees from the world's x axis towards its y axis.
             elevation: Degrees above the plane of x and y, between -90 and 90.
-            distance: From the origin, in units of the world.
-            focal: In units of the image's width.
+            distance: Distance from the origin, in units of the world.
+            focal: Focal length in units of the image's width.
         """
         a, e = math.radians(azimuth), math.radians(elevation)
         forward = -math.cos(e) * math.cos(a), -math.cos(e) * math.sin(a), -math.sin(e)
@@ -55,7 +55,7 @@ class Camera:
         return x, y, z
 
     def project(self, point: Vector) -> tuple[float, float, float]:
-        """Where a point of the world is seen: (x, y) in widths of the image, and its depth."""
+        """Project a point of the world: (x, y) in units of the image's width, and its depth."""
         x, y, z = (
             sum(map(float.__mul__, row, point)) + t
             for row, t in zip(self.rotation, self.translation, strict=True)

@@ -1,7 +1,7 @@
 """Camera conventions of other projects, converted into `Camera`. Free of torch.
 
-Each function takes arrays or nested sequences. Images have square pixels' worth of coordinates from
-the upper left corner; an image of W pixels reaches from 0 to W.
+Each function takes arrays or nested sequences. Image coordinates are in pixels from the upper left
+corner: an image of W pixels reaches from 0 to W. Pixels are square.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _TOLERANCE = 1e-3  # of a rotation's orthogonality; files hold few digits
 
 
 def from_pose(pose: ArrayLike, intrinsics: ArrayLike, width: float) -> Camera:
-    """OpenCV's convention: SyncDreamer's K and poses.
+    """A camera from OpenCV's convention, such as SyncDreamer's K and poses.
 
     Args:
         pose: `[3, 4]` or `[4, 4]`, world to camera, x right, y down, z ahead.
         intrinsics: `[3, 3]` in pixels.
-        width: Of the image, in pixels.
+        width: Width of the image, in pixels.
 
     Raises:
         ValueError: A shape is wrong, a number is not finite, or a rotation is invalid.
@@ -34,13 +34,13 @@ def from_pose(pose: ArrayLike, intrinsics: ArrayLike, width: float) -> Camera:
 
 
 def from_srn(pose: ArrayLike, focal: float, centre: tuple[float, float], width: float) -> Camera:
-    """Scene Representation Networks' pose files: OpenCV's axes, camera to world.
+    """A camera from a pose file of Scene Representation Networks (SRN), with OpenCV's axes.
 
     Args:
-        pose: `[4, 4]`, or its 16 numbers row by row.
-        focal: In pixels of an image `width` wide, as `centre`.
-        centre: Principal point (x, y).
-        width: The width in the file of intrinsics; the pictures may have another.
+        pose: `[4, 4]`, camera to world, or its 16 numbers row by row.
+        focal: Focal length in pixels of an image of the given width.
+        centre: Principal point (x, y) in the same pixels.
+        width: Width in the file of intrinsics; the pictures may have another.
 
     Raises:
         ValueError: As `from_pose`.
@@ -52,13 +52,13 @@ def from_srn(pose: ArrayLike, focal: float, centre: tuple[float, float], width: 
 
 
 def from_opengl(pose: ArrayLike, focal: float, centre: tuple[float, float], width: float) -> Camera:
-    """PixelNeRF's and Blender's: camera to world, y up, looking along -z.
+    """A camera from OpenGL's convention, as in pixelNeRF and Blender: y up, looking along -z.
 
     Args:
-        pose: `[3, 4]` or `[4, 4]`.
-        focal: In pixels.
+        pose: `[3, 4]` or `[4, 4]`, camera to world.
+        focal: Focal length in pixels.
         centre: Principal point (x, y) in pixels, y down.
-        width: Of the image, in pixels.
+        width: Width of the image, in pixels.
 
     Raises:
         ValueError: As `from_pose`.
@@ -69,7 +69,7 @@ def from_opengl(pose: ArrayLike, focal: float, centre: tuple[float, float], widt
 
 
 def from_nmr(world: ArrayLike, intrinsics: ArrayLike) -> Camera:
-    """`world_mat` and `camera_mat` of NMR renderings as DVR packs them; the world's y is up there.
+    """A camera from `world_mat` and `camera_mat` of NMR renderings in DVR's layout, with y up.
 
     Args:
         world: `[3, 4]` or `[4, 4]`, world to camera, OpenCV's axes.
@@ -86,7 +86,9 @@ def from_nmr(world: ArrayLike, intrinsics: ArrayLike) -> Camera:
 
 
 def from_eg3d(label: ArrayLike) -> Camera:
-    """EG3D's 25 numbers: camera to world `[4, 4]`, OpenCV's axes, and intrinsics in widths.
+    """A camera from EG3D's 25 numbers: pose `[4, 4]`, camera to world, and intrinsics in widths.
+
+    The axes are OpenCV's.
 
     Raises:
         ValueError: As `from_pose`.

@@ -53,8 +53,8 @@ class Batch:
     """Some tuples of a split.
 
     Attributes:
-        split: Where they come from.
-        index: `[B]` int64, their numbers in the split, on the split's device.
+        split: The split that contains the tuples.
+        index: `[B]` int64, numbers of the tuples in the split, on the split's device.
     """
 
     split: Split
@@ -62,7 +62,7 @@ class Batch:
 
     @cached_property
     def views(self) -> Views:
-        """The tuples' views, converted on the device; on GPUs, images are channels last."""
+        """The tuples' views, converted on the device. On GPUs, images have channels-last layout."""
         rows = self.split.rows
         return {
             name: _convert(x[rows[name][self.index] if name in rows else self.index])
@@ -71,7 +71,7 @@ class Batch:
 
     @cached_property
     def present(self) -> Tensor | None:
-        """Which views there are, `[B, M]` bool in the order of the modalities; None: all.
+        """Which views are present, `[B, M]` bool in the order of the modalities; None: all.
 
         An absent view is all zeros.
         """
@@ -88,17 +88,17 @@ class Split:
     Attributes:
         tensors: By modality: images uint8 `[N, C, H, W]` in 0..255, texts uint8 or int64 `[N, L]`,
             vectors float32 `[N, ...]`; `[R, ...]` where the modality is in `rows`.
-        labels: `[N]` int64, or None where the data have no label. Models never see them.
-        present: `[N, M]` bool, which views of each tuple there are; None where all are.
+        labels: `[N]` int64, or None if the data have no labels. Models never see them.
+        present: `[N, M]` bool, which views of each tuple are present; None if all are.
         rows: By modality, `[N]` int64 in 0..R - 1: which row of its tensor each tuple shows, for
-            data that pair one image several times. Other modalities have one row a tuple.
+            data that pair one image several times. Other modalities have one row for each tuple.
         shared: By modality, `[N]` int64: what each tuple's view was made from, such as a scanned
             digit, for data that make several different views from one source. Equal numbers are
             one source, also between modalities. Standard errors count rows and sources.
-        facts: What else is known of each tuple, `[N, ...]` by name. Models never see them.
-            "attributes": int64 `[N, A]`, numbers of the values of `DataSpec.grammar`'s attributes;
-            "named": bool `[N, A]`, which of them the caption names, the first text if there are
-            several.
+        facts: Other known facts of each tuple, `[N, ...]` by name. Models never see them.
+            "attributes": int64 `[N, A]`, the index of each attribute's value in
+            `DataSpec.grammar`. "named": bool `[N, A]`, which attributes the caption names (the
+            first text, if there are several).
     """
 
     tensors: dict[str, Tensor]
@@ -128,9 +128,9 @@ class Split:
         return self._each(tensors, lambda x: x[:n])
 
     def distinct(self) -> Tensor:
-        """Ascending numbers `[n]` of the tuples that differ from the one before in any shared row.
+        """Ascending numbers `[n]` of the tuples that do not repeat the images of the tuple before.
 
-        Where consecutive tuples share an image, this lists each image once.
+        Only modalities in `rows` count. If consecutive tuples share an image, it is listed once.
         """
         fresh = torch.ones(len(self), dtype=torch.bool, device=self.device)
         if self.rows:
@@ -139,15 +139,15 @@ class Split:
         return fresh.nonzero()[:, 0]
 
     def sources(self, names: Iterable[str], items: Tensor | None = None) -> Tensor | None:
-        """What the tuples' views come from, for standard errors: tuples that share it depend.
+        """The sources of the tuples' views: tuples that share one depend on each other.
 
         Args:
-            names: Of modalities.
+            names: Names of modalities.
             items: `[n]`, numbers of tuples; None: all.
 
         Returns:
-            `[m, n]`, for those m of the modalities that are in `shared` or `rows`; None if none is.
-            Equal numbers are one source.
+            Numbers of sources `[m, n]`, for those m of the modalities that are in `shared` or
+            `rows`; None if none is. Equal numbers are one source.
         """
         found, first = [], 1 + max((int(x.max()) for x in self.shared.values()), default=-1)
         for name in names:
@@ -161,7 +161,7 @@ class Split:
         return torch.stack(found if items is None else [x[items] for x in found])
 
     def _each(self, tensors: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Split:
-        """These tensors, and a change of all that has a row a tuple."""
+        """The split with these tensors, and with all that has a row for each tuple changed."""
         labels, present = (None if x is None else change(x) for x in (self.labels, self.present))
         rows, facts, shared = (
             {name: change(x) for name, x in own.items()}
@@ -170,21 +170,21 @@ class Split:
         return Split(tensors, labels, present, rows, facts, shared)
 
     def batch(self, index: Tensor) -> Batch:
-        """The tuples of the given numbers, converted only when their views are read."""
+        """The tuples with the given numbers; their views are converted when they are first read."""
         return Batch(self, index)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """All tuples in order, `size` at a time, the last batch smaller where it must be."""
+        """All tuples in order, `size` at a time; the last batch may be smaller."""
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             yield self.batch(torch.arange(start, stop, device=self.device))
 
 
 def check_split(modalities: Iterable[Modality], name: str, split: Split) -> None:
-    """Refuse a split whose tensors are not what its modalities say.
+    """Refuse a split whose tensors do not fit its modalities.
 
     Raises:
-        DataError: With what was found and what is expected.
+        DataError: A tensor is missing or does not fit; the message states what is expected.
     """
     for m in modalities:
         where, x = f"'{m.name}' of the split '{name}'", split.tensors.get(m.name)
@@ -234,8 +234,8 @@ class Dataset(ABC):
     """Aligned views of the same thing, in three splits.
 
     A subclass is one file, decorated with `register_dataset`; its `prepare` ends with
-    `set_splits`. Validation is cut from the training data by a fixed seed. The test split chooses
-    nothing.
+    `set_splits`. The validation split is cut from the training data by a fixed seed. Nothing is
+    chosen or standardised on the test split.
 
     Args:
         config: An instance of the class's `Config`.
@@ -250,10 +250,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
-        """Make the splits ready to be read; do nothing where they are.
+        """Make the splits ready to be read; do nothing if they are.
 
         Args:
-            paths: Where sources lie and where generated data are kept.
+            paths: Folders of downloaded and of generated data.
             download: Whether missing sources may be fetched (with checksum and resume).
 
         Raises:
@@ -266,16 +266,16 @@ class Dataset(ABC):
         sizes: dict[str, int] | None = None,
         **facts: Any,
     ) -> None:
-        """Keep the splits and describe them.
+        """Store the splits and describe the data.
 
         Args:
-            splits: "train", "validation" and "test", on the CPU; or functions that make them, each
-                called when its split is first read.
-            sizes: Tuples of each split, which splits that are made later need.
-            **facts: The other fields of `DataSpec` but for name and version.
+            splits: "train", "validation" and "test", on the CPU. Or functions that make them; each
+                is called when its split is first read.
+            sizes: Number of tuples of each split. Without it, functions are called at once.
+            **facts: The other fields of `DataSpec`, without name and version.
 
         Raises:
-            DataError: A modality contradicts itself, or a split is not what they say.
+            DataError: A modality contradicts itself, or a split does not fit the modalities.
         """
         if problem := next(filter(None, (m.problem() for m in facts["modalities"])), None):
             raise DataError(problem)
@@ -289,11 +289,11 @@ class Dataset(ABC):
 
     @property
     def spec(self) -> DataSpec:
-        """What the data consist of; known once prepared."""
+        """The description of the data; known after `prepare`."""
         return self._spec
 
     def split(self, name: SplitName) -> Split:
-        """One split, on the CPU; known once prepared."""
+        """One split, on the CPU; known after `prepare`."""
         split = self._splits[name]
         if not isinstance(split, Split):
             split = split()

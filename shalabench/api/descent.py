@@ -1,4 +1,4 @@
-"""Gradient descent and the moving average of weights, of which no step waits for the device."""
+"""Gradient descent and the moving average of weights; no step waits for the device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Descent:
     """Some parameters and the optimiser that updates them.
 
     Args:
-        parameters: What descends.
-        settings: How.
+        parameters: The parameters to train.
+        settings: Settings of the optimiser.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: Optimiser):
@@ -67,8 +67,8 @@ class MovingAverage:
     """An exponential moving average of a module's parameters; the first update copies them.
 
     Args:
-        module: What is averaged. Its buffers are not.
-        decay: Factor of the average before, at each update.
+        module: Module whose parameters are averaged. Its buffers are not.
+        decay: Factor of the previous average at each update.
     """
 
     def __init__(self, module: nn.Module, decay: float):
@@ -79,7 +79,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the parameters as they are."""
+        """Add the current parameters to the average."""
         if self.started:
             torch._foreach_lerp_(self._means, self._live, 1 - self.decay)
         else:

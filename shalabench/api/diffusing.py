@@ -1,4 +1,4 @@
-"""Settings that every diffusion model of latents has."""
+"""Settings of every diffusion model of latents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DiffusionSettings(Settings):
     steps: int = setting(
         100_000, "Updates.", f"{_OPEN} (reproduction/shala.md)", counts_updates=True, ge=1
     )
-    batch_size: int = setting(512, "Latents an update.", f"{_OPEN}; latents are small", ge=1)
+    batch_size: int = setting(512, "Latents in an update.", f"{_OPEN}; latents are small", ge=1)
     optimiser: Optimiser = setting(Optimiser(name="adamw", lr=2e-4), "Of its training.", _OPEN)
     ema: float = setting(
         0.999, "Decay of the averaged weights.", f"{_OPEN}; latent-diffusion practice", ge=0, lt=1
@@ -33,18 +33,18 @@ class DiffusionSettings(Settings):
     )
     blocks: int = setting(4, "Residual blocks of the denoiser.", _OPEN, ge=1)
     timesteps: int = setting(1000, "T, steps of the forward process.", "Ho et al. 2020", ge=2)
-    schedule: Literal["cosine", "linear"] = setting("cosine", "Forward variances.", _OPEN)
+    schedule: Literal["cosine", "linear"] = setting("cosine", "Noise schedule.", _OPEN)
     prediction: Literal["noise", "velocity", "data"] = setting(
-        "velocity", "What the denoiser returns.", f"{_OPEN}; the paper says only DDPM"
+        "velocity", "What the denoiser predicts.", f"{_OPEN}; the paper says only DDPM"
     )
     sampler: Sampler = setting(
         "dpm++",
-        "Reverse process (docs/priors.md).",
+        "Sampler of the reverse process (docs/priors.md).",
         f"{_OPEN}: 20 steps agree with 50 of ddim on validation (docs/priors.md)",
     )
     sampling_steps: int = setting(
         20,
-        "Denoiser calls; the ancestral sampler makes one for every t.",
+        "Denoiser calls; the ancestral sampler makes one for each t.",
         f"{_OPEN}: as sampler",
         ge=1,
     )

@@ -1,4 +1,4 @@
-"""Encodings of views that an evaluator needs several times, each computed once."""
+"""Reuse of encodings of views that an evaluator needs several times."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from shalabench.api.dataset import Views
 
 @contextlib.contextmanager
 def encoded_once(model: nn.Module, views: Views) -> Iterator[None]:
-    """Within it, each encoder computes its output for each of these views once.
+    """A context in which each encoder computes its output for each of these views only once.
 
-    Encoders are parts of the model whose class sets `encodes_views = True`: they map one tensor to
-    features by their weights alone. Only the very tensors of `views` count, so what a model derives
-    from them is computed anew. The outputs are kept until the end of the block. They must not be
-    changed in place.
+    Encoders are parts of the model whose class sets `encodes_views = True`. Their output must
+    depend only on their weights and on one tensor. Only the tensors of `views` themselves are
+    recognised; encodings of copies are computed again. The outputs are kept until the end of the
+    block. They must not be changed in place.
 
     Nothing is kept in training mode, with gradients, or for compiled networks.
 
     Args:
         model: In eval mode.
-        views: Tensors `[B, ...]`, which stay as they are.
+        views: Tensors `[B, ...]`, which must not change in the block.
     """
     parts = list(model.modules())
     if any(part._compiled_call_impl is not None for part in parts):

@@ -1,4 +1,4 @@
-"""Errors that a user can act on, and the search for the nearest name in their messages."""
+"""Errors that a user can correct, and the search for the nearest name in their messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Diverged(BenchError):
         stage: Name of the stage.
         step: Update at which the value was read.
         term: Name of the loss term.
-        value: What was read, if finite.
+        value: The value, if it is finite.
     """
 
     exit_code = 1
@@ -52,10 +52,10 @@ _NEAR = 0.65  # of `difflib`: a letter in four is another
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """A message that `name` is no known `kind`, with the nearest allowed name and the whole list.
+    """A message that `name` is not a known `kind`, with the nearest known name and all names.
 
     Args:
-        kind: What was looked for, as a noun ("model", "preset", "setting").
+        kind: Kind of thing, as a noun ("model", "preset", "setting").
         name: The name that was given.
         allowed: All valid names.
 

@@ -53,11 +53,11 @@ class EvalContext:
     Attributes:
         device: Where to compute.
         seed: Seed of this evaluation.
-        classifiers: By modality; empty unless the evaluator asked for them.
+        classifiers: By modality; empty unless the evaluator sets `uses_classifiers`.
         report: Called with (done, total) items, for the progress display; may raise to stop.
-        splits: Returns any split of the data, for floors; None if there are no others.
-        cache: Folder for what other evaluations can use too, under a key of its content; or None.
-        scratch: Folder for unfinished work, deleted once the evaluation is recorded; or None.
+        splits: Returns any split of the data, for floors; None if only one split is known.
+        cache: Folder for results that other evaluations can use, by keys of their content; or None.
+        scratch: Folder for unfinished work, deleted when the evaluation is recorded; or None.
     """
 
     device: torch.device
@@ -70,11 +70,11 @@ class EvalContext:
     _progress: _Progress = field(default_factory=_Progress, init=False, repr=False)
 
     def rng(self, *names: object, first: int = 0) -> Rng:
-        """Random numbers for the items from `first` on, named by what they are for."""
+        """Random numbers for the items from `first` on; `names` state their purpose."""
         return Rng(derive_seed(self.seed, *names), first=first, device=self.device)
 
     def expect(self, total: int) -> None:
-        """Set how many items the whole evaluation goes through."""
+        """Set the number of items of the whole evaluation, for the progress display."""
         self._progress.total = total
 
     def advance(self, items: int) -> None:
@@ -93,11 +93,11 @@ class EvalContext:
 
         Args:
             make: Takes the numbers `[b]` of a batch's items and their random numbers. Returns a
-                tensor with one row an item, or several tensors by name. Later batches may leave
-                out names of the first batch.
+                tensor with one row for each item, or several such tensors by name. Later batches
+                may leave out names of the first batch.
             items: Numbers `[n]` of the items, or n for the items 0 to n - 1.
             batch_size: Items in a batch.
-            names: What the random numbers are for.
+            names: Purpose of the random numbers.
 
         Returns:
             A tensor with n rows, or such tensors by name.
@@ -123,13 +123,13 @@ class EvalContext:
         """Apply several functions to the views of tuples, batch by batch, as `map` does.
 
         The functions of a batch get the same views, and encoders of the model encode each of these
-        once (`encoded_once`). Random numbers and results are those of one `map` a function.
+        once (`encoded_once`). Random numbers and results are those of one `map` for each function.
 
         Args:
-            model: Whose encoders are asked several times.
-            split: Of the tuples.
-            makes: By what the random numbers are for. Each takes all views `[b, ...]` of a batch
-                and its random numbers, and returns a tensor with one row a tuple.
+            model: Model that the functions use.
+            split: Split that contains the tuples.
+            makes: Functions by the purpose of their random numbers. Each takes all views `[b, ...]`
+                of a batch and its random numbers, and returns a tensor with one row for each tuple.
             items: Numbers `[n]` of the tuples.
             batch_size: Tuples in a batch.
 
@@ -152,14 +152,13 @@ class Outcome:
     """The result of an evaluation.
 
     Attributes:
-        scores: Summaries and their parts.
+        scores: Summaries, and scores of single given and target modalities.
         details: Further plain values for the record, such as a histogram. "notes" are sentences
-            to show below the table. "extractor" names the instrument of an evaluator that has
-            several; their results are shown side by side. Where one evaluation used several,
-            "extractors" holds the details of each by its name.
+            to show below the table. "extractor" names the feature extractor that was used. If one
+            evaluation used several, "extractors" has the details of each by its name.
         pictures: uint8 `[H, W, 3]` by file stem.
         texts: Plain text by file stem.
-        headlines: Names of the metrics that sum the data up here; None: as the evaluator declares.
+        headlines: Names of the main metrics for these data; None for those of the evaluator.
     """
 
     scores: list[Score]
@@ -175,10 +174,10 @@ class Evaluator(ABC):
     A subclass is one file in `evaluators/`, decorated with `register_evaluator`.
 
     Attributes:
-        metrics: The metrics it gives.
-        needs: Abilities that a model must have; override `skip` where one of several is enough.
+        metrics: The metrics that it measures.
+        needs: Abilities that a model must have; override `skip` if one of several is enough.
         uses_classifiers: Whether `EvalContext.classifiers` is filled if the data have classes.
-        least: The least number of items of the split that it can measure on.
+        least: The smallest number of items of a split with which it works.
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -193,7 +192,7 @@ class Evaluator(ABC):
         self.config = config
 
     def skip(self, model: type[Model], spec: DataSpec) -> str | None:
-        """Why it cannot measure such a model on such data, as a sentence; None if it can."""
+        """The reason not to evaluate such a model on such data, as a sentence; None if none."""
         missing = [need.__name__ for need in self.needs if not has_ability(model, need)]
         return f"The model lacks the ability {' and '.join(missing)}." if missing else None
 
@@ -210,10 +209,12 @@ class Evaluator(ABC):
         return cls.uses_classifiers and cls.instruments is Evaluator.instruments
 
     def instruments(self, spec: DataSpec, classifiers: Mapping[str, Classifier]) -> dict[str, str]:
-        """Digests, by name, of what it measures with: part of the evaluation's identity.
+        """Digests of the classifiers or extractors that it measures with, by name.
+
+        They are part of the hash of the evaluation.
 
         Raises:
-            DataError: Something is missing; the evaluation is then skipped with that reason.
+            DataError: Something is missing. The evaluation is then skipped, with this reason.
         """
         if not self.uses_classifiers:
             return {}
@@ -224,13 +225,14 @@ class Evaluator(ABC):
 
     @abstractmethod
     def run(self, model: Model, spec: DataSpec, split: Split, context: EvalContext) -> Outcome:
-        """Measure.
+        """Measure a model.
 
         Args:
             model: Trained, in eval mode, on `context.device`; gradients are off.
-            spec: What the data consist of.
-            split: The test split (the validation split for model selection), on the same device.
-            context: Randomness, classifiers, progress.
+            spec: Description of the data.
+            split: The test split, or the validation split with `--split validation`, on the same
+                device.
+            context: Random numbers, classifiers, progress.
         """
 
 

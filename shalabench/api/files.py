@@ -1,4 +1,4 @@
-"""Atomic writes: a file holds either its old or its new content. And where this project lies."""
+"""Atomic writes, so that a file has either its old or its new content; and project folders."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def clone() -> Path | None:
 
 
 def committed() -> Path:
-    """The folder of what is part of the project, such as `reference`, `studies` and `weights`."""
+    """The folder of the packaged records, with `reference`, `studies` and `weights`."""
     root = clone()
     return root / "results" if root else _PACKAGE / "records" / "committed"
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:
-    """A path whose leading ~ or ~NAME, which no shell has expanded, is a home folder.
+    """A path with its leading ~ or ~NAME replaced by the home folder.
 
     Raises:
-        BenchError: There is no such home folder, nor a file or folder of that name.
+        BenchError: The home folder is unknown, and no file or folder has that name.
     """
     text = os.path.expanduser(path)
     if text.startswith("~") and not os.path.lexists(text):
@@ -56,12 +56,12 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
 def write_atomic(file: Path, content: bytes | Callable[[Path], None]) -> None:
     """Write a temporary file beside `file`, wait for the disk, and rename it.
 
-    The temporary name begins with a dot and ends in ".tmp", so that no reader finds it. What a
-    process leaves that is killed here is removed by `remove_temporary`.
+    The temporary name begins with a dot and ends in ".tmp", so that no reader takes it for a
+    record. If the process is killed, `remove_temporary` removes the temporary file.
 
     Args:
-        file: Its folder is made if it does not exist.
-        content: Of the file, or a function that writes it to the path it is given.
+        file: File to write. Its folder is made if it does not exist.
+        content: The content, or a function that writes it to a given path.
 
     Raises:
         OSError: The folder cannot be written or the disk is full; `file` is as it was.

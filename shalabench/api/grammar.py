@@ -25,8 +25,8 @@ class Attribute:
     """One thing that a caption can name.
 
     Attributes:
-        name: Such as "crown".
-        values: Words for it, each unique within the attribute.
+        name: Name, such as "crown".
+        values: Its values, one word each, without duplicates.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Attribute:
 class Grammar:
     """A finite grammar whose captions name attributes.
 
-    An alternative of a rule is written as words with blanks between: `<rule>` stands for any
+    An alternative of a rule is written as words separated by spaces: `<rule>` stands for any
     alternative of that rule, `[crown]` for the crown's value, `[background:sky]` for the word "sky"
     where that is the background. No rule may lead back to itself. "a" becomes "an" before a vowel.
 
     Attributes:
         attributes: What can be named, in the order of the value columns of `Split.facts`.
         rules: (name, alternatives) each; the first one is the whole caption.
-        longest: Most words a caption may have.
+        longest: Largest number of words in a caption.
     """
 
     attributes: tuple[Attribute, ...]
@@ -55,7 +55,7 @@ class Grammar:
     def from_text(cls, attributes: tuple[Attribute, ...], text: str, longest: int) -> Grammar:
         """A grammar whose rules are written as `name = alternative | alternative`.
 
-        A rule begins a line; indented lines go on with it.
+        A rule begins a line; indented lines continue it.
         """
         rules = (rule.partition(" = ") for rule in re.split(r"\n(?=\S)", text.strip()))
         read = ((name, [a.split() for a in options.split("|")]) for name, _, options in rules)
@@ -71,14 +71,14 @@ class Grammar:
         return tuple(sorted(words))
 
     def write(self, truth: Mapping[str, str], rng: Draws) -> tuple[str, tuple[str, ...]]:
-        """Write a caption of something.
+        """Write a caption.
 
         Args:
             truth: Value of every attribute.
             rng: Chooses the sentence and which attributes it names.
 
         Returns:
-            The caption, words with blanks between, and the names of the attributes that it names.
+            The caption (words separated by spaces), and the names of the attributes that it names.
         """
         for _ in range(_TRIES):
             words: list[str] = []
@@ -89,10 +89,10 @@ class Grammar:
         raise ValueError(f"The grammar has no caption of {self.longest} words for {dict(truth)}.")
 
     def parse(self, text: str) -> dict[str, str] | None:
-        """The attributes that a caption names, or None where the grammar cannot write it.
+        """The attributes that a caption names, or None if the grammar cannot write it.
 
         Args:
-            text: Words with blanks between.
+            text: Words separated by spaces.
         """
         words = text.split()
         if len(words) > self.longest or _with_articles(words) != words:
@@ -106,14 +106,14 @@ class Grammar:
     def spot(self, text: str) -> dict[str, str | None]:
         """The attributes that phrases of a text name, even if the grammar cannot write all of it.
 
-        A word that only one attribute has as a value is such a phrase; other values count within an
-        alternative that names one attribute, its leading article aside.
+        A word that is a value of only one attribute is such a phrase. Other values count only as
+        part of an alternative that names one attribute, without its leading article.
 
         Args:
-            text: Words with blanks between.
+            text: Words separated by spaces.
 
         Returns:
-            Value by attribute; None where the text contradicts itself.
+            Value by attribute; None if the text gives an attribute two values.
         """
         named: dict[str, str | None] = {}
         plain = _plain(text.split())

@@ -11,7 +11,7 @@ from shalabench.api.cameras import Camera
 from shalabench.api.grammar import Grammar
 
 END, PAD = "<eos>", "<pad>"
-"""Tokens after a text's last word: its end, and what fills the rest."""
+"""Tokens after the last word of a text: its end, and padding."""
 
 _NUMBERS = ("bernoulli", "laplace", "normal")
 # Axes of a shape, least and most, and likelihoods by kind.
@@ -36,7 +36,7 @@ class Modality:
         scale: Scale of a location-scale likelihood, in units of the data range.
         weight: Factor of this modality's log-likelihood in every objective (lambda_m).
         vocabulary: The tokens of a text in the order of their ids; empty for other kinds.
-        camera: Where a viewpoint was taken from, for multi-view data; None elsewhere.
+        camera: Camera of this view, for multi-view data; else None.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Modality:
     camera: Camera | None = None
 
     def problem(self) -> str:
-        """What contradicts itself in this description, as a sentence; empty where nothing does."""
+        """A contradiction in this description, as a sentence; empty if there is none."""
         who = f"Modality '{self.name}'"
         if self.kind not in _KINDS:
             return f"{who} is of the kind '{self.kind}'; {', '.join(_KINDS)} were expected."
@@ -76,7 +76,7 @@ class Modality:
     def text(self, tokens: Iterable[int]) -> str:
         """The words of a text, up to its end.
 
-        Words are parted by blanks; where every token is one character, nothing parts them.
+        Words are separated by spaces, unless each token is a single character.
         """
         words = [self.vocabulary[token] for token in tokens]
         words = words[: words.index(END)] if END in words else words
@@ -86,25 +86,25 @@ class Modality:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Everything a model or an evaluator may know of a dataset before it sees a sample.
+    """Everything that a model or an evaluator knows about a dataset before it sees a tuple.
 
     Attributes:
         name: Registered name of the dataset.
         version: Raised when the same settings give other tensors.
-        modalities: In the order in which tables and pictures show them.
-        classes: Number of label classes, or 0 where the data have no label.
+        modalities: In the order of tables and pictures.
+        classes: Number of label classes, or 0 if the data have no labels.
         sizes: Number of tuples of "train", "validation" and "test".
         fingerprint: SHA-256 over the content of all splits.
-        source: Which source was used, in words ("generated from MNIST ...").
-        proxy_for: The published dataset that this one stands in for; its published values are shown
-            beside, under its name; empty where there is none.
-        deviation: How the data differ from the published ones of that name, in words, so that no
-            score is mistaken for a published one; empty where they do not.
+        source: Source of the data, in words ("generated from MNIST ...").
+        proxy_for: The published dataset for which this one is a proxy; empty if there is none.
+            Tables show its published values, under its name.
+        deviation: How the data differ from the published ones of that name, in words; empty if they
+            do not. Tables then show no published values.
         missing: Probability that a view of a training tuple is absent.
-        distinct: Effective sample size of each split, where several tuples share one thing (a
-            photo); empty where all tuples are independent.
-        grammar: Of the captions, where they name attributes that `Split.facts` records. Every text
-            is one; images show all attributes.
+        distinct: Effective sample size of each split, if several tuples share something (a photo);
+            empty if all tuples are independent.
+        grammar: Grammar of the captions, if they name attributes that `Split.facts` has. Every text
+            modality is then a caption, and every image shows all attributes.
     """
 
     name: str
@@ -126,7 +126,7 @@ class DataSpec:
         return tuple(m.name for m in self.modalities)
 
     def __getitem__(self, name: str) -> Modality:
-        """The modality of that name; KeyError with the known names where there is none."""
+        """The modality of that name; if there is none, a KeyError with the known names."""
         for modality in self.modalities:
             if modality.name == name:
                 return modality

@@ -26,10 +26,10 @@ class Model(nn.Module):
         config: An instance of the class's `Config`.
 
     Attributes:
-        incomplete: Whether it trains on tuples of which some views are absent (`Batch.present`).
-        reduced: What of the published method is missing or smaller here under all settings, as a
-            phrase for the notes of tables; empty where nothing is.
-        supervision: What it learns from, if not aligned tuples ("single views with cameras").
+        incomplete: Whether it can train on tuples with absent views (`Batch.present`).
+        reduced: What is missing or smaller than in the published method under all settings, as a
+            phrase for the notes of tables; else empty.
+        supervision: Training data, if not complete tuples ("single views with cameras").
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -43,7 +43,7 @@ class Model(nn.Module):
 
     @classmethod
     def skip(cls, spec: DataSpec, config: Settings) -> str | None:
-        """Why this method cannot run on such data, as a sentence, or None where it can."""
+        """The reason why this method cannot run on such data, as a sentence; None if it can."""
         return None
 
     @abstractmethod
@@ -59,8 +59,8 @@ class Joint(Protocol):
         """Generate `n` tuples from the prior.
 
         Args:
-            n: How many.
-            rng: Randomness; item i of it makes tuple i.
+            n: Number of tuples.
+            rng: Random numbers; item i of it makes tuple i.
 
         Returns:
             Decoder means: images `[n, C, H, W]` in the data's range but unclamped, texts `[n, L]`
@@ -82,17 +82,18 @@ class Translate(Protocol):
     def translate(self, given: Views, targets: Sequence[str], rng: Rng) -> Views:
         """Generate the targets, one sample for each given tuple.
 
-        The targets of one call are parts of one sample: they share its latent where the method has
-        one, and are drawn together where each has its own. A target does not depend on which others
-        are asked for. Calls with other random numbers are other samples.
+        The targets of one call are parts of one sample. If the method has a shared latent, they
+        share it. If each target has its own latent, these are drawn together. A target does not
+        depend on which other targets are requested. Calls with other random numbers give other
+        samples.
 
         Args:
             given: One or more modalities, `[B, ...]` each.
             targets: Names of the modalities to generate.
-            rng: Randomness; item i of it serves tuple i.
+            rng: Random numbers; item i of it belongs to tuple i.
 
         Returns:
-            Decoder means, as `Joint.sample` gives them.
+            Decoder means, as from `Joint.sample`.
 
         Raises:
             KeyError: A modality is unknown; the message names it.
@@ -109,7 +110,7 @@ class Reconstruct(Protocol):
 
         Args:
             views: All modalities, `[B, ...]` each.
-            rng: Randomness; item i of it serves tuple i.
+            rng: Random numbers; item i of it belongs to tuple i.
         """
         ...
 
@@ -129,7 +130,7 @@ class Latent(Protocol):
     def decode(self, z: Tensor, rng: Rng) -> Views:
         """Decoder means of all modalities at shared latents `[n, D]`.
 
-        Private latents, where there are any, come from their prior by `rng`.
+        Private latents, if there are any, are drawn from their prior.
         """
         ...
 
@@ -149,26 +150,26 @@ class Private(Protocol):
 
 @runtime_checkable
 class Trace(Protocol):
-    """Makes its shared latent from noise in small steps that can be read out."""
+    """Generates its shared latent from noise in steps, and can return the states in between."""
 
     def trace(self, n: int, times: Sequence[float], rng: Rng) -> dict[float, Tensor]:
-        """The states on the way to the samples that `Latent.prior` gives for the same `rng`.
+        """The sampler's states on the way to the samples of `Latent.prior` for the same `rng`.
 
         Args:
-            n: How many.
+            n: Number of latents.
             times: Times t / T in [0, 1]: 1 is noise, 0 the sample.
-            rng: Randomness; item i of it makes latent i.
+            rng: Random numbers; item i of it makes latent i.
 
         Returns:
-            Latents `[n, D]` in the scale of the posterior, by the sampler's time t / T that is
-            nearest to each of `times`.
+            Latents `[n, D]` on the scale of the posterior, by time t / T. Each is at the sampler's
+            time that is nearest to one of `times`.
         """
         ...
 
 
 @runtime_checkable
 class Transfer(Protocol):
-    """Carries the style of one tuple over to another."""
+    """Transfers the style of one tuple to another."""
 
     def transfer(self, source: Views, reference: Views, strength: float, rng: Rng) -> Views:
         """Regenerate `source` in the style of `reference`.
@@ -176,8 +177,9 @@ class Transfer(Protocol):
         Args:
             source: All modalities of the tuples whose structure is kept, `[B, ...]` each.
             reference: Modalities of the tuples that give the style, `[B, ...]` each.
-            strength: The part of the diffusion that is undone and redone, in (0, 1].
-            rng: Randomness; item i of it serves tuple i.
+            strength: K / T in (0, 1]: the latent gets the noise of K of the T diffusion steps and
+                is denoised again.
+            rng: Random numbers; item i of it belongs to tuple i.
 
         A method with a guided diffusion also takes the keyword `guidance`: the scale, or None for
         the one of its settings.
@@ -194,4 +196,4 @@ ABILITIES: dict[str, type] = {
     "trace": Trace,
     "transfer": Transfer,
 }
-"""Every ability by its name in `bench.py list`."""
+"""Every ability by its name in `shala-bench list`."""

@@ -33,25 +33,26 @@ class Optimiser(Settings):
     schedule: Literal["constant", "cosine", "wsd"] = setting(
         "constant",
         "Learning rate after the warm-up: constant, a half cosine to 0, or constant with a fall to "
-        "0 at the end (wsd), which a longer training may share up to the fall.",
+        "0 at the end (wsd; docs/progress.md).",
         "the baselines' code (reproduction/polymnist.md)",
     )
     warmup: float = setting(
         0.0,
-        "Part of the steps over which the rate rises linearly from 0; from 1 up, their number.",
+        "Warm-up, in which the rate rises linearly from 0: a fraction of the updates if below 1, "
+        "else a number of updates.",
         "our choice: none published",
         ge=0,
     )
     cooldown: float = setting(
         0.1,
-        "Part of the steps over which wsd's rate falls, as 1 - sqrt of the part that is done.",
+        "Fraction of the updates in which the rate of wsd falls, as 1 - sqrt(the part done).",
         "Hägele et al. 2024, section 4: 10 to 20 % of the steps, and 1 - sqrt before a line",
         gt=0,
         lt=1,
     )
     clip: float = setting(
         0.0,
-        "Largest norm of the whole gradient; 0 does not clip.",
+        "Clip the gradient to this norm; 0 does not clip.",
         "our choice: none published",
         ge=0,
     )
@@ -85,7 +86,7 @@ class Optimiser(Settings):
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
 
     def common(self, steps: int, others: int) -> int:
-        """How many first updates of trainings of `steps` and of `others` have the same rates."""
+        """Number of first updates with the same rates in trainings of `steps` and of `others`."""
         least = min(steps, others)
         if steps == others:
             return least

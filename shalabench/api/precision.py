@@ -17,7 +17,7 @@ _SMALL = 5_000_000  # parameters below which float32 is faster without matrix un
 def choose_precision(
     asked: str, device: torch.device, size: Callable[[], int] | None = None
 ) -> str:
-    """The precision `asked`; "auto" is bf16 where it is faster, else float32.
+    """The precision to use: `asked`, or for "auto", bf16 where it is faster, else float32.
 
     Bf16 is slow where the device emulates it. On CPUs with AVX-512 BF16 and without AMX, small
     networks are 5 to 15 % faster in float32 (reproduction/engine.md).
@@ -25,7 +25,7 @@ def choose_precision(
     Args:
         asked: "auto", "bf16" or "float32".
         device: Where to compute.
-        size: Gives the number of parameters of what is trained; None counts as large.
+        size: Returns the number of trained parameters; None counts as many.
     """
     if asked != "auto":
         return asked
@@ -39,14 +39,14 @@ def choose_precision(
 
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context of updates: autocast for "bf16", none for "float32"."""
+    """The context in which updates run: autocast for "bf16", none for "float32"."""
     cast = precision == "bf16"
     return torch.autocast(device.type, dtype=torch.bfloat16) if cast else nullcontext()
 
 
 @contextmanager
 def tensor_cores(tf32: bool) -> Iterator[None]:
-    """Within it, GPUs compute products in float32 by TF32; False leaves torch's settings."""
+    """A context in which GPUs use TF32 for float32 products; False leaves torch's settings."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     try:
@@ -58,7 +58,7 @@ def tensor_cores(tf32: bool) -> Iterator[None]:
 
 @contextmanager
 def sampling(precision: str) -> Iterator[None]:
-    """Within it, samplers run their denoisers in "bf16" or "float32"; outside in float32."""
+    """A context in which samplers run their denoisers in this precision; outside it is float32."""
     before = _SAMPLING.set(precision)
     try:
         yield
@@ -67,5 +67,5 @@ def sampling(precision: str) -> Iterator[None]:
 
 
 def sampling_precision() -> str:
-    """The arithmetic of denoisers in samplers, as `sampling` sets it."""
+    """The precision of denoisers in samplers, as set by `sampling`."""
     return _SAMPLING.get()

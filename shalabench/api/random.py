@@ -39,13 +39,13 @@ class Rng:
     """Counter-based random numbers (SplitMix64), one independent stream for each item of a batch.
 
     The first dimension of every shape is the item: row r of a draw belongs to item `first + r`.
-    Draw in the same order for the same result; `fork` gives a stream that no other draw disturbs.
+    Draws depend on their order. `fork` returns a stream that does not depend on other draws.
 
     Args:
         seed: Any integer, usually from `derive_seed`.
         first: Number of the first item of the batch.
-        device: Where the draws are made.
-        temperature: Factor of normal and Laplace draws; None is 1, and may still be set.
+        device: Device of the draws.
+        temperature: Factor of normal and Laplace draws; None is 1 until `tempered` sets it.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Rng:
         return Rng(seed, first=self.first, device=self.device, temperature=self.temperature)
 
     def tempered(self, temperature: float) -> Rng:
-        """The same stream from its beginning with a temperature; one that is set stays.
+        """The same stream from its beginning, with a temperature.
 
-        So the outermost of nested samplers decides.
+        A temperature that is set already stays. So of nested samplers, the outermost determines it.
         """
         if self.temperature is not None:
             temperature = self.temperature
@@ -119,7 +119,7 @@ def fixed_choice(n: int, wanted: int, *names: object) -> Tensor:
     Args:
         n: Size of the range.
         wanted: How many to choose; 0 or `n` and more give all.
-        names: The purpose, which decides the choice.
+        names: Purpose of the choice. Another purpose gives another choice.
     """
     if not wanted or wanted >= n:
         return torch.arange(n)
@@ -136,7 +136,7 @@ def choose_subsets(
         names: The whole set.
         size: Names in each subset.
         most: The largest number of subsets.
-        purpose: Decides the choice.
+        purpose: Purpose of the choice. Another purpose gives another choice.
     """
     total = math.comb(len(names), size)
     if total <= _LISTED:

@@ -11,20 +11,21 @@ Role = Literal["method", "floor", "ceiling", "chance", "classifier"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One kind of score that an evaluator gives.
+    """A metric that an evaluator measures.
 
     Attributes:
-        name: As in records and tables, such as "coherence/joint".
+        name: Name in records and tables, such as "coherence/joint".
         direction: Whether higher or lower values are better.
         digits: Decimals to show.
         meaning: The protocol in one sentence.
-        biased: Whether it depends on n and on the extractor, so that no table mixes these.
-        role: "method" for a score of the method. The others describe the data: "floor" needs no
-            method, "ceiling" cannot be passed, "chance" is reached by guessing, and "classifier" is
-            the accuracy of the classifiers on real data.
-        of: The metric or family of metrics that such a bound belongs to, such as "psnr"; for a
-            score of the method, the metric whose variety of samples it measures.
-        headline: Whether it is among the few metrics that sum a dataset up.
+        biased: Whether it depends on the number of images and on the extractor. No table mixes
+            such values.
+        role: "method" for a score of a method. The other roles describe the data: "floor" is
+            reached without a method, "ceiling" is the best possible value, "chance" is reached by
+            guessing, and "classifier" is the accuracy of the classifiers on real data.
+        of: For a floor, ceiling or chance: the metric or family of metrics that it belongs to, such
+            as "psnr". For a score of a method: the metric of the samples whose variety it measures.
+        headline: Whether it is a main metric of its datasets.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Metric:
 
     @classmethod
     def share(cls, name: str, meaning: str, **more: Any) -> Metric:
-        """A share of items in [0, 1], of which more is better."""
+        """A metric that is a share of items, in [0, 1]; higher is better."""
         return cls(name, "higher", 3, meaning, **more)
 
 
@@ -48,13 +49,13 @@ class Score:
 
     Attributes:
         metric: Name of the metric.
-        value: What was measured.
-        n: Number of test items behind it; of distinct images where tuples share images.
-        stderr: Standard error over those items, or None.
-        given: Modalities that were given; empty for joint generation and for summaries.
-        target: Modality that was scored; None for summaries over targets.
-        groups: Number of replicates that `stderr` was computed from, if they are few: a t interval
-            has one degree of freedom less. None if it was computed from the items themselves.
+        value: The measured value.
+        n: Number of test items; if tuples share images, the number of distinct images.
+        stderr: Standard error over these items, or None.
+        given: Given modalities; empty for joint generation and for summaries.
+        target: Generated modality; None for summaries over targets.
+        groups: Number of replicates that `stderr` was computed from, if they are few. A t interval
+            then has `groups` - 1 degrees of freedom. None if it was computed from all items.
     """
 
     metric: str
@@ -77,14 +78,14 @@ class Score:
 
     @property
     def is_summary(self) -> bool:
-        """Whether it sums up the whole evaluation rather than one (given, target) pair."""
+        """Whether it summarises the evaluation, and is not of one (given, target) pair."""
         return not self.given and self.target is None
 
 
 def is_ranked(metric: str) -> bool:
-    """Whether a metric's values may say which method is better.
+    """Whether methods are ranked by a metric.
 
-    Those of the classifiers' features, such as "fid/classifier/cross", may not
+    They are not ranked by metrics of the classifiers' features, such as "fid/classifier/cross"
     (docs/extractors.md).
     """
     return _UNRANKED not in metric.split("/")[1:]

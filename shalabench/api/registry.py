@@ -36,10 +36,10 @@ class Entry:
 
     Attributes:
         kind: What it is.
-        name: Under which it is asked for.
+        name: Name of the component.
         cls: Its class.
         paper: Authors, year and venue of its source; empty for datasets and evaluators.
-        version: Raised whenever its numbers may change.
+        version: Raised whenever its results may change.
     """
 
     kind: Kind
@@ -50,20 +50,20 @@ class Entry:
 
     @property
     def files(self) -> list[Path]:
-        """Where the component's code is: its file, or all of ShaLa's."""
+        """Files with the component's code: its file, or for ShaLa all files of its folder."""
         file = Path(inspect.getfile(self.cls))
         whole = self.cls.__module__.startswith("shala.")
         return sorted(file.parent.glob("*.py")) if whole else [file]
 
     @property
     def digest(self) -> str:
-        """Of what the component's code computes; see `source_digest`."""
+        """Digest of the component's code; see `source_digest`."""
         return source_digest(self.files)
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A file or an entry point that does not import.
+    """A file or an entry point that cannot be imported.
 
     Attributes:
         module: Its dotted name.
@@ -103,17 +103,17 @@ class _NameClash(BenchError):
 
 
 def register_model(name: str, *, paper: str, version: int) -> Callable[[T], T]:
-    """Class decorator: make a `Model` known under `name` (lower case, as the paper writes it)."""
+    """Class decorator: register a `Model` as `name` (the paper's name, in lower case)."""
     return _register("model", name, paper, version)
 
 
 def register_dataset(name: str, *, version: int, paper: str = "") -> Callable[[T], T]:
-    """Class decorator: make a `Dataset` known under `name`."""
+    """Class decorator: register a `Dataset` as `name`."""
     return _register("dataset", name, paper, version)
 
 
 def register_evaluator(name: str, *, version: int, paper: str = "") -> Callable[[T], T]:
-    """Class decorator: make an `Evaluator` known under `name`."""
+    """Class decorator: register an `Evaluator` as `name`."""
     return _register("evaluator", name, paper, version)
 
 
@@ -147,7 +147,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def broken(kind: Kind) -> list[Broken]:
-    """Files and entry points of a kind that do not import, with their reasons."""
+    """Files and entry points of a kind that cannot be imported, with the reasons."""
     entries(kind)
     return list(_broken[kind].values())
 
@@ -171,10 +171,11 @@ def find(kind: Kind, name: str) -> Entry:
 
 
 def find_factory(reference: str) -> Callable[..., Any]:
-    """What "package.module:factory" names, in a package outside this one or in a file of one's own.
+    """The function or class that "package.module:factory" names, in another package or file.
 
     Raises:
-        BenchError: It is not written so, does not import, or is not there.
+        BenchError: The text has another form, the module cannot be imported, or it has no such
+            function or class.
     """
     module, _, name = reference.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
@@ -202,14 +203,14 @@ def _import(kind: Kind, module: str) -> None:
 
 
 def source_digest(files: Iterable[Path]) -> str:
-    """SHA-256 over what Python files compute, so that a move or new words leave it as it is.
+    """SHA-256 over the code in Python files that can change results.
 
-    What does not count: imports, docstrings, comments, layout, annotations, names and order of
-    files, messages of errors, the texts and searches of settings, and the papers of components.
-    Top-level statements are sorted, so that a file may also be split.
+    These do not count: imports, docstrings, comments, layout, annotations, names and order of
+    files, messages of errors, the texts and search spaces of settings, and the papers of
+    components. Top-level statements are sorted, so that a file may also be split.
 
     Returns:
-        "v2:" and the digest; digests without it were made in another way and are never equal.
+        "v2:" and the digest. Digests without "v2:" were made in another way and never equal it.
     """
     statements = set()
     for file in files:

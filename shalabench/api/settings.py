@@ -1,4 +1,4 @@
-"""Frozen settings whose every default says where it comes from."""
+"""Frozen settings, each with the source of its default."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Search:
-    """What `shala-bench tune` tries for a setting: numbers from `low` to `high`, or `choices`.
+    """The search space of a setting for `shala-bench tune`: a range of numbers, or `choices`.
 
-    The value of the preset always belongs to it.
+    It always includes the value of the preset.
 
     Attributes:
         low, high: The least and the greatest number.
-        log: Whether its logarithm is searched.
+        log: Whether the search is uniform in the logarithm.
         relative: Whether `low` and `high` are factors of the preset's value.
         choices: The values, in place of a range.
     """
@@ -46,12 +46,12 @@ class Search:
 
 @dataclass(frozen=True)
 class Dial:
-    """What `shala-bench tune --dials` tries for a setting that only samplers read.
+    """The values that `shala-bench tune --dials` tries for a setting that only samplers use.
 
     Attributes:
         neutral: The value that leaves samples as they are.
-        choices: The values, of which `neutral` is one.
-        of: The samples that it changes: "joint", or "cross" for translation.
+        choices: The values to try, with `neutral`.
+        of: Which samples it changes: "joint", or "cross" for translation.
     """
 
     neutral: float
@@ -77,16 +77,18 @@ def setting(
     """Declare one setting with its meaning and the origin of its default.
 
     Args:
-        default: The value used where no layer says otherwise.
-        meaning: What it does, with its unit.
-        source: Where the default comes from: a section of a paper or of the recipes, or
-            "not given in the paper: our choice, because ...".
-        search: What `shala-bench tune` tries. True, for nested settings: what these declare, as
-            for nested settings without a declaration of their own.
-        dial: What `shala-bench tune --dials` tries, where only samplers read it.
-        counts_updates: Whether it is the number of updates of a stage, which tuning shortens.
-        stretches: Whether it is a part of that number, which the loss reads, such as a warm-up. A
-            training is continued by a longer one (docs/progress.md) only if it is 0.
+        default: The value that is used if no layer changes it.
+        meaning: The meaning of the setting, with its unit.
+        source: The source of the default: a section of a paper, published code, a page of
+            docs/reproduction, or "our choice, not given in the paper", with the reason.
+        search: The search space for `shala-bench tune`. For nested settings, True uses the search
+            spaces that they declare. So do nested settings that are declared without `setting`.
+        dial: The values for `shala-bench tune --dials`, if only samplers use the setting.
+        counts_updates: Whether it is the number of updates of a stage. Short trials of tuning
+            reduce it.
+        stretches: Whether it is a fraction of the number of updates that the loss uses, such as a
+            warm-up. Only if it is 0 can a longer training continue a shorter one
+            (docs/progress.md).
         **limits: Bounds as pydantic's `Field` takes them (`ge`, `gt`, `le`, `lt`).
 
     Returns:

@@ -1,4 +1,4 @@
-"""The contract of a training stage, and the ordinary stage that descends a gradient."""
+"""The contract of a training stage, and the usual stage: gradient descent on a loss."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from shalabench.api.optimiser import Optimiser
 from shalabench.api.random import Rng
 
 Now = int | Tensor
-"""Number of an update, from 0: an integer, or 0-d float64 where a graph captures the update."""
+"""Number of an update, from 0: an integer; a 0-d float64 tensor if a CUDA graph captures it."""
 Loss = Callable[[Batch, Rng, Now], tuple[Tensor, dict[str, Tensor]]]
-"""`(batch, rng, step) -> (scalar to descend, terms to log as 0-d tensors)`."""
+"""`(batch, rng, step) -> (loss, terms to log as 0-d tensors)`."""
 
 
 class Stage(ABC):
@@ -26,15 +26,16 @@ class Stage(ABC):
     Attributes:
         name: Unique within its model; part of every seed.
         steps: Number of updates.
-        batch_size: Tuples an update is given.
-        module: The part of the model that holds all that the stage learns; None is the whole.
-        ignores: Settings that neither this stage nor one before it reads, by dotted key within
-            `section`, or the beginning of several. Runs that differ in nothing else share its
-            weights.
-        section: The section of a run's settings that holds those of the stage.
+        batch_size: Tuples in an update.
+        module: The part of the model that contains all trained weights of the stage; None for the
+            whole model.
+        ignores: Settings that neither this stage nor an earlier one uses: dotted keys within
+            `section`, or the first parts of such keys. Runs that differ only in these share the
+            weights of the stage.
+        section: The section of a run's settings that has those of the stage.
         sections: Sections of a run's settings on which its weights depend.
-        validation: The validation split on the CPU, by which `finish` may choose; None if there is
-            none. It is set before the training.
+        validation: The validation split on the CPU, which `finish` may use for choices; None if
+            there is none. It is set before the training.
     """
 
     name: str
@@ -47,7 +48,9 @@ class Stage(ABC):
     validation: Split | None = None
 
     def begin(self, data: Split) -> None:  # noqa: B027 - optional by design
-        """Prepare; called before the first update and after each resume, so it must be repeatable.
+        """Prepare the training; called before the first update and after each resume.
+
+        It must give the same result each time.
 
         Args:
             data: The training split, on the training device.
@@ -55,55 +58,53 @@ class Stage(ABC):
 
     @abstractmethod
     def update(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
-        """Do one training step.
+        """Do one update.
 
         Args:
             batch: `batch_size` tuples; their views are converted only if read.
-            rng: Random numbers of this step. Torch's global generator is seeded for the step too,
-                so that dropout layers resume exactly.
+            rng: Random numbers of this update. Torch's global generator is seeded for it too, so
+                that dropout layers resume exactly.
 
         Returns:
-            Loss terms as 0-d tensors on the device; reading them (a synchronisation) is the
-            caller's.
+            Loss terms as 0-d tensors on the device. The caller reads them, which synchronises.
         """
 
     def finish(self, data: Split) -> None:  # noqa: B027 - optional by design
-        """Conclude, after the last update."""
+        """End the training; called after the last update."""
 
     def common(self, steps: int) -> int:
-        """How many first updates are those of a training of `steps` updates too; 0 if unknown.
+        """Number of first updates that a training of `steps` updates has in common; 0 if unknown.
 
-        What settings say that count in parts of the updates (`setting(stretches=True)`) is left
-        out.
+        Settings that are fractions of the updates (`setting(stretches=True)`) do not count here.
         """
         return 0
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """All that the next update depends on beyond the model's own weights."""
+        """Everything that the next update depends on, without the model's weights."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore a state from `state_dict`."""
 
 
 class PartedStage(Stage):
-    """Descends losses of one or several parts of a model.
+    """Gradient descent on losses of one or several parts of a model.
 
-    An update has work of the host, which is the same for all such stages, and `work` of the device.
-    The latter may be captured as a CUDA graph and replayed. So it must not wait for the device, nor
-    depend on anything of the host that changes between updates but `phase`.
+    An update has two parts: steps on the host, which are the same for all such stages, and `work`
+    on the device. `work` may be captured as a CUDA graph and replayed. So it must not wait for the
+    device. Of the values on the host that change between updates, it may depend only on `phase`.
 
     Args:
         name: Unique within the model.
         parts: The parameters of each part and the settings of its optimiser, by the part's name.
         steps: Number of updates.
-        batch_size: Tuples an update.
+        batch_size: Tuples in an update.
         average: A module and the decay of the moving average that replaces its parameters at the
             stage's end; `work` calls its `update`. None or a decay of 0 keeps none.
 
     Attributes:
-        host: Why `work` cannot be captured; empty where it can.
+        host: The reason why `work` cannot be captured; empty if it can.
     """
 
     host: str = ""
@@ -128,22 +129,22 @@ class PartedStage(Stage):
 
     @property
     def phase(self) -> Hashable:
-        """What `work` decides by the number of the next update; a graph holds one phase."""
+        """Value by which `work` branches in the next update; each phase has its own graph."""
         return None
 
     @property
     def now(self) -> Now:
-        """Number of the update, from 0: a tensor where `work` may be captured."""
+        """Number of the update, from 0: a tensor if `work` may be captured."""
         return self._step if self._now is None else self._now
 
     def use_graphs(self, device: torch.device) -> None:
-        """Keep in tensors what the host sets before each update."""
+        """Keep the values that the host sets before each update in tensors."""
         self._now = torch.zeros((), dtype=torch.float64, device=device)
         for descent in self._parts.values():
             descent.use_graphs()
 
     def prepare(self) -> None:
-        """Set what depends on the number of the update."""
+        """Set the values that depend on the number of the update."""
         for descent in self._parts.values():
             descent.set_rate(self._step, self.steps)
         if self._now is not None:
@@ -185,7 +186,7 @@ class PartedStage(Stage):
 
 
 def rise(now: Now, length: float) -> float | Tensor:
-    """The share of a linear rise after update `now`, which ends at 1 after `length` updates."""
+    """The factor of a linear warm-up after update `now`, which reaches 1 after `length` updates."""
     if not length:
         return 1.0
     share = (now + 1) / length
@@ -193,16 +194,15 @@ def rise(now: Now, length: float) -> float | Tensor:
 
 
 class GradientStage(PartedStage):
-    """Descends one loss with one optimiser, the ordinary case.
+    """Gradient descent on one loss with one optimiser, the usual case.
 
     Args:
         name: Unique within the model.
-        loss: Gives the scalar to descend and the terms to log.
-        module: The part of the model that is trained; only its parameters that require gradients
-            are.
-        optimiser: How to descend.
+        loss: Returns the loss and the terms to log.
+        module: The part of the model to train. Parameters that require no gradient stay fixed.
+        optimiser: Settings of the optimiser.
         steps: Number of updates.
-        batch_size: Tuples an update.
+        batch_size: Tuples in an update.
         ema: Decay of an exponential moving average of the weights, which replaces them at the
             stage's end; 0 keeps none.
         begin: Called with the training split before the first update and after each resume.

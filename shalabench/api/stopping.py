@@ -1,4 +1,4 @@
-"""What a termination does to the command line before a command handles it itself."""
+"""Exit of the command line at SIGTERM, until a command handles this signal itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ STOPPED_EXIT = 3
 def exit_when_terminated() -> Iterator[None]:
     """Let SIGTERM end the process at once with exit code 3.
 
-    An exception would be lost where Python ignores exceptions, as in a callback of an import.
+    An exception could get lost, because Python ignores exceptions in some places, such as import
+    callbacks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Keys of random draws as a tensor, so that a captured update draws new numbers at each replay."""
+"""Keys of random draws in a tensor, so that each replay of a CUDA graph draws new numbers."""
 
 from __future__ import annotations
 

@@ -166,9 +166,7 @@ def classifiers() -> None:
     type=UserPath(),
     help="Folder for the weights. Default: the folder of the packaged weights.",
 )
-@click.option(
-    "--overwrite", is_flag=True, help="Replace packaged weights, which are else never written."
-)
+@click.option("--overwrite", is_flag=True, help="Replace weights that are part of the package.")
 @click.option(
     "--updates", type=click.IntRange(1), help="Number of updates. Default: enough to converge."
 )

@@ -19,12 +19,15 @@ from shalabench.records.store import Store
     default=default_store,
     help="Folder of records. Default: results/runs.",
 )
-@click.option("--failed", is_flag=True, help="Trainings that failed or diverged.")
-@click.option("--unfinished", is_flag=True, help="Trainings that were stopped. None that goes on.")
+@click.option("--failed", is_flag=True, help="Runs whose training failed or diverged.")
+@click.option(
+    "--unfinished", is_flag=True, help="Runs that were stopped and that no process is training."
+)
 @click.option(
     "--other-code",
     is_flag=True,
-    help="Finished runs whose method computes something else today. Slow: it imports every method.",
+    help="Finished runs whose method or shared networks have changed since. Slow: it imports every "
+    "method.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -38,9 +41,9 @@ def clean(
     yes: bool,
     no_locks: bool,
 ) -> None:
-    """Remove runs that are of no use any more, with their weights and results.
+    """Remove failed, unfinished or outdated runs, with their weights and results.
 
-    Without a kind of run: failed and unfinished ones. Exported records and damaged ones stay.
+    Without options, it removes failed and unfinished runs. Exported and unreadable records stay.
     """
     from shalabench.analysis.fitting import draw, terminal_width
     from shalabench.execute.cleaning import FAILED, OTHER_CODE, UNFINISHED, find_waste, remove

@@ -45,16 +45,17 @@ def engine_options(command: Callable) -> Callable:
             callback=parse_finite,
             default=1.0,
             show_default=True,
-            help="GPUs for each run; 0 hides them. Ray takes fractions. On this machine, processes "
+            help="GPUs for each run; 0: use the CPU. Ray takes fractions. On this machine, runs "
             "are spread over the GPUs.",
         ),
-        click.option("--partition", help="Partition of Slurm. Default: that of the cluster."),
+        click.option("--partition", help="Slurm partition. Default: that of the cluster."),
         click.option(
             "--job-time",
             default="1h",
             show_default=True,
             callback=parse_duration,
-            help="Time limit of a Slurm job, such as 30m or 24h. The run goes on in a new job.",
+            help="Time limit of a Slurm job, such as 30m or 24h. A longer run continues in a new "
+            "job.",
         ),
         click.option("--job-array", is_flag=True, help="Submit the runs as one Slurm job array."),
         click.option(

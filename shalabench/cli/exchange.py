@@ -46,12 +46,13 @@ from shalabench.records.locations import default_store
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Number of the training, if samples of several trainings are scored.",
+    help="Seed of the training. Different seeds of one method share a row.",
 )
 @click.option(
     "--number",
     type=click.IntRange(1),
-    help="Samples, and test tuples given, of an object. Default: the size of the split.",
+    help="For an object: number of joint samples, and of given test tuples. Default: the size of "
+    "the split.",
 )
 @click.option(
     "--range",
@@ -65,7 +66,7 @@ from shalabench.records.locations import default_store
     "--evaluators",
     shell_complete=complete.evaluators,
     callback=parse_names,
-    help="Evaluators separated by commas.",
+    help="Evaluators separated by commas. Default: all that apply.",
 )
 @set_option
 @data_options
@@ -133,7 +134,7 @@ def evaluate(ctx: click.Context, source: str, low_high: Any, as_json: bool, **op
 @click.option(
     "--number",
     type=click.IntRange(1),
-    help="Joint samples, and test tuples given. Default: the size of the test split.",
+    help="Number of joint samples, and of given test tuples. Default: the size of the test split.",
 )
 @click.option(
     "--format",
@@ -147,7 +148,7 @@ def evaluate(ctx: click.Context, source: str, low_high: Any, as_json: bool, **op
     "--evaluator",
     default="coherence",
     show_default=True,
-    help="Evaluator whose random numbers are used, so that its values are found again.",
+    help="Evaluator whose random numbers are used, so that `evaluate` gives the same values.",
 )
 @data_options
 @device_option
@@ -174,8 +175,8 @@ def samples(run: str, out: Path, data_root: Path, cache_dir: Path, **options: An
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="float32 keeps every bit. float16 halves the file and changes samples: the folder says by "
-    "how much.",
+    help="float32 keeps every bit. float16 halves the file and changes samples slightly; the model "
+    "card says by how much.",
 )
 @click.option(
     "--license",

@@ -76,14 +76,14 @@ _PLACES = {
     "--package",
     type=UserPath(),
     metavar="DIR",
-    help="Folder of a package, new or made by this command. Default: this clone or, without a "
-    "clone, a new folder NAME.",
+    help="Folder of a package: a new one, or one that this command has made. Default: this clone "
+    "or, without a clone, a new folder NAME.",
 )
 def new(kind: str, name: str, package: Path | None) -> None:
     """Write a working method, dataset or evaluator NAME and its test.
 
-    In a clone they are put beside the others of their kind. In a package, an entry point registers
-    the component. No file is overwritten.
+    In a clone, the files are written beside the others of their kind. In a package, an entry point
+    registers the component. No file is overwritten.
     """
     if kind not in _PLACES:
         raise BenchError(unknown("kind", kind, _PLACES))

@@ -27,7 +27,10 @@ from shalabench.records.locations import (
 from shalabench.records.store import Store
 
 PRIORS = ("own", "gmm", "diffusion")
-EXITS = "Exit codes: 0 success, 1 a run failed, 2 wrong input, 3 stopped before the end."
+EXITS = (
+    "Exit codes: 0 success, 1 a run, an evaluator or a check failed, 2 wrong input, 3 stopped "
+    "before the end."
+)
 
 
 _MOST_SEEDS, _LAST_SEED = 10_000, 2**32 - 1
@@ -102,7 +105,7 @@ def parse_finite(_: Any, option: Any, value: float | None) -> float | None:
 
 
 class UserPath(click.Path):
-    """A path as users write it: ~ is the home folder, also where no shell has expanded it."""
+    """A path in which ~ is the home folder, even if no shell has expanded it."""
 
     def __init__(self, **options: Any):
         super().__init__(path_type=Path, **options)
@@ -162,7 +165,7 @@ def parse_tuples(_: Any, __: Any, value: str | None) -> tuple[int, ...]:
 
 
 def parse_priors(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
-    """Kinds of prior separated by commas.
+    """Kinds of priors separated by commas.
 
     Raises:
         BenchError: Some kind is unknown.
@@ -246,12 +249,12 @@ split_option = click.option(
     type=click.Choice(["test", "validation"]),
     default="test",
     show_default=True,
-    help="Split of the data. Use validation to choose settings.",
+    help="Split on which scores are measured. Use validation to choose settings.",
 )
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Parallel processes."
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of parallel runs."
 )
-threads_option = click.option("--threads", type=click.IntRange(1), help="Torch threads of a run.")
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads of each run.")
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda[:n]."
 )
@@ -270,12 +273,13 @@ archive_option = click.option(
     "--classifiers",
     "archive",
     type=UserPath(exists=True),
-    help="Folder of classifiers, instead of the packaged ones.",
+    help="Folder with classifiers to use instead of the packaged ones.",
 )
 no_locks_option = click.option(
     "--no-locks",
     is_flag=True,
-    help="For a store on a file system without file locks. No other process may use it meanwhile.",
+    help="Use no file locks, for file systems without them. Then only one command at a time may "
+    "use the store.",
 )
 stores_option = click.option(
     "--store",
@@ -290,7 +294,7 @@ stores_option = click.option(
 reference_option = click.option(
     "--reference",
     is_flag=True,
-    help="Show the packaged reference records too, as rows of their own.",
+    help="Show the packaged reference records too, in separate rows.",
 )
 
 

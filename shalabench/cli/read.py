@@ -30,7 +30,7 @@ from shalabench.cli.options import (
 @click.option(
     "--metric",
     shell_complete=complete.metrics,
-    help="Name of a metric, or the first part of several: coherence.",
+    help="A metric, such as coherence/joint, or the first part of several: coherence.",
 )
 @click.option("--ablation", help="Name of an ablation. Without --metric, its metric is shown.")
 @filter_options
@@ -47,21 +47,21 @@ from shalabench.cli.options import (
 @click.option(
     "--mix",
     is_flag=True,
-    help="Average runs even if their code or the version of their data differ.",
+    help="Average runs even if their code or their data differ.",
 )
 @click.option("--costs", is_flag=True, help="Show a second table: tuples, parameters, CPU time.")
 @click.option(
     "--published",
     default="",
     metavar="SOURCE",
-    help="Source of the published values, or all. Default: the ShaLa paper, cui2026.",
+    help="Source of the published values, or all. Default: cui2026, the ShaLa paper.",
 )
-@click.option("--wide", is_flag=True, help="Show all columns: the costs and all sources too.")
+@click.option("--wide", is_flag=True, help="Show all columns, with costs and all published values.")
 @click.option(
     "--columns",
     callback=parse_names,
-    help="Only these metrics, separated by commas: joint,posterior. All are shown, whatever the "
-    "width.",
+    help="Only these metrics, separated by commas, such as joint,posterior. All are shown, even if "
+    "the table is wider than the terminal.",
 )
 @click.option("--notes", is_flag=True, help="Show all notes below the table.")
 @click.option(
@@ -90,7 +90,8 @@ def table(
 ) -> None:
     """Print measured values beside the published ones.
 
-    Text fits the terminal (80 columns where there is none): what does not fit is named below.
+    A text table fits the terminal (80 columns without one). A note below names the columns that do
+    not fit.
 
     * marks the best mean of a column, + the values that are not significantly worse, if all rows
     have three or more seeds. † marks a collapsed model, which is not ranked.
@@ -132,7 +133,7 @@ def _read_ablation(name: str) -> Any:
     "--metric",
     shell_complete=complete.metrics,
     default="",
-    help="Only metrics whose names start with this.",
+    help="Only metrics whose names begin with this.",
 )
 @filter_options
 @split_option
@@ -195,7 +196,7 @@ def report(
         built = build_report(read, out, split, figures=figures, step=step)
     message = f"{built.pages} pages of {built.runs} runs: {out / 'index.html'}."
     if built.problems:
-        message += f" {built.problems} records are left out; the first page names them."
+        message += f" {built.problems} records are left out; the first page lists them."
     click.echo(json.dumps(vars(built)) if as_json else message)
 
 
@@ -236,16 +237,16 @@ def figure(
     """Draw a figure as PNG, SVG and PDF for each dataset and preset.
 
     \b
-    tradeoff  coherence against FID, or cross against joint coherence
-    curves    training losses
-    heatmap   scores by given and target modality
-    dots      each method beside the published values
-    cost      quality against training time
-    angles    PSNR of unseen views by their angle to the given view
-    priors    joint scores of each method with its own and with fitted priors
-    progress  scores against training tuples and CPU hours
+    tradeoff    coherence against FID, or cross against joint coherence
+    curves      training losses
+    heatmap     scores by given and target modality
+    dots        each method beside the published values
+    cost        image quality or coherence against training time
+    angles      PSNR of unseen views by their angle to the given view
+    priors      joint scores of each method by kind of prior
+    progress    scores against training tuples and CPU hours
     modalities  coherence and CPU time against the number of modalities
-    latent    prior and posterior of each method
+    latent      prior and posterior latents of each method
 
     The figure `latent` needs the weights and the data of a run. Latents of two dimensions are drawn
     without projection, as in Figure 4 of the ShaLa paper. Latents of more dimensions are projected
@@ -274,11 +275,11 @@ def figure(
 @click.option(
     "--outdated",
     is_flag=True,
-    help="Only runs whose preset, method or data have changed since, with the changes. Slow: it "
-    "imports every method.",
+    help="Only runs whose preset, method or data have changed since they were trained, with the "
+    "changes. Slow: it imports every method.",
 )
 @click.option(
-    "--verify", is_flag=True, help="Compare each file with its SHA-256; exit code 1 if one differs."
+    "--verify", is_flag=True, help="Check the SHA-256 of each file; exit code 1 if one is damaged."
 )
 @json_option
 @click.pass_context
@@ -320,8 +321,8 @@ def export(
 ) -> None:
     """Copy the records of finished runs to a folder, without weights and checkpoints.
 
-    Without --dataset, --preset and --models, all are copied. Files of the folder that are cut short
-    are written anew.
+    Without --dataset, --preset and --models, all are copied. Incomplete files in the folder are
+    written again.
     """
     from shalabench.records.export import LeftOut
 

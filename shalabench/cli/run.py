@@ -65,8 +65,8 @@ from shalabench.records.locations import default_store
 @click.option(
     "--tuples",
     callback=parse_tuples,
-    help="Numbers of training tuples of the first stage, such as 0.1M,1M: a run for each, which "
-    "goes on from the one before if the schedule is wsd.",
+    help="Numbers of training tuples of the first stage, such as 0.1M,1M: a run for each. With the "
+    "schedule wsd, each run continues the previous one.",
 )
 @click.option(
     "--priors",
@@ -89,7 +89,9 @@ from shalabench.records.locations import default_store
 @checkpoint_option
 @threads_option
 @no_locks_option
-@click.option("--compile", "compiled", is_flag=True, help="Compile the networks.")
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Compile the networks with torch.compile."
+)
 @click.option(
     "--evaluators",
     shell_complete=complete.evaluators,
@@ -110,7 +112,8 @@ from shalabench.records.locations import default_store
     "-v",
     "--verbose",
     is_flag=True,
-    help="Say of each run which evaluators do not apply, and why. Without it: each reason once.",
+    help="List for each run the evaluators that do not apply, with the reason. Without it, each "
+    "reason is shown once.",
 )
 @json_option
 @click.pass_context

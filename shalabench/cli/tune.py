@@ -42,24 +42,25 @@ _SAME = ("store", "archive", "device", "jobs", "threads", "checkpoint_every")
 @click.option(
     "--preset", shell_complete=complete.presets, help="Name of the preset to tune. Default: quick."
 )
-@click.option("--trials", type=click.IntRange(1), help="Number of settings for each method.")
+@click.option("--trials", type=click.IntRange(1), help="Number of settings to try for each method.")
 @click.option(
     "--budget",
     type=click.FloatRange(0, min_open=True),
     callback=parse_finite,
-    help="CPU seconds of training after which a method gets no new settings.",
+    help="CPU seconds of training after which no new settings of a method are tried.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Seed of the sampler and of the trainings.",
+    help="Seed of the search and of the trainings.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(1),
-    help="Trainings, each with its own seed, that the chosen values must survive. Default: 3.",
+    help="Number of seeds with which the chosen values must train without collapsing or diverging. "
+    "Default: 3.",
 )
 @set_option
 @click.option(
@@ -87,16 +88,17 @@ _SAME = ("store", "archive", "device", "jobs", "threads", "checkpoint_every")
 @click.option(
     "--dials",
     is_flag=True,
-    help="Choose temperatures and guidance scales, which need no training, instead.",
+    help="Choose temperatures and guidance scales instead, which need no training.",
 )
-@click.option("--show", is_flag=True, help="Only print the studies that are there.")
+@click.option("--show", is_flag=True, help="Only print the studies in --studies.")
 @json_option
 @click.pass_context
 def tune(ctx: click.Context, show: bool, as_json: bool, **options: Any) -> None:
     """Tune methods on the validation split, all with the same number of settings.
 
-    The best values become the preset PRESET-tuned of the dataset; with --dials, the best dials
-    become PRESET-dials. An interrupted study continues with the same command.
+    The best values become the preset PRESET-tuned of the dataset. With --dials, the best
+    temperatures and guidance scales become PRESET-dials. After an interruption, the same command
+    continues.
     """
     from shalabench.analysis.studies import render_studies
     from shalabench.records.study import read_studies

@@ -109,16 +109,16 @@ def _preset_files() -> list[str]:
 def describe_preset(name: str) -> str:
     """The first comment line of a preset's file, or what a tuned preset is."""
     if (base := tuned.without_dials(name)) != name:
-        return f"As {base}, with the dials that tune chose, on {', '.join(tuned.datasets(name))}."
+        return f"As {base}, with the dials that tune chose. For {', '.join(tuned.datasets(name))}."
     if (base := tuned.base_of(name)) != name:
         where = ", ".join(tuned.datasets(base))
-        return f"As {base}, with the values that tune chose and neutral dials, on {where}."
+        return f"As {base}, with the values that tune chose and neutral dials. For {where}."
     try:
         text = (CONFIGS / "presets" / f"{name}.toml").read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        return f"It does not read: {error}."
+        return f"The file cannot be read: {error}."
     first = text.partition("\n")[0].strip()
-    return first.lstrip("# ") if first.startswith("#") else "Its file has no comment above."
+    return first.lstrip("# ") if first.startswith("#") else "Its file begins with no comment."
 
 
 def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> Resolved:

@@ -24,7 +24,7 @@ _FEW = 1 << 22  # pixels that one process draws faster than others start
 
 @register_dataset("cars", version=1)
 class Cars(Dataset):
-    """Drawn cars of eight kinds before SyncDreamer's sixteen cameras, on white ground.
+    """Rendered cars of eight kinds on white, seen by SyncDreamer's sixteen cameras.
 
     352 cars by default, drawn in two minutes at 32 pixels; no download. Modalities: "v00" to
     "v15", images `[3, R, R]` in [0, 1], each with its camera. Classes: the eight kinds.

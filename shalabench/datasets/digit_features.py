@@ -32,7 +32,7 @@ _PIXELS = SIDE * SIDE
 
 @register_dataset("digit-features", version=1)
 class DigitFeatures(Dataset):
-    """A scanned digit, features of another scan of that digit as numbers, and the digit's name.
+    """A scanned digit, a vector of features of another scan of it, and the digit's name.
 
     23,000 tuples by default, made in a second; no download. Modalities: "picture" `[1, 8, 8]`, an
     image in [0, 1]; "features", a vector of 36 numbers; "word", eight letters. Classes: the ten

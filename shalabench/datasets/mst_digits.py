@@ -28,7 +28,7 @@ from shalabench.datasets.synthetic.house_numbers import paint_numbers
 
 @register_dataset("mst-digits", version=2)
 class MstDigits(Dataset):
-    """A handwritten digit, a house number in photographs' colours, and the digit's name.
+    """A white handwritten digit, another in colours of photographs, and the digit's name.
 
     The proxy dataset for MNIST-SVHN-Text: 23,000 tuples by default, made in half a minute; no
     download. Modalities have MST's names, shapes and weights: "mnist" `[1, 28, 28]` and "svhn"

@@ -27,7 +27,7 @@ _SOURCE = "scikit-learn's digits composed on photographs of scikit-learn and sci
 
 @register_dataset("polydigits", version=2)
 class PolyDigits(Dataset):
-    """Five photographs with a handwritten digit of one class, each from a different scan.
+    """Five images of one digit: different scans on crops of different photographs.
 
     The proxy dataset for PolyMNIST: 23,000 tuples by default, made in half a minute; no download.
     Modalities: "m0" to "m4", images `[3, 28, 28]` in [0, 1]. Classes: the ten digits. The digits

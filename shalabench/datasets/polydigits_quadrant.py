@@ -43,7 +43,7 @@ GRAMMAR = Grammar.from_text(ATTRIBUTES, "label = [digit] | [place]", longest=1)
 
 @register_dataset("polydigits-quadrant", version=1)
 class PolyDigitsQuadrant(Dataset):
-    """Photographs with one digit in one quadrant, the digit's name, and the quadrant's name.
+    """Images of a digit in a quadrant of a photograph, the digit's name, the quadrant's name.
 
     23,000 tuples by default, made in half a minute; no download. Modalities: "m0" to "m2", images
     `[3, 32, 32]` in [0, 1]; "digit" and "place", a word each. All images of a tuple show

@@ -103,7 +103,7 @@ class _Source:
 
 @register_dataset("polymnist", version=1, paper="Sutter, Daunhawer, Vogt: MoPoE-VAE (ICLR 2021)")
 class PolyMNIST(Dataset):
-    """The same MNIST digit, in five hands, on crops of five photographs.
+    """Five MNIST digits of one class, on crops of five photographs.
 
     55,000 training, 5,000 validation and 10,000 test tuples. Modalities: "m0" to "m4", images
     `[3, 28, 28]` in [0, 1]; up to ten with the extension's photographs. Classes: the ten digits.

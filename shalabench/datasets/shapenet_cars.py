@@ -57,7 +57,7 @@ class Shown:
 
 @register_dataset("shapenet-cars", version=1)
 class ShapeNetCars(Dataset):
-    """ShapeNet's cars, sixteen views of each, from renderings that the user has.
+    """Sixteen views of each of ShapeNet's cars, from renderings that the user has.
 
     The data root must hold the renderings of SRN, of NMR (DVR) or of SyncDreamer; there is no
     download. Sizes are those of the layout. Modalities: "v00" to "v15", images `[3, R, R]` in

@@ -23,7 +23,7 @@ _RING = tuple(Camera.orbit(k * 360 / _VIEWS, 30, 1.5, 280 / 256) for k in range(
 
 @register_dataset("toy-views", version=1)
 class ToyViews(Dataset):
-    """Two balls over white, seen by four cameras on a ring, for tests of view synthesis.
+    """Two balls on white, seen by four cameras on a circle, for tests of view synthesis.
 
     96 tuples by default, made from a seed in a second; no download, no classes. Modalities: "v0"
     to "v3", images `[3, 16, 16]` in [0, 1], each with its camera.

@@ -10,7 +10,7 @@ from shalabench.api import BenchError
 from shalabench.config.search import Space, rounded
 from shalabench.records.study import LEAST_RECALL, WORST_KID, Reading, Trial
 
-_RANDOM = 6  # settings of a method before the sampler learns from them
+_RANDOM = 6  # settings, the preset's included, before the sampler learns from them
 _KEPT = 3  # one of so many settings goes to the next rung
 FAILED = ("collapsed", "diverged")
 WORST = -1.0  # the objective of a training that diverged, below all others
