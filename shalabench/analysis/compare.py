@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shalabench.analysis.rows import group_rows, refuse_mixture, scores_of
+from shalabench.analysis.rows import GATE, group_rows, refuse_mixture, scores_of
 from shalabench.analysis.statistics import Difference, difference
 from shalabench.analysis.variants import ablation_of, as_rows
 from shalabench.analysis.verdicts import Collapse, collapses, first_stages, sharing, sources_of
@@ -112,14 +112,21 @@ def compare(
         raise BenchError(unknown("metric", metric, known))
     comparisons, left_out = [], list(dict.fromkeys(left_out))
     reused = {name: run for records in sources for name, run in sources_of(records.rows).items()}
-    for shared in sorted(sides[0].keys() | sides[1].keys()):
+    places = sorted(sides[0].keys() | sides[1].keys())
+    if kind == "method" and preset is None:
+        places = [shared for shared in places if GATE not in shared] or places
+    for shared in places:
         rows, title = [side.get(shared, {}) for side in sides], ", ".join(shared)
         pairs, reason = _pairs(kind, names, title, rows)
         left_out += [reason] if reason else []
         for first, second in pairs:
             is_variant = kind != "method" and first != shared[0]
             shown = (first, second) if kind == "method" else names
-            comparison = Comparison(f"{title}, {first}" if is_variant else title, shown)
+            place = f"{title}, {first}" if is_variant else title
+            if kind == "method" and (end := _end(first)) and end == _end(second):
+                shown = (first.partition(" ")[0], second.partition(" ")[0])
+                place = f"{title} {end}"
+            comparison = Comparison(place, shown)
             _fill(comparison, rows[0][first], rows[1][second], metric, reused)
             comparisons.append(comparison)
     if not any(comparison.metrics for comparison in comparisons):
@@ -177,13 +184,18 @@ def _pairs(
     """The labels of the rows to compare, or why there are none."""
     if not all(rows):
         return [], f"{where}: only '{names[not rows[0]]}' has runs measured there."
-    pairs = [(label, label) for label in rows[0] if label in rows[1] and kind != "method"]
     if all(len(side) == 1 for side in rows):
-        pairs = [(label, other) for label in rows[0] for other in rows[1]]
-    if pairs:
+        return [(label, other) for label in rows[0] for other in rows[1]], ""
+    ends = [{_end(label): label for label in side} for side in rows] if kind == "method" else rows
+    if pairs := [(ends[0][end], ends[1][end]) for end in ends[0] if end in ends[1]]:
         return pairs, ""
     labels = " and ".join(", ".join(side) for side in rows)
     return [], f"{where}: several variants ({labels}). Name the row in full, in quotes."
+
+
+def _end(label: str) -> str:
+    """What follows the method in a row's label: "[prior.kind=gmm]"."""
+    return label.partition(" ")[2]
 
 
 def _fill(

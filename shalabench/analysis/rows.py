@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shalabench.analysis.costs import Costs
 
 FACTS = ("resolution", "protocol", "supervision", "reduced")  # of a row, in columns
+GATE = "gate"  # the preset of runs that check the code
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
 _UNHASHED = {f"train.{key}" for key in NOT_IDENTITY}
 

@@ -343,6 +343,6 @@ def export(
         ctx.exit(1)
     if not copied and any((dataset, preset, models)):
         raise BenchError(
-            "No finished run has this dataset, preset and method. `shala-bench status` lists the runs."
+            "No finished run has this dataset, preset and method. `shala-bench status` lists all."
         )
     click.echo(f"{copied} finished runs are recorded in {destination}.")

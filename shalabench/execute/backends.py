@@ -64,7 +64,7 @@ def setting_on_signals(stop: threading.Event) -> Iterator[None]:
 def _starting() -> Iterator[None]:
     """Start processes with SIGINT blocked, until they can end well on it (`attempt_alone`).
 
-    Ctrl-C reaches all processes of a terminal. While a new one imports, it would end in a traceback.
+    Ctrl-C reaches all processes of a terminal. One that still imports would end in a traceback.
     """
     resource_tracker.ensure_running()  # its start unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shalabench.analysis.rows import Cell
+from shalabench.analysis.rows import GATE, Cell
 from shalabench.report.pictures import Picture, Pictures
-from shalabench.report.sections import GATE, Section, variation
+from shalabench.report.sections import Section, variation
 
 _SAMPLES = 4  # methods whose samples are shown
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from shalabench.analysis.rows import Cell, Row, group_rows, refuse_mixture
+from shalabench.analysis.rows import GATE, Cell, Row, group_rows, refuse_mixture
 from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
 from shalabench.analysis.variants import as_rows
 from shalabench.analysis.verdicts import in_order, ranked
@@ -22,7 +22,6 @@ from shalabench.config.ablations import Ablation, readable
 from shalabench.records.frame import Records
 
 REAL_IMAGES = "real images"  # a floor that no method can pass
-GATE = "gate"  # the preset of runs that check the code
 _FIRST = "polymnist"  # which every published method was measured on
 _HEADLINES = 3  # metrics that a dataset is summed up by
 _LONGEST = 30  # letters of a name

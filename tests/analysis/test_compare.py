@@ -210,3 +210,23 @@ def test_a_broken_record_is_left_out_and_named(store):
     assert any("broken: unreadable" in text for text in left_out)
     with pytest.raises(BenchError, match=r"Unknown method.*Left out: .*broken"):
         compare("mvae", "mmvae+", [store])
+
+
+def test_variants_of_two_methods_are_compared_where_they_vary_alike(tmp_path):
+    """With several priors, each is compared with the same one; the gate's runs wait to be asked."""
+    for kind, gain in (("own", 0.0), ("gmm", 0.2)):
+        for seed in range(3):
+            more = {"settings": {"prior.kind": kind}, "overrides": [f"prior.kind={kind}"]}
+            for model, value in (("shala", 0.3), ("mopoe", 0.5)):
+                write_run(tmp_path, model, seed, value + gain + seed / 100, name=kind, **more)
+    gate = write_run(tmp_path, "shala", 9, 0.1, name="gate")
+    run = json.loads((gate / "run.json").read_text())
+    (gate / "run.json").write_text(json.dumps(run | {"preset": "gate"}))
+    found, left_out = compare("mopoe", "shala", [Store(tmp_path)])
+    assert left_out == []
+    assert {c.place: c.names for c in found} == {
+        f"polymnist, quick [prior.kind={kind}]": ("mopoe", "shala") for kind in ("own", "gmm")
+    }
+    for comparison in found:
+        ((name, *_, found_difference),) = comparison.metrics
+        assert (name, found_difference.value) == ("coherence/joint", pytest.approx(0.2))

@@ -271,5 +271,6 @@ def test_an_export_chooses_by_dataset_preset_and_method(store, tmp_path):
     assert export("dataset", "--dataset", "mst", "--preset", "quick").exit_code == 0
     assert [f.run["model"] for f in Store(tmp_path / "dataset").runs()] == ["mvae"]
     nothing = export("none", "--preset", "paper")
-    assert nothing.exit_code == 2 and "No finished run" in nothing.output
+    assert nothing.exit_code == 2
+    assert "No finished run" in nothing.output
     assert not (tmp_path / "none").exists()
