@@ -50,14 +50,15 @@ class OneToManyConfig(Settings):
     batch_size: int = setting(500, "Tuples at a time; changes no result.", "our choice", ge=1)
 
 
-@register_evaluator("one-to-many", version=1)
+@register_evaluator("one-to-many", version=2)
 class OneToMany(Evaluator):
     """Agreement and distribution of attributes that the given modality leaves open.
 
-    Texts are read by the grammar, images by their classifiers. A text leaves open what it never
-    names; images show every attribute. All targets come from one call of `Translate.translate`, so
-    from one latent where the method has one. For the control, each comes from a call of its own
-    with other random numbers.
+    Texts are read by the grammar: `Grammar.parse` for whole sentences, else `Grammar.spot` for
+    phrases. Images are read by their classifiers. A text leaves open what it never names; images
+    show every attribute. All targets come from one call of `Translate.translate`, so from one
+    latent where the method has one. For the control, each comes from a call of its own with other
+    random numbers.
     """
 
     Config = OneToManyConfig
@@ -167,7 +168,8 @@ class _Case:
 class _Reader:
     """Reads attributes: of images by their classifiers, of texts by the grammar.
 
-    Readings are int64, numbers of values; -1 for an attribute that a text does not name.
+    Readings are int64, numbers of values; -1 for an attribute that a text does not name, or names
+    in two ways.
     """
 
     spec: DataSpec
@@ -193,15 +195,22 @@ class _Reader:
         """`[b, A]`."""
         modality, attributes = self.spec[name], self.spec.grammar.attributes
         if modality.kind == "text":
-            said = [self.spec.grammar.parse(modality.text(text)) or {} for text in x.tolist()]
+            said = map(self._said, map(modality.text, x.tolist()))
             rows = [
-                [a.values.index(own[a.name]) if a.name in own else UNREAD for a in attributes]
+                [
+                    UNREAD if own.get(a.name) is None else a.values.index(own[a.name])
+                    for a in attributes
+                ]
                 for own in said
             ]
             return torch.tensor(rows, device=x.device)
         logits = self.classifiers[name].network(x.clamp(0, 1))
         parts = logits.split([len(a.values) for a in attributes], 1)
         return torch.stack([part.argmax(-1) for part in parts], 1)
+
+    def _said(self, text: str) -> Mapping[str, str | None]:
+        parsed = self.spec.grammar.parse(text)
+        return self.spec.grammar.spot(text) if parsed is None else parsed
 
 
 def _cases(spec: DataSpec, shows: Mapping[str, set[int]]) -> list[_Case]:

@@ -33,8 +33,7 @@ caption = a <bird> with <parts> . | a <bird> with <parts> , <place> .
     | the <bird> <place> is <view> and has <parts> . | a <bird> <view> , <place> .
     | a <bird> <place> . <claims> . | <claims> . | <claims> , and the <bird> is <view> .
 """
-_PHRASES = """
-bird = <size> <build> <coat> | <size> <coat> | <build> <coat> | <coat>
+_PHRASES = """bird = <size> <build> <coat> | <size> <coat> | <build> <coat> | <coat>
 coat = [body] bird | bird
 size = [size]
 build = [shape]
@@ -54,21 +53,25 @@ place = in the [background:sky] | flying in the [background:sky] | on a [backgro
     | resting on the [background:water]
 view = facing [facing] | looking to the [facing]
 """
-# Two captions: each names all of its own attributes, in one order, so that tokens which a method
-# decodes one by one still make a sentence.
+# Two captions: each names all of its own attributes, and each word has its place in the sentence.
+# Methods decode tokens independently: of sentences of several lengths they make a mixture.
 _PARTS = {
     "colours": "a [body] bird with a <crown> , <wing> , a <breast> and a <bill> .",
-    "scene": "a <size> <build> bird <view> , <place> .",
+    "scene": "a <size> <build> bird facing [facing] <ground> .",
 }
+_GROUND = """ground = in the [background:sky] | on a [background:branch]
+    | in the [background:grass] | on the [background:water]
+"""
 
 
-def _grammar(sentences: str) -> Grammar:
-    return Grammar.from_text(ATTRIBUTES, sentences + _PHRASES, longest=LENGTH - 1)  # <eos> follows
+def _grammar(sentences: str, phrases: str) -> Grammar:
+    rules = sentences.strip() + "\n" + phrases
+    return Grammar.from_text(ATTRIBUTES, rules, longest=LENGTH - 1)  # <eos> follows
 
 
-GRAMMAR = _grammar(_SENTENCES)
-PARTS = {name: _grammar(f"caption = {sentence}") for name, sentence in _PARTS.items()}
-EITHER = _grammar(f"caption = {' | '.join(_PARTS.values())}")  # reads both captions
+GRAMMAR = _grammar(_SENTENCES, _PHRASES)
+PARTS = {name: _grammar(f"caption = {text}", _GROUND + _PHRASES) for name, text in _PARTS.items()}
+EITHER = _grammar(f"caption = {' | '.join(_PARTS.values())}", _GROUND + _PHRASES)  # reads both
 VOCABULARY = (PAD, END, *GRAMMAR.words)
 FACTS = ("attributes", "named")
 

@@ -291,6 +291,32 @@ def of_birds(birds, model, network=None, **settings):
     return {s.metric: s for s in outcome.scores if s.is_summary}, outcome
 
 
+def test_phrases_of_a_text_that_is_no_sentence_are_read_and_contradictions_are_not(birds):
+    spec, split = birds.spec, birds.split("test")
+    words = spec["scene"].vocabulary.index
+    texts = {
+        "a small plump bird facing left on the branch .": ["small", "plump", "left", "branch"],
+        "small plump large bird branch": [None, "plump", None, "branch"],
+        "a a a a": [None] * 4,
+    }
+
+    class Writer(Real):
+        def translate(self, given, targets, rng):
+            made = super().translate(given, targets, rng)
+            if "scene" in made:
+                told = [words(word) for word in text.split()]
+                told += [words("<eos>"), *[words("<pad>")] * (31 - len(told))]
+                made["scene"] = torch.tensor(told).expand_as(made["scene"])
+            return made
+
+    for text, said in texts.items():
+        _, outcome = of_birds(birds, Writer(split), items=40)
+        for name, value in zip(OPEN["colours"], said, strict=True):
+            key = "colours" if name == "size" else f"colours, {name}"
+            share = outcome.details["given"][key]["coherence/one-to-many"]
+            assert (share > 0) == (value is not None), (text, name)
+
+
 OPEN = {  # on birds, by the caption that is given: the number of values of each open attribute
     "colours": {"size": 3, "shape": 4, "facing": 2, "background": 4},
     "scene": {"body": 8, "wing": 8, "crown": 8, "breast": 8, "bill": 4},
