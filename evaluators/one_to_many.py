@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from shalabench.api import (
+    Attribute,
     Classifier,
     DataError,
     DataSpec,
@@ -196,13 +197,7 @@ class _Reader:
         modality, attributes = self.spec[name], self.spec.grammar.attributes
         if modality.kind == "text":
             said = map(self._said, map(modality.text, x.tolist()))
-            rows = [
-                [
-                    UNREAD if own.get(a.name) is None else a.values.index(own[a.name])
-                    for a in attributes
-                ]
-                for own in said
-            ]
+            rows = [[_number(a, own) for a in attributes] for own in said]
             return torch.tensor(rows, device=x.device)
         logits = self.classifiers[name].network(x.clamp(0, 1))
         parts = logits.split([len(a.values) for a in attributes], 1)
@@ -211,6 +206,11 @@ class _Reader:
     def _said(self, text: str) -> Mapping[str, str | None]:
         parsed = self.spec.grammar.parse(text)
         return self.spec.grammar.spot(text) if parsed is None else parsed
+
+
+def _number(attribute: Attribute, said: Mapping[str, str | None]) -> int:
+    value = said.get(attribute.name)
+    return UNREAD if value is None else attribute.values.index(value)
 
 
 def _cases(spec: DataSpec, shows: Mapping[str, set[int]]) -> list[_Case]:
@@ -311,9 +311,7 @@ class _Scores:
             "coherence/one-to-many-control": (case.shown, agreement(seen("own", case.shown, a))),
             "coherence/one-to-many-variation": (
                 case.shown,
-                torch.stack(
-                    [sum(variation(x, truth, g, values) for g in groups) / len(groups) for x in one]
-                ),
+                torch.stack([_mean([variation(x, truth, g, values) for g in groups]) for x in one]),
             ),
             "ceiling/one-to-many": (case.shown, agreement(seen("real", case.shown, a))),
         }
@@ -336,17 +334,14 @@ class _Scores:
 
     def summaries(self) -> list[Score]:
         """The mean over cases; a tuple counts once, by its mean."""
-        scores = [
-            self._score(metric, torch.stack(tuples).mean(0))
-            for metric, tuples in self._tuples.items()
-        ]
+        scores = [self._score(metric, _mean(tuples)) for metric, tuples in self._tuples.items()]
         floor = fmean(self._floors)
         return [*scores, Score("floor/one-to-many-variation", floor, len(self.items))]
 
     def pairs(self) -> list[Score]:
         """The mean over attributes for each given modality and target."""
         return [
-            self._score(metric, torch.stack(tuples).mean(0), (given,), target)
+            self._score(metric, _mean(tuples), (given,), target)
             for (metric, given, target), tuples in self._pairs.items()
         ]
 
@@ -368,3 +363,8 @@ class _Scores:
         sources = self.split.sources(names, self.items)
         clusters = None if sources is None else Clusters(sources)
         return mean_score(metric, tuples.double(), given, target, clusters)
+
+
+def _mean(tuples: Sequence[Tensor]) -> Tensor:
+    """The mean of values of the same tuples, `[n]` each."""
+    return torch.stack(list(tuples)).mean(0)

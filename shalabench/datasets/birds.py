@@ -16,6 +16,7 @@ from shalabench.api import (
     Dataset,
     DataSettings,
     Grammar,
+    Modality,
     Split,
     register_dataset,
     setting,
@@ -121,7 +122,8 @@ class Birds(Dataset):
         file = cache_file(self, paths.cache, exclude={"captions", *told})
         arrays, content = generate_once(file, self._generate)
         image, caption = describe_pair(SIDE, LENGTH, VOCABULARY, weight)
-        captions, grammar, words = (caption,), GRAMMAR, "captions"
+        captions: tuple[Modality, ...] = (caption,)
+        grammar, words = GRAMMAR, "captions"
         if self.config.captions == "parts":
             file = cache_file(self, paths.cache, exclude=told)
             texts, more = generate_once(file, lambda: self._tell(arrays))
