@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from shalabench.api import (
+    Attribute,
     Classifier,
     DataError,
     DataSpec,
@@ -49,14 +51,15 @@ class OneToManyConfig(Settings):
     batch_size: int = setting(500, "Tuples at a time; changes no result.", "our choice", ge=1)
 
 
-@register_evaluator("one-to-many", version=1)
+@register_evaluator("one-to-many", version=2)
 class OneToMany(Evaluator):
     """Agreement and distribution of attributes that the given modality leaves open.
 
-    Texts are read by the grammar, images by their classifiers. A text leaves open what it never
-    names; images show every attribute. All targets come from one call of `Translate.translate`, so
-    from one latent where the method has one. For the control, each comes from a call of its own
-    with other random numbers.
+    Texts are read by the grammar: `Grammar.parse` for whole sentences, else `Grammar.spot` for
+    phrases. Images are read by their classifiers. A text leaves open what it never names; images
+    show every attribute. All targets come from one call of `Translate.translate`, so from one
+    latent where the method has one. For the control, each comes from a call of its own with other
+    random numbers.
     """
 
     Config = OneToManyConfig
@@ -80,7 +83,7 @@ class OneToMany(Evaluator):
             "lower",
             3,
             "total variation between the open attribute's distributions in the targets and in the "
-            "data, given the value of the attribute that is given; mean over targets",
+            "data, given the value of an attribute that is given; mean over such and targets",
         ),
         Metric.share(
             "coherence/one-to-many-given",
@@ -135,7 +138,7 @@ class OneToMany(Evaluator):
         if not _draws_anew(model, split, cases[0], context):
             details["notes"] = [_SAME]
             work.drop("coherence/one-to-many-control")
-        return Outcome(work.summaries() + work.scores, details)
+        return Outcome(work.summaries() + work.pairs(), details)
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,8 @@ class _Case:
 class _Reader:
     """Reads attributes: of images by their classifiers, of texts by the grammar.
 
-    Readings are int64, numbers of values; -1 for an attribute that a text does not name.
+    Readings are int64, numbers of values; -1 for an attribute that a text does not name, or names
+    in two ways.
     """
 
     spec: DataSpec
@@ -192,15 +196,21 @@ class _Reader:
         """`[b, A]`."""
         modality, attributes = self.spec[name], self.spec.grammar.attributes
         if modality.kind == "text":
-            said = [self.spec.grammar.parse(modality.text(text)) or {} for text in x.tolist()]
-            rows = [
-                [a.values.index(own[a.name]) if a.name in own else UNREAD for a in attributes]
-                for own in said
-            ]
+            said = map(self._said, map(modality.text, x.tolist()))
+            rows = [[_number(a, own) for a in attributes] for own in said]
             return torch.tensor(rows, device=x.device)
         logits = self.classifiers[name].network(x.clamp(0, 1))
         parts = logits.split([len(a.values) for a in attributes], 1)
         return torch.stack([part.argmax(-1) for part in parts], 1)
+
+    def _said(self, text: str) -> Mapping[str, str | None]:
+        parsed = self.spec.grammar.parse(text)
+        return self.spec.grammar.spot(text) if parsed is None else parsed
+
+
+def _number(attribute: Attribute, said: Mapping[str, str | None]) -> int:
+    value = said.get(attribute.name)
+    return UNREAD if value is None else attribute.values.index(value)
 
 
 def _cases(spec: DataSpec, shows: Mapping[str, set[int]]) -> list[_Case]:
@@ -270,7 +280,7 @@ def _draws_anew(model: Translate, split: Split, case: _Case, context: EvalContex
 
 
 class _Scores:
-    """Scores of each case, and the mean over cases of a tuple's values."""
+    """Means over cases of a tuple's values: of all, and of each given modality and target."""
 
     def __init__(
         self, spec: DataSpec, split: Split, items: Tensor, read: Mapping[tuple[str, ...], Tensor]
@@ -278,9 +288,9 @@ class _Scores:
         self.attributes, self.read = spec.grammar.attributes, read
         self.truth = split.facts["attributes"][items]  # [n, A]
         self.split, self.items = split, items
-        self.scores: list[Score] = []
         self.parts: dict[str, dict[str, Any]] = {}
         self._tuples: dict[str, list[Tensor]] = {}
+        self._pairs: dict[tuple[str, str, str], list[Tensor]] = {}
         self._floors: list[float] = []
         self._given: dict[str, None] = {}
 
@@ -288,7 +298,8 @@ class _Scores:
         """Score a case."""
         a, values = case.open, len(self.attributes[case.open].values)
         truth = self.truth[:, a]
-        groups = self.truth[:, list(case.closed)].unique(dim=0, return_inverse=True)[1]  # [n]
+        # One given attribute at a time: all values of several have hardly a tuple each.
+        groups = [self.truth[:, b].unique(return_inverse=True)[1] for b in case.closed]  # of [n]
 
         def seen(what: str, names: Sequence[str], number: int) -> Tensor:
             key = (what,) if what == "real" else (what, case.given)
@@ -300,7 +311,7 @@ class _Scores:
             "coherence/one-to-many-control": (case.shown, agreement(seen("own", case.shown, a))),
             "coherence/one-to-many-variation": (
                 case.shown,
-                torch.stack([variation(x, truth, groups, values) for x in one]),
+                torch.stack([_mean([variation(x, truth, g, values) for g in groups]) for x in one]),
             ),
             "ceiling/one-to-many": (case.shown, agreement(seen("real", case.shown, a))),
         }
@@ -308,7 +319,7 @@ class _Scores:
             for metric, what in (("coherence", "one"), ("ceiling", "real")):
                 hits = [seen(what, own, b) == self.truth[:, b] for b, own in right.items() if own]
                 found[f"{metric}/one-to-many-given"] = names, torch.cat(hits).double()
-        floor = expected_variation(truth, groups, values)
+        floor = fmean(expected_variation(truth, g, values) for g in groups)
         self._floors.append(floor)
         self._given[case.given] = None
         part = {"open": self.attributes[a].name, "floor/one-to-many-variation": floor}
@@ -316,26 +327,28 @@ class _Scores:
             self._tuples.setdefault(metric, []).append(tuples.mean(0))
             part[metric] = tuples.mean().item()
             if metric.startswith("coherence"):
-                self.scores += [
-                    self._score(metric, x, (case.given,), name)
-                    for name, x in zip(names, tuples, strict=True)
-                ]
+                for name, x in zip(names, tuples, strict=True):
+                    self._pairs.setdefault((metric, case.given, name), []).append(x)
         key = case.given if case.given not in self.parts else f"{case.given}, {part['open']}"
         self.parts[key] = part
 
     def summaries(self) -> list[Score]:
         """The mean over cases; a tuple counts once, by its mean."""
-        scores = [
-            self._score(metric, torch.stack(tuples).mean(0))
-            for metric, tuples in self._tuples.items()
-        ]
-        floor = sum(self._floors) / len(self._floors)
+        scores = [self._score(metric, _mean(tuples)) for metric, tuples in self._tuples.items()]
+        floor = fmean(self._floors)
         return [*scores, Score("floor/one-to-many-variation", floor, len(self.items))]
+
+    def pairs(self) -> list[Score]:
+        """The mean over attributes for each given modality and target."""
+        return [
+            self._score(metric, _mean(tuples), (given,), target)
+            for (metric, given, target), tuples in self._pairs.items()
+        ]
 
     def drop(self, metric: str) -> None:
         """Leave a metric out."""
         del self._tuples[metric]
-        self.scores = [score for score in self.scores if score.metric != metric]
+        self._pairs = {key: tuples for key, tuples in self._pairs.items() if key[0] != metric}
         for part in self.parts.values():
             del part[metric]
 
@@ -350,3 +363,8 @@ class _Scores:
         sources = self.split.sources(names, self.items)
         clusters = None if sources is None else Clusters(sources)
         return mean_score(metric, tuples.double(), given, target, clusters)
+
+
+def _mean(tuples: Sequence[Tensor]) -> Tensor:
+    """The mean of values of the same tuples, `[n]` each."""
+    return torch.stack(list(tuples)).mean(0)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
+from torch import Tensor
 
 from shalabench.api import (
     END,
@@ -11,6 +16,7 @@ from shalabench.api import (
     Dataset,
     DataSettings,
     Grammar,
+    Modality,
     Split,
     register_dataset,
     setting,
@@ -20,14 +26,15 @@ from shalabench.datasets.sources.files import SPLITS, Arrays, cache_file, digest
 from shalabench.datasets.synthetic.birds import ATTRIBUTES, SIDE, draw
 
 LENGTH = 32  # tokens a caption, as CUB's
-_RULES = """
+_SENTENCES = """
 caption = a <bird> with <parts> . | a <bird> with <parts> , <place> .
     | a <bird> <place> , with <parts> . | this is a <bird> , <view> , with <parts> .
     | this <bird> has <parts> . | this <bird> has <parts> and is <place> .
     | this <coat> is <size> and <build> , with <parts> .
     | the <bird> <place> is <view> and has <parts> . | a <bird> <view> , <place> .
     | a <bird> <place> . <claims> . | <claims> . | <claims> , and the <bird> is <view> .
-bird = <size> <build> <coat> | <size> <coat> | <build> <coat> | <coat>
+"""
+_PHRASES = """bird = <size> <build> <coat> | <size> <coat> | <build> <coat> | <coat>
 coat = [body] bird | bird
 size = [size]
 build = [shape]
@@ -47,9 +54,27 @@ place = in the [background:sky] | flying in the [background:sky] | on a [backgro
     | resting on the [background:water]
 view = facing [facing] | looking to the [facing]
 """
-GRAMMAR = Grammar.from_text(ATTRIBUTES, _RULES, longest=LENGTH - 1)  # <eos> follows
+# Two captions: each names all of its own attributes, and each word has its place in the sentence.
+# Methods decode tokens independently: of sentences of several lengths they make a mixture.
+_PARTS = {
+    "colours": "a [body] bird with a <crown> , <wing> , a <breast> and a <bill> .",
+    "scene": "a <size> <build> bird facing [facing] <ground> .",
+}
+_GROUND = """ground = in the [background:sky] | on a [background:branch]
+    | in the [background:grass] | on the [background:water]
+"""
+
+
+def _grammar(sentences: str, phrases: str) -> Grammar:
+    rules = sentences.strip() + "\n" + phrases
+    return Grammar.from_text(ATTRIBUTES, rules, longest=LENGTH - 1)  # <eos> follows
+
+
+GRAMMAR = _grammar(_SENTENCES, _PHRASES)
+PARTS = {name: _grammar(f"caption = {text}", _GROUND + _PHRASES) for name, text in _PARTS.items()}
+EITHER = _grammar(f"caption = {' | '.join(_PARTS.values())}", _GROUND + _PHRASES)  # reads both
 VOCABULARY = (PAD, END, *GRAMMAR.words)
-MODALITIES, FACTS = ("image", "caption"), ("attributes", "named")
+FACTS = ("attributes", "named")
 
 
 @register_dataset("birds", version=1)
@@ -62,10 +87,20 @@ class Birds(Dataset):
     The attributes are drawn evenly and independently: guessing one of k values is right once in k
     times, and one attribute says nothing about another. Facts record the value of every attribute
     and which of them the caption names; `GRAMMAR` reads the attributes out of any caption.
+
+    With `data.captions=parts`, two captions replace the one: "colours" names the five colours,
+    "scene" the other four attributes. Each leaves open what the other names.
     """
 
     class Config(DataSettings):
-        """Sizes, the balance of picture and caption, and seed."""
+        """Captions, sizes, the balance of picture and caption, and seed."""
+
+        captions: Literal["whole", "parts"] = setting(
+            "whole",
+            "whole: a caption that names some attributes; parts: a caption of the five colours and "
+            "one of size, shape, direction and background.",
+            "our choice: one, as CUB",
+        )
 
         train: int = setting(
             20_000, "Training tuples.", "our choice: two minutes to draw", ge=100, le=1_000_000
@@ -83,25 +118,44 @@ class Birds(Dataset):
         )
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
-        weight = self.config.image_weight
-        file = cache_file(self, paths.cache, exclude={"image_weight", "missing"})
-        arrays, drawn = generate_once(file, self._generate)
+        weight, told = self.config.image_weight, {"image_weight", "missing"}
+        file = cache_file(self, paths.cache, exclude={"captions", *told})
+        arrays, content = generate_once(file, self._generate)
+        image, caption = describe_pair(SIDE, LENGTH, VOCABULARY, weight)
+        captions: tuple[Modality, ...] = (caption,)
+        grammar, words = GRAMMAR, "captions"
+        if self.config.captions == "parts":
+            file = cache_file(self, paths.cache, exclude=told)
+            texts, more = generate_once(file, lambda: self._tell(arrays))
+            arrays = {split: own | texts[split] for split, own in arrays.items()}
+            content = f"{content} {more}"
+            captions = tuple(replace(caption, name=name) for name in PARTS)
+            grammar, words = EITHER, "captions of colours and of scenes"
+        modalities = (image, *captions)
         self.set_splits(
             {
-                name: Split({m: own[m] for m in MODALITIES}, facts={f: own[f] for f in FACTS})
+                name: Split(
+                    {m.name: own[m.name] for m in modalities}, facts={f: own[f] for f in FACTS}
+                )
                 for name, own in arrays.items()
             },
-            modalities=describe_pair(SIDE, LENGTH, VOCABULARY, weight),
+            modalities=modalities,
             classes=0,
-            fingerprint=digest_with(drawn, image_weight=weight),
-            source="birds drawn from a seed, captions by a grammar",
+            fingerprint=digest_with(content, image_weight=weight),
+            source=f"birds drawn from a seed, {words} by a grammar",
             proxy_for="cub",
-            grammar=GRAMMAR,
+            grammar=grammar,
         )
 
     def _generate(self) -> dict[str, Arrays]:
         return {
             split: generate(getattr(self.config, split), [self.config.seed, stream])
+            for stream, split in enumerate(SPLITS)
+        }
+
+    def _tell(self, arrays: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Arrays]:
+        return {
+            split: tell(arrays[split]["attributes"].numpy(), [self.config.seed, stream])
             for stream, split in enumerate(SPLITS)
         }
 
@@ -119,15 +173,38 @@ def generate(n: int, seed: list[int]) -> Arrays:
     """
     rng = np.random.default_rng([*seed, 0])
     values = np.stack([rng.integers(len(a.values), size=n) for a in ATTRIBUTES], axis=1)
-    captions, named = zip(*(_describe(row, rng) for row in values), strict=True)
+    caption, named = _describe(values, GRAMMAR, rng)
     return {
         "image": draw(values, [*seed, 1]),
-        "caption": encode([caption.split() for caption in captions], VOCABULARY, LENGTH),
+        "caption": caption,
         "attributes": values.astype(np.int64),
-        "named": np.array([[a.name in own for a in ATTRIBUTES] for own in named]),
+        "named": named,
     }
 
 
-def _describe(row: np.ndarray, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
-    truth = {a.name: a.values[value] for a, value in zip(ATTRIBUTES, row, strict=True)}
-    return GRAMMAR.write(truth, rng)
+def tell(values: np.ndarray, seed: list[int]) -> Arrays:
+    """Describe birds by a caption of their colours and one of all else.
+
+    Args:
+        values: int `[n, 9]`, numbers of the values of `ATTRIBUTES`.
+        seed: As `generate` takes it.
+
+    Returns:
+        "colours" and "scene" uint8 `[n, 32]`; "named" bool `[n, 9]`, what "colours" names.
+    """
+    rng = np.random.default_rng([*seed, 2])
+    told = {name: _describe(values, grammar, rng) for name, grammar in PARTS.items()}
+    return {name: tokens for name, (tokens, _) in told.items()} | {"named": told["colours"][1]}
+
+
+def _describe(
+    values: np.ndarray, grammar: Grammar, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Captions uint8 `[n, 32]`, and which attributes they name, bool `[n, 9]`."""
+    truths = (
+        {a.name: a.values[value] for a, value in zip(ATTRIBUTES, row, strict=True)}
+        for row in values
+    )
+    captions, named = zip(*(grammar.write(truth, rng) for truth in truths), strict=True)
+    tokens = encode([caption.split() for caption in captions], VOCABULARY, LENGTH)
+    return tokens, np.array([[a.name in own for a in ATTRIBUTES] for own in named])

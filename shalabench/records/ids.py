@@ -17,6 +17,7 @@ _LATER = {
     "joint_temperature": 1.0,
     "given_temperature": 1.0,
     "cooldown": 0.1,
+    "captions": "whole",
 }
 _LATER_OF_PRIORS = {"cooldown": 0.1}  # the same of fitted priors, which always had the others
 

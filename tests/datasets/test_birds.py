@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from shalabench.api import DataPaths
-from shalabench.datasets.birds import FACTS, GRAMMAR, LENGTH, VOCABULARY, Birds, generate
+import classifiers
+from shalabench.api import ConfigErrors, DataPaths
+from shalabench.config.settings import resolve
+from shalabench.datasets.birds import (
+    EITHER,
+    FACTS,
+    GRAMMAR,
+    LENGTH,
+    PARTS,
+    VOCABULARY,
+    Birds,
+    generate,
+    tell,
+)
 from shalabench.datasets.synthetic.birds import ATTRIBUTES, draw
 
 
@@ -94,3 +107,82 @@ def test_the_head_of_a_split_keeps_its_facts_in_step(tmp_path):
     dataset.prepare(DataPaths(tmp_path, tmp_path))
     head = dataset.split("test").head(5)
     assert {name: len(x) for name, x in head.facts.items()} == {"attributes": 5, "named": 5}
+
+
+COLOURS = {"body", "wing", "crown", "breast", "bill"}
+SMALL = {"train": 100, "validation": 10, "test": 60}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The same birds with one caption and with two, and the folder of their caches."""
+    folder = tmp_path_factory.mktemp("birds")
+    made = {}
+    for captions in ("whole", "parts"):
+        made[captions] = Birds(Birds.Config(**SMALL, captions=captions))
+        made[captions].prepare(DataPaths(folder, folder))
+    return made, folder
+
+
+def test_each_of_two_captions_names_all_of_its_own_attributes_and_no_other(both):
+    parts, every = both[0]["parts"], {a.name for a in ATTRIBUTES}
+    assert parts.spec.names == ("image", "colours", "scene")
+    for split in map(parts.split, SMALL):
+        own = dict(zip(FACTS, (split.facts[f] for f in FACTS), strict=True))
+        for number, values in enumerate(own["attributes"].tolist()):
+            truth = {a.name: a.values[v] for a, v in zip(ATTRIBUTES, values, strict=True)}
+            texts = [parts.spec[n].text(split.tensors[n][number].tolist()) for n in PARTS]
+            assert [len(text.split()) for text in texts] == [19, 10]
+            for text, names in zip(texts, (COLOURS, every - COLOURS), strict=True):
+                expected = {name: truth[name] for name in names}
+                assert EITHER.parse(text) == expected, text
+                assert EITHER.spot(text) == expected, text
+        named = {a.name for a, n in zip(ATTRIBUTES, own["named"].T, strict=True) if n.all()}
+        assert named == COLOURS
+        assert own["named"].sum() == len(split) * len(COLOURS)
+
+
+def test_two_captions_are_of_the_same_birds_which_are_not_drawn_again(both):
+    (whole, parts), folder = both[0].values(), both[1]
+    for name in SMALL:
+        first, second = (dataset.split(name) for dataset in (whole, parts))
+        assert torch.equal(first.tensors["image"], second.tensors["image"])
+        assert torch.equal(first.facts["attributes"], second.facts["attributes"])
+    assert whole.spec.fingerprint != parts.spec.fingerprint
+    assert parts.spec["scene"] != whole.spec["caption"]
+    assert [parts.spec[n].weight for n in PARTS] == [whole.spec["caption"].weight] * 2
+    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_size)
+    assert len(files) == 2
+    assert files[0].stat().st_size < files[1].stat().st_size / 10  # no pictures
+    times = [file.stat().st_mtime_ns for file in files]
+    again = Birds(Birds.Config(**SMALL, captions="parts"))
+    again.prepare(DataPaths(folder, folder))
+    assert again.spec == parts.spec
+    assert times == [file.stat().st_mtime_ns for file in files]
+
+
+def test_the_captions_of_a_seed_have_not_changed():
+    values = np.array([[i % len(a.values) for a in ATTRIBUTES] for i in range(4)])
+    told = tell(values, [0])
+    assert told["colours"].sum(1).tolist() == [239, 409, 333, 287]
+    assert told["scene"].sum(1).tolist() == [264, 209, 223, 284]
+
+
+def test_shipped_classifiers_read_the_birds_of_two_captions(both):
+    found = []
+    for dataset in both[0].values():
+        spec = dataset.spec
+        (classifier,) = classifiers.load(spec, "cpu").values()
+        found.append(
+            classifiers.measure_answers(
+                classifier.network, spec["image"], spec, dataset.split("test")
+            )
+        )
+    assert found[0] == found[1]
+    assert min(found[1].values()) > 0.7
+
+
+def test_other_captions_are_refused_before_any_work():
+    with pytest.raises(ConfigErrors, match="'whole' or 'parts'"):
+        resolve("shala", "birds", "quick", ["data.captions=upper"])
+    assert resolve("shala", "birds", "quick", ["data.captions=parts"]).data.captions == "parts"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.toys import toy_data, train
 
+import classifiers
 from classifiers.networks import build
 from evaluators.one_to_many import OneToMany
 from shalabench.api import (
@@ -24,6 +25,7 @@ from shalabench.api import (
 )
 from shalabench.api.registry import find
 from shalabench.config.settings import resolve
+from shalabench.datasets.birds import Birds
 from shalabench.datasets.polydigits_quadrant import PolyDigitsQuadrant
 
 pytestmark = pytest.mark.float64
@@ -222,6 +224,164 @@ def test_trained_methods_are_measured(name, tmp_path):
     assert all(0 <= score.value <= 1 and score.n == 40 for score in found.values())
     assert found["floor/one-to-many-variation"].value > 0.2  # of four draws a digit
     assert [part["open"] for part in outcome.details["given"].values()] == ["place", "digit"]
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("birds")
+    data = Birds(Birds.Config(train=100, validation=10, test=400, captions="parts"))
+    data.prepare(DataPaths(folder, folder))
+    return data
+
+
+class Real(torch.nn.Module):
+    """Gives each tuple the views of a real one, which each call draws.
+
+    Args:
+        split: What is drawn from.
+        own: Whether each target is drawn by itself.
+        alike: Whether it is the first tuple that has the given text instead.
+    """
+
+    max_given = None
+
+    def __init__(self, split, own=False, alike=False):
+        super().__init__()
+        self.split, self.own, self.alike = split, own, alike
+
+    def translate(self, given, targets, rng):
+        ((name, view),) = given.items()
+        drawn, made = rng.integers(len(self.split), len(view)), {}
+        if self.alike:
+            same = (self.split.tensors[name] == view[:, None]).all(2)  # [b, N]
+            drawn = same.long().argmax(1)
+        for target in targets:
+            if self.own:
+                drawn = rng.fork(target).integers(len(self.split), len(view))
+            made[target] = self.split.batch(drawn).views[target]
+        return made
+
+
+class Known(torch.nn.Module):
+    """Reads real images without an error: by the pictures themselves."""
+
+    def __init__(self, spec, split):
+        super().__init__()
+        self.sizes = [len(a.values) for a in spec.grammar.attributes]
+        rows = zip(split.tensors["image"], split.facts["attributes"], strict=True)
+        self.answers = {image.numpy().tobytes(): values for image, values in rows}
+
+    def forward(self, x):
+        raw = (x * 255).round().to(torch.uint8)
+        values = torch.stack([self.answers[image.numpy().tobytes()] for image in raw])
+        parts = [
+            torch.nn.functional.one_hot(v, k)
+            for v, k in zip(values.unbind(1), self.sizes, strict=True)
+        ]
+        return torch.cat(parts, 1).float()
+
+
+def of_birds(birds, model, network=None, **settings):
+    spec, split = birds.spec, birds.split("test")
+    found = {"image": Classifier(network or Known(spec, split), 1.0, "image", "exact")}
+    context = EvalContext(torch.device("cpu"), 3, found)
+    evaluator = OneToMany(OneToMany.Config(**settings))
+    assert evaluator.skip(Decoders, spec) is None
+    outcome = evaluator.run(model, spec, split, context)
+    return {s.metric: s for s in outcome.scores if s.is_summary}, outcome
+
+
+def test_phrases_of_a_text_that_is_no_sentence_are_read_and_contradictions_are_not(birds):
+    spec, split = birds.spec, birds.split("test")
+    words = spec["scene"].vocabulary.index
+    texts = {
+        "a small plump bird facing left on the branch .": ["small", "plump", "left", "branch"],
+        "small plump large bird branch": [None, "plump", None, "branch"],
+        "a a a a": [None] * 4,
+    }
+
+    class Writer(Real):
+        def translate(self, given, targets, rng):
+            made = super().translate(given, targets, rng)
+            if "scene" in made:
+                told = [words(word) for word in text.split()]
+                told += [words("<eos>"), *[words("<pad>")] * (31 - len(told))]
+                made["scene"] = torch.tensor(told).expand_as(made["scene"])
+            return made
+
+    for text, said in texts.items():
+        _, outcome = of_birds(birds, Writer(split), items=40)
+        for name, value in zip(OPEN["colours"], said, strict=True):
+            key = "colours" if name == "size" else f"colours, {name}"
+            share = outcome.details["given"][key]["coherence/one-to-many"]
+            assert (share > 0) == (value is not None), (text, name)
+
+
+OPEN = {  # on birds, by the caption that is given: the number of values of each open attribute
+    "colours": {"size": 3, "shape": 4, "facing": 2, "background": 4},
+    "scene": {"body": 8, "wing": 8, "crown": 8, "breast": 8, "bill": 4},
+}
+BY_CHANCE = [1 / k for own in OPEN.values() for k in own.values()]
+
+
+def test_real_birds_drawn_together_agree_and_drawn_apart_by_chance(birds):
+    split = birds.split("test")
+    found, outcome = of_birds(birds, Real(split))
+    chance = sum(BY_CHANCE) / len(BY_CHANCE)
+    assert found["coherence/one-to-many"].value == found["ceiling/one-to-many"].value == 1
+    control = found["coherence/one-to-many-control"]
+    assert abs(control.value - chance) < 4 * control.stderr < 0.06
+    apart = of_birds(birds, Real(split, own=True))[0]["coherence/one-to-many"]
+    assert abs(apart.value - chance) < 4 * apart.stderr < 0.06
+    made, floor = (found[f"{name}/one-to-many-variation"] for name in ("coherence", "floor"))
+    assert made.value == pytest.approx(floor.value, abs=0.04)
+    parts = outcome.details["given"]
+    assert [(given.split(",")[0], part["open"]) for given, part in parts.items()] == [
+        (given, name)
+        for given, own in OPEN.items()
+        for name in sorted(own, key=[a.name for a in birds.spec.grammar.attributes].index)
+    ]
+    pairs = [(s.metric, s.given, s.target) for s in outcome.scores if not s.is_summary]
+    assert len(pairs) == len(set(pairs)) == 2 * 3 * 2 + 2  # both captions; given: images alone
+
+
+def test_birds_of_the_same_caption_show_what_is_given(birds):
+    found, outcome = of_birds(birds, Real(birds.split("test"), alike=True))
+    assert found["coherence/one-to-many"].value == found["coherence/one-to-many-given"].value == 1
+    given = outcome.details["given"]["colours"]  # which hardly two tuples share
+    assert given["coherence/one-to-many-variation"] < 0.01
+
+
+def test_shipped_classifiers_are_the_limit_on_birds(birds):
+    spec, split = birds.spec, birds.split("test")
+    network = classifiers.load(spec, "cpu")["image"].network
+    found, _ = of_birds(birds, Real(split, alike=True), network)
+    accuracies = classifiers.measure_answers(network, spec["image"], spec, split)
+    right = sum(accuracies.values()) / len(accuracies)
+    ceiling, made = (found[f"{name}/one-to-many"] for name in ("ceiling", "coherence"))
+    assert ceiling.value == pytest.approx(right, abs=1e-6)
+    assert abs(made.value - right) < 4 * made.stderr < 0.05
+    assert right > 0.9
+
+
+def test_the_variation_is_the_mean_over_attributes_that_are_given(birds):
+    split = birds.split("test")
+    values = split.facts["attributes"]
+    names = [a.name for a in birds.spec.grammar.attributes]
+    _, outcome = of_birds(birds, Real(split, alike=True))
+    part = outcome.details["given"]["colours, facing"]
+    facing = values[:, names.index("facing")]
+    expected = []
+    for name in OPEN["scene"]:  # these five are given
+        given = values[:, names.index(name)]
+        for v in given.unique():
+            n, k = int((given == v).sum()), int(facing[given == v].sum())
+            draws = torch.distributions.Binomial(n, torch.tensor(k / n)).log_prob(
+                torch.arange(n + 1.0)
+            )
+            off = (torch.arange(n + 1.0) / n - k / n).abs()
+            expected.append(n / len(split) * (draws.exp() * off).sum().item())
+    assert part["floor/one-to-many-variation"] == pytest.approx(sum(expected) / 5, rel=1e-4)
 
 
 def test_data_without_an_open_attribute_are_skipped_or_refused(tmp_path):

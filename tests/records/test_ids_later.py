@@ -21,6 +21,8 @@ def test_dotted_keys_are_known():
     assert as_before({"model.prior.spacing": "uniform"}) == {}
     assert as_before({"prior": {"spacing": "uniform", "steps": 3}}) == {"prior": {"steps": 3}}
     assert as_before({"model.prior.spacing": "log-snr"}) != {}
+    assert as_before({"data.captions": "whole"}) == {}
+    assert as_before({"data.captions": "parts"}) != {}
 
 
 def test_an_older_run_is_read_with_what_it_did_then():
