@@ -186,7 +186,8 @@ def _pairs(
         return [], f"{where}: only '{names[not rows[0]]}' has runs measured there."
     if all(len(side) == 1 for side in rows):
         return [(label, other) for label in rows[0] for other in rows[1]], ""
-    ends = [{_end(label): label for label in side} for side in rows] if kind == "method" else rows
+    end_of = _end if kind == "method" else str
+    ends = [{end_of(label): label for label in side} for side in rows]
     if pairs := [(ends[0][end], ends[1][end]) for end in ends[0] if end in ends[1]]:
         return pairs, ""
     labels = " and ".join(", ".join(side) for side in rows)
