@@ -47,8 +47,7 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
         return [], {}
     alike: dict[str, list[dict[str, Row]]] = {}
     for row in rows:
-        rest = {k: v for k, v in row.settings.items() if not k.startswith(_APART)}
-        same = alike.setdefault(json.dumps([row.method, rest], sort_keys=True), [])
+        same = alike.setdefault(_networks(row), [])
         kind = row.settings.get("prior.kind", "own")
         # A second prior of a kind, such as one of other components, has a row of its own.
         group = next((group for group in same if kind not in group), None)
@@ -67,6 +66,23 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
         for place, group in enumerate(same)
     ]
     return joined, columns
+
+
+def of_networks(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The rows, but one of each trained method where a metric does not depend on the prior."""
+    if metric.rpartition("/")[2] not in _FIXED:
+        return list(rows)
+    found: dict[str, Row] = {}
+    for row in rows:
+        own, key = row.settings.get("prior.kind", "own") == "own", _networks(row)
+        found[key] = row if own else found.get(key, row)
+    return list(found.values())
+
+
+def _networks(row: Row) -> str:
+    """What rows with the same trained networks have in common."""
+    rest = {k: v for k, v in row.settings.items() if not k.startswith(_APART)}
+    return json.dumps([row.method, rest], sort_keys=True)
 
 
 def _joined(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from shalabench.analysis.by_prior import of_networks
 from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.statistics import SEEDS
 from shalabench.records.frame import Records
@@ -34,7 +35,9 @@ def dots(section: Section, metric: str) -> Drawing:
 
     Dashed lines are floors and ceilings, where they are near enough to leave the methods room.
     """
-    table, ranked = section.table_with(metric), section.ranked(metric)
+    table = section.table_with(metric)
+    once = of_networks([row for row, _ in section.ranked(metric)], metric)
+    ranked = [(row, row.cells[metric]) for row in once]
     direction, digits, _ = table.metrics[metric]
     less = " (less is better)" if direction == "lower" else ""
     ranked = ranked[::-1]

@@ -77,7 +77,7 @@ def glances(section: Section) -> Iterator[Glance]:
         sign = section.sign(metric)
         (best, cell), *rest = ranked
         first, other = section.ranked(metric)[0]
-        is_variant = first not in (row for row, _ in measured)
+        is_variant = first not in (row for row, _ in measured) and other.mean != cell.mean
         published = [(r.method, r.published[metric]) for r in table.rows if metric in r.published]
         top = max(published, key=lambda pair: sign * float(pair[1]), default=())
         yield Glance(

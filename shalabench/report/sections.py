@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from shalabench.analysis.by_prior import of_networks
 from shalabench.analysis.rows import GATE, Cell, Row, group_rows, refuse_mixture
 from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
 from shalabench.analysis.variants import as_rows
@@ -105,10 +106,11 @@ class Section:
         Args:
             metric: By which.
             plain: Only methods with their preset's settings; a method that was measured with others
-                alone stands with these.
+                alone stands with these. Priors that change nothing of the metric count once.
         """
         rows = [row for row in self.table_with(metric).rows if metric in row.cells]
-        rows = in_order(ranked(rows) if plain else rows, metric, self.sign(metric))
+        rows = of_networks(ranked(rows), metric) if plain else rows
+        rows = in_order(rows, metric, self.sign(metric))
         return [(row, row.cells[metric]) for row in rows]
 
     def bounds(self, metric: str) -> dict[str, float]:

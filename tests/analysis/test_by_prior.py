@@ -12,7 +12,9 @@ from shalabench.api.errors import BenchError
 from shalabench.records.frame import load
 from shalabench.records.store import Store
 from shalabench.report import build_report
+from shalabench.report.glance import glances
 from shalabench.report.paper import write_figures
+from shalabench.report.sections import sections_of
 
 OWN = {"a": (0.2, 0.3, 0.4), "b": (0.5, 0.6, 0.7)}
 FITTED = {"gmm": 0.1, "diffusion": 0.2}  # more than with the method's own
@@ -149,3 +151,22 @@ def test_cross_coherence_has_one_column_after_those_of_the_priors(store):
     assert {row.cells["coherence/cross"].mean for row in table.rows} == {0.75}
     heads = render([table], "text", width=70).splitlines()[2]
     assert " ".join(heads.split()) == "method joint own joint mixture joint diffusion"
+
+
+def test_a_report_shows_once_what_no_prior_changes(store):
+    for file in store.root.glob("*/results/coherence-0.json"):
+        result = json.loads(file.read_text())
+        metric = {"name": "coherence/cross", "meaning": "m", "direction": "higher", "digits": 3}
+        result["metrics"].append(metric | {"headline": True})
+        value = 0.6 + 0.1 * ("b-" in str(file.parent.parent.name))
+        result["scores"].append(result["scores"][0] | {"metric": "coherence/cross", "value": value})
+        file.write_text(json.dumps(result))
+    for file in store.root.glob("*/run.json"):  # as `--set prior.kind=own` names them
+        run = json.loads(file.read_text())
+        named = [f"prior.kind={run['settings']['prior.kind']}"]
+        file.write_text(json.dumps(run | {"overrides": named}))
+    (section,) = sections_of(load([store]))
+    for metric, rows in (("coherence/joint", 6), ("coherence/cross", 2)):
+        assert len(section.ranked(metric, plain=True)) == rows
+    (cross,) = [glance for glance in glances(section) if glance.metric == "coherence/cross"]
+    assert (cross.best.method, cross.next.method) == ("b", "a")
