@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from shalabench.analysis.joining import join
 from shalabench.analysis.rows import Row
@@ -69,14 +70,23 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
 
 
 def of_networks(rows: Sequence[Row], metric: str) -> list[Row]:
-    """The rows, but one of each trained method where a metric does not depend on the prior."""
+    """The rows, but one of each trained method where a metric does not depend on the prior.
+
+    Args:
+        rows: With the metric.
+        metric: Its name.
+    """
     if metric.rpartition("/")[2] not in _FIXED:
         return list(rows)
-    found: dict[str, Row] = {}
+    alike: dict[str, list[Row]] = {}
     for row in rows:
-        own, key = row.settings.get("prior.kind", "own") == "own", _networks(row)
-        found[key] = row if own else found.get(key, row)
-    return list(found.values())
+        alike.setdefault(_networks(row), []).append(row)
+    found = []
+    for same in alike.values():
+        row = next((r for r in same if r.settings.get("prior.kind", "own") == "own"), same[0])
+        best = next((r for r in same if r.cells[metric].mark == "best"), row)  # one has the mark
+        found.append(replace(row, cells=row.cells | {metric: best.cells[metric]}))
+    return found
 
 
 def _networks(row: Row) -> str:

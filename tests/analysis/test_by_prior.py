@@ -169,4 +169,8 @@ def test_a_report_shows_once_what_no_prior_changes(store):
     for metric, rows in (("coherence/joint", 6), ("coherence/cross", 2)):
         assert len(section.ranked(metric, plain=True)) == rows
     (cross,) = [glance for glance in glances(section) if glance.metric == "coherence/cross"]
-    assert (cross.best.method, cross.next.method) == ("b", "a")
+    assert (cross.best.label, cross.next.method, cross.is_tested) == (
+        "b [prior.kind=own]",
+        "a",
+        True,
+    )
