@@ -18,7 +18,7 @@ from shalabench.api.errors import BenchError, unknown
 from shalabench.api.files import expand_home
 from shalabench.config.ablations import readable
 from shalabench.config.settings import DEFAULT
-from shalabench.records.columns import RunRow
+from shalabench.records.columns import REFERENCE, RunRow
 from shalabench.records.frame import Records, Result, load
 from shalabench.records.store import Store
 
@@ -90,7 +90,9 @@ def compare(
         records = load(stores, split)
         if ablation := ablation_of(names):
             records = as_rows(ablation, records)
-        kind, other = (_kind(name, records) for name in names)
+        rows_of = _labels(records)
+        a, b = names = _packaged(a, rows_of), _packaged(b, rows_of)
+        kind, other = (_kind(name, records, rows_of) for name in names)
         sources = [records, records]
     if kind != other:
         raise BenchError(
@@ -140,12 +142,24 @@ def _is_store(name: str) -> bool:
     return folder.is_dir() and Store(folder).has_runs()
 
 
-def _kind(name: str, records: Records) -> str:
+def _labels(records: Records) -> set[str]:
+    """The methods, and the labels of their rows in the tables."""
+    found = set(records.runs["model"])
+    for _, runs in records.runs.groupby(_KEYS["method"]):
+        found |= {label for label, _ in group_rows(records.of(runs))}
+    return found
+
+
+def _packaged(name: str, labels: set[str]) -> str:
+    """A row's label, also of a packaged row that is named as if it stood alone."""
+    marked = f"{name} {REFERENCE}"
+    return marked if name not in labels and marked in labels else name
+
+
+def _kind(name: str, records: Records, methods: set[str]) -> str:
     if _is_store(name):
         return "store"
-    methods, presets = set(records.runs["model"]), set(records.runs["preset"])
-    for _, runs in records.runs.groupby(_KEYS["method"]):
-        methods |= {label for label, _ in group_rows(records.of(runs))}
+    presets = set(records.runs["preset"])
     if name in methods:
         return "method"
     if name in presets:

@@ -230,3 +230,14 @@ def test_variants_of_two_methods_are_compared_where_they_vary_alike(tmp_path):
     for comparison in found:
         ((name, *_, found_difference),) = comparison.metrics
         assert (name, found_difference.value) == ("coherence/joint", pytest.approx(0.2))
+
+
+def test_a_packaged_row_needs_no_mark_where_only_it_is_called_so(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / "own", "mvae", seed, 0.1)
+        for x in (1, 2):
+            more = {"overrides": [f"model.x={x}"], "x": x, "name": f"x{x}"}
+            write_run(tmp_path / "packaged", "shala", seed, 0.2 * x, **more)
+    stores = [Store(tmp_path / "own"), Store(tmp_path / "packaged", is_reference=True)]
+    (found,), _ = compare("shala [model.x=2]", "shala [model.x=1]", stores)
+    assert found.names == ("shala [model.x=2] (reference)", "shala [model.x=1] (reference)")
