@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,7 +144,7 @@ def tables_of(
     besides = {"dataset": [p.dataset for p in published], "model": [p.method for p in published]}
     mistakes = [] if is_known else [unknown("metric", metric, known)]
     check_names(records, dataset, preset, models, besides=besides, mistakes=mistakes)
-    chosen = records.select(dataset, preset, models)
+    chosen, apart = _on_split(records.select(dataset, preset, models))
     groups = dict(iter(chosen.runs.groupby(["dataset", "preset"])))
     for name in {p.dataset for p in published if dataset in (None, p.dataset)}:
         if not any(key[0] == name for key in groups):
@@ -153,6 +154,9 @@ def tables_of(
         for key, runs in sorted(groups.items(), key=lambda item: item[0])
     ]
     tables = [table for table in tables if table and table.metrics and table.rows]
+    for table in tables:
+        if n := apart.get((table.dataset, table.preset)):
+            table.notes.append(Detail(f"Left out: {n} runs measured on another split only."))
     if ablation and not dataset:  # a method's preset is one variant of every ablation of it
         tables = [t for t in tables if sum(bool(row.runs) for row in t.rows) > 1] or tables
     measured = set().union(*(result.scored for result in chosen.all_results()))
@@ -168,6 +172,18 @@ def tables_of(
             "another dataset, preset or method, or leave them out to see what there is."
         )
     return tables
+
+
+def _on_split(records: Records) -> tuple[Records, Counter[tuple[str, str]]]:
+    """The runs without those that were measured on another split only, and the number of these.
+
+    Those of a study are: they would be rows without a value.
+    """
+    runs = records.runs
+    is_apart = [not records.results[t] and bool(records.splits.get(t)) for t in runs["train_id"]]
+    apart = runs.loc[is_apart]
+    count = Counter(zip(apart["dataset"], apart["preset"], strict=True))
+    return records.of(runs.loc[[not own for own in is_apart]]), count
 
 
 def _table(

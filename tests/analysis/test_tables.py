@@ -470,3 +470,16 @@ def test_a_split_that_nothing_was_measured_on_is_refused(store, tmp_path, record
     assert found.exit_code == 2
     assert f"measured on the {other} split, only on {recorded}. Write --split" in found.output
     assert CliRunner().invoke(main, [*words, recorded]).exit_code == 0
+
+
+def test_runs_measured_on_another_split_only_are_no_rows(tmp_path):
+    """A study's trials lie beside the runs with the values that it chose."""
+    write_run(tmp_path, "mvae", 0, 0.5)
+    trial = write_run(tmp_path, "mvae", 0, 0.7, name="trial", x=2, overrides=["model.x=2"])
+    file = trial / "results" / "coherence-0.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"split": "validation"}))
+    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist")
+    assert [row.label for row in table.rows if row.runs] == ["mvae"]
+    assert "Left out: 1 runs measured on another split only." in table.notes
+    (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", split="validation")
+    assert [row.cells["coherence/joint"].mean for row in table.rows if row.runs] == [0.7]
