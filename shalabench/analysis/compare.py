@@ -90,9 +90,9 @@ def compare(
         records = load(stores, split)
         if ablation := ablation_of(names):
             records = as_rows(ablation, records)
-        rows_of = _labels(records)
-        a, b = names = _packaged(a, rows_of), _packaged(b, rows_of)
-        kind, other = (_kind(name, records, rows_of) for name in names)
+        asked_for = _labels(records.select(dataset, preset, models))
+        a, b = names = _packaged(a, asked_for), _packaged(b, asked_for)
+        kind, other = (_kind(name, records, _labels(records)) for name in names)
         sources = [records, records]
     if kind != other:
         raise BenchError(
@@ -151,7 +151,7 @@ def _labels(records: Records) -> set[str]:
 
 
 def _packaged(name: str, labels: set[str]) -> str:
-    """A row's label, also of a packaged row that is named as if it stood alone."""
+    """A row's label, also of a packaged row that is called as if there were no others."""
     marked = f"{name} {REFERENCE}"
     return marked if name not in labels and marked in labels else name
 

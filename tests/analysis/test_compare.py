@@ -235,9 +235,12 @@ def test_variants_of_two_methods_are_compared_where_they_vary_alike(tmp_path):
 def test_a_packaged_row_needs_no_mark_where_only_it_is_called_so(tmp_path):
     for seed in range(3):
         write_run(tmp_path / "own", "mvae", seed, 0.1)
+        elsewhere = {"dataset": "mst", "overrides": ["model.x=1"]}
+        write_run(tmp_path / "own", "shala", seed, 0.1, **elsewhere)
         for x in (1, 2):
             more = {"overrides": [f"model.x={x}"], "x": x, "name": f"x{x}"}
             write_run(tmp_path / "packaged", "shala", seed, 0.2 * x, **more)
     stores = [Store(tmp_path / "own"), Store(tmp_path / "packaged", is_reference=True)]
-    (found,), _ = compare("shala [model.x=2]", "shala [model.x=1]", stores)
+    names = "shala [model.x=2]", "shala [model.x=1]"
+    (found,), _ = compare(*names, stores, dataset="polymnist")
     assert found.names == ("shala [model.x=2] (reference)", "shala [model.x=1] (reference)")
