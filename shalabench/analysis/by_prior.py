@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from shalabench.analysis.joining import join
+from shalabench.analysis.joining import alike, join
 from shalabench.analysis.rows import Row
 
 KINDS = {"own": "own", "gmm": "mixture", "diffusion": "diffusion"}
@@ -46,16 +45,8 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
     joint = [name for name in metrics if name.rpartition("/")[2] == "joint"]
     if not joint:
         return [], {}
-    alike: dict[str, list[dict[str, Row]]] = {}
-    for row in rows:
-        same = alike.setdefault(_networks(row), [])
-        kind = row.settings.get("prior.kind", "own")
-        # A second prior of a kind, such as one of other components, has a row of its own.
-        group = next((group for group in same if kind not in group), None)
-        if group is None:
-            same.append(group := {})
-        group[kind] = row
-    groups = [group for same in alike.values() for group in same]
+    by_networks = [_by_kind(same) for same in alike(rows, _APART)]
+    groups = [group for same in by_networks for group in same]
     kinds = [kind for kind in KINDS if any(kind in group for group in groups)]
     columns: _Metrics = {column(n, kind): metrics[n] for n in joint for kind in kinds}
     fixed = [name for name in metrics if name.rpartition("/")[2] in _FIXED]
@@ -63,10 +54,25 @@ def split_by_prior(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, st
     columns |= {name: metrics[name] for name in fixed}
     joined = [
         _joined(group, joint, fixed, _KIND if place else _OF_PRIORS)
-        for same in alike.values()
+        for same in by_networks
         for place, group in enumerate(same)
     ]
     return joined, columns
+
+
+def _by_kind(rows: Sequence[Row]) -> list[dict[str, Row]]:
+    """Rows of the same networks by the kind of prior.
+
+    A second prior of a kind, such as one of other components, has a row of its own.
+    """
+    groups: list[dict[str, Row]] = []
+    for row in rows:
+        kind = row.settings.get("prior.kind", "own")
+        group = next((group for group in groups if kind not in group), None)
+        if group is None:
+            groups.append(group := {})
+        group[kind] = row
+    return groups
 
 
 def of_networks(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -78,21 +84,12 @@ def of_networks(rows: Sequence[Row], metric: str) -> list[Row]:
     """
     if metric.rpartition("/")[2] not in _FIXED:
         return list(rows)
-    alike: dict[str, list[Row]] = {}
-    for row in rows:
-        alike.setdefault(_networks(row), []).append(row)
     found = []
-    for same in alike.values():
+    for same in alike(rows, _APART):
         row = next((r for r in same if r.settings.get("prior.kind", "own") == "own"), same[0])
         best = next((r for r in same if r.cells[metric].mark == "best"), row)  # one has the mark
         found.append(replace(row, cells=row.cells | {metric: best.cells[metric]}))
     return found
-
-
-def _networks(row: Row) -> str:
-    """What rows with the same trained networks have in common."""
-    rest = {k: v for k, v in row.settings.items() if not k.startswith(_APART)}
-    return json.dumps([row.method, rest], sort_keys=True)
 
 
 def _joined(

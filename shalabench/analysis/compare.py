@@ -90,9 +90,9 @@ def compare(
         records = load(stores, split)
         if ablation := ablation_of(names):
             records = as_rows(ablation, records)
-        asked_for = _labels(records.select(dataset, preset, models))
+        asked_for, known = _labels(records.select(dataset, preset, models)), _labels(records)
         a, b = names = _packaged(a, asked_for), _packaged(b, asked_for)
-        kind, other = (_kind(name, records, _labels(records)) for name in names)
+        kind, other = (_kind(name, records, known) for name in names)
         sources = [records, records]
     if kind != other:
         raise BenchError(

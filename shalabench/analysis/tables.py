@@ -156,7 +156,9 @@ def tables_of(
     tables = [table for table in tables if table and table.metrics and table.rows]
     for table in tables:
         if n := apart.get((table.dataset, table.preset)):
-            table.notes.append(Detail(f"Left out: {n} runs measured on another split only."))
+            table.notes.append(
+                Detail(f"Left out, measured on another split only: {n} run{'s' * (n > 1)}.")
+            )
     if ablation and not dataset:  # a method's preset is one variant of every ablation of it
         tables = [t for t in tables if sum(bool(row.runs) for row in t.rows) > 1] or tables
     measured = set().union(*(result.scored for result in chosen.all_results()))

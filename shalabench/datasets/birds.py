@@ -118,15 +118,15 @@ class Birds(Dataset):
         )
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
-        weight, told = self.config.image_weight, {"image_weight", "missing"}
-        file = cache_file(self, paths.cache, exclude={"captions", *told})
+        weight, undrawn = self.config.image_weight, {"image_weight", "missing"}
+        file = cache_file(self, paths.cache, exclude={"captions", *undrawn})
         arrays, content = generate_once(file, self._generate)
         image, caption = describe_pair(SIDE, LENGTH, VOCABULARY, weight)
         captions: tuple[Modality, ...] = (caption,)
         grammar, words = GRAMMAR, "captions"
         if self.config.captions == "parts":
-            file = cache_file(self, paths.cache, exclude=told)
-            texts, more = generate_once(file, lambda: self._tell(arrays))
+            file = cache_file(self, paths.cache, exclude=undrawn)
+            texts, more = generate_once(file, lambda: self._describe_parts(arrays))
             arrays = {split: own | texts[split] for split, own in arrays.items()}
             content = f"{content} {more}"
             captions = tuple(replace(caption, name=name) for name in PARTS)
@@ -153,9 +153,9 @@ class Birds(Dataset):
             for stream, split in enumerate(SPLITS)
         }
 
-    def _tell(self, arrays: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Arrays]:
+    def _describe_parts(self, arrays: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Arrays]:
         return {
-            split: tell(arrays[split]["attributes"].numpy(), [self.config.seed, stream])
+            split: describe_parts(arrays[split]["attributes"].numpy(), [self.config.seed, stream])
             for stream, split in enumerate(SPLITS)
         }
 
@@ -182,7 +182,7 @@ def generate(n: int, seed: list[int]) -> Arrays:
     }
 
 
-def tell(values: np.ndarray, seed: list[int]) -> Arrays:
+def describe_parts(values: np.ndarray, seed: list[int]) -> Arrays:
     """Describe birds by a caption of their colours and one of all else.
 
     Args:
@@ -193,8 +193,9 @@ def tell(values: np.ndarray, seed: list[int]) -> Arrays:
         "colours" and "scene" uint8 `[n, 32]`; "named" bool `[n, 9]`, what "colours" names.
     """
     rng = np.random.default_rng([*seed, 2])
-    told = {name: _describe(values, grammar, rng) for name, grammar in PARTS.items()}
-    return {name: tokens for name, (tokens, _) in told.items()} | {"named": told["colours"][1]}
+    described = {name: _describe(values, grammar, rng) for name, grammar in PARTS.items()}
+    captions = {name: tokens for name, (tokens, _) in described.items()}
+    return captions | {"named": described["colours"][1]}
 
 
 def _describe(

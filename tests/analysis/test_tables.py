@@ -480,6 +480,6 @@ def test_runs_measured_on_another_split_only_are_no_rows(tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"split": "validation"}))
     (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist")
     assert [row.label for row in table.rows if row.runs] == ["mvae"]
-    assert "Left out: 1 runs measured on another split only." in table.notes
+    assert "Left out, measured on another split only: 1 run." in table.notes
     (table,) = make_tables([Store(tmp_path)], "coherence", dataset="polymnist", split="validation")
     assert [row.cells["coherence/joint"].mean for row in table.rows if row.runs] == [0.7]

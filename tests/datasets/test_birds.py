@@ -17,8 +17,8 @@ from shalabench.datasets.birds import (
     PARTS,
     VOCABULARY,
     Birds,
+    describe_parts,
     generate,
-    tell,
 )
 from shalabench.datasets.synthetic.birds import ATTRIBUTES, draw
 
@@ -163,9 +163,9 @@ def test_two_captions_are_of_the_same_birds_which_are_not_drawn_again(both):
 
 def test_the_captions_of_a_seed_have_not_changed():
     values = np.array([[i % len(a.values) for a in ATTRIBUTES] for i in range(4)])
-    told = tell(values, [0])
-    assert told["colours"].sum(1).tolist() == [239, 409, 333, 287]
-    assert told["scene"].sum(1).tolist() == [264, 209, 223, 284]
+    described = describe_parts(values, [0])
+    assert described["colours"].sum(1).tolist() == [239, 409, 333, 287]
+    assert described["scene"].sum(1).tolist() == [264, 209, 223, 284]
 
 
 def test_shipped_classifiers_read_the_birds_of_two_captions(both):
