@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from shalabench.analysis.joining import alike, join
 from shalabench.analysis.rows import Row
@@ -84,12 +83,10 @@ def of_networks(rows: Sequence[Row], metric: str) -> list[Row]:
     """
     if metric.rpartition("/")[2] not in _FIXED:
         return list(rows)
-    found = []
-    for same in alike(rows, _APART):
-        row = next((r for r in same if r.settings.get("prior.kind", "own") == "own"), same[0])
-        best = next((r for r in same if r.cells[metric].mark == "best"), row)  # one has the mark
-        found.append(replace(row, cells=row.cells | {metric: best.cells[metric]}))
-    return found
+    return [
+        next((row for row in same if row.settings.get("prior.kind", "own") == "own"), same[0])
+        for same in alike(rows, _APART)
+    ]
 
 
 def _joined(

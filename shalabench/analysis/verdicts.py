@@ -159,18 +159,32 @@ def set_marks(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> N
     """Mark each metric's best, those that are not significantly worse, and collapsed models.
 
     A column is tested if every row that is ranked in it has three seeds or more. In others, no
-    value is marked as the best.
+    value is marked as the best. The same networks with several priors are tested once where the
+    prior changes no value, and have one mark.
     """
     for row, name in itertools.product(rows, metrics):
         if name in row.collapsed and name in row.cells:
             _set(row, name, "collapsed")
-    for name, sign, (best, *others) in _columns(rows, metrics):
-        if not _few([best, *others], name):
-            shared = [sharing(best.stages, row.stages) for row in others]
-            worse = behind([row.scores[name] for row in (best, *others)], sign, shared)
-            _set(best, name, "best")
-            for row, is_behind in zip(others, worse, strict=True):
-                _set(row, name, "behind" if is_behind else "level")
+    for name, sign, alike in _columns(rows, metrics):
+        if _few(alike, name):
+            continue
+        same = _of_same_values(alike, name)
+        best, *others = (group[0] for group in same)
+        shared = [sharing(best.stages, row.stages) for row in others]
+        worse = behind([row.scores[name] for row in (best, *others)], sign, shared)
+        marks: list[Mark] = ["best", *("behind" if is_behind else "level" for is_behind in worse)]
+        for group, mark in zip(same, marks, strict=True):
+            for row in group:
+                _set(row, name, mark)
+
+
+def _of_same_values(rows: Iterable[Row], metric: str) -> list[list[Row]]:
+    """Rows of one method that have the same value for every seed, together; in their order."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        values = sorted((seed, score.value) for seed, score in row.scores[metric].items())
+        groups.setdefault((row.method, *values), []).append(row)
+    return list(groups.values())
 
 
 def behind(

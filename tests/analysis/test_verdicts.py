@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -163,3 +164,23 @@ def test_a_record_without_the_number_of_classes_is_ranked(tmp_path):
         write_run(tmp_path, "mmvae+", seed, 0.3 + seed / 100, classes=8.0)
     cells = {row.label: row.cells["coherence/joint"] for row in tables(tmp_path).rows if row.cells}
     assert [cells[name].mark for name in ("shala", "mmvae+")] == ["best", "behind"]
+
+
+def test_values_that_no_prior_changes_are_tested_once(tmp_path):
+    values = {
+        "shala": [0.56, 0.6, 0.644],
+        "mmvae+": [0.454, 0.494, 0.534],
+        "mvae": [0.453, 0.493, 0.533],
+    }
+    for kind, (method, own) in itertools.product(("own", "gmm", "diffusion"), values.items()):
+        for seed, value in enumerate(own):
+            settings = {"prior.kind": kind}
+            write_run(tmp_path, method, seed, value, name=kind, settings=settings)
+    (rows,) = sides(np.array([list(values.values())]))
+    assert behind(rows, 1, [()] * 2) == [True, True]
+    assert not any(behind([row for row in rows for _ in range(3)], 1, [()] * 8))
+    marks = {}
+    for row in tables(tmp_path).rows:
+        if row.cells:
+            marks.setdefault(row.method, []).append(row.cells["coherence/joint"].mark)
+    assert marks == {"shala": ["best"] * 3, "mmvae+": ["behind"] * 3, "mvae": ["behind"] * 3}
