@@ -246,23 +246,6 @@ def test_power_is_the_slope_of_logarithms(load):
     assert load("views").find_powers(rows) == {"a": 2.0}
 
 
-def test_share_is_read_from_records(load, tmp_path):
-    for seed, seconds in enumerate((100.0, 300.0)):
-        folder = tmp_path / f"a-{seed}"
-        (folder / "results").mkdir(parents=True)
-        run_json = {"model": "a", "dataset": "d", "preset": "quick", "overrides": []}
-        (folder / "run.json").write_text(json.dumps(run_json))
-        (folder / "trained.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
-        for i, (name, split) in enumerate((("x", "test"), ("x", "test"), ("y", "validation"))):
-            provenance = {"seconds": 10.0 * (i + 1), "finished": i}
-            result = {"evaluator": name, "split": split, "details": {}, "provenance": provenance}
-            (folder / "results" / f"{name}-{i}.json").write_text(json.dumps(result))
-    share = load("share")
-    (row,) = share.read_stores((tmp_path,))
-    assert row["evaluators"] == {"x": 20.0}
-    assert share.share(row) == pytest.approx(20 / 200)
-
-
 def test_an_evaluation_is_cut_off_and_estimated_by_the_items_done(load, tmp_path):
     place = {"dataset": "toy", "preset": "smoke", "overrides": [], "data_root": str(tmp_path)}
     worker = load("side").Worker("shala", cache_dir=str(tmp_path), **place)
