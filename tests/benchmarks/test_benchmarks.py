@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import subprocess
@@ -23,20 +22,6 @@ ROOT = Path(__file__).parent.parent.parent
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, f"benchmarks/{script}", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module")
-def load():
-    """Import a benchmark's module."""
-
-    def imported(name: str):
-        sys.path.insert(0, str(ROOT / "benchmarks"))
-        try:
-            return importlib.import_module(name)
-        finally:
-            sys.path.pop(0)
-
-    return imported
 
 
 @pytest.mark.skipif(
