@@ -80,6 +80,7 @@ GRAMMAR = _grammar(_SENTENCES, _PHRASES)
 PARTS = {name: _grammar(f"caption = {text}", _GROUND + _PHRASES) for name, text in _PARTS.items()}
 EITHER = _grammar(f"caption = {' | '.join(_PARTS.values())}", _GROUND + _PHRASES)  # reads both
 VOCABULARY = (PAD, END, *GRAMMAR.words)
+FACTS = ("attributes", "named")
 
 
 @register_dataset("birds", version=1)
@@ -138,7 +139,7 @@ class Birds(Dataset):
             grammar, words = EITHER, "captions of colours and of scenes"
         modalities = (image, *captions)
         self.set_splits(
-            make_splits(arrays, modalities, ("attributes", "named")),
+            make_splits(arrays, modalities, FACTS),
             modalities=modalities,
             classes=0,
             fingerprint=digest_with(content, image_weight=weight),
