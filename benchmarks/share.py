@@ -1,23 +1,17 @@
-"""How long evaluation takes beside training, of recorded runs or by an estimate.
+"""How long evaluation takes beside training, by an estimate.
 
-    python benchmarks/share.py read STORE ...
-    python benchmarks/share.py estimate --preset quick --datasets mst-digits --methods shala,mopoe
+    python benchmarks/share.py --preset quick --datasets mst-digits --methods shala,mopoe
 
-`read` sums the seconds that records state: of trainings, and of the newest test evaluation of each
-evaluator. It shows the median over seeds. Both are seconds of the wall, so a run that shared its
-machine counts them too.
-
-`estimate` measures CPU seconds on one thread. Training is the median of some updates times their
-number, all stages together. Evaluators run with untrained weights; they make some batches of each
-piece of work, the others are taken to cost the same, and what takes longer than `--limit` is cut
-off and estimated by the items done. Features of real images count in full; runs keep them. It shows
-the longest evaluator with its part of the evaluation.
+It measures CPU seconds on one thread. Training is the median of some updates times their number,
+all stages together. Evaluators run with untrained weights; they make some batches of each piece of
+work, the others are taken to cost the same, and what takes longer than `--limit` is cut off and
+estimated by the items done. Features of real images count in full; runs keep them. It shows the
+longest evaluator with its part of the evaluation.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -29,49 +23,8 @@ from tabulate import tabulate
 from timing import ROOT, describe_processor
 
 from shalabench.api.registry import entries
-from shalabench.records.store import RunFolder, Store
 
 Row = dict[str, Any]
-
-
-def read_run(folder: RunFolder) -> Row | None:
-    """Seconds of a run's training and of its evaluators; None where a run has not both."""
-    trained = folder.trained
-    newest: dict[tuple[str, str], dict[str, Any]] = {}
-    for result in folder.results():
-        key = result["evaluator"], result["details"].get("extractor", "")
-        same = newest.get(key)
-        later = not same or same["provenance"]["finished"] < result["provenance"]["finished"]
-        if result["split"] == "test" and later:
-            newest[key] = result
-    if not trained or not newest or not trained["provenance"].get("seconds"):
-        return None
-    evaluators: dict[str, float] = defaultdict(float)
-    for (name, _), result in newest.items():
-        evaluators[name] += result["provenance"]["seconds"]
-    labels = {"dataset": folder.run["dataset"], "preset": folder.run["preset"]}
-    labels["method"] = folder.run["model"]
-    return labels | {"training": trained["provenance"]["seconds"], "evaluators": evaluators}
-
-
-def median_run(rows: list[Row]) -> Row:
-    """Runs that differ in their seed, as one."""
-    names = dict.fromkeys(name for row in rows for name in row["evaluators"])
-    evaluators = {
-        name: median([r["evaluators"][name] for r in rows if name in r["evaluators"]])
-        for name in names
-    }
-    return rows[0] | {"training": median([r["training"] for r in rows]), "evaluators": evaluators}
-
-
-def read_stores(stores: tuple[Path, ...]) -> list[Row]:
-    """A row for each method, dataset and preset."""
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for folder in (folder for store in stores for folder in Store(store).runs()):
-        row = read_run(folder) if not folder.run.get("overrides") else None
-        if row:
-            groups[row["dataset"], row["preset"], row["method"]].append(row)
-    return [median_run(rows) for rows in groups.values()]
 
 
 def estimate(
@@ -112,26 +65,7 @@ def render(rows: list[Row]) -> str:
     return tabulate(lines, head, disable_numparse=True)
 
 
-def show(rows: list[Row], as_json: bool, **facts: Any) -> None:
-    """Print rows as a table, or with facts as JSON."""
-    rows = [row | {"share": share(row)} for row in rows]
-    click.echo(json.dumps(facts | {"rows": rows}, indent=1) if as_json else render(rows))
-
-
-@click.group(help=__doc__)
-def main() -> None:
-    """Two commands."""
-
-
-@main.command("read")
-@click.argument("stores", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def read_command(stores: tuple[Path, ...], as_json: bool) -> None:
-    """Of recorded runs, without those with --set."""
-    show(read_stores(stores), as_json)
-
-
-@main.command("estimate")
+@click.command(help=__doc__)
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--datasets", default="mst-digits", show_default=True)
 @click.option("--methods", default="", help="Comma between them; all that are registered if empty.")
@@ -141,7 +75,7 @@ def read_command(stores: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.option("--data-root", envvar="SHALA_DATA", default="data")
 @click.option("--cache-dir", envvar="SHALA_CACHE", default=Path.home() / ".cache" / "shala-bench")
-def estimate_command(
+def main(
     preset: str,
     datasets: str,
     methods: str,
@@ -152,17 +86,20 @@ def estimate_command(
     data_root: Path,
     cache_dir: Path,
 ) -> None:
-    """Of runs that are not made."""
+    """Print the table."""
     paths = {"data_root": str(data_root), "cache_dir": str(cache_dir)}
-    rows = []
+    effort, rows = {"batches": batches, "limit": limit}, []
     for dataset in datasets.split(","):
         for method in methods.split(",") if methods else entries("model"):
-            effort = {"batches": batches, "limit": limit}
             for row in estimate(method, dataset, preset, paths, updates, **effort):
                 rows.append(row)
                 click.echo(f"{dataset} {method}: {share(row):.0%}", err=True)
-    effort = {"updates": updates, "batches": batches, "limit": limit}
-    show(rows, as_json, machine=describe_processor(), **effort)
+    if not as_json:
+        click.echo(render(rows))
+        return
+    facts = {"machine": describe_processor(), "updates": updates} | effort
+    rows = [row | {"share": share(row)} for row in rows]
+    click.echo(json.dumps(facts | {"rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

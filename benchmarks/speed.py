@@ -24,7 +24,7 @@ from timing import ROOT
 
 FOLDER, PAGE = ROOT / "results" / "speed", ROOT / "docs" / "speed.md"
 _EXPERTS = ("--method", "mmvae,mmvae+,cmvae,mvebm", "--set", "model.experts=1", "--only", "update")
-_SHARE = ("share.py", "estimate", "--limit", "30", "--json")
+_SHARE = ("share.py", "--limit", "30", "--json")
 PARTS: dict[str, tuple[str, ...]] = {
     "updates": ("step.py", "--json"),
     "updates-float32": ("step.py", "--precision", "float32", "--json"),

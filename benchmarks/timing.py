@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU time on a busy machine, operations and memory of a piece of work.
+"""What the benchmarks share: CPU time on a busy machine, and operations of a piece of work.
 
 Importing this module puts the project's root on the import path, so the scripts run uninstalled. It
 is this tree, or the one that the environment variable SHALA_BENCH_TREE names, for
@@ -12,7 +12,6 @@ import os
 import platform
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -22,9 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 ROOT = Path(__file__).parent.parent
@@ -125,38 +122,24 @@ def describe_processor() -> str:
 
 
 class Meter(TorchDispatchMode):
-    """Counts operations, and the bytes of the tensors that are made within it and still alive.
+    """Counts operations.
 
     It uses the rules of torch's FlopCounterMode. Unlike that class, it allows methods that take
     gradients within a forward pass (short-run Langevin).
 
     Attributes:
         flops: Multiplications and additions of convolutions and matrix products so far.
-        most: Largest number of bytes alive at once.
     """
 
     def __init__(self):
         super().__init__()
-        self.flops, self.most, self._held, self._sizes = 0, 0, 0, {}
+        self.flops = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        given = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
         made = func(*args, **kwargs)
         self.flops += _count_flops(func._overloadpacket, args, kwargs, made)
-        for x in _tensors(made):
-            storage = x.untyped_storage()
-            key = storage._cdata
-            if key in given or key in self._sizes:  # a view, or changed in place
-                continue
-            self._sizes[key] = storage.nbytes()
-            self._held += storage.nbytes()
-            self.most = max(self.most, self._held)
-            weakref.finalize(storage, self._release, key)
         return made
-
-    def _release(self, key: int) -> None:
-        self._held -= self._sizes.pop(key)
 
 
 def _count_flops(operation: Any, args: tuple, kwargs: dict, made: Any) -> int:
@@ -170,7 +153,3 @@ def _count_flops(operation: Any, args: tuple, kwargs: dict, made: Any) -> int:
     parts = (inputs, False, False), (False, weights, False)
     back, grown = (rule(*given, groups, mask, **kwargs, out_val=made) for mask in parts)
     return back + grown // groups
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]

@@ -10,7 +10,6 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classifiers.attributes import classified, measure_answers, questions
+from classifiers.attributes import classified, questions
 from classifiers.networks import PublishedClassifier, build
-from shalabench.api import Classifier, DataError, DataSpec, Modality, Split
+from shalabench.api import Classifier, DataError, DataSpec, Modality
 from shalabench.api.files import write_atomic
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -74,10 +73,7 @@ class NotShipped(DataError):
 
 
 def load(
-    spec: DataSpec,
-    device: torch.device | str,
-    archive: Path | None = None,
-    split: Split | None = None,
+    spec: DataSpec, device: torch.device | str, archive: Path | None = None
 ) -> dict[str, Classifier]:
     """Load the classifier of every modality, in eval mode and with frozen weights.
 
@@ -85,9 +81,7 @@ def load(
         spec: What the data consist of.
         device: Where they will run.
         archive: A folder that `save` wrote, or the published PolyMNIST archive (the zip file or its
-            unpacked folder). None loads the shipped weights.
-        split: Labelled data on `device`. The published archive states no accuracies; they are
-            measured on this split, or None without it.
+            unpacked folder), which states no accuracies. None loads the shipped weights.
 
     Returns:
         The classifiers by modality; none for data without classes and attributes.
@@ -106,12 +100,9 @@ def load(
         raise NotShipped(
             f"No classifiers are shipped for the dataset '{spec.name}'. {_advice(spec)}"
         )
-    for name, classifier in loaded.items():
+    for classifier in loaded.values():
         network = classifier.network.to(device, memory_format=torch.channels_last)
         network.requires_grad_(False).eval()
-        if classifier.accuracy is None and split is not None:
-            accuracy = measure_answers(classifier.network, spec[name], spec, split)["class"]
-            loaded[name] = replace(classifier, accuracy=accuracy)
     return loaded
 
 

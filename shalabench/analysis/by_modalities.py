@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from shalabench.analysis.joining import alike, join
+from shalabench.analysis.joining import Metrics, alike, join_by_number
 from shalabench.analysis.rows import Cell, Row
 
 SECONDS = "CPU s"
@@ -15,7 +16,6 @@ MEANING = (
 )
 _APART = ("data.modalities.", "evaluators.")
 _COUNT = re.compile(r" \[data\.modalities=[^\]]*\]")
-_Metrics = Mapping[str, tuple[str, int, str]]
 
 
 def groups_of(rows: Sequence[Row], counts: Mapping[str, int]) -> list[list[Row]]:
@@ -48,7 +48,7 @@ def label_of(row: Row) -> str:
 
 
 def split_by_modalities(
-    rows: Sequence[Row], metrics: _Metrics, counts: Mapping[str, int]
+    rows: Sequence[Row], metrics: Metrics, counts: Mapping[str, int]
 ) -> tuple[list[Row], dict[str, tuple[str, int, str]]]:
     """One row for each method, and a column for each metric and number of modalities.
 
@@ -57,17 +57,6 @@ def split_by_modalities(
         metrics: Measured ones.
         counts: Number of modalities by the name of a run.
     """
-    groups = groups_of(rows, counts)
-    numbers = sorted({count_of(row, counts) for group in groups for row in group})
     shown = {**metrics, SECONDS: ("", 0, "")}
-    columns = {
-        f"{name} M={m}": facts
-        for name, facts in shown.items()
-        for m in numbers
-        if any(count_of(r, counts) == m and name in r.cells for g in groups for r in g)
-    }
-    joined = [
-        join(group, label_of(group[-1]), lambda name, row: f"{name} M={count_of(row, counts)}")
-        for group in groups
-    ]
-    return joined, columns
+    number_of = partial(count_of, counts=counts)
+    return join_by_number(groups_of(rows, counts), shown, label_of, number_of, "M={}".format)

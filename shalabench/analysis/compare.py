@@ -151,7 +151,7 @@ def _labels(records: Records) -> set[str]:
 
 
 def _packaged(name: str, labels: set[str]) -> str:
-    """A row's label, also of a packaged row that is called as if there were no others."""
+    """A row's label; a packaged row may be named without "(reference)" if no other has its name."""
     marked = f"{name} {REFERENCE}"
     return marked if name not in labels and marked in labels else name
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shalabench.analysis.by_prior import KINDS
-from shalabench.analysis.joining import alike, join
+from shalabench.analysis.joining import Metrics, alike, join_by_number
 from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.saturation import FEWEST, Budget, Law, budget, fit
 from shalabench.records.frame import Records
@@ -22,7 +22,6 @@ _LENGTH = re.compile(r" \[model\.steps=[^\]]*\]")
 _PRIOR = re.compile(r" \[prior\.[^\]]*\]")
 _APART = (f"{STEPS}.", "evaluators.")
 _ALL_AGREE = ("coherence/joint", "coherence/posterior")
-_Metrics = Mapping[str, tuple[str, int, str]]
 _Published = Mapping[tuple[str, str], str]
 
 
@@ -139,7 +138,7 @@ def modalities_of(records: Records) -> dict[str, int]:
 
 
 def split_by_tuples(
-    rows: Sequence[Row], metrics: _Metrics
+    rows: Sequence[Row], metrics: Metrics
 ) -> tuple[list[Row], dict[str, tuple[str, int, str]]]:
     """One row for each method and prior, and a column for each metric and number of tuples.
 
@@ -147,24 +146,11 @@ def split_by_tuples(
         rows: As `make_rows` gives them, with their costs.
         metrics: Measured ones.
     """
-    groups = groups_of(rows)
-    counts = sorted({_tuples(row) for group in groups for row in group})
-    texts = list(dict.fromkeys(map(count_text, counts)))
-    columns = {
-        f"{name} {text}": facts
-        for name, facts in metrics.items()
-        for text in texts
-        if any(count_text(_tuples(r)) == text and name in r.cells for g in groups for r in g)
-    }
-    joined = [
-        join(group, label_of(group[-1]), lambda name, row: f"{name} {count_text(_tuples(row))}")
-        for group in groups
-    ]
-    return joined, columns
+    return join_by_number(groups_of(rows), metrics, label_of, _tuples, count_text)
 
 
 def notes_on(
-    rows: Sequence[Row], metrics: _Metrics, modalities: Mapping[str, int], published: _Published
+    rows: Sequence[Row], metrics: Metrics, modalities: Mapping[str, int], published: _Published
 ) -> list[str]:
     """A line for each curve that has a law.
 

@@ -35,12 +35,11 @@ def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
 
 
 def changes_since(run: dict[str, Any]) -> list[str]:
-    """What of a run is otherwise now, in words; nothing where its parts are not known.
+    """What differs today for a run, in words; nothing where its parts are not known here.
 
-    That are the versions of the method and the data, and the settings that its preset gives.
-
-    A setting that the record does not know counts only where it is not at its default, which must
-    be what was done before.
+    Compared are the versions of the method and the data, and the settings that its preset gives. A
+    setting that the record lacks counts only where it is not at its default, which must be what was
+    done before.
 
     Args:
         run: Content of a run.json.

@@ -179,7 +179,7 @@ def tables_of(
 def _on_split(records: Records) -> tuple[Records, Counter[tuple[str, str]]]:
     """The runs without those that were measured on another split only, and the number of these.
 
-    Those of a study are: they would be rows without a value.
+    Trials of tuning are measured on validation only: they would be rows without a value.
     """
     runs = records.runs
     is_apart = [not records.results[t] and bool(records.splits.get(t)) for t in runs["train_id"]]

@@ -17,9 +17,11 @@ from shalabench.cli.options import (
     Group,
     UserPath,
     data_options,
+    dataset_option,
     device_option,
     json_option,
     parse_names,
+    preset_option,
     set_option,
 )
 
@@ -53,16 +55,8 @@ def list_(what: str | None, as_json: bool) -> None:
     callback=parse_names,
     help="Methods separated by commas, or all.",
 )
-@click.option(
-    "--dataset", shell_complete=complete.datasets, required=True, help="Name of a dataset."
-)
-@click.option(
-    "--preset",
-    shell_complete=complete.presets,
-    default="quick",
-    show_default=True,
-    help="Name of a preset.",
-)
+@dataset_option
+@preset_option
 @set_option
 @json_option
 def config(
@@ -155,9 +149,7 @@ def classifiers() -> None:
 
 
 @classifiers.command("train")
-@click.option(
-    "--dataset", shell_complete=complete.datasets, required=True, help="Name of a dataset."
-)
+@dataset_option
 @set_option
 @data_options
 @device_option

@@ -15,9 +15,10 @@ from shalabench.cli.options import (
     UserPath,
     archive_option,
     data_options,
+    dataset_option,
     device_option,
+    evaluators_option,
     json_option,
-    parse_names,
     set_option,
     split_option,
 )
@@ -27,12 +28,7 @@ from shalabench.records.locations import default_store
 
 @click.command(cls=Command)
 @click.argument("source")
-@click.option(
-    "--dataset",
-    shell_complete=complete.datasets,
-    required=True,
-    help="Name of a dataset (see: list datasets).",
-)
+@dataset_option
 @click.option("--name", required=True, help="Name of the method in tables.")
 @click.option(
     "--preset",
@@ -62,12 +58,7 @@ from shalabench.records.locations import default_store
     metavar="BLACK WHITE",
     help="Values of black and white in floating-point images. Default: 0 1.",
 )
-@click.option(
-    "--evaluators",
-    shell_complete=complete.evaluators,
-    callback=parse_names,
-    help="Evaluators separated by commas. Default: all that apply.",
-)
+@evaluators_option
 @set_option
 @data_options
 @click.option(

@@ -235,6 +235,31 @@ def filter_options(command: Callable) -> Callable:
     return dataset(preset(models(command)))
 
 
+models_option = click.option(
+    "--models",
+    shell_complete=complete.models,
+    callback=parse_names,
+    help="Methods separated by commas, or all.",
+)
+dataset_option = click.option(
+    "--dataset",
+    shell_complete=complete.datasets,
+    required=True,
+    help="Name of a dataset (see: list datasets).",
+)
+preset_option = click.option(
+    "--preset",
+    shell_complete=complete.presets,
+    default="quick",
+    show_default=True,
+    help="Name of a preset (see: list presets).",
+)
+evaluators_option = click.option(
+    "--evaluators",
+    shell_complete=complete.evaluators,
+    callback=parse_names,
+    help="Evaluators separated by commas. Default: all that apply.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 set_option = click.option(
     "--set",

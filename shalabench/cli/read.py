@@ -100,30 +100,21 @@ def table(
     from shalabench.analysis.tables import make_tables, render
     from shalabench.records.published import MAIN
 
-    chosen = _read_ablation(ablation) if ablation else None
+    chosen: Any = None
+    if ablation:  # other tables need no pydantic
+        from shalabench.config.ablations import read_ablation
+
+        chosen = read_ablation(ablation)
     metric = metric or (chosen.metric if chosen else None)
     if not metric:
         raise BenchError("Write --metric with a metric such as coherence, or --ablation.")
     read = read_stores(stores, *(("ablations",) if chosen else ()), reference=reference)
     source = MAIN if published in ("", "all") else published
-    how: dict[str, Any] = {
-        "mix": mix,
-        "ablation": chosen,
-        "source": source,
-        "by": by or "",
-    }
+    how: dict[str, Any] = {"mix": mix, "ablation": chosen, "source": source, "by": by or ""}
     tables = make_tables(read, metric, **how, **filters)
     shown: dict[str, Any] = {"costs": costs, "sources": published == "all", "wide": wide}
     shown |= {"columns": columns, "notes": notes, "width": terminal_width()}
     click.echo(render(tables, "json" if as_json else form, **shown))
-
-
-def _read_ablation(name: str) -> Any:
-    from shalabench.config.ablations import (
-        read_ablation,
-    )  # pydantic, which other tables do not need
-
-    return read_ablation(name)
 
 
 @click.command(cls=Command)

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError
-from shalabench.cli import complete
 from shalabench.cli.engines import engine_options, read_engine
 from shalabench.cli.options import (
     Command,
@@ -18,14 +17,18 @@ from shalabench.cli.options import (
     archive_option,
     checkpoint_option,
     data_options,
+    dataset_option,
     device_option,
+    evaluators_option,
     jobs_option,
     json_option,
+    models_option,
     no_locks_option,
     parse_names,
     parse_priors,
     parse_seeds,
     parse_tuples,
+    preset_option,
     set_option,
     split_option,
     threads_option,
@@ -35,26 +38,10 @@ from shalabench.records.locations import default_store
 
 
 @click.command(cls=Command)
-@click.option(
-    "--models",
-    shell_complete=complete.models,
-    callback=parse_names,
-    help="Methods separated by commas, or all.",
-)
+@models_option
 @click.option("--ablation", help="Name of an ablation, to run its variants. Replaces --models.")
-@click.option(
-    "--dataset",
-    shell_complete=complete.datasets,
-    required=True,
-    help="Name of a dataset (see: list datasets).",
-)
-@click.option(
-    "--preset",
-    shell_complete=complete.presets,
-    default="quick",
-    show_default=True,
-    help="Name of a preset (see: list presets).",
-)
+@dataset_option
+@preset_option
 @click.option(
     "--seeds",
     default="1",
@@ -92,12 +79,7 @@ from shalabench.records.locations import default_store
 @click.option(
     "--compile", "compiled", is_flag=True, help="Compile the networks with torch.compile."
 )
-@click.option(
-    "--evaluators",
-    shell_complete=complete.evaluators,
-    callback=parse_names,
-    help="Evaluators separated by commas. Default: all that apply.",
-)
+@evaluators_option
 @split_option
 @archive_option
 @click.option(

@@ -19,9 +19,9 @@ from shalabench.cli.options import (
     device_option,
     jobs_option,
     json_option,
+    models_option,
     no_locks_option,
     parse_finite,
-    parse_names,
     set_option,
     threads_option,
     time_limit_option,
@@ -32,12 +32,7 @@ _SAME = ("store", "archive", "device", "jobs", "threads", "checkpoint_every")
 
 
 @click.command(cls=Command)
-@click.option(
-    "--models",
-    shell_complete=complete.models,
-    callback=parse_names,
-    help="Methods separated by commas, or all.",
-)
+@models_option
 @click.option("--dataset", shell_complete=complete.datasets, help="Name of a dataset.")
 @click.option(
     "--preset", shell_complete=complete.presets, help="Name of the preset to tune. Default: quick."

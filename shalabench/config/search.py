@@ -107,7 +107,7 @@ def _declared(
     Args:
         settings: Their values.
         prefix: Before every key.
-        searched: Whether the searches count that they declare.
+        searched: Whether search spaces that they declare count.
     """
     for name, field in type(settings).model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

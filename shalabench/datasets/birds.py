@@ -17,12 +17,18 @@ from shalabench.api import (
     DataSettings,
     Grammar,
     Modality,
-    Split,
     register_dataset,
     setting,
 )
 from shalabench.datasets.sources.captions import describe_pair, encode
-from shalabench.datasets.sources.files import SPLITS, Arrays, cache_file, digest_with, generate_once
+from shalabench.datasets.sources.files import (
+    SPLITS,
+    Arrays,
+    cache_file,
+    digest_with,
+    generate_once,
+    make_splits,
+)
 from shalabench.datasets.synthetic.birds import ATTRIBUTES, SIDE, draw
 
 LENGTH = 32  # tokens a caption, as CUB's
@@ -133,12 +139,7 @@ class Birds(Dataset):
             grammar, words = EITHER, "captions of colours and of scenes"
         modalities = (image, *captions)
         self.set_splits(
-            {
-                name: Split(
-                    {m.name: own[m.name] for m in modalities}, facts={f: own[f] for f in FACTS}
-                )
-                for name, own in arrays.items()
-            },
+            make_splits(arrays, modalities, FACTS),
             modalities=modalities,
             classes=0,
             fingerprint=digest_with(content, image_weight=weight),

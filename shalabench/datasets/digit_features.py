@@ -11,7 +11,6 @@ from shalabench.api import (
     Dataset,
     DataSettings,
     Modality,
-    Split,
     register_dataset,
     setting,
 )
@@ -22,7 +21,7 @@ from shalabench.datasets.sources.files import (
     cache_file,
     digest_with,
     generate_once,
-    sources_of,
+    make_splits,
 )
 from shalabench.datasets.sources.mst import ALPHABET, DIGITS, LENGTH, write_words
 from shalabench.datasets.sources.shapes import COUNT, SIDE, measure_shapes
@@ -72,14 +71,7 @@ class DigitFeatures(Dataset):
             ),
         )
         self.set_splits(
-            {
-                name: Split(
-                    {m.name: own[m.name] for m in modalities},
-                    own["labels"],
-                    shared=sources_of(own),
-                )
-                for name, own in arrays.items()
-            },
+            make_splits(arrays, modalities),
             modalities=modalities,
             classes=10,
             fingerprint=digest_with(drawn, likelihood=likelihood),

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from shalabench.api import DataPaths, Dataset, DataSettings, Split, register_dataset, setting
+from shalabench.api import DataPaths, Dataset, DataSettings, register_dataset, setting
 from shalabench.datasets.sources.digits import (
     pair_evenly,
     part_digits,
@@ -20,7 +20,7 @@ from shalabench.datasets.sources.files import (
     cache_file,
     digest_with,
     generate_once,
-    sources_of,
+    make_splits,
 )
 from shalabench.datasets.sources.mst import DIGITS, describe_modalities, write_words
 from shalabench.datasets.synthetic.house_numbers import paint_numbers
@@ -70,14 +70,7 @@ class MstDigits(Dataset):
         arrays, drawn = generate_once(file, self._generate, sources)
         modalities = describe_modalities(likelihood)
         self.set_splits(
-            {
-                name: Split(
-                    {m.name: own[m.name] for m in modalities},
-                    own["labels"],
-                    shared=sources_of(own),
-                )
-                for name, own in arrays.items()
-            },
+            make_splits(arrays, modalities),
             modalities=modalities,
             classes=10,
             fingerprint=digest_with(drawn, text_likelihood=likelihood),

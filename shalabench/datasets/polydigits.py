@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shalabench.api import DataPaths, Dataset, Split, register_dataset, setting
+from shalabench.api import DataPaths, Dataset, register_dataset, setting
 from shalabench.datasets.sources.classes import (
     DigitSettings,
     describe_digits,
@@ -20,7 +20,7 @@ from shalabench.datasets.sources.digits import (
     read_photographs,
     write_digits,
 )
-from shalabench.datasets.sources.files import SOURCE, Arrays, cache_file, generate_once, sources_of
+from shalabench.datasets.sources.files import SOURCE, Arrays, cache_file, generate_once, make_splits
 
 _SOURCE = "scikit-learn's digits composed on photographs of scikit-learn and scikit-image"
 
@@ -59,17 +59,7 @@ class PolyDigits(Dataset):
         sources = [f"{SOURCE}{m.name}" for m in modalities]
         arrays, whole = generate_once(file, self._generate, sources)
         self.set_splits(
-            {
-                name: keep_digits(
-                    Split(
-                        {m.name: own[m.name] for m in modalities},
-                        own["labels"],
-                        shared=sources_of(own),
-                    ),
-                    chosen,
-                )
-                for name, own in arrays.items()
-            },
+            {n: keep_digits(own, chosen) for n, own in make_splits(arrays, modalities).items()},
             modalities=modalities,
             classes=10,
             fingerprint=fingerprint_digits(whole, chosen),

@@ -12,7 +12,6 @@ from shalabench.api import (
     DataSettings,
     Grammar,
     Modality,
-    Split,
     register_dataset,
     setting,
 )
@@ -31,7 +30,7 @@ from shalabench.datasets.sources.files import (
     cache_file,
     digest_with,
     generate_once,
-    sources_of,
+    make_splits,
 )
 from shalabench.datasets.sources.mst import DIGITS
 
@@ -94,14 +93,7 @@ class PolyDigitsQuadrant(Dataset):
         )
         modalities = (*images, *labels)
         self.set_splits(
-            {
-                name: Split(
-                    {m.name: own[m.name] for m in modalities},
-                    facts={fact: own[fact] for fact in ("attributes", "named")},
-                    shared=sources_of(own),
-                )
-                for name, own in arrays.items()
-            },
+            make_splits(arrays, modalities, ("attributes", "named")),
             modalities=modalities,
             classes=0,
             fingerprint=digest_with(drawn, label_weight=weight),

@@ -177,7 +177,7 @@ def remember(
 
 
 class _Remembered(nn.Module):
-    """A classifier that looks its answers to real views up."""
+    """A classifier that looks up its answers to real views."""
 
     def __init__(self, network: nn.Module, split: TrackedSplit, name: str, file: Path):
         super().__init__()

@@ -62,7 +62,7 @@ def write_card(config: Mapping[str, Any], model: Model, name: str, license: str)
         "## Scores",
         *_scores(config),
         "## Data",
-        *_data(config, model),
+        *_data(model),
         "## Training",
         *_training(config),
         "## Weights",
@@ -145,12 +145,10 @@ def _scores(config: Mapping[str, Any]) -> Iterator[str]:
     for result, metric, score in _summaries(config):
         digits, stderr = metric["digits"], score["stderr"]
         error = "not estimated" if stderr is None else f"{stderr:.{digits + 1}f}"
-        better = {"higher": "higher", "lower": "lower"}[metric["direction"]]
         role = "" if metric["role"] == "method" else f" ({metric['role']})"
         value = f"{score['value']:.{digits}f}"
-        rows.append(
-            (f"{metric['name']}{role}", value, error, better, result["split"], f"{score['n']:,}")
-        )
+        name, n = f"{metric['name']}{role}", f"{score['n']:,}"
+        rows.append((name, value, error, metric["direction"], result["split"], n))
     if not rows:
         yield (
             "The weights were changed after they were loaded, so the scores of the run are not "
@@ -176,7 +174,7 @@ def _scores(config: Mapping[str, Any]) -> Iterator[str]:
     yield "Evaluators, and digests of the classifiers and extractors:\n\n" + "\n".join(lines)
 
 
-def _data(config: Mapping[str, Any], model: Model) -> Iterator[str]:
+def _data(model: Model) -> Iterator[str]:
     spec = model.spec
     sizes = ", ".join(f"{n:,} {name}" for name, n in spec.sizes.items())
     classes = f"{spec.classes} classes" if spec.classes else "No classes"

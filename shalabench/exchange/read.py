@@ -203,13 +203,8 @@ def _size(picture: np.ndarray) -> str:
 def _read_file(file: Path) -> np.ndarray:
     try:
         if file.suffix == ".txt":
-            return np.array(file.read_text(encoding="utf-8").split("\n")[: _lines(file)], str)
+            text = file.read_text(encoding="utf-8")
+            return np.array(text.removesuffix("\n").split("\n"), str)  # the last line need not end
         return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{file} does not read ({error}).") from error
-
-
-def _lines(file: Path) -> int:
-    """The number of lines; the last one need not end."""
-    text = file.read_text(encoding="utf-8")
-    return text.count("\n") + (not text.endswith("\n"))

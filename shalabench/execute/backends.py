@@ -37,6 +37,11 @@ RETRIES = 2
 LOOK = 1.0  # seconds between looks at whether to stop
 
 
+def is_over(stop: threading.Event, deadline: float | None) -> bool:
+    """Whether all work is to stop; a deadline is a time in seconds of the clock."""
+    return stop.is_set() or (deadline is not None and time.time() >= deadline)
+
+
 class Cancelled(Exception):
     """A task did not begin, or was cancelled, because all work was to stop."""
 
@@ -258,7 +263,8 @@ class Ray:
         finally:  # Ray's own handler would end the driver before the tasks are stopped
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_termination)
-        self._ray, self._stop, self._gpus, self._deadline = ray, stop, gpus, deadline
+        self._ray, self._gpus = ray, gpus
+        self._is_over = functools.partial(is_over, stop, deadline)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._happened = Queue(  # on the driver's node: those of the tasks may be lost
             actor_options={"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
@@ -294,9 +300,6 @@ class Ray:
                 yield self._happened.get_nowait()
         except (Empty, self._ray.exceptions.RayError):  # events are only shown
             return
-
-    def _is_over(self) -> bool:
-        return self._stop.is_set() or (self._deadline is not None and time.time() >= self._deadline)
 
     def result(self, key: str) -> Any:
         try:

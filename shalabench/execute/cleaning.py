@@ -1,4 +1,4 @@
-"""Which runs of a store are of no use any more, and their removal. Torch only for other code."""
+"""Search for runs that are of no use, and their removal. Torch is needed for "other code" only."""
 
 from __future__ import annotations
 

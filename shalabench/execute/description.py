@@ -1,4 +1,4 @@
-"""What run.json says of a run, whether it is of the run that is asked for, and a hint."""
+"""The content of run.json, a check that it is of the run asked for, and a hint on memory."""
 
 from __future__ import annotations
 

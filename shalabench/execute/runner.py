@@ -6,7 +6,6 @@ import contextlib
 import functools
 import io
 import threading
-import time
 import traceback
 import warnings
 from dataclasses import replace
@@ -26,7 +25,7 @@ from shalabench.api import (
 from shalabench.api.errors import BenchError, out_of_memory
 from shalabench.api.registry import find
 from shalabench.config.plan import Run
-from shalabench.execute.backends import Emit, Event
+from shalabench.execute.backends import Emit, Event, is_over
 from shalabench.execute.continuation import find_start
 from shalabench.execute.description import check_description, describe_run, hint_of
 from shalabench.execute.evaluation import Evaluation, evaluate, plan_evaluations
@@ -87,7 +86,8 @@ def perform(run: Run, options: Options, emit: Emit, stop: threading.Event) -> Ou
 
 class _Runner:
     def __init__(self, run: Run, options: Options, emit: Emit, stop: threading.Event):
-        self.run, self.options, self.stop = run, options, stop
+        self.run, self.options = run, options
+        self._should_stop = functools.partial(is_over, stop, options.deadline)
         self.entry = find("model", run.model)
         self.device = choose_device(options.device)
         check_gpu_settings(run.resolved.train, self.device)
@@ -308,10 +308,6 @@ class _Runner:
 
     def _report(self, progress: Progress) -> None:
         self.emit({"kind": "progress", **vars(progress)})
-
-    def _should_stop(self) -> bool:
-        deadline = self.options.deadline
-        return self.stop.is_set() or (deadline is not None and time.time() >= deadline)
 
     def _warn(self, message: Warning | str, *_: object, **__: object) -> None:
         self.emit({"kind": "warning", "text": str(message)})

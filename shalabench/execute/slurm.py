@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from shalabench.execute.backends import (
     Event,
     Task,
     attempt_alone,
+    is_over,
     sendable,
     unwrap,
 )
@@ -68,7 +70,7 @@ class Slurm:
                 f"--gpus-per-run is {gpus:g}, and Slurm gives a job whole GPUs. Write a whole "
                 "number, or share one between the processes of --jobs within a job of your own."
             )
-        self._folder, self._stop, self._deadline = folder, stop, deadline
+        self._folder, self._is_over = folder, partial(is_over, stop, deadline)
         self._sees_gpus, self._array = gpus > 0, asked.array
         self._executor = (make_executor or _make_executor)(folder, asked, int(gpus))
         self._work: dict[str, _Work] = {}
@@ -178,9 +180,6 @@ class Slurm:
         for line in whole.splitlines():
             with contextlib.suppress(Exception):  # events are only shown; the result counts
                 yield key, pickle.loads(base64.b64decode(line))
-
-    def _is_over(self) -> bool:
-        return self._stop.is_set() or (self._deadline is not None and time.time() >= self._deadline)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def choose(
 
 
 def headline_of(extractor: str, images: int, dimension: int) -> str | None:
-    """The family, "fid" or "kid", that an extractor's features sum image quality up with.
+    """The family, "fid" or "kid", by which an extractor's features sum up image quality.
 
     FID of fewer images than dimensions is far too high, and KID is unbiased. The classifiers'
     features hardly see blur, so none of theirs does.

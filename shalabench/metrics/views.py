@@ -1,4 +1,4 @@
-"""Measures of generated views, which views without an object have none of."""
+"""Measures of generated views; pictures without an object have no value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMED = 6
 
 
 def measured(name: str, made: Tensor, real: Tensor) -> Tensor:
-    """PSNR or SSIM of pictures; white ones would have the best of any if the truth is empty.
+    """PSNR or SSIM of pictures. An empty truth has none: white would be its best prediction.
 
     Args:
         name: In `MEASURES`.

@@ -10,7 +10,7 @@ REFERENCE = "(reference)"  # ends the label of a row of packaged records beside 
 
 
 class RunRow(NamedTuple):
-    """A training. `settings` has those of the evaluators whose results are read, too."""
+    """A training. `settings` also has those of the evaluators whose results are read."""
 
     run: str
     train_id: str

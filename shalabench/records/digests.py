@@ -1,7 +1,7 @@
 """SHA-256 of the files of a run, so that damage is noticed when they are read. Free of torch.
 
 A JSON file states the digest of its other bytes in its last field, a checkpoint in its name, and
-trained.json that of the weights. Files from before this have none and are read unchecked.
+trained.json that of the weights. Older files state none and are read unchecked.
 """
 
 from __future__ import annotations

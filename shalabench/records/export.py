@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shalabench.api.errors import BenchError
 from shalabench.api.files import remove_temporary
+from shalabench.records.digests import digest_of
 from shalabench.records.packed import (
     CURVES,
     NAME,
@@ -151,7 +151,7 @@ def _unpacks(file: Path) -> bool:
 def _set_aside(file: Path) -> Path:
     """Copy a damaged file to a name that no reader looks for; returns it."""
     content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    digest = digest_of(content)
     copy = file.with_name(f"{file.name}.damaged-{digest[:8]}")
     write_whole(copy, content, "DESTINATION")
     return copy
@@ -201,7 +201,7 @@ def _write(pack: Path, runs: dict[str, dict[str, Any]]) -> None:
         lines += [content, *({"result": key, "content": r} for key, r in results.items())]
     dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
     body = "".join(f"{dump(line)}\n" for line in lines).encode()
-    digest = hashlib.sha256(body).hexdigest()
+    digest = digest_of(body)
     head = {"packed": VERSION, "runs": len(runs), "digest": digest, "unchecked": unchecked}
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(curves)

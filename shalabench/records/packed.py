@@ -14,7 +14,6 @@ the lines that read are used.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from shalabench.api.errors import BenchError
+from shalabench.records.digests import digest_of
 from shalabench.records.reading import parse_json, printable, regular
 from shalabench.records.store import RunFolder
 
@@ -108,7 +108,7 @@ def read_packed(file: Path) -> list[PackedRun]:
         return [_lost(file, f"{where} does not read ({error.strerror}).")]
     first, _, rest = raw.partition(b"\n")
     head = _read_line(first) or {}
-    digest = hashlib.sha256(rest).hexdigest()
+    digest = digest_of(rest)
     is_checked = is_whole and (head.get("packed"), head.get("digest")) == (VERSION, digest)
     unchecked = head.get("unchecked")
     is_checked = is_checked and isinstance(unchecked, list)
@@ -142,7 +142,7 @@ def is_as_written(file: Path) -> bool | None:
     if not is_whole or head is None:
         return False
     stated = head.get("digest")
-    return None if stated is None else hashlib.sha256(rest).hexdigest() == stated
+    return None if stated is None else digest_of(rest) == stated
 
 
 def _lost(path: Path, reason: str) -> PackedRun:

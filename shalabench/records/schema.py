@@ -1,7 +1,7 @@
 """What the files of a record hold, checked with pydantic and brought into today's form.
 
-`read` is all that others need. It checks one JSON object and returns it with today's names, so
-that no other module knows a field's older name or the prefixes that once stood for roles.
+`read` is all that others need. It checks one JSON object and returns it with today's names and
+roles, so that no other module knows how older records name them.
 """
 
 from __future__ import annotations

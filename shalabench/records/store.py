@@ -11,7 +11,7 @@
     results/            one JSON an evaluation
     failures/           one JSON an evaluation that failed
     partial/            features of an evaluation that was cut off
-    pictures/           PNG
+    pictures/           WebP
     texts/              plain text
 
 A folder of exported runs is packed (`shalabench.records.packed`); `Store.runs` reads both forms.

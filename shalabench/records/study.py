@@ -113,18 +113,12 @@ class MethodStudy(_Strict):
         return sum(trial.cpu_seconds for trial in self.trials)
 
 
-class Study(_Strict):
-    """All that was tried on one dataset under one preset.
+class _OfData(_Strict):
+    """A study on one dataset under one preset, in a file of its own.
 
     Attributes:
-        fingerprint: Of the data.
-        classes: Of the data.
-        seed: Of the sampler and of every training but the repeated ones.
-        seeds: Trainings that the chosen setting must survive.
-        trials: Settings at the first rung, for each method.
-        budget: CPU seconds of training after which a method gets no new settings.
-        objective, rungs: What was maximised, and the parts of the preset's updates.
-        methods: By name.
+        fingerprint, classes: Of the data.
+        seed: Of the sampler of settings, and of every training but the repeated ones.
     """
 
     dataset: str
@@ -132,12 +126,6 @@ class Study(_Strict):
     fingerprint: str
     classes: int
     seed: int
-    seeds: int = 1
-    trials: int
-    budget: float
-    objective: str = OBJECTIVE
-    rungs: list[float] = list(RUNGS)
-    methods: dict[str, MethodStudy] = {}
 
     @property
     def name(self) -> str:
@@ -146,7 +134,28 @@ class Study(_Strict):
 
     def write(self, folder: Path) -> None:
         """Write its file, whole or not at all."""
-        _write(self, folder)
+        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+        write_whole(folder / f"{self.name}.json", text.encode(), "--studies")
+        remove_temporary(folder)
+
+
+class Study(_OfData):
+    """All settings that were tried.
+
+    Attributes:
+        seeds: Trainings that the chosen setting must survive.
+        trials: Settings at the first rung, for each method.
+        budget: CPU seconds of training after which a method gets no new settings.
+        objective, rungs: What was maximised, and the parts of the preset's updates.
+        methods: By name.
+    """
+
+    seeds: int = 1
+    trials: int
+    budget: float
+    objective: str = OBJECTIVE
+    rungs: list[float] = list(RUNGS)
+    methods: dict[str, MethodStudy] = {}
 
 
 class Reading(_Strict):
@@ -222,24 +231,16 @@ class MethodDials(_Strict):
         return {key: value for part in chosen for key, value in part.items()}
 
 
-class DialStudy(_Strict):
-    """The dials of methods on one dataset under one preset.
+class DialStudy(_OfData):
+    """The dials of methods.
 
     Attributes:
-        fingerprint: Of the data.
-        classes: Of the data.
-        seed: Of every training.
         extractor: Of the features behind KID and recall.
         images: Generated images behind KID and recall, for each comparison.
         rule: How dials are chosen.
         methods: By name.
     """
 
-    dataset: str
-    preset: str
-    fingerprint: str
-    classes: int
-    seed: int
     extractor: str
     images: int
     rule: str = DIALS_RULE
@@ -247,21 +248,10 @@ class DialStudy(_Strict):
 
     @property
     def name(self) -> str:
-        """Of its file, without the ending."""
         return f"{self.dataset}-{tuned.with_dials(self.preset)}"
-
-    def write(self, folder: Path) -> None:
-        """Write its file, whole or not at all."""
-        _write(self, folder)
 
 
 Kind = TypeVar("Kind", Study, DialStudy)
-
-
-def _write(study: Study | DialStudy, folder: Path) -> None:
-    text = json.dumps(study.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    write_whole(folder / f"{study.name}.json", text.encode(), "--studies")
-    remove_temporary(folder)
 
 
 def read_study(file: Path, kind: type[Kind] = Study) -> Kind:  # type: ignore[assignment]

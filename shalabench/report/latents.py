@@ -106,7 +106,7 @@ def _none(
     preset: str | None = None,
     models: Sequence[str] = (),
 ) -> str:
-    """That there is no run, and the command that makes one."""
+    """The message that there is no run, with the command that makes one."""
     model, data, size = (models or _EXAMPLE)[0], dataset or _EXAMPLE[1], preset or _EXAMPLE[2]
     overrides = [f"data.digits={list(digits)}".replace(" ", "")] if digits else []
     command = _command(model, data, size, 0, overrides, store)

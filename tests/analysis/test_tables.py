@@ -8,7 +8,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from helpers.records import write_result, write_run, write_views
+from helpers.records import table_of, write_result, write_run, write_two_methods, write_views
 
 from bench import main
 from shalabench.analysis.instruments import weak_classifiers
@@ -23,15 +23,7 @@ from shalabench.records.store import Store
 
 @pytest.fixture
 def store(tmp_path):
-    for seed, value in enumerate((0.80, 0.82, 0.84)):
-        write_run(tmp_path, "shala", seed, value)
-    for seed, value in enumerate((0.30, 0.34, 0.38)):
-        write_run(tmp_path, "mmvae+", seed, value)
-    return Store(tmp_path)
-
-
-def table_of(store, metric="coherence/joint", **filters):
-    return next(t for t in make_tables([store], metric, **filters) if t.dataset == "polymnist")
+    return write_two_methods(tmp_path)
 
 
 def marks(table, metric="coherence/joint"):

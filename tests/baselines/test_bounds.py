@@ -31,6 +31,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
@@ -69,16 +70,6 @@ SPEC = DataSpec(
     fingerprint="",
     source="",
 )
-
-
-class FakeBatch:
-    present, index = None, torch.arange(B)
-
-    def __init__(self, views):
-        self.views = views
-
-    def __len__(self):
-        return B
 
 
 class Fixed(nn.Module):

@@ -8,6 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch, assert_close, assert_float32_under_autocast, batch_of
 from torch.distributions import Laplace, Normal
 
 from baselines.cmvae import CMVAE
@@ -26,16 +27,6 @@ NAMES = ("a", "b", "c")
 CLUSTERS = 5
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 1]]).bool()
 SMALL = RefinerConfig(width=8, blocks=1, timesteps=20, sampling_steps=4)
-
-
-class FakeBatch:
-    def __init__(self, views, present=None):
-        self.present = present
-        self.views = views if present is None else dict(views)
-        if present is not None:
-            for n, name in enumerate(NAMES):
-                there = present[:, n].view(-1, *(1,) * (views[name].dim() - 1))
-                self.views[name] = torch.where(there, views[name], 0)
 
 
 def build(spec, network, method=CMVAE, **settings):
@@ -126,11 +117,6 @@ def gradients(value, model, **options):
     return torch.autograd.grad(value, weights, materialize_grads=True, **options)
 
 
-def assert_close(ours, loop):
-    for own, other in zip(ours, loop, strict=True):
-        torch.testing.assert_close(own, other)
-
-
 CASES = [(CMVAE, None), (CMVAE, PRESENT), (MMVAEPlus, PRESENT)]
 
 
@@ -141,7 +127,7 @@ def test_the_bound_equals_the_loop_in_value_and_gradient(
     spec, network, views, samples, family, method, present
 ):
     model = build(spec, network, method, importance_samples=samples, family=family)
-    batch = FakeBatch(views, present)
+    batch = batch_of(views, present)
     loop = weights_by_loop(model, spec, batch, samples, Rng(7))
     expected = -item_mean({k: v.logsumexp(0) - math.log(samples) for k, (v, _, _) in loop.items()})
     value, _ = model._loss(batch, Rng(7), 0)
@@ -156,7 +142,7 @@ def test_the_doubly_reparametrised_gradient_equals_the_loop(
 ):
     """v^2 on the way through the draws, v on every other way; no hook here."""
     model = build(spec, network, method, importance_samples=samples, estimator="dreg")
-    batch = FakeBatch(views, present)
+    batch = batch_of(views, present)
     ours = gradients(model._loss(batch, Rng(7), 0)[0], model)
     loop = weights_by_loop(model, spec, batch, samples, Rng(7), detach=True, leaves=True)
     v = {key: log_w.detach().softmax(0) for key, (log_w, _, _) in loop.items()}
@@ -176,7 +162,7 @@ def test_the_doubly_reparametrised_gradient_equals_the_loop(
 
 @pytest.mark.parametrize("method", [CMVAE, MMVAEPlus])
 def test_what_stands_for_an_absent_view_changes_nothing(spec, network, views, method):
-    model, batch = build(spec, network, method), FakeBatch(views, PRESENT)
+    model, batch = build(spec, network, method), batch_of(views, PRESENT)
     value, terms = model._loss(batch, Rng(7), 0)
     gradient = gradients(value, model)
     batch.views = views
@@ -196,11 +182,7 @@ def test_complete_tuples_give_the_same_marked_or_not(spec, network, views, metho
 def test_the_objective_is_in_float32_under_autocast(spec, network, views):
     model = build(spec, network, importance_samples=3).float()
     x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
-    plain, _ = model._loss(FakeBatch(x), Rng(7), 0)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, terms = model._loss(FakeBatch(x), Rng(7), 0)
-    assert {value.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
-    torch.testing.assert_close(value, plain, rtol=0.02, atol=0)
+    assert_float32_under_autocast(lambda: model._loss(FakeBatch(x), Rng(7), 0))
 
 
 @pytest.mark.parametrize("laplace", [True, False])
@@ -309,7 +291,7 @@ def with_diffusion(spec, network, **settings):
 @pytest.mark.parametrize("present", [None, PRESENT])
 @pytest.mark.parametrize("prediction", ["noise", "velocity"])
 def test_the_diffusion_decoders_loss_equals_the_loop(spec, network, views, present, prediction):
-    model, batch = with_diffusion(spec, network, prediction=prediction), FakeBatch(views, present)
+    model, batch = with_diffusion(spec, network, prediction=prediction), batch_of(views, present)
     schedule, expected = model.refiners._schedule, 0.0
     for n, name in ((0, "a"), (1, "b")):
         rng, x = Rng(7).fork("coarse", name), batch.views[name]

@@ -7,18 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.cameras import NAMES, RING, N, spec_of
 
 from baselines.eg3d import EG3D, AdversarialStage
-from shalabench.api import Camera, DataSpec, Modality, Rng
+from shalabench.api import Rng
 from shalabench.nets.inversion import descend, misfit
 from shalabench.nets.stylegan import ModulatedConv, Synthesis, logistic
 from shalabench.nets.viewpoints import camera_vector
 
 pytestmark = pytest.mark.float64
 
-N, SIDE = 4, 16
-RING = [Camera.orbit(90.0 * k, 30.0, 1.5, 280 / 256) for k in range(N)]
-NAMES = [f"v{k}" for k in range(N)]
+SIDE = 16
 SMALL = {
     "latent": 6,
     "channel_base": 64,
@@ -40,14 +39,8 @@ SMALL = {
 }
 
 
-def spec_of(cameras, shape=(3, SIDE, SIDE)):
-    views = zip(NAMES, cameras, strict=True)
-    modalities = tuple(Modality(name, "image", shape, camera=camera) for name, camera in views)
-    return DataSpec("ring", 1, modalities, 0, {}, "", "")
-
-
 def build(**settings):
-    return EG3D(spec_of(RING), EG3D.Config(**{**SMALL, **settings})).eval()
+    return EG3D(spec_of(RING, (3, SIDE, SIDE)), EG3D.Config(**{**SMALL, **settings})).eval()
 
 
 def test_the_logistic_loss_equals_its_formula():

@@ -8,6 +8,7 @@ from itertools import permutations
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch
 from torch.distributions import Normal
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,15 +31,6 @@ CASES = [
     for method in (MMVAE, MMVAEPlus, CMVAE)
     for estimator in (("iwae", "stl", "dreg") if method is MMVAE else ("iwae", "dreg"))
 ] + [(MVEBM, {})]
-
-
-class FakeBatch:
-    def __init__(self, views, present=None):
-        self.views, self.present = views, present
-        self.index = torch.arange(len(self))
-
-    def __len__(self):
-        return len(next(iter(self.views.values())))
 
 
 class Fixed:

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch
 from helpers.rings import SPEC as RING
 from scipy.integrate import quad
 from torch import nn
@@ -29,16 +30,6 @@ KINDS = pytest.mark.parametrize(
     ids=["plus", "plus-plus", "plain"],
 )
 UNWARNED = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-
-
-class FakeBatch:
-    index = torch.arange(B)
-
-    def __init__(self, views, present=None):
-        self.views, self.present = views, present
-
-    def __len__(self):
-        return B
 
 
 def build(spec, network, **settings):

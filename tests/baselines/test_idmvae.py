@@ -8,6 +8,7 @@ from itertools import permutations
 import pytest
 import torch
 from helpers.exact import exact_denoiser
+from helpers.objectives import FakeBatch
 from helpers.toys import toy_data
 from torch import nn
 
@@ -23,16 +24,6 @@ NAMES, B, DZ, DW = ("a", "b", "c"), 4, 3, 2
 MISSING = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0]]).bool()
 PRESENT = pytest.mark.parametrize("present", [None, MISSING], ids=["complete", "missing"])
 OFF = {"contrast": 0.0, "reencoding": 0.0, "diffusion": 0.0}
-
-
-class FakeBatch:
-    index = torch.arange(B)
-
-    def __init__(self, views, present=None):
-        self.views, self.present = views, present
-
-    def __len__(self):
-        return B
 
 
 def build(spec, network, **settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch, assert_float32_under_autocast
 
 from baselines.jmvae import JMVAE
 from shalabench.api import Rng
@@ -13,11 +14,6 @@ from shalabench.nets.likelihoods import log_likelihood
 pytestmark = pytest.mark.float64
 
 NAMES = ("a", "b", "c")
-
-
-class FakeBatch:
-    def __init__(self, views):
-        self.views = views
 
 
 def build(spec, network, **settings):
@@ -94,8 +90,4 @@ def test_a_joint_sample_is_a_decoded_prior_latent(spec, network):
 def test_the_objective_is_in_float32_under_autocast(spec, network, views):
     model = build(spec, network).float()
     x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
-    plain, _ = model.loss(FakeBatch(x), Rng(7), 0)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, terms = model.loss(FakeBatch(x), Rng(7), 0)
-    assert {value.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
-    torch.testing.assert_close(value, plain, rtol=0.02, atol=0)
+    assert_float32_under_autocast(lambda: model.loss(FakeBatch(x), Rng(7), 0))

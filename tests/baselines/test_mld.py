@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.objectives import ConstantCoders, assert_same_gradients, batch_of
 
 from baselines.mld import MLD
 from shalabench.api import Rng
@@ -28,29 +28,11 @@ def build(spec, network, **prior):
     return model
 
 
-def batch_of(views, there=None):
-    if there is None:
-        return SimpleNamespace(views=views, present=None)
-    blank = {
-        n: x * there[:, i].view(-1, *(1,) * (x.dim() - 1)) for i, (n, x) in enumerate(views.items())
-    }
-    return SimpleNamespace(views=blank, present=there)
-
-
 def singles(model, views):
     """Model and views in float32, as in use: the random numbers are float32."""
     torch.set_default_dtype(torch.float32)
     x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
     return model.float().eval(), x
-
-
-def assert_same_gradients(ours, loop, model):
-    weights = list(model.parameters())
-    grads = [torch.autograd.grad(x, weights, allow_unused=True) for x in (ours, loop)]
-    for own, other in zip(*grads, strict=True):
-        assert (own is None) == (other is None)
-        if own is not None:
-            torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("there", [None, SCARCE])
@@ -183,19 +165,6 @@ def gaussian(modalities, dim):
     covariance = factor @ factor.T + 0.2 * torch.eye(modalities * dim)
     scale = covariance.diag().rsqrt()
     return scale[:, None] * covariance * scale
-
-
-class ConstantCoders:
-    """Encoders that give known latents."""
-
-    def __init__(self, latents, kept):
-        self.latents, self.kept = latents, kept
-
-    def encode(self, given):
-        return self.latents
-
-    def given(self, views, device):
-        return self.kept
 
 
 def conditional_moments(covariance, held, value):

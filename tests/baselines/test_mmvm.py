@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch, assert_float32_under_autocast, batch_of
 from torch.distributions import Normal
 
 from baselines.mmvm import MMVM
@@ -19,24 +20,8 @@ NAMES = ("a", "b", "c")
 MASK = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]], dtype=torch.bool)
 
 
-class FakeBatch:
-    def __init__(self, views, present=None):
-        self.views, self.present = views, present
-
-
 def build(spec, network, **settings):
     return MMVM(spec, MMVM.Config(network=network, latent_dim=3, **settings))
-
-
-def blank(views, present):
-    """The views with zeros where a modality is absent, as a dataset gives them."""
-    if present is None:
-        return views
-    made = {}
-    for m, name in enumerate(NAMES):
-        there = present[:, m].view(-1, *(1,) * (views[name].dim() - 1))
-        made[name] = torch.where(there, views[name], 0)
-    return made
 
 
 def divergence(mean, var, other_mean, other_var):
@@ -85,9 +70,9 @@ def test_the_loss_equals_the_loop_in_value_and_gradient(
 ):
     settings = {"samples": samples, "divergence": kind, "anneal": anneal}
     model = build(spec, network, beta=1.7, steps=10, **settings)
-    views = blank(views, present)
-    value, _ = model._loss(FakeBatch(views, present), Rng(7), 1)
-    expected = loss_by_loop(model, spec, views, present, a, Rng(7))
+    batch = batch_of(views, present)
+    value, _ = model._loss(batch, Rng(7), 1)
+    expected = loss_by_loop(model, spec, batch.views, present, a, Rng(7))
     torch.testing.assert_close(value, expected)
     parameters = list(model.parameters())
     ours = torch.autograd.grad(value, parameters, materialize_grads=True)
@@ -171,8 +156,4 @@ def test_translations_do_not_depend_on_the_batch_size(spec, network, views):
 def test_the_objective_is_in_float32_under_autocast(spec, network, views):
     model = build(spec, network, divergence="sampled").float()
     x = {n: v.float() if v.is_floating_point() else v for n, v in views.items()}
-    plain, _ = model._loss(FakeBatch(x, MASK), Rng(7), 5)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, terms = model._loss(FakeBatch(x, MASK), Rng(7), 5)
-    assert {value.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
-    torch.testing.assert_close(value, plain, rtol=0.02, atol=0)
+    assert_float32_under_autocast(lambda: model._loss(FakeBatch(x, MASK), Rng(7), 5))

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch, batch_of
 from torch.distributions import Laplace, Normal
 
 from baselines.mvebm import MVEBM, EnergyStage
@@ -20,28 +21,12 @@ NAMES = ("a", "b", "c")
 MASK = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]], dtype=torch.bool)
 
 
-class FakeBatch:
-    def __init__(self, views, present=None):
-        self.views, self.present = views, present
-
-
 def build(spec, network, **settings):
     settings = {"shared_dim": 3, "private_dim": 2, "energy_width": 5} | settings
     model = MVEBM(spec, MVEBM.Config(network=network, **settings))
     torch.nn.init.normal_(model.auxiliary, std=0.5)
     torch.nn.init.normal_(model.energy.leave.weight)
     return model
-
-
-def blank(views, present):
-    """The views with zeros where a modality is absent, as a dataset gives them."""
-    if present is None:
-        return views
-    made = {}
-    for m, name in enumerate(NAMES):
-        there = present[:, m].view(-1, *(1,) * (views[name].dim() - 1))
-        made[name] = torch.where(there, views[name], 0)
-    return made
 
 
 def noise_of(model, rng):
@@ -116,7 +101,7 @@ def test_the_evidence_equals_the_loop_in_value_and_gradient(
     spec, network, views, family, present, bound
 ):
     model = build(spec, network, family=family, energy_bound=bound)
-    views = blank(views, present)
+    views = batch_of(views, present).views
     value, *_ = model.evidence(views, present, Rng(7))
     expected, _ = evidence_by_loop(model, spec, views, present, Rng(7))
     torch.testing.assert_close(value, expected)
@@ -130,7 +115,7 @@ def test_the_contrast_equals_the_loop_in_value_and_gradient(
     spec, network, views, family, present, decay
 ):
     model = build(spec, network, family=family, langevin_steps=3, energy_decay=decay)
-    views = blank(views, present)
+    views = batch_of(views, present).views
     _, _, z, _ = model.evidence(views, present, Rng(7))
     value, terms = model.contrast(z, present, Rng(8))
     _, positive = evidence_by_loop(model, spec, views, present, Rng(7))

@@ -7,15 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.cameras import NAMES, RING, N, spec_of
 
 from baselines.pixelnerf import PixelNeRF, encode
-from shalabench.api import Camera, DataSpec, Modality, Rng
+from shalabench.api import Rng
 
 pytestmark = pytest.mark.float64
 
-N, SIDE = 4, 8
-RING = [Camera.orbit(90.0 * k, 30.0, 1.5, 280 / 256) for k in range(N)]
-NAMES = [f"v{k}" for k in range(N)]
+SIDE = 8
 SMALL = {
     "channels": (8, 8),
     "stem": 1,
@@ -28,12 +27,6 @@ SMALL = {
     "around": 2,
     "rays": 3,
 }
-
-
-def spec_of(cameras, shape=(3, SIDE, SIDE)):
-    views = zip(NAMES, cameras, strict=True)
-    modalities = tuple(Modality(name, "image", shape, camera=camera) for name, camera in views)
-    return DataSpec("ring", 1, modalities, 0, {}, "", "")
 
 
 def build(**settings):

@@ -7,23 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.cameras import NAMES, RING, N, spec_of
 
 from baselines.renderdiffusion import RenderDiffusion
-from shalabench.api import Camera, DataSpec, Modality, Rng
+from shalabench.api import Rng
 from shalabench.nets.planes import PlaneField
 from shalabench.nets.rays import Rays, composite, cross_cube, stratify
 
 pytestmark = pytest.mark.float64
 
-N, SIDE = 4, 8
-RING = [Camera.orbit(90.0 * k, 30.0, 1.5, 280 / 256) for k in range(N)]
-NAMES = [f"v{k}" for k in range(N)]
-
-
-def spec_of(cameras, shape=(3, SIDE, SIDE)):
-    views = zip(NAMES, cameras, strict=True)
-    modalities = tuple(Modality(name, "image", shape, camera=camera) for name, camera in views)
-    return DataSpec("ring", 1, modalities, 0, {}, "", "")
+SIDE = 8
 
 
 def build(dtype=torch.float64, **settings):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.objectives import ConstantCoders, assert_same_gradients, batch_of
 
 from baselines.sbm import SBM
 from shalabench.api import Rng
@@ -24,24 +25,6 @@ def build(spec, network, beta=0.5, **prior):
     model = SBM(spec, SBM.Config(network=network, latent_dim=D, beta=beta, prior=settings))
     torch.nn.init.normal_(model.diffusion.denoiser.leave[-1].weight)
     return model
-
-
-def batch_of(views, there=None):
-    if there is None:
-        return SimpleNamespace(views=views, present=None)
-    blank = {
-        n: x * there[:, i].view(-1, *(1,) * (x.dim() - 1)) for i, (n, x) in enumerate(views.items())
-    }
-    return SimpleNamespace(views=blank, present=there)
-
-
-def assert_same_gradients(ours, loop, model):
-    weights = list(model.parameters())
-    grads = [torch.autograd.grad(x, weights, allow_unused=True) for x in (ours, loop)]
-    for own, other in zip(*grads, strict=True):
-        assert (own is None) == (other is None)
-        if own is not None:
-            torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("beta", [0.5, 2.0])
@@ -142,19 +125,6 @@ def test_corrections_keep_and_reach_the_noised_distribution():
             z = correct(denoise, schedule, z, 40, 0.2, rng)
         assert z.flatten(1).mean(0).abs().max() < 0.06
         torch.testing.assert_close(z.flatten(1).T.cov(), noisy, rtol=0, atol=0.08)
-
-
-class ConstantCoders:
-    """Encoders that give known latents."""
-
-    def __init__(self, latents, kept):
-        self.latents, self.kept = latents, kept
-
-    def encode(self, given):
-        return self.latents
-
-    def given(self, views, device):
-        return self.kept
 
 
 def with_gaussian_latents(model, covariance, latents, kept):

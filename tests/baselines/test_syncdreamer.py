@@ -9,22 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.cameras import RING, N, spec_of
 
 from baselines.syncdreamer import SyncDreamer, _Condition, _roll
-from shalabench.api import Camera, DataSpec, Modality, Rng
+from shalabench.api import Rng
 
 pytestmark = pytest.mark.float64
-
-N = 4
-RING = [Camera.orbit(90.0 * k, 30.0, 1.5, 280 / 256) for k in range(N)]
-
-
-def spec_of(cameras, shape=(3, 8, 8)):
-    modalities = tuple(
-        Modality(f"v{k}", "image", shape, camera=camera) for k, camera in enumerate(cameras)
-    )
-    return DataSpec("ring", 1, modalities, 0, {}, "", "")
-
 
 SPEC = spec_of(RING)
 

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent.parent
-
 
 @pytest.fixture(scope="module")
-def extractors():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import extractors
-    finally:
-        sys.path.pop(0)
-    return extractors
+def extractors(load):
+    return load("extractors")
 
 
 def test_the_page_shows_what_is_recorded(extractors):

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 
 from shalabench.nets.diffusion import make_schedule
 
-ROOT = Path(__file__).parent.parent.parent
-
 
 @pytest.fixture(scope="module")
-def spread():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import spread
-    finally:
-        sys.path.pop(0)
-    return spread
+def spread(load):
+    return load("spread")
 
 
 def test_the_page_shows_the_computed_table(spread):

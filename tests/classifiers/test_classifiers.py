@@ -19,7 +19,7 @@ import classifiers
 from classifiers.attributes import measure_answers
 from classifiers.networks import PublishedClassifier
 from classifiers.weights import SHIPPED
-from shalabench.api import DataError, DataPaths, DataSpec, Modality, Split
+from shalabench.api import DataError, DataPaths, DataSpec, Modality
 from shalabench.datasets.birds import Birds
 
 FACTS = {"dataset": "toy", "accuracy": 0.75, "command": "a test"}
@@ -161,16 +161,6 @@ def test_the_published_archive_serves_zipped_and_unpacked(published, tmp_path):
     assert (own.source, own.accuracy) == ("the published archive", None)
     x = torch.rand(2, 3, 28, 28)
     assert torch.equal(own.network(x), own.network(x))  # its dropout is off
-
-
-def test_the_published_classifiers_are_measured_where_a_split_is_given(published):
-    g = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (50, 3, 28, 28), generator=g, dtype=torch.uint8)
-    network = classifiers.load(PUBLISHED, "cpu", published)["m0"].network
-    labels = network(pixels.float() / 255).argmax(1)
-    labels[:5] = (labels[:5] + 1) % 10
-    split = Split(dict.fromkeys(PUBLISHED.names, pixels), labels)
-    assert classifiers.load(PUBLISHED, "cpu", published, split)["m0"].accuracy == 0.9
 
 
 def test_an_archive_without_the_modality_or_of_another_kind_is_named(published, tmp_path):

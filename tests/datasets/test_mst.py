@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.idx import expect, idx
 from scipy.io import savemat
 
 from shalabench.api import DataError, DataPaths, Joint, Rng, Split, Translate
@@ -21,10 +21,6 @@ from shalabench.datasets.sources import mnist, svhn
 from shalabench.datasets.sources.digits import part_digits
 from shalabench.datasets.sources.mst import ALPHABET, DIGITS, write_words
 from shalabench.execute.incomplete import Incomplete
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def numbered(count: int, first: int) -> np.ndarray:
@@ -60,13 +56,7 @@ def write_sources(root: Path, svhn_counts=(240, 60)) -> None:
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     write_sources(tmp_path)
-    sums = {}
-    for file in (tmp_path / "mnist").iterdir():
-        raw = file.read_bytes()
-        sums[file.stem] = mnist.Md5(
-            hashlib.md5(raw).hexdigest(), hashlib.md5(gzip.decompress(raw)).hexdigest()
-        )
-    monkeypatch.setattr(mnist, "CHECKSUMS", sums)
+    expect(tmp_path / "mnist", monkeypatch)
     return tmp_path
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import re
-import struct
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.idx import expect, idx
 from PIL import Image
 
 from shalabench.api import DataError, DataPaths
@@ -24,10 +23,6 @@ from shalabench.datasets.sources.readers import read_picture, unpack
 
 MODALITIES = 2
 REAL = Path(os.environ.get("SHALA_DATA", "absent"))
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def write_mnist(folder: Path, n: int = 300) -> None:
@@ -52,13 +47,7 @@ def write_pictures(folder: Path, n: int = MODALITIES) -> None:
 def root(tmp_path, monkeypatch):
     write_mnist(tmp_path / "mnist")
     write_pictures(tmp_path / "polymnist_backgrounds")
-    sums = {}
-    for file in (tmp_path / "mnist").iterdir():
-        raw = file.read_bytes()
-        sums[file.stem] = mnist.Md5(
-            hashlib.md5(raw).hexdigest(), hashlib.md5(gzip.decompress(raw)).hexdigest()
-        )
-    monkeypatch.setattr(mnist, "CHECKSUMS", sums)
+    expect(tmp_path / "mnist", monkeypatch)
     return tmp_path
 
 

@@ -28,8 +28,6 @@ from shalabench.config.settings import resolve
 from shalabench.datasets.birds import Birds
 from shalabench.datasets.polydigits_quadrant import PolyDigitsQuadrant
 
-pytestmark = pytest.mark.float64
-
 DIGITS, PLACES = tuple("abcde"), ("west", "east", "north", "south")
 GRAMMAR = Grammar.from_text(
     (Attribute("digit", DIGITS), Attribute("place", PLACES)), "label = [digit] | [place]", 1
@@ -43,12 +41,6 @@ MODALITIES = (
 )
 SPEC = DataSpec("fake", 1, MODALITIES, 0, {"test": N}, "", "", grammar=GRAMMAR)
 VALUES = torch.tensor(list(itertools.product(range(5), range(4)))).repeat(N // 20, 1)
-
-
-@pytest.fixture(autouse=True)
-def _single():
-    """These models need no double precision; undoes the folder's default."""
-    torch.set_default_dtype(torch.float32)
 
 
 def drawn(values):

@@ -12,13 +12,6 @@ from skimage.metrics import structural_similarity
 from evaluators.views import ViewSynthesis
 from shalabench.api import BenchError, Modality, Split, Translate
 
-pytestmark = pytest.mark.float64
-
-
-@pytest.fixture(autouse=True)
-def _single():
-    torch.set_default_dtype(torch.float32)
-
 
 def measure(model, split, train=None, **settings):
     evaluator = ViewSynthesis(ViewSynthesis.Config(**settings))

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from shalabench.analysis.tables import Table, make_tables
 from shalabench.api import Score
+from shalabench.records.store import Store
 
 
 def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -> Path:
@@ -45,6 +47,19 @@ def write_run(root: Path, model: str, seed: int, joint: float, **changes: Any) -
     (folder / "trained.json").write_text(json.dumps({"provenance": provenance}))
     write_result(folder, joint, **changes)
     return folder
+
+
+def write_two_methods(root: Path) -> Store:
+    """Three seeds of two methods."""
+    for model, values in (("shala", (0.80, 0.82, 0.84)), ("mmvae+", (0.30, 0.34, 0.38))):
+        for seed, value in enumerate(values):
+            write_run(root, model, seed, value)
+    return Store(root)
+
+
+def table_of(store: Store, metric: str = "coherence/joint", **filters: Any) -> Table:
+    """The store's table on PolyMNIST."""
+    return next(t for t in make_tables([store], metric, **filters) if t.dataset == "polymnist")
 
 
 def write_result(folder: Path, joint: float, **changes: Any) -> None:

@@ -17,14 +17,6 @@ from shalabench.metrics import pairs
 from shalabench.metrics.features import Inception
 from shalabench.metrics.fid import Real, compare, frechet
 
-pytestmark = pytest.mark.float64
-
-
-@pytest.fixture(autouse=True)
-def _single():
-    """The networks are in single precision; undoes the folder's default."""
-    torch.set_default_dtype(torch.float32)
-
 
 def features_of(n, mean, covariance, seed=0):
     """Features whose sample moments are exactly the given ones."""

@@ -12,16 +12,8 @@ from torch import nn
 from evaluators.latents import Latents, squared_mmd, two_sample_accuracy
 from shalabench.api import DataSpec, EvalContext, Modality, Split
 
-pytestmark = pytest.mark.float64
-
 NAMES = ("a", "b", "c")
 CLASSES = 4
-
-
-@pytest.fixture(autouse=True)
-def _single():
-    """These models need no double precision; undoes the folder's default."""
-    torch.set_default_dtype(torch.float32)
 
 
 def rows(n, dim, *, shift=0.0, scale=1.0, seed=0):

@@ -10,6 +10,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch, assert_equal_to_loop, there
 from helpers.rings import SPEC as RING
 from torch.distributions import Normal, kl_divergence
 
@@ -37,15 +38,6 @@ METHODS = [HELVAE, MoHELVAE, WBVAE, MWBVAE, CoDEVAE, CRMVAE]
 SETS = [[n for m, n in enumerate(NAMES) if number >> m & 1] for number in range(1, 8)]
 
 
-class FakeBatch:
-    def __init__(self, views, present=None):
-        self.views, self.present = views, present
-        self.index = torch.arange(B)
-
-    def __len__(self):
-        return B
-
-
 def build(cls, spec, network, **settings):
     return cls(spec, cls.Config(network=network, latent_dim=D, **settings))
 
@@ -59,10 +51,6 @@ def experts(model, views, i):
 def density(model, spec, views, name, i, z):
     m = spec[name]
     return m.weight * log_likelihood(m, model.decoders[name](z[None]), views[name][i : i + 1])[0]
-
-
-def there(present, i):
-    return [n for m, n in enumerate(NAMES) if present is None or present[i, m]]
 
 
 def kl(q, p=STANDARD):
@@ -116,18 +104,6 @@ RULES = {
     "barycentre": barycentre,
     "hellinger": hellinger,
 }
-
-
-def assert_equal_to_loop(model, views, present, expected):
-    value, terms = model.loss(FakeBatch(views, present), Rng(7), 10_000)
-    torch.testing.assert_close(value, expected)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    ours = torch.autograd.grad(value, weights, materialize_grads=True)
-    loop = torch.autograd.grad(expected, weights, materialize_grads=True)
-    for own, other in zip(ours, loop, strict=True):
-        torch.testing.assert_close(own, other)
-    assert all(t.isfinite() for t in terms.values())
-    return terms
 
 
 def bound(model, spec, views, present, rule, all_subsets):

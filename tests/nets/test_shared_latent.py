@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from helpers.objectives import FakeBatch, assert_equal_to_loop, there
 from helpers.rings import SPEC
 from torch.distributions import Laplace, Normal, kl_divergence
 
@@ -30,15 +31,6 @@ pytestmark = pytest.mark.float64
 NAMES, B, D = ("a", "b", "c"), 4, 3
 MISSING = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0]]).bool()
 STANDARD = Normal(torch.zeros(D).double(), torch.ones(D).double())
-
-
-class FakeBatch:
-    def __init__(self, views, present=None):
-        self.views, self.present = views, present
-        self.index = torch.arange(B)
-
-    def __len__(self):
-        return B
 
 
 def build(cls, spec, network, **settings):
@@ -67,23 +59,8 @@ def density(model, spec, views, name, i, z):
     return m.weight * log_likelihood(m, decoded, views[name][i : i + 1])[0]
 
 
-def there(present, i):
-    return [n for m, n in enumerate(NAMES) if present is None or present[i, m]]
-
-
 def kl(q, p=STANDARD):
     return kl_divergence(q, p).sum()
-
-
-def assert_equal_to_loop(model, views, present, expected):
-    value, terms = model.loss(FakeBatch(views, present), Rng(7), 10_000)
-    torch.testing.assert_close(value, expected)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    ours = torch.autograd.grad(value, weights, materialize_grads=True)
-    loop = torch.autograd.grad(expected, weights, materialize_grads=True)
-    for own, other in zip(ours, loop, strict=True):
-        torch.testing.assert_close(own, other)
-    assert all(t.isfinite() for t in terms.values())
 
 
 @pytest.mark.parametrize("present", [None, MISSING], ids=["complete", "missing"])

@@ -6,10 +6,9 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from helpers.records import write_run
+from helpers.records import table_of, write_run, write_two_methods
 
 from bench import main
-from shalabench.analysis.tables import make_tables
 from shalabench.records.budgets import tuples_seen
 from shalabench.records.frame import load
 from shalabench.records.store import Store
@@ -17,15 +16,7 @@ from shalabench.records.store import Store
 
 @pytest.fixture
 def store(tmp_path):
-    for seed, value in enumerate((0.80, 0.82, 0.84)):
-        write_run(tmp_path, "shala", seed, value)
-    for seed, value in enumerate((0.30, 0.34, 0.38)):
-        write_run(tmp_path, "mmvae+", seed, value)
-    return Store(tmp_path)
-
-
-def table_of(store, metric="coherence/joint", **filters):
-    return next(t for t in make_tables([store], metric, **filters) if t.dataset == "polymnist")
+    return write_two_methods(tmp_path)
 
 
 RESULT = "results/coherence-0.json"

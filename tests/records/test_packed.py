@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from helpers.records import write_result, write_run
+from helpers.records import write_result, write_run, write_two_methods
 from PIL import Image
 
 from bench import main
@@ -32,11 +32,7 @@ EVENTS = [
 
 @pytest.fixture
 def store(tmp_path):
-    for seed, value in enumerate((0.80, 0.82, 0.84)):
-        write_run(tmp_path / "runs", "shala", seed, value)
-    for seed, value in enumerate((0.30, 0.34, 0.38)):
-        write_run(tmp_path / "runs", "mmvae+", seed, value)
-    return Store(tmp_path / "runs")
+    return write_two_methods(tmp_path / "runs")
 
 
 @pytest.fixture

@@ -10,20 +10,15 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from helpers.records import write_run
+from helpers.records import write_two_methods
 
 from bench import main
 from shalabench.api import BenchError
-from shalabench.records.store import Store
 
 
 @pytest.fixture
 def store(tmp_path):
-    for seed, value in enumerate((0.80, 0.82, 0.84)):
-        write_run(tmp_path, "shala", seed, value)
-    for seed, value in enumerate((0.30, 0.34, 0.38)):
-        write_run(tmp_path, "mmvae+", seed, value)
-    return Store(tmp_path)
+    return write_two_methods(tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])

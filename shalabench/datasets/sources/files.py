@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shalabench.api import BenchError, DataError, Dataset
+from shalabench.api import BenchError, DataError, Dataset, Modality, Split
 from shalabench.api.files import NO_HOME, write_atomic
 
 SPLITS = ("train", "validation", "test")
@@ -177,9 +177,27 @@ def generate_once(
     return read_cached(file, _read_splits)
 
 
-def sources_of(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`Split.shared` from the arrays of a split."""
-    return {n.removeprefix(SOURCE): x for n, x in arrays.items() if n.startswith(SOURCE)}
+def make_splits(
+    arrays: Mapping[str, Mapping[str, Tensor]],
+    modalities: Iterable[Modality],
+    facts: Iterable[str] = (),
+) -> dict[Any, Split]:
+    """The splits of generated data, with their labels and sources where they have any.
+
+    Args:
+        arrays: By split and name, as `generate_once` gives them.
+        modalities: Whose views they hold.
+        facts: Names of the arrays that are facts.
+    """
+    return {
+        split: Split(
+            {m.name: own[m.name] for m in modalities},
+            own.get("labels"),
+            facts={name: own[name] for name in facts},
+            shared={n.removeprefix(SOURCE): x for n, x in own.items() if n.startswith(SOURCE)},
+        )
+        for split, own in arrays.items()
+    }
 
 
 def _write_splits(file: Path, parts: dict[str, Arrays]) -> None:
