@@ -53,6 +53,18 @@ def test_given_draws_are_the_same_here_and_in_torch(load):
     assert ours[0, 0] != ours[1, 0]
 
 
+def test_pooling_times_every_pooling_and_method(tmp_path):
+    small = ("--batch", "8", "--size", "4", "--repeats", "2", "--cache-dir", str(tmp_path))
+    done = run("pooling.py", "--dataset", "toy", "--preset", "smoke", *small)
+    assert done.returncode == 0, done.stderr
+    updates, poolings = (part.strip().splitlines()[2:] for part in done.stdout.split("\n\n"))
+    assert len(updates) == 13
+    assert updates[0].split()[0::2] == ["mvtcae", "1.00"]
+    names = ["product", "product-prior", "consensus", "barycentre", "hellinger"]
+    assert [row.split()[0] for row in poolings] == names
+    assert all(float(x) > 0 for row in poolings for x in row.split()[1:5])
+
+
 TINY = ("--dataset", "toy", "--preset", "smoke", "--batch", "8")
 
 
