@@ -147,7 +147,7 @@ def _read(extractor: Any, images: Images) -> Tensor:
         return torch.cat([extractor(part) for part in images.split(500)]).double()
 
 
-def measure_cost(sizes: list[int]) -> dict[str, dict[str, float]]:
+def measure_cost(sizes: list[int], n: int = 200) -> dict[str, dict[str, float]]:
     """CPU seconds of 1,000 images, by their pixels and the size that they are resized to."""
     from shalabench.metrics.efficientnet import EfficientNetLite0, read_efficientnet
 
@@ -155,13 +155,13 @@ def measure_cost(sizes: list[int]) -> dict[str, dict[str, float]]:
     for size in sizes:
         network = EfficientNetLite0(*read_efficientnet(), torch.device("cpu"), size)
         for pixels in (28, 32):
-            images = torch.randint(256, (200, 3, pixels, pixels), dtype=torch.uint8)
+            images = torch.randint(256, (n, 3, pixels, pixels), dtype=torch.uint8)
             times = []
             for _ in range(3):
                 began = time.process_time()
                 _read(network, images)
                 times.append(time.process_time() - began)
-            costs.setdefault(str(pixels), {})[str(size)] = min(times) * 1000 / len(images)
+            costs.setdefault(str(pixels), {})[str(size)] = min(times) * 1000 / n
     return costs
 
 

@@ -5,7 +5,8 @@
 Each attempt makes one fault: a kill, a kill at a chosen write, a flipped bit or a cut in a file of
 a run, a changed TOML or CSV file, a command line. An attempt fails if it ends in a traceback, if a
 run that goes on ends otherwise than without the fault, or if a damaged file that decides a value is
-not noticed. The same seed makes the same faults, but for the moments of kills.
+not noticed. The same seed makes the same faults, but for the moments of kills. With --node, a Ray
+cluster loses a node.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +33,7 @@ import torch
 from children import carry_out, counting, dying_at, end, start
 from click.testing import CliRunner
 from tabulate import tabulate
+from timing import ROOT
 
 from shalabench.api import BenchError
 from shalabench.config import ablations, settings
@@ -260,6 +263,17 @@ def command(bench: Bench) -> str:
     return f"{name} {' '.join(line)}"
 
 
+def lose_node(bench: Bench) -> str:
+    """A Ray cluster of two nodes on this machine loses the one that works."""
+    test = "test_a_task_and_its_events_survive_the_loss_of_its_node"
+    where = ROOT / "tests" / "execute" / "test_backends.py"
+    run = [sys.executable, "-m", "pytest", "-q", f"{where}::{test}"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Missed(done.stdout[-300:])
+    return "a node"
+
+
 KINDS: dict[str, tuple[Callable[[Bench], str], float]] = {  # with its share of the attempts
     "kill": (kill, 0.12),
     "kill at a write": (kill_at_a_write, 0.14),
@@ -272,7 +286,7 @@ KINDS: dict[str, tuple[Callable[[Bench], str], float]] = {  # with its share of 
 def attempt(kind: str, bench: Bench) -> None:
     """In a child: make one fault; its text goes into a file if it was missed."""
     try:
-        KINDS[kind][0](bench)
+        KINDS[kind][0](bench) if kind in KINDS else lose_node(bench)
     except Missed as error:
         (bench.folder / "missed").write_text(str(error), "utf-8", "backslashreplace")
     except Exception:
@@ -300,7 +314,8 @@ def prepare(root: Path) -> Bench:
 @click.option("--attempts", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--only", default="", help="Kinds whose name contains this.")
-def main(attempts: int, seed: int, only: str) -> None:
+@click.option("--node", is_flag=True, help="Also lose a node of a Ray cluster, once.")
+def main(attempts: int, seed: int, only: str, node: bool) -> None:
     """Print attempts and failures by kind; exit 1 if a fault was missed."""
     torch.set_num_threads(1)
     kinds = [kind for kind in KINDS if only in kind]
@@ -308,7 +323,7 @@ def main(attempts: int, seed: int, only: str) -> None:
     made, missed = Counter(plans), Counter()
     with tempfile.TemporaryDirectory() as folder:
         shared = prepare(Path(folder))
-        for number, kind in enumerate(plans):
+        for number, kind in enumerate([*plans, *(["node"] if node else [])]):
             own = shared.folder / f"attempt-{number}"
             own.mkdir()
             chance = random.Random(f"{seed} {number}")
@@ -319,6 +334,7 @@ def main(attempts: int, seed: int, only: str) -> None:
                 text = file.read_text("utf-8") if file.exists() else f"exit code {code}"
                 click.echo(f"{kind}, attempt {number}: {text}", err=True)
             shutil.rmtree(own, ignore_errors=True)
+    made |= {"node": 1} if node else {}
     click.echo(tabulate([(k, n, missed[k]) for k, n in made.items()], ("kind", "made", "missed")))
     sys.exit(int(bool(missed)))
 
