@@ -2,8 +2,7 @@
 # piq 0.8.0 takes the matrix root in FID by Newton-Schulz iterations. It stops when the square of
 # the root is right to 1e-5 of its norm, which the directions of large variance dominate. The others
 # have not converged then, so the trace is too small and FID too large: here ten times, and a set
-# differs from itself. Features of networks have such variances: with those of a classifier and of
-# EfficientNet-Lite0 on 1,000 or 2,000 images a side, FID was 10 to 47 % too large.
+# differs from itself.
 # Upstream: github.com/photosynthesis-team/piq/issues/381 (open).
 # The project takes eigenvalues (shalabench/metrics/fid.py). Values of fid/... (docs/protocols.md)
 # cannot be compared with those of piq, even for the same features.
