@@ -111,6 +111,8 @@ class UserPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if "\0" in str(value):
+            self.fail(f"{value!r} is no path: it contains a null character.", param, ctx)
         return super().convert(expand_home(value), param, ctx)
 
 

@@ -62,6 +62,11 @@ def params_of(command):
     yield from ((command.name, param) for param in command.params)
 
 
+def test_a_null_character_in_a_path_is_one_sentence():
+    with pytest.raises(click.BadParameter, match="'a.x00b' is no path: it contains a null"):
+        UserPath().convert("a\0b", None, None)
+
+
 def test_every_path_of_every_command_knows_the_tilde():
     paths = [(c, p) for c, p in params_of(bench.main) if isinstance(p.type, click.Path)]
     assert len(paths) > 10
