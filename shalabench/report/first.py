@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shalabench.analysis.rows import GATE, Cell
+from shalabench.config.tuned import with_dials
 from shalabench.report.pictures import Picture, Pictures
 from shalabench.report.sections import Section, variation
 
@@ -49,9 +50,11 @@ def overview(sections: Sequence[Section]) -> tuple[list[Column], list[tuple[str,
     """Every method by dataset, in the order of the first column.
 
     Cells are of the preset's settings; where only variants were measured, of the best, with what it
-    varies. Runs of the regression gate are left out if there are others.
+    varies. Runs of the regression gate, and runs with dials of a preset that is there, are left out
+    if there are others.
     """
-    results = [section for section in sections if section.preset != GATE] or sections
+    apart = {(s.dataset, name) for s in sections for name in (GATE, with_dials(s.preset))}
+    results = [s for s in sections if (s.dataset, s.preset) not in apart] or sections
     columns = list(filter(None, map(_column, results)))
     lines: dict[str, Line] = {}
     for place, (section, metric, *_) in enumerate(columns):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from shalabench.analysis.by_prior import of_networks
+from shalabench.analysis.by_prior import KINDS, of_networks
 from shalabench.analysis.rows import GATE, Cell, Row, group_rows, refuse_mixture
 from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
 from shalabench.analysis.variants import as_rows
@@ -304,7 +305,7 @@ def _short_names(rows: dict[str, str]) -> dict[str, str]:
     for label, method in sorted(rows.items()):
         alike = [settings[other] for other, own in rows.items() if own == method]
         own = settings[label].items()
-        words = [f"{k.split('.')[-1]}={v}" for k, v in own if any(o.get(k) != v for o in alike)]
+        words = [_in_short(k, v) for k, v in own if any(o.get(k) != v for o in alike)]
         name = " ".join([method, *(words or ["…"])] if own else label.split())
         name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
         seen[name] += 1
@@ -313,8 +314,14 @@ def _short_names(rows: dict[str, str]) -> dict[str, str]:
 
 
 def variation(label: str) -> str:
-    """What a row's settings vary, in short: "kind=gmm"; empty for the preset's."""
-    return ", ".join(f"{k.split('.')[-1]}={v}" for k, v in _OVERRIDE.findall(label))
+    """What a row's settings vary, in short: "beta=2, mixture"; empty for the preset's."""
+    return ", ".join(itertools.starmap(_in_short, _OVERRIDE.findall(label)))
+
+
+def _in_short(key: str, value: str) -> str:
+    if key == "prior.kind" and value in KINDS:
+        return KINDS[value] if value == "gmm" else f"{KINDS[value]} prior"
+    return f"{key.split('.')[-1]}={value}"
 
 
 def parts_of(table: Table) -> list[Table]:

@@ -63,7 +63,7 @@ def params_of(command):
 
 
 def test_a_null_character_in_a_path_is_one_sentence():
-    with pytest.raises(click.BadParameter, match="'a.x00b' is no path: it contains a null"):
+    with pytest.raises(click.BadParameter, match="is no path: it contains a null"):
         UserPath().convert("a\0b", None, None)
 
 

@@ -226,3 +226,26 @@ def test_metrics_keep_the_order_of_their_records(tmp_path):
     file.write_text(json.dumps(result))
     (section,) = sections_of(load([Store(tmp_path / "store")]))
     assert [next(iter(table.metrics)) for table in section.tables] == names
+
+
+def test_priors_are_called_by_words(tmp_path):
+    for kind, joint in (("own", 0.2), ("gmm", 0.6), ("diffusion", 0.4)):
+        given = {"settings": {"prior.kind": kind}, "overrides": [f"prior.kind={kind}"]}
+        write_run(tmp_path / "store", "mvae", 0, joint, name=kind, **given)
+    files = built(Store(tmp_path / "store"), tmp_path / "out")
+    assert rows(files["index.html"])["mvae"][0].endswith("<small>mixture</small>")
+    text = Page(files["polymnist-quick.html"]).text
+    assert all(f"mvae {words}" in text for words in ("own prior", "mixture", "diffusion prior"))
+
+
+def test_presets_with_dials_are_no_column_beside_the_preset(tmp_path):
+    folders = [
+        write_run(tmp_path / "store", "mvae", 0, 0.5, name=name, dataset=dataset)
+        for name, dataset in (("plain", "polymnist"), ("a", "polymnist"), ("b", "birds"))
+    ]
+    for folder in folders[1:]:
+        file = folder / "run.json"
+        file.write_text(file.read_text().replace('"quick"', '"quick-dials"'))
+    files = built(Store(tmp_path / "store"), tmp_path / "out")
+    assert heads(files["index.html"]) == ["polymnist", "birds"]
+    assert "polymnist-quick-dials.html" in files

@@ -156,9 +156,11 @@ def test_printed_figures_of_other_data_stand_beside_and_are_not_compared(tmp_pat
     for seed, joint in enumerate((0.30, 0.32)):
         write_run(tmp_path / "store", "shala", seed, joint, deviation=words)
     built(Store(tmp_path / "store"), tmp_path / "out")
-    first = " ".join(page(tmp_path / "out").text.split())
-    assert f"not compared: {words}" in first
+    index = page(tmp_path / "out")
+    first = " ".join(index.text.split())
     assert "0.815 for shala" in first
+    assert "other data, not compared" in first
+    assert [e.get("title") for e in index.having("span") if e.get("title")] == [words]
     assert " here: " not in first
     own = page(tmp_path / "out", "polymnist-quick.html")
     assert f"so no gap is shown: {words}" in own.text
