@@ -159,8 +159,8 @@ def set_marks(rows: list[Row], metrics: Mapping[str, tuple[str, int, str]]) -> N
     """Mark each metric's best, those that are not significantly worse, and collapsed models.
 
     A column is tested if every row that is ranked in it has three seeds or more. In others, no
-    value is marked as the best. The same networks with several priors are tested once where the
-    prior changes no value, and have one mark.
+    value is marked as the best. Rows of one method that have the same value for every seed are
+    tested once and have one mark, such as those of several priors where the prior changes nothing.
     """
     for row, name in itertools.product(rows, metrics):
         if name in row.collapsed and name in row.cells:
