@@ -11,7 +11,7 @@ from typing import Any
 from shalabench.records.sheets import count, filled, read_sheet
 
 FILE = Path(__file__).parent / "budgets.csv"
-_FITTED = ("mixture", "fitted-diffusion")  # stages that see latents, not tuples
+FITTED = ("mixture", "fitted-diffusion")  # stages that see latents, not tuples
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def tuples_by_stage(settings: Mapping[str, Any], stages: Iterable[str]) -> dict[
     """
     tuples = {}
     for number, stage in enumerate(stages):
-        if stage in _FITTED:
+        if stage in FITTED:
             continue
         starts = (f"model.{stage}.", f"model.{stage}_", *(() if number else ("model.",)))
         sizes = [

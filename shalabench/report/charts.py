@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from shalabench.analysis.by_prior import of_networks
+from shalabench.analysis.by_prior import KINDS, by_network, of_networks
 from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.statistics import SEEDS
 from shalabench.records.frame import Records
 from shalabench.report.drawing import (
     ACROSS,
     INK,
+    PRIOR_MARKS,
     Drawing,
     canvas,
     legend,
@@ -21,8 +22,9 @@ from shalabench.report.drawing import (
     panels,
 )
 from shalabench.report.losses import main_losses, readings
+from shalabench.report.losses import of_networks as trained
 from shalabench.report.matrices import matrices
-from shalabench.report.scatter import scatter
+from shalabench.report.scatter import Look, scatter
 from shalabench.report.sections import Section
 
 _COLOURS = {"best": INK["accent"], "level": INK["accent"]}  # by mark
@@ -151,7 +153,8 @@ def cost(section: Section, metric: str) -> Drawing | None:
     }
     better = (-1, section.sign(metric))
     name = f"{clocks[clock]}, log scale"
-    return scatter(points, name, metric, better, tested(section, metric), log=True)
+    looks = _looks(section, [row for row, _ in ranked])
+    return scatter(points, name, metric, better, tested(section, metric), looks, log=True)
 
 
 def mean_time(own: Records, clock: str) -> float | None:
@@ -166,15 +169,30 @@ def mean_time(own: Records, clock: str) -> float | None:
 
 def _scatter(section: Section, across: str, up: str) -> Drawing | None:
     firsts = {row.label: cell for row, cell in section.ranked(across)}
-    points = {
-        section.names[row.label]: (firsts[row.label].mean, cell.mean)
-        for row, cell in section.ranked(up)
-        if row.label in firsts
-    }
+    ranked = [(row, cell) for row, cell in section.ranked(up) if row.label in firsts]
+    points = {section.names[r.label]: (firsts[r.label].mean, cell.mean) for r, cell in ranked}
     better = section.sign(across), section.sign(up)
     name = f"{across} (less is better)" if better[0] < 0 else across
     names = tested(section, across) & tested(section, up)
-    return scatter(points, name, up, better, names)
+    return scatter(points, name, up, better, names, _looks(section, [row for row, _ in ranked]))
+
+
+def _looks(section: Section, ranked: list[Row]) -> dict[str, Look]:
+    """How the rows of a scatter plot look, where networks have several priors.
+
+    Each prior has a mark. Of the rows of the same networks, the best has a name beside it.
+    """
+    groups = by_network(ranked)
+    if len(groups) == len(ranked):
+        return {}
+    names = section.by_network.names
+    looks = {}
+    for label, group in groups.items():
+        best = min(group.values(), key=ranked.index)
+        for kind, row in group.items():
+            text = names[label] if row is best else ""
+            looks[section.names[row.label]] = Look(text, PRIOR_MARKS[kind], KINDS[kind])
+    return looks
 
 
 def tested(section: Section, metric: str) -> set[str]:
@@ -186,11 +204,15 @@ def tested(section: Section, metric: str) -> set[str]:
 
 def curves(section: Section) -> Drawing | None:
     """The training loss of every method, a small panel each, a line a seed and stage."""
+    section = section.by_network
     rows = [
-        (section.names[label], [readings(own.folders[t]) for t in own.runs["train_id"]])
+        (
+            section.names[label],
+            [trained(readings(own.folders[run.train_id], run.stages)) for run in own.rows],
+        )
         for label, own in section.rows
     ]
-    rows = [(label, runs) for label, runs in rows if any(runs)]
+    rows = [(label, [run for run in runs if run]) for label, runs in rows if any(runs)]
     return _losses(rows) if rows else None
 
 
@@ -259,6 +281,7 @@ def _losses(rows: list[tuple[str, list[dict]]]) -> Drawing:
 
 def heatmap(section: Section) -> Drawing | None:
     """Given modality x target, a panel a method, with the value in each field."""
+    section = section.by_network
     by_row = [(section.names[label], matrices(own)) for label, own in section.rows]
     known = {name for _, metrics in by_row for name in metrics}
     metric = next((name for name in section.headlines() if name in known), None)

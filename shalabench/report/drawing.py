@@ -24,6 +24,7 @@ GAPS = {"hspace": 0.55, "wspace": 0.14}
 ACROSS = 3  # small panels in a row
 _PANEL = 1.35  # inches of a small multiple's height
 LINES = ("#0b62a8", "#b5520b", "#2a7d5f", "#8a4f9e", "#8c7a10", "#4a4f57", "#c23b5e", "#3f9fd1")
+PRIOR_MARKS = {"own": "o", "gmm": "s", "diffusion": "^"}  # by the value of `prior.kind`
 FRAME: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.edgecolor": INK["rule"],

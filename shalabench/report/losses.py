@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import escape
 
+from shalabench.records.budgets import FITTED
 from shalabench.report.drawing import LINES, one_line
 
 _WIDTH, _HEIGHT = 460, 130  # of a panel, in pixels, with the margins across
@@ -17,9 +18,14 @@ _STAGES = ("var(--accent)", "var(--paper)", "var(--muted)")
 Terms = dict[str, list[tuple[int, float]]]  # steps and readings by term of the loss
 
 
-def readings(folder: Any) -> dict[str, Terms]:
-    """By stage and term of a run's loss: steps and readings."""
-    stages: dict[str, Terms] = {}
+def readings(folder: Any, order: Iterable[str] = ()) -> dict[str, Terms]:
+    """By stage and term of a run's loss: steps and readings.
+
+    Args:
+        folder: Of the run.
+        order: Names of the stages. Those without readings, such as reused ones, are empty.
+    """
+    stages: dict[str, Terms] = {stage: {} for stage in order}
     for event in folder.events():
         if event["kind"] != "progress" or not isinstance(event.get("step"), int):
             continue
@@ -29,6 +35,12 @@ def readings(folder: Any) -> dict[str, Terms]:
                 terms = stages.setdefault(str(event.get("stage", "")), {})
                 terms.setdefault(term, []).append((event["step"], value))
     return stages
+
+
+def of_networks(stages: dict[str, Terms]) -> dict[str, Terms]:
+    """The stages that train a method's own networks; none if none of them has readings."""
+    own = {stage: terms for stage, terms in stages.items() if stage not in FITTED}
+    return own if any(own.values()) else {}
 
 
 def main_losses(runs: Iterable[dict[str, Terms]]) -> list[tuple[int, list[int], list[float]]]:
@@ -42,6 +54,8 @@ def main_losses(runs: Iterable[dict[str, Terms]]) -> list[tuple[int, list[int], 
     for run in runs:
         start = 0
         for number, terms in enumerate(run.values()):
+            if not terms:
+                continue
             first = next(iter(terms.values()), [(0, math.nan)])  # of adversaries
             steps, values = zip(*terms.get("loss", first), strict=True)
             low = min(values)
@@ -72,6 +86,7 @@ def small_losses(name: str, runs: Iterable[dict[str, Terms]]) -> str:
 
 def run_losses(name: str, stages: dict[str, Terms]) -> tuple[str, str] | None:
     """One run's loss and its terms, a panel a stage: title and picture."""
+    stages = {stage: terms for stage, terms in stages.items() if terms}
     if not stages:
         return None
     right = 14 + _LETTER * max(len(one_line(t)) for terms in stages.values() for t in terms)

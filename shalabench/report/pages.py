@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import re
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from shalabench.analysis.by_prior import metric_of
 from shalabench.analysis.comparisons import spread
 from shalabench.analysis.tables import render
 from shalabench.analysis.verdicts import SYMBOLS
@@ -24,7 +26,7 @@ from shalabench.report import charts, content, words
 from shalabench.report.drawing import FORMS, Drawing, as_file, as_svg
 from shalabench.report.first import overview, strip
 from shalabench.report.glance import glances
-from shalabench.report.losses import Terms, readings, run_losses, small_losses
+from shalabench.report.losses import Terms, of_networks, readings, run_losses, small_losses
 from shalabench.report.matrices import by_attribute
 from shalabench.report.pictures import Picture, Pictures
 from shalabench.report.prior_axis import by_prior
@@ -220,18 +222,21 @@ class _Writer:
         """The facts of a dataset's page, which the index uses too."""
         parts = (section.dataset, section.preset, section.variant)
         stem = words.page_name("-".join(filter(None, parts)))
-        headlines = section.headlines()
-        first = headlines[0] if headlines else ""
+        first = next(iter(section.headlines()), "")
         costs = content.cost_facts(section, self.pages)
         by_label = {cost["label"]: cost for cost in costs}
-        tables = content.table_facts(section.tables)
+        shown = section.by_network
+        tables = content.table_facts(shown.tables)
+        leads = list(glances(shown))
         return {
             "section": section,
             "page": f"{stem}.html",
-            "glances": list(glances(section)),
+            "best": leads[:1] if shown is section else list(itertools.islice(glances(section), 1)),
+            "leads": leads,
             "dots": [
-                self._figure(charts.dots(section, name), stem, section.metrics[name]["meaning"])
-                for name in headlines
+                self._figure(charts.dots(shown, name), stem, shown.metrics[name]["meaning"])
+                for name in shown.headlines()
+                if metric_of(name) == name  # those by prior have a figure of their own
             ],
             "trade": self._figure(charts.tradeoff(section), stem),
             "cost_figure": self._figure(charts.cost(section, first), stem) if first else None,
@@ -243,8 +248,8 @@ class _Writer:
             "gaps": any(column["gaps"] for table in tables for column in table["columns"]),
             "studies": [(a, content.table_facts(t, in_order=True)) for a, t in section.studies],
             "files": self._files(section, stem),
-            "matrices": content.matrix_facts(section),
-            "attributes": by_attribute(section),
+            "matrices": content.matrix_facts(shown),
+            "attributes": by_attribute(shown),
             "sheets": self._sheets(section),
             "costs": costs,
             "reported": content.reported_facts(section),
@@ -254,7 +259,7 @@ class _Writer:
             "states": states(section.records.runs),
             "varied": sum(len(own.runs) for _, own in section.varied),
             "sources": content.data_sentences(section),
-            "names": section.names,
+            "names": section.names | shown.names,
             "study_names": content.study_names(section),
             "variants": [(n, label) for label, n in section.names.items() if n != label],
             "methods": section.records.runs["model"].nunique(),
@@ -275,24 +280,38 @@ class _Writer:
     def _losses(self, run: RunRow, own: Records) -> dict[str, Terms]:
         """The losses of a run, read once."""
         if run.run not in self.read:
-            self.read[run.run] = readings(own.folders[run.train_id])
+            self.read[run.run] = readings(own.folders[run.train_id], run.stages)
         return self.read[run.run]
 
     def _small_losses(self, section: Section) -> list[tuple[str, str]]:
         """Name and losses of each method that has any."""
+        section = section.by_network
         found = [
-            (section.names[label], list(filter(None, (self._losses(run, own) for run in own.rows))))
+            (
+                section.names[label],
+                list(filter(None, (of_networks(self._losses(run, own)) for run in own.rows))),
+            )
             for label, own in section.rows
         ]
         return [(name, small_losses(name, runs)) for name, runs in found if runs]
 
     def _sheets(self, section: Section) -> list[tuple[str, list[tuple[str, Picture]]]]:
-        """By kind: label and picture of each method's first seed that has any."""
+        """By kind: name and picture of each method's first seed that has any.
+
+        Joint samples are those of each prior, in the order of the methods.
+        """
         kinds: dict[str, list[tuple[str, Picture]]] = {}
-        for label, own in section.rows:
-            found = (self.pictures.of(run, own) for run in own.rows)
-            for picture in next(filter(None, found), []):
-                kinds.setdefault(picture.kind, []).append((label, picture))
+        known, shown = dict(section.rows), section.by_network
+        for network, labels in section.priors_of.items():
+            for label in labels:
+                own, name = known[label], section.names[label]
+                found = (self.pictures.of(run, own) for run in own.rows)
+                for picture in next(filter(None, found), []):
+                    pictures = kinds.setdefault(picture.kind, [])
+                    if picture.kind == "joint":
+                        pictures.append((name, picture))
+                    elif shown.names[network] not in dict(pictures):
+                        pictures.append((shown.names[network], picture))
         order = {kind: place for place, kind in enumerate(words.KINDS)}
         return sorted(kinds.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
 
@@ -301,7 +320,7 @@ class _Writer:
         if not section.tables:
             return []
         (self.folder / "tables").mkdir(exist_ok=True)
-        tables = [*section.tables, *(table for _, own in section.studies for table in own)]
+        tables = [*section.by_network.tables, *(t for _, own in section.studies for t in own)]
         parts = [part for table in tables for part in parts_of(table)]
         files = []
         form: Literal["latex", "csv"]

@@ -9,10 +9,17 @@ from shalabench.analysis.by_prior import KINDS, column, split_by_prior
 from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.tables import Table
 from shalabench.api.records import is_ranked
-from shalabench.report.drawing import INK, LINES, Drawing, canvas, margin_for, one_line
+from shalabench.report.drawing import (
+    INK,
+    LINES,
+    PRIOR_MARKS,
+    Drawing,
+    canvas,
+    margin_for,
+    one_line,
+)
 from shalabench.report.sections import Section
 
-_MARKS = {"own": "o", "gmm": "s", "diffusion": "^"}
 _COLOURS = dict(zip(KINDS, (INK["muted"], LINES[1], LINES[0]), strict=True))
 _STEP = 0.24  # of the height of a row, between two priors
 _WIDTH = 6.9  # inches
@@ -48,7 +55,7 @@ def by_prior(section: Section) -> Drawing | None:
             less = " (less is better)" if section.sign(metric) < 0 else ""
             axes.set_xlabel(one_line(metric) + less)
         for kind in (kind for kind in KINDS if kind in kinds):
-            drawn[0].plot([], [], _MARKS[kind], ms=5, c=_COLOURS[kind], label=KINDS[kind])
+            drawn[0].plot([], [], PRIOR_MARKS[kind], ms=5, c=_COLOURS[kind], label=KINDS[kind])
         drawn[0].plot([], [], "|", ms=9, mew=1.6, c=INK["ink"], label="posterior")
         cells = (_of(row, name).values() for name, rows in panels.items() for row in rows.values())
         if any(cell.mark == "collapsed" for of in cells for cell in of):
@@ -98,7 +105,7 @@ def _draw_row(axes: Any, y: int, row: Row | None, metric: str) -> None:
             cell.mean,
             height,
             xerr=cell.stderr,
-            fmt=_MARKS[kind],
+            fmt=PRIOR_MARKS[kind],
             ms=5,
             c=_COLOURS[kind],
             mfc=hollow,

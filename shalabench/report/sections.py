@@ -13,11 +13,19 @@ from typing import Any
 
 import pandas as pd
 
-from shalabench.analysis.by_prior import KINDS, of_networks
+from shalabench.analysis.by_prior import (
+    KINDS,
+    OF_EVALUATION,
+    by_network,
+    merge_priors,
+    metric_of,
+    of_networks,
+)
+from shalabench.analysis.joining import alike
 from shalabench.analysis.rows import GATE, Cell, Row, group_rows, refuse_mixture
 from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
 from shalabench.analysis.variants import as_rows
-from shalabench.analysis.verdicts import in_order, ranked
+from shalabench.analysis.verdicts import in_order, ranked, set_marks
 from shalabench.api.errors import BenchError
 from shalabench.api.records import is_ranked
 from shalabench.config.ablations import Ablation, readable
@@ -61,6 +69,30 @@ class Section:
         return f"{self.dataset}, preset {self.preset}"
 
     @cached_property
+    def by_network(self) -> Section:
+        """The same with one row for each trained network; itself if these have one prior each.
+
+        Metrics that a prior changes have a column for each kind of prior. The records of a row are
+        those of all priors.
+        """
+        if len(self.priors_of) == len(self.rows):
+            return self
+        known = dict(self.rows)
+        rows = [(n, _joined([known[label] for label in own])) for n, own in self.priors_of.items()]
+        return replace(self, rows=rows, tables=[_by_network(table) for table in self.tables])
+
+    @cached_property
+    def priors_of(self) -> dict[str, list[str]]:
+        """Labels of rows by the label of their networks."""
+        rows = [
+            Row(label, run.model, settings=run.settings)
+            for label, own in self.rows
+            for run in own.rows[:1]
+        ]
+        groups = by_network(rows)
+        return {name: [row.label for row in group.values()] for name, group in groups.items()}
+
+    @cached_property
     def records(self) -> Records:
         """The runs of all rows."""
         return _joined([own for _, own in self.rows])
@@ -76,7 +108,9 @@ class Section:
     def metrics(self) -> dict[str, dict[str, Any]]:
         """What the records say of each metric, by its name."""
         results = self.records.all_results()
-        return {name: facts for result in results for name, facts in result.metrics.items()}
+        known = {name: facts for result in results for name, facts in result.metrics.items()}
+        columns = (name for table in self.tables for name in table.metrics)
+        return known | {name: known[m] for name in columns if (m := metric_of(name)) in known}
 
     def headlines(self) -> list[str]:
         """The metrics that sum it up: those that evaluators declare, else the first measured.
@@ -91,7 +125,9 @@ class Section:
         ]
         main = [name for name in names if self.metrics[name]["headline"]]
         main.sort(key=lambda name: bool(self.metrics[name].get("biased")))
-        return (main or [name for name in names if is_ranked(name)])[:_HEADLINES]
+        main = main or [name for name in names if is_ranked(name)]
+        first = list(dict.fromkeys(map(metric_of, main)))[:_HEADLINES]
+        return [name for name in main if metric_of(name) in first]
 
     def table_with(self, metric: str) -> Table:
         """The table that holds a metric."""
@@ -107,11 +143,12 @@ class Section:
         Args:
             metric: By which.
             plain: Only methods with their preset's settings; a method that was measured with others
-                alone stands with these. Priors that change nothing of the metric count once.
+                alone stands with these. Trained networks count once, with the best of their priors.
         """
         rows = [row for row in self.table_with(metric).rows if metric in row.cells]
         rows = of_networks(ranked(rows), metric) if plain else rows
         rows = in_order(rows, metric, self.sign(metric))
+        rows = [same[0] for same in alike(rows, OF_EVALUATION)] if plain else rows
         return [(row, row.cells[metric]) for row in rows]
 
     def bounds(self, metric: str) -> dict[str, float]:
@@ -134,6 +171,14 @@ class Section:
     def records_of(self, row: Row) -> tuple[str, Records]:
         """The label and the runs of a table's row, which may name an evaluator's settings too."""
         return next(pair for pair in self.rows if not set(row.runs).isdisjoint(pair[1].runs["run"]))
+
+
+def _by_network(table: Table) -> Table:
+    """A table with a row for each trained network, and new marks."""
+    rows, metrics = merge_priors(table.rows, table.metrics)
+    if len(rows) < len(table.rows):
+        set_marks(rows, metrics)
+    return replace(table, rows=rows, metrics=metrics)
 
 
 def _joined(parts: list[Records]) -> Records:

@@ -7,11 +7,13 @@ import json
 import pytest
 from helpers.records import write_run, write_views
 
+from shalabench.analysis.by_prior import merge_priors
+from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api.errors import BenchError
 from shalabench.records.frame import load
 from shalabench.records.store import Store
-from shalabench.report import build_report
+from shalabench.report import build_report, charts
 from shalabench.report.glance import glances
 from shalabench.report.paper import write_figures
 from shalabench.report.sections import sections_of
@@ -166,11 +168,80 @@ def test_a_report_shows_once_what_no_prior_changes(store):
         named = [f"prior.kind={run['settings']['prior.kind']}"]
         file.write_text(json.dumps(run | {"overrides": named}))
     (section,) = sections_of(load([store]))
-    for metric, rows in (("coherence/joint", 6), ("coherence/cross", 2)):
-        assert len(section.ranked(metric, plain=True)) == rows
+    for metric in ("coherence/joint", "coherence/cross"):
+        assert len(section.ranked(metric)) == 6
+        assert len(section.ranked(metric, plain=True)) == 2
+    best = [row.label for row, _ in section.ranked("coherence/joint", plain=True)]
+    assert best == ["b [prior.kind=diffusion]", "a [prior.kind=diffusion]"]
     (cross,) = [glance for glance in glances(section) if glance.metric == "coherence/cross"]
     assert (cross.best.label, cross.next.method, cross.is_tested) == (
         "b [prior.kind=own]",
         "a",
         True,
     )
+
+
+def test_a_page_has_a_row_for_each_network_and_a_column_for_each_prior(store, tmp_path):
+    (section,) = sections_of(load([store]))
+    shown = section.by_network
+    assert [label for label, _ in shown.rows] == ["a", "b"]
+    assert {len(own.runs) for _, own in shown.rows} == {9}
+    assert shown.by_network is shown
+    assert shown.headlines() == [f"coherence/joint {k}" for k in ("own", "mixture", "diffusion")]
+    assert [g.best.label for g in glances(shown)] == ["b", "b", "b"]
+    build_report([store], tmp_path / "out")
+    page = (tmp_path / "out" / "polymnist-quick.html").read_text()
+    heads = [f"joint {kind}" for kind in ("own", "mixture", "diffusion")]
+    assert all(f">{head}</th>" in page for head in heads)
+    assert page.count('<th scope="row"><a href="runs/') == 2  # of the only table
+
+
+def test_published_values_stand_beside_the_own_prior():
+    metrics = {name: ("higher", 3, "") for name in ("coherence/joint", "coherence/cross", "kid")}
+
+    def row(kind, joint):
+        cells = {"coherence/joint": Cell(joint, 0.1, 3, 9), "coherence/cross": Cell(0.5, 0.1, 3, 9)}
+        published = {"coherence/joint": "0.8", "coherence/cross": "0.9", "kid": "3"}
+        row = Row(f"a [prior.kind={kind}]", "a", True, settings={"prior.kind": kind})
+        row.cells, row.published = cells, published
+        return row
+
+    (merged,), columns = merge_priors([row("gmm", 0.3), row("own", 0.2)], metrics)
+    assert list(columns) == [
+        "coherence/joint own",
+        "coherence/joint mixture",
+        "coherence/cross",
+        "kid",
+    ]
+    assert merged.label == "a"
+    assert {name: cell.mean for name, cell in merged.cells.items()} == {
+        "coherence/joint own": 0.2,
+        "coherence/joint mixture": 0.3,
+        "coherence/cross": 0.5,
+    }
+    assert merged.published == {"coherence/joint own": "0.8", "coherence/cross": "0.9", "kid": "3"}
+
+
+def test_a_metric_has_columns_if_a_prior_changes_it_and_is_shown_if_one_prior_has_it():
+    metrics = {"latents/gap": ("lower", 3, ""), "latents/probe": ("higher", 3, "")}
+    own = Row("a", "a", cells={"latents/gap": Cell(0.2, 0.1, 3, 9)})
+    fitted = Row("a [prior.kind=gmm]", "a", True, settings={"prior.kind": "gmm"})
+    fitted.cells = {"latents/gap": Cell(0.1, 0.1, 3, 9), "latents/probe": Cell(0.9, 0.1, 3, 9)}
+    (merged,), columns = merge_priors([own, fitted], metrics)
+    assert list(columns) == ["latents/gap own", "latents/gap mixture", "latents/probe"]
+    assert merged.cells["latents/probe"].mean == 0.9
+    rows, same = merge_priors([own], metrics)
+    assert (rows, same) == ([own], metrics)
+
+
+def test_scatter_plots_name_networks_once(store):
+    for place, file in enumerate(sorted(store.root.glob("*/trained.json"))):
+        trained = json.loads(file.read_text())
+        trained["provenance"]["seconds"] = 60.0 + place
+        file.write_text(json.dumps(trained))
+    (section,) = sections_of(load([store]))
+    drawing = charts.cost(section, "coherence/joint")
+    axes = drawing.figure.axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["a", "b"]
+    assert sorted(line.get_marker() for line in axes.lines) == sorted("os^" * 2)
+    assert "a mixture at" in drawing.alt

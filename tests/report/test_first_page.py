@@ -19,7 +19,7 @@ from shalabench.execute import progress as showing
 from shalabench.records.frame import load
 from shalabench.records.store import Store
 from shalabench.report import build_report, charts
-from shalabench.report.losses import readings, run_losses, small_losses
+from shalabench.report.losses import main_losses, of_networks, readings, run_losses, small_losses
 from shalabench.report.sections import sections_of
 
 
@@ -201,6 +201,7 @@ def test_losses_of_a_run_have_ticks_and_lines_where_they_belong(store):
     labels = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     assert {"stage fit (log scale)", "1", "10", "100", "update", "loss", "kl"} <= set(labels)
     assert run_losses("none", {}) is None
+    assert run_losses("reused", {"vae": {}}) is None
     assert "to update 8" in small_losses("x", [stages])
 
 
@@ -249,3 +250,10 @@ def test_presets_with_dials_are_no_column_beside_the_preset(tmp_path):
     files = built(Store(tmp_path / "store"), tmp_path / "out")
     assert heads(files["index.html"]) == ["polymnist", "birds"]
     assert "polymnist-quick-dials.html" in files
+
+
+def test_losses_of_reused_stages_and_fitted_priors_take_no_colour_of_others():
+    terms = {"loss": [(1, 2.0), (2, 1.0)]}
+    run = {"inference": {}, "prior": terms, "fitted-diffusion": terms}
+    assert [number for number, *_ in main_losses([of_networks(run)])] == [1]
+    assert of_networks({"vae": {}, "fitted-diffusion": terms}) == {}
