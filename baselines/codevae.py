@@ -28,6 +28,7 @@ from shalabench.nets.posteriors import draw, kl_to_standard
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
 _CODE = "CoDE-VAE code, CoDE.py, CoDEVAE_MST.py (reproduction/codevae.md)"
+_POLYMNIST = "CoDE-VAE code, the default of CoDEVAE_MMNIST.py (reproduction/codevae.md)"
 _KIN = "our choice, as its script for PolyMNIST is not public: as mopoe (reproduction/codevae.md)"
 _DECODED = 7  # Modalities of which all 127 subsets are decoded, and as many of more modalities.
 _DRAWN = 16  # Modalities of whose 65,535 subsets some can be drawn.
@@ -47,7 +48,7 @@ class CoDEVAEConfig(Settings):
         512, "D, size of the latent.", _KIN, search=Search(choices=(16, 32, 64, 128)), ge=1
     )
     beta: float = setting(
-        2.5, "Factor of the divergences.", _CODE, search=Search(0.1, 10, log=True), ge=0
+        2.5, "Factor of the divergences.", _POLYMNIST, search=Search(0.1, 10, log=True), ge=0
     )
     rho: float = setting(
         0.4,

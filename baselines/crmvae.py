@@ -1,4 +1,4 @@
-"""CRMVAE (Suzuki, Matsuo, ICLR 2024): a product of experts, and a reconstruction by each expert."""
+"""CRMVAE (Suzuki, Matsuo, submitted to ICLR 2023): a product, and each expert reconstructs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shalabench.nets.pooling import pool_all
 from shalabench.nets.posteriors import draw, kl_to_standard
 from shalabench.nets.shared_latent import SharedLatent, own_losses, presence
 
-_CODE = "MultiVae's PolyMNIST script (reproduction/crmvae.md)"
+_CODE = "MultiVae's PolyMNIST script of commit 12109df (reproduction/crmvae.md)"
 
 
 class CRMVAEConfig(Settings):
@@ -32,7 +32,7 @@ class CRMVAEConfig(Settings):
     optimiser: Optimiser = setting(Optimiser(lr=5e-4), "Of the training.", _CODE, search=True)
 
 
-@register_model("crmvae", paper="Suzuki, Matsuo: CRMVAE (ICLR 2024)", version=1)
+@register_model("crmvae", paper="Suzuki, Matsuo: CRMVAE (submitted to ICLR 2023)", version=1)
 class CRMVAE(SharedLatent):
     """q(z|X) is the product of the experts without N(0, I). Each expert decodes its view too."""
 

@@ -13,6 +13,7 @@ from torch.distributions import Normal
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.cmvae import CMVAE
+from baselines.idmvae import IDMVAE
 from baselines.mmvae import MMVAE
 from baselines.mmvae_plus import MMVAEPlus
 from baselines.mvebm import MVEBM
@@ -30,7 +31,7 @@ CASES = [
     (method, {"estimator": estimator, "importance_samples": 3})
     for method in (MMVAE, MMVAEPlus, CMVAE)
     for estimator in (("iwae", "stl", "dreg") if method is MMVAE else ("iwae", "dreg"))
-] + [(MVEBM, {})]
+] + [(MVEBM, {}), (IDMVAE, {"contrast": 0.0, "reencoding": 0.0, "diffusion": 0.0})]
 
 
 class Fixed:

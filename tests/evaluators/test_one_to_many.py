@@ -233,20 +233,21 @@ class Real(torch.nn.Module):
         split: What is drawn from.
         own: Whether each target is drawn by itself.
         alike: Whether it is the first tuple that has the given text instead.
+        after: How many tuples after it.
     """
 
     max_given = None
 
-    def __init__(self, split, own=False, alike=False):
+    def __init__(self, split, own=False, alike=False, after=0):
         super().__init__()
-        self.split, self.own, self.alike = split, own, alike
+        self.split, self.own, self.alike, self.after = split, own, alike, after
 
     def translate(self, given, targets, rng):
         ((name, view),) = given.items()
         drawn, made = rng.integers(len(self.split), len(view)), {}
         if self.alike:
             same = (self.split.tensors[name] == view[:, None]).all(2)  # [b, N]
-            drawn = same.long().argmax(1)
+            drawn = (same.long().argmax(1) + self.after) % len(self.split)
         for target in targets:
             if self.own:
                 drawn = rng.fork(target).integers(len(self.split), len(view))
@@ -360,12 +361,16 @@ def test_the_variation_is_the_mean_over_attributes_that_are_given(birds):
     split = birds.split("test")
     values = split.facts["attributes"]
     names = [a.name for a in birds.spec.grammar.attributes]
-    _, outcome = of_birds(birds, Real(split, alike=True))
+    _, outcome = of_birds(birds, Real(split, alike=True, after=1))
     part = outcome.details["given"]["colours, facing"]
     facing = values[:, names.index("facing")]
-    expected = []
+    rows = [tuple(row.tolist()) for row in split.tensors["colours"]]
+    first = {row: i for i, row in reversed(list(enumerate(rows)))}
+    made = facing[torch.tensor([(first[row] + 1) % len(rows) for row in rows])]
+    expected, variations = [], []
     for name in OPEN["scene"]:  # these five are given
         given = values[:, names.index(name)]
+        variations.append(0.0)
         for v in given.unique():
             n, k = int((given == v).sum()), int(facing[given == v].sum())
             draws = torch.distributions.Binomial(n, torch.tensor(k / n)).log_prob(
@@ -373,7 +378,11 @@ def test_the_variation_is_the_mean_over_attributes_that_are_given(birds):
             )
             off = (torch.arange(n + 1.0) / n - k / n).abs()
             expected.append(n / len(split) * (draws.exp() * off).sum().item())
+            shown = made[given == v].double().mean()  # of two values
+            variations[-1] += n / len(split) * abs(shown.item() - k / n)
     assert part["floor/one-to-many-variation"] == pytest.approx(sum(expected) / 5, rel=1e-4)
+    assert part["coherence/one-to-many-variation"] == pytest.approx(sum(variations) / 5, rel=1e-4)
+    assert max(variations) > 1.1 * min(variations)  # so that none of the five stands for all
 
 
 def test_data_without_an_open_attribute_are_skipped_or_refused(tmp_path):
