@@ -294,11 +294,15 @@ def heatmap(section: Section) -> Drawing | None:
     across = min(3, len(rows))
     down = math.ceil(len(rows) / across)
     names = {name for _, (given, targets, _) in rows for name in (*given, *targets)}
+    is_shared = len({tuple(given) for _, (given, _, _) in rows}) == 1
+    gaps = {"hspace": 0.32, "wspace": 0.08 if is_shared else 0.4}
     with canvas(0.7 + down * 4.6 / across, margin_for(names, 7) + 0.2, 0.05, 0.3, 0.4) as figure:
-        grid = figure.subplots(down, across, squeeze=False, gridspec_kw={"hspace": 0.32})
+        grid = figure.subplots(down, across, squeeze=False, gridspec_kw=gaps)
         for axes in grid.flat[len(rows) :]:
             axes.set_visible(False)
-        for axes, (label, (given, targets, means)) in zip(grid.flat, rows, strict=False):
+        for place, (axes, (label, (given, targets, means))) in enumerate(
+            zip(grid.flat, rows, strict=False)
+        ):
             shares = [[means.get((g, t), math.nan) for t in targets] for g in given]
             axes.imshow(shares, vmin=0, vmax=1, cmap=shades)
             for (g, t), value in means.items():
@@ -313,7 +317,8 @@ def heatmap(section: Section) -> Drawing | None:
                 )
             axes.set_title(one_line(label), fontsize=8.5, loc="left", pad=3)
             axes.set_xticks(range(len(targets)), map(one_line, targets), fontsize=7)
-            axes.set_yticks(range(len(given)), map(one_line, given), fontsize=7)
+            shown = map(one_line, given) if place % across == 0 or not is_shared else []
+            axes.set_yticks(range(len(given)) if shown else [], shown, fontsize=7)
             axes.spines[:].set_visible(False)
         figure.supxlabel("target", y=0.02, fontsize=8.5, c=INK["muted"])
         figure.supylabel("given", x=0.01, fontsize=8.5, c=INK["muted"])

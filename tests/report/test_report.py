@@ -440,6 +440,14 @@ def test_figures_are_written_in_three_forms_with_the_same_bytes(kind, store, tmp
     assert b"<svg" in written[0][2]
 
 
+def test_heat_maps_name_the_given_modalities_once_a_row(store):
+    section = next(s for s in sections_of(load([store])) if charts.heatmap(s))
+    first, *others = charts.heatmap(section).figure.axes
+    assert others
+    assert first.get_yticklabels()
+    assert [label for axes in others[:2] for label in axes.get_yticklabels()] == []
+
+
 def test_latex_has_the_rules_of_booktabs_and_hostile_words_escaped(store, tmp_path):
     write_run(store.root, "a_b", 0, 0.5, overrides=["model.x=~^\\{$\n%#&"], x=7)
     files = built(store, tmp_path / "out")
