@@ -149,7 +149,8 @@ def _compare_method(
         row = {"method": method, "work": name, "stage": number, "steps": steps, "batch": size}
         row |= {"precision": precisions} | _summarise_times(times)
         rows.append(row | _peaks(old, new))
-    losses = [side.ask("first_losses") for side in (old, new)]  # last: in float32 it takes memory
+    # Last, for in float32 it takes memory, which a process keeps.
+    losses = [side.ask("first_losses") for side in (old, new)] if rows else []
     for row in rows:
         before, after = (side[row["stage"]] for side in losses)
         yield row | {"loss": abs(after - before) / max(abs(before), 1e-12)}
