@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("--tuples", "200", "--turns", "3", "--json"),
     ),
     "peer": ("peer.py", "--tuples", "64", "--json"),
-    "share-quick": (*_SHARE, "--datasets", "mst-digits,polydigits"),
+    "share-quick": (*_SHARE, "--datasets", "mst-digits"),
     "share-cpu": (*_SHARE, "--preset", "cpu", "--datasets", "polymnist"),
     "modalities": ("views.py", *_EXPERTS, "--modalities", "2,4,6,8,10", "--json"),
     "views": ("views.py", *_EXPERTS, "--views", "4,8,16,32,64", "--json"),
