@@ -1,4 +1,4 @@
-"""CRMVAE (Suzuki, Matsuo, submitted to ICLR 2023): a product, and each expert reconstructs."""
+"""CRMVAE (Suzuki, Matsuo, submitted to ICLR 2023): a product of experts that all reconstruct."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ MEANING = (
     "ShaLa's, fitted to the latents of the same trained networks (docs/priors.md)."
 )
 _OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
-# They say nothing of the networks, and those of evaluators may differ by the age of a run.
+# Settings that say nothing of the networks. Those of evaluators may differ by the age of a run.
 OF_EVALUATION = ("prior.", "evaluators.")
 _KIND = re.compile(r" \[prior\.kind=[^\]]*\]")
 _FIXED = ("posterior", "cross")  # what no prior changes

@@ -177,6 +177,8 @@ def _by_network(table: Table) -> Table:
     """A table with a row for each trained network, and new marks."""
     rows, metrics = merge_priors(table.rows, table.metrics)
     if len(rows) < len(table.rows):
+        for row in rows:
+            row.cells = {name: replace(cell, mark="") for name, cell in row.cells.items()}
         set_marks(rows, metrics)
     return replace(table, rows=rows, metrics=metrics)
 

@@ -245,3 +245,17 @@ def test_scatter_plots_name_networks_once(store):
     assert sorted(text.get_text() for text in axes.texts) == ["a", "b"]
     assert sorted(line.get_marker() for line in axes.lines) == sorted("os^" * 2)
     assert "a mixture at" in drawing.alt
+
+
+def test_a_column_of_one_row_has_no_best(tmp_path):
+    """Though the row is the best of all priors together."""
+    for seed, value in enumerate((0.1, 0.2, 0.3)):
+        for model, kinds in (("a", ("own",)), ("b", ("own", "gmm"))):
+            for kind in kinds:
+                more = {"settings": {"prior.kind": kind}, "overrides": [f"prior.kind={kind}"]}
+                write_run(tmp_path, model, seed, value + 0.6 * (kind == "gmm"), name=kind, **more)
+    (section,) = sections_of(load([Store(tmp_path)]))
+    (best, cell), *_ = section.ranked("coherence/joint")
+    assert (best.label, cell.mark) == ("b [prior.kind=gmm]", "best")
+    ((row, cell),) = section.by_network.ranked("coherence/joint mixture")
+    assert (row.label, cell.mark) == ("b", "")
