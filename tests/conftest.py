@@ -10,6 +10,12 @@ from helpers.tiny import NETWORK, SPEC
 from helpers.toys import toy_data
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the Hugging Face hub
+_LONG = ("test_slurm.py", "test_classifiers.py", "test_benchmarks.py", "test_campaign.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no process waits for another at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 @pytest.fixture(autouse=True)
