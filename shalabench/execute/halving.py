@@ -38,7 +38,8 @@ def replace_collapsed(before: Sequence[Trial], last: Sequence[Trial]) -> list[in
     """
     ended = {trial.number: trial.status for trial in last}
     ended |= {trial.number: trial.status for trial in last if trial.status in FAILED}
-    failed = {trial.number for trial in before if trial.status in FAILED}
+    latest = {trial.number: trial.status for trial in sorted(before, key=lambda t: t.rung)}
+    failed = {number for number, status in latest.items() if status in FAILED}
     for trial in sorted(before, key=lambda t: (-t.rung, -t.objective, t.number)):
         if ended.get(trial.number) == "done":
             return []
@@ -50,8 +51,9 @@ def replace_collapsed(before: Sequence[Trial], last: Sequence[Trial]) -> list[in
 def judge(joint: float, cross: float, effective: float, classes: int) -> tuple[float, bool]:
     """The objective of a trained model, and whether it collapsed.
 
-    It is the mean of the coherences, less 1 for a collapsed model. So these come last, and the best
-    of them first among themselves: a short training of a good setting may look collapsed.
+    It is the mean of the coherences. Collapsed models come last, in the order of their cross
+    coherence: a short training of a good setting may look collapsed, and the joint coherence of a
+    collapsed model is higher the fewer classes it shows.
 
     Args:
         joint, cross: Its coherences.
@@ -59,7 +61,7 @@ def judge(joint: float, cross: float, effective: float, classes: int) -> tuple[f
         classes: Of the data.
     """
     collapsed = effective < classes / 2
-    return (joint + cross) / 2 + WORST * collapsed, collapsed
+    return cross + WORST if collapsed else (joint + cross) / 2, collapsed
 
 
 def choose_dials(readings: Sequence[Reading], classes: int) -> int:

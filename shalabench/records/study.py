@@ -18,8 +18,8 @@ from shalabench.records.reading import files_in
 from shalabench.records.store import read_json, write_whole
 
 OBJECTIVE = (
-    "mean of coherence/joint and coherence/cross on the validation split; less 1 if the effective "
-    "number of classes is below half of the data's; -1 if the training diverged"
+    "mean of coherence/joint and coherence/cross on the validation split; coherence/cross less 1 "
+    "if the effective number of classes is below half of the data's; -1 if the training diverged"
 )
 RUNGS = (0.25, 0.5, 1.0)
 """Part of the preset's updates at each rung."""

@@ -56,6 +56,8 @@ def test_a_setting_that_collapses_at_the_end_is_replaced_by_the_next_best():
     good = trials(2, n0=own, n2=("done", 0.5))
     assert replace_collapsed(half, [*good, repeated]) == [5]
     assert replace_collapsed(half, [repeated, *good]) == [5]  # whatever their order
+    early = trials(0, n2=("collapsed", -0.8), n5=("collapsed", -0.7))  # and better at the half
+    assert replace_collapsed([*early, *half], [*good, repeated]) == [5]
 
 
 def test_what_is_chosen_survives_other_seeds(tmp_path, archive, monkeypatch):
@@ -93,10 +95,15 @@ def test_what_is_chosen_survives_other_seeds(tmp_path, archive, monkeypatch):
 
 @pytest.mark.parametrize(
     ("effective", "objective", "collapsed"),
-    [(9.0, 0.5, False), (5.0, 0.5, False), (4.99, -0.5, True), (0.0, -0.5, True)],
+    [(9.0, 0.5, False), (5.0, 0.5, False), (4.99, -0.4, True), (0.0, -0.4, True)],
 )
 def test_a_collapsed_model_ranks_below_all_others(effective, objective, collapsed):
     assert judge(0.4, 0.6, effective, classes=10) == (pytest.approx(objective), collapsed)
+
+
+def test_collapsed_models_rank_by_what_a_collapse_does_not_raise():
+    same_digit, several = judge(0.9, 0.1, 1.0, 10)[0], judge(0.2, 0.35, 4.5, 10)[0]
+    assert -1 < same_digit < several < 0
 
 
 def test_draws_lie_in_the_space_follow_the_seed_and_learn_from_what_was_found():
