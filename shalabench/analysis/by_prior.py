@@ -16,7 +16,7 @@ MEANING = (
 )
 _OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
 # Settings that say nothing of the networks. Those of evaluators may differ by the age of a run.
-OF_EVALUATION = ("prior.", "evaluators.")
+_APART = ("prior.", "evaluators.")
 _KIND = re.compile(r" \[prior\.kind=[^\]]*\]")
 _FIXED = ("posterior", "cross")  # what no prior changes
 _Metrics = dict[str, tuple[str, int, str]]
@@ -102,7 +102,7 @@ def _is_varied(metric: str, groups: Iterable[Mapping[str, Row]]) -> bool:
 def by_network(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
     """Rows by the label of their networks, which names no prior, and by the kind of prior."""
     groups = {}
-    for same in alike(rows, OF_EVALUATION):
+    for same in alike(rows, _APART):
         for place, group in enumerate(_by_kind(same)):
             ordered = {kind: group[kind] for kind in KINDS if kind in group}
             unnamed = _KIND if place else _OF_PRIORS
@@ -126,18 +126,18 @@ def _by_kind(rows: Sequence[Row]) -> list[dict[str, Row]]:
 
 
 def of_networks(rows: Sequence[Row], metric: str) -> list[Row]:
-    """The rows, but one of each trained method where a metric does not depend on the prior.
+    """One row of each trained network: its best, or that of its own prior if it is as good.
 
     Args:
-        rows: With the metric.
+        rows: With the metric, the best first.
         metric: Its name.
     """
-    if metric.rpartition("/")[2] not in _FIXED:
-        return list(rows)
-    return [
-        next((row for row in same if row.settings.get("prior.kind", "own") == "own"), same[0])
-        for same in alike(rows, OF_EVALUATION)
-    ]
+    chosen = []
+    for same in alike(rows, _APART):
+        best = same[0].cells[metric].mean
+        own = (r for r in same if r.settings.get("prior.kind", "own") == "own")
+        chosen.append(next((r for r in own if r.cells[metric].mean == best), same[0]))
+    return chosen
 
 
 def _joined(

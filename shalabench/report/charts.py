@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from shalabench.analysis.by_prior import KINDS, by_network, of_networks
+from shalabench.analysis.by_prior import KINDS, by_network
 from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.statistics import SEEDS
 from shalabench.records.frame import Records
@@ -21,8 +21,7 @@ from shalabench.report.drawing import (
     one_line,
     panels,
 )
-from shalabench.report.losses import main_losses, readings
-from shalabench.report.losses import of_networks as trained
+from shalabench.report.losses import main_losses, readings, without_priors
 from shalabench.report.matrices import matrices
 from shalabench.report.scatter import Look, scatter
 from shalabench.report.sections import Section
@@ -38,8 +37,7 @@ def dots(section: Section, metric: str) -> Drawing:
     Dashed lines are floors and ceilings, where they are near enough to leave the methods room.
     """
     table = section.table_with(metric)
-    once = of_networks([row for row, _ in section.ranked(metric)], metric)
-    ranked = [(row, row.cells[metric]) for row in once]
+    ranked = section.ranked(metric)
     direction, digits, _ = table.metrics[metric]
     less = " (less is better)" if direction == "lower" else ""
     ranked = ranked[::-1]
@@ -208,7 +206,7 @@ def curves(section: Section) -> Drawing | None:
     rows = [
         (
             section.names[label],
-            [trained(readings(own.folders[run.train_id], run.stages)) for run in own.rows],
+            [without_priors(readings(own.folders[run.train_id], run.stages)) for run in own.rows],
         )
         for label, own in section.rows
     ]

@@ -37,8 +37,8 @@ def readings(folder: Any, order: Iterable[str] = ()) -> dict[str, Terms]:
     return stages
 
 
-def of_networks(stages: dict[str, Terms]) -> dict[str, Terms]:
-    """The stages that train a method's own networks; none if none of them has readings."""
+def without_priors(stages: dict[str, Terms]) -> dict[str, Terms]:
+    """The stages but those of fitted priors; none if none of them has readings."""
     own = {stage: terms for stage, terms in stages.items() if stage not in FITTED}
     return own if any(own.values()) else {}
 

@@ -26,7 +26,7 @@ from shalabench.report import charts, content, words
 from shalabench.report.drawing import FORMS, Drawing, as_file, as_svg
 from shalabench.report.first import overview, strip
 from shalabench.report.glance import glances
-from shalabench.report.losses import Terms, of_networks, readings, run_losses, small_losses
+from shalabench.report.losses import Terms, readings, run_losses, small_losses, without_priors
 from shalabench.report.matrices import by_attribute
 from shalabench.report.pictures import Picture, Pictures
 from shalabench.report.prior_axis import by_prior
@@ -289,7 +289,7 @@ class _Writer:
         found = [
             (
                 section.names[label],
-                list(filter(None, (of_networks(self._losses(run, own)) for run in own.rows))),
+                list(filter(None, (without_priors(self._losses(run, own)) for run in own.rows))),
             )
             for label, own in section.rows
         ]

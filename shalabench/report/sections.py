@@ -15,13 +15,11 @@ import pandas as pd
 
 from shalabench.analysis.by_prior import (
     KINDS,
-    OF_EVALUATION,
     by_network,
     merge_priors,
     metric_of,
     of_networks,
 )
-from shalabench.analysis.joining import alike
 from shalabench.analysis.rows import GATE, Cell, Row, group_rows, refuse_mixture
 from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
 from shalabench.analysis.variants import as_rows
@@ -79,7 +77,7 @@ class Section:
             return self
         known = dict(self.rows)
         rows = [(n, _joined([known[label] for label in own])) for n, own in self.priors_of.items()]
-        return replace(self, rows=rows, tables=[_by_network(table) for table in self.tables])
+        return replace(self, rows=rows, tables=[_merged(table) for table in self.tables])
 
     @cached_property
     def priors_of(self) -> dict[str, list[str]]:
@@ -146,9 +144,8 @@ class Section:
                 alone stands with these. Trained networks count once, with the best of their priors.
         """
         rows = [row for row in self.table_with(metric).rows if metric in row.cells]
-        rows = of_networks(ranked(rows), metric) if plain else rows
-        rows = in_order(rows, metric, self.sign(metric))
-        rows = [same[0] for same in alike(rows, OF_EVALUATION)] if plain else rows
+        rows = in_order(ranked(rows) if plain else rows, metric, self.sign(metric))
+        rows = of_networks(rows, metric) if plain else rows
         return [(row, row.cells[metric]) for row in rows]
 
     def bounds(self, metric: str) -> dict[str, float]:
@@ -173,7 +170,7 @@ class Section:
         return next(pair for pair in self.rows if not set(row.runs).isdisjoint(pair[1].runs["run"]))
 
 
-def _by_network(table: Table) -> Table:
+def _merged(table: Table) -> Table:
     """A table with a row for each trained network, and new marks."""
     rows, metrics = merge_priors(table.rows, table.metrics)
     if len(rows) < len(table.rows):

@@ -19,7 +19,7 @@ from shalabench.execute import progress as showing
 from shalabench.records.frame import load
 from shalabench.records.store import Store
 from shalabench.report import build_report, charts
-from shalabench.report.losses import main_losses, of_networks, readings, run_losses, small_losses
+from shalabench.report.losses import main_losses, readings, run_losses, small_losses, without_priors
 from shalabench.report.sections import sections_of
 
 
@@ -255,5 +255,5 @@ def test_presets_with_dials_are_no_column_beside_the_preset(tmp_path):
 def test_losses_of_reused_stages_and_fitted_priors_take_no_colour_of_others():
     terms = {"loss": [(1, 2.0), (2, 1.0)]}
     run = {"inference": {}, "prior": terms, "fitted-diffusion": terms}
-    assert [number for number, *_ in main_losses([of_networks(run)])] == [1]
-    assert of_networks({"vae": {}, "fitted-diffusion": terms}) == {}
+    assert [number for number, *_ in main_losses([without_priors(run)])] == [1]
+    assert without_priors({"vae": {}, "fitted-diffusion": terms}) == {}
