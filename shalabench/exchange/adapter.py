@@ -25,6 +25,7 @@ from shalabench.api import (
     Stage,
     Views,
     choose_subsets,
+    derive_seed,
 )
 from shalabench.api.files import write_atomic
 from shalabench.exchange.check import complete_subsets
@@ -99,12 +100,14 @@ class _External(Model):
 
 
 class _Joint(_External):
+    """Takes rows in a fixed random order: files are often grouped by class or by component."""
+
     def sample(self, n: int, rng: Rng) -> Views:
-        if rng.first + n > self.samples.number:
-            raise Lacking(
-                f"It needs {rng.first + n:,} joint samples, and there are {self.samples.number:,}."
-            )
-        rows = slice(rng.first, rng.first + n)
+        number = self.samples.number
+        if rng.first + n > number:
+            raise Lacking(f"It needs {rng.first + n:,} joint samples, and there are {number:,}.")
+        order = Rng(derive_seed("joint samples", number)).uniform(number).argsort(stable=True)
+        rows = order[rng.first : rng.first + n]
         return {name: _view(x[rows], rng) for name, x in self.samples.joint.items()}
 
 

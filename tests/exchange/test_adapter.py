@@ -49,13 +49,26 @@ def test_each_given_tuple_gets_its_own_samples(toy):
     made = model.translate({"word": views["word"]}, ["bar"], Rng(0, first=17))
     assert torch.equal(made["bar"], views["bar"])
     assert torch.equal(model.reconstruct(views, Rng(0))["stripe"], views["stripe"])
-    assert torch.equal(model.sample(2, Rng(0, first=3))["bar"], split.batch(index[3:]).views["bar"])
     with pytest.raises(Lacking, match="no test views"):
         model.translate({"word": views["word"].clone()}, ["bar"], Rng(0))
     with pytest.raises(Lacking, match="given word and bar"):
         model.translate({n: views[n] for n in ("word", "bar")}, ["stripe"], Rng(0))
     with pytest.raises(Lacking, match="needs 6 joint samples, and there are 5"):
         model.sample(2, Rng(0, first=4))
+
+
+def test_joint_samples_of_a_grouped_file_are_taken_from_all_of_it(toy):
+    split, group = toy.split("test"), torch.arange(64) // 16
+    joint = {"bar": group.view(-1, 1, 1, 1).expand(64, 3, 8, 8) / 4, "stripe": group.clone()}
+    model = as_model(
+        Samples(joint, {}, {}, torch.arange(0), ""), toy.spec, track(split, torch.arange(0)), "x"
+    )
+    first = model.sample(16, Rng(0))
+    assert first["stripe"].unique().tolist() == [0, 1, 2, 3]
+    assert torch.equal(first["bar"][:, 0, 0, 0], first["stripe"] / 4), "rows stay together"
+    rest = [model.sample(24, Rng(0, first=k))["stripe"] for k in (16, 40)]
+    assert torch.cat([first["stripe"], *rest]).bincount().tolist() == [16] * 4
+    assert torch.equal(model.sample(16, Rng(1))["stripe"], first["stripe"]), "in every run"
 
 
 def test_several_given_modalities_need_all_their_subsets(toy):
