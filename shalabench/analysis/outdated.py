@@ -14,7 +14,6 @@ from shalabench.config.settings import DEFAULT, resolve
 from shalabench.records.store import RunFolder
 
 _resolve = cache(resolve)
-_DECIDES = ("model.", "data.", "prior.")  # what the device decides, as train.precision, is left out
 
 
 def describe_outdated(folders: Iterable[RunFolder]) -> list[dict[str, Any]]:
@@ -55,9 +54,8 @@ def changes_since(run: dict[str, Any]) -> list[str]:
         "data version": (run["data"].get("version", 1), data.version),
     }
     changes = [f"{what} {old}, now {new}" for what, (old, new) in versions.items() if old != new]
-    for key, value in json.loads(json.dumps(now.values())).items():
-        default = now.origins[key].layer == DEFAULT
-        if not key.startswith(_DECIDES) or (key not in was and default):
+    for key, value in json.loads(json.dumps(now.deciding())).items():
+        if key not in was and now.origins[key].layer == DEFAULT:
             continue
         if key not in was or was[key] != value:
             before = f"{key} {was[key]}" if key in was else f"no {key}"

@@ -15,7 +15,7 @@ from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config import tuned
 from shalabench.config.files import SECTIONS, DatasetFile, PresetFile, Table, read_files
 from shalabench.config.nested import leaves, merge, put
-from shalabench.config.search import dials_of, free_tables
+from shalabench.config.search import Space, dials_of, free_tables
 from shalabench.config.training import (
     EvaluateSettings,
     PriorSettings,
@@ -25,6 +25,7 @@ from shalabench.config.training import (
 
 DEFAULT = "class default"  # the layer below all others
 CONFIGS = Path(__file__).parent
+_DECIDES = ("model.", "data.", "prior.")  # train.precision and the like depend on the machine
 _SHORT = ("model.networks.", "model.network.custom.")  # how users write it, and where it is kept
 Entry = tuple[str, Any, "Origin"]  # dotted key, value, where it comes from
 
@@ -82,6 +83,14 @@ class Resolved:
         nested = {name: part.model_dump(mode="json") for name, part in parts.items()}
         nested["prior"] = self.prior.model_dump(mode="json", include=set(self.prior.reads))
         return dict(leaves(nested))
+
+    def deciding(self) -> dict[str, Any]:
+        """The values that decide what is trained, on every machine, by dotted key."""
+        return {k: v for k, v in self.values().items() if k.startswith(_DECIDES)}
+
+    def dials(self) -> Space:
+        """What the samplers' dials are, by dotted key (docs/tuning.md)."""
+        return dials_of("sampling", self.sampling) | dials_of("model", self.model)
 
     def choices(self) -> dict[str, Any]:
         """Settings of evaluations that no run's record holds, such as a path, by dotted key."""

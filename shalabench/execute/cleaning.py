@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from shalabench.api.errors import BenchError
-from shalabench.execute.made_by import differences
+from shalabench.execute.made_by import CODE, differences
 from shalabench.records.store import RunFolder, Store, guard
 
 FAILED, UNFINISHED, OTHER_CODE = "failed", "unfinished", "other code"
@@ -85,7 +85,7 @@ def _kind(folder: RunFolder, code: bool) -> tuple[str, str]:
     if not code:
         return "", ""
     made_by = (folder.trained or {}).get("provenance", {})
-    theirs = {key: made_by[key] for key in ("source", "nets") if key in made_by}
+    theirs = {key: made_by[key] for key in CODE if key in made_by}
     changed = differences(theirs, _code_of(model))
     return (OTHER_CODE, " and ".join(changed.values())) if changed else ("", "")
 
@@ -100,4 +100,4 @@ def _code_of(model: str) -> dict[str, str]:
         code = describe_code(find("model", model))
     except BenchError:
         return {}
-    return {key: code[key] for key in ("source", "nets")}
+    return {key: code[key] for key in CODE}

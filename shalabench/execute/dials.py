@@ -21,7 +21,7 @@ from shalabench.api import BenchError, Joint, Translate, has_ability
 from shalabench.api.registry import find
 from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
-from shalabench.config.search import PROTOCOLS, Space, dials_of, grid
+from shalabench.config.search import PROTOCOLS, Space, grid
 from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
 from shalabench.execute.fitness import why_not
 from shalabench.execute.halving import choose_dials
@@ -122,11 +122,9 @@ class _Dials:
         """The dials of the samples that the method has, but for those that --set fixes."""
         cls = with_prior(find("model", run.model).cls, run.resolved.prior)
         fixed = {text.split("=")[0].strip() for text in run.overrides}
-        resolved = run.resolved
-        space = dials_of("sampling", resolved.sampling) | dials_of("model", resolved.model)
         return {
             key: dial
-            for key, dial in space.items()
+            for key, dial in run.resolved.dials().items()
             if key not in fixed and has_ability(cls, _ABILITIES[dial["of"]])
         }
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MADE_BY = ("source", "nets", "packages", "platform", "device", "threads")
-_CODE = {"source": "the method", "nets": "the shared networks"}
+CODE = {"source": "the method", "nets": "the shared networks"}
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str, str]:
@@ -23,8 +23,8 @@ def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str,
     for key in MADE_BY:
         if key not in theirs or key not in mine or theirs[key] == mine[key]:
             continue
-        if key in _CODE:
-            found[key] = f"other code of {_CODE[key]}"
+        if key in CODE:
+            found[key] = f"other code of {CODE[key]}"
         elif key == "packages":
             names = [n for n, v in mine[key].items() if theirs[key].get(n) != v]
             pairs = (f"{n} {theirs[key].get(n, 'absent')}, here {mine[key][n]}" for n in names)

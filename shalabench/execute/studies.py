@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from shalabench.api import BenchError, DataSpec
 from shalabench.config.plan import Run
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import open_dataset
+from shalabench.execute.made_by import CODE
 from shalabench.execute.options import Options
 from shalabench.execute.progress import Reporter
 from shalabench.records.store import RunFolder
@@ -117,9 +119,26 @@ def refuse_other(
             for name in ("version", "overrides", "space")
             if getattr(there, name) != getattr(entry, name)
         ]
+        if isinstance(there, MethodStudy) and isinstance(entry, MethodStudy):
+            differing += _other_training(model, there, entry)
     if differing:
         raise BenchError(
             f"{file} is a study with another {'; another '.join(differing)}. To begin a new one, "
             "move that file away, or name another folder with --studies. Trainings in --store are "
             "used again where they are the same."
         )
+
+
+def _other_training(model: str, old: MethodStudy, new: MethodStudy) -> list[str]:
+    """What decides a method's trainings and differs, in words; nothing that a study lacks."""
+    now = json.loads(json.dumps(new.settings))
+    keys = sorted(old.settings.keys() | now.keys()) if old.settings else []
+    code = [CODE[key] for key in old.code if old.code[key] != new.code.get(key)]
+    return [
+        *(f"code of {model} ({part})" for part in code),
+        *(
+            f"{key} of {model} {old.settings.get(key)!r}, not {now.get(key)!r}"
+            for key in keys
+            if old.settings.get(key) != now.get(key)
+        ),
+    ]

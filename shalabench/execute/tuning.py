@@ -34,8 +34,9 @@ from shalabench.execute.halving import (
     promote,
     replace_collapsed,
 )
+from shalabench.execute.made_by import CODE
 from shalabench.execute.progress import Reporter
-from shalabench.execute.provenance import describe_machine
+from shalabench.execute.provenance import describe_code, describe_machine
 from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of
 from shalabench.priors.fitted import with_prior
 from shalabench.records.store import RunFolder, write_whole
@@ -120,8 +121,14 @@ class _Tuning:
     ):
         self.request, self.folder, self.reporter, self.stop = request, studies, reporter, stop
         self.options = replace(options, split="validation", evaluators=("coherence",), retry=True)
-        overrides = (*request.overrides, _UNUSED)
-        runs = plan(request.models, request.dataset, request.preset, [request.seed], overrides)
+        asked = (*request.overrides, _UNUSED)
+        runs = plan(request.models, request.dataset, request.preset, [request.seed], asked)
+        runs = [
+            plan([run.model], run.dataset, run.preset, [run.seed], (*asked, *more))[0]
+            if (more := _neutral(run, request.overrides))
+            else run
+            for run in runs
+        ]
         self.spec = spec_of(runs[0], options)
         self.runs = keep_able(runs, self._why_not, reporter, "to tune")
         self.study = self._open()
@@ -159,10 +166,13 @@ class _Tuning:
 
     def _entry(self, run: Run) -> MethodStudy:
         overrides = [text for text in run.overrides if text != _UNUSED]
-        fixed = [text.split("=")[0].strip().removeprefix("model.") for text in overrides]
+        fixed = [_key_of(text).removeprefix("model.") for text in overrides]
         packages = describe_machine(torch.device("cpu"))["packages"]
+        entry = find("model", run.model)
         return MethodStudy(
-            version=find("model", run.model).version,
+            version=entry.version,
+            code={key: describe_code(entry)[key] for key in CODE},
+            settings=run.resolved.deciding(),
             overrides=overrides,
             space=space_of(run.resolved.model, fixed),
             packages=packages | {"optuna": metadata.version("optuna")},
@@ -308,6 +318,18 @@ class _Tuning:
         if chosen:
             file = self.folder / tuned.file_name(self.study.dataset, self.study.preset)
             write_whole(file, tuned.render(chosen).encode(), "--studies")
+
+
+def _key_of(override: str) -> str:
+    return override.split("=")[0].strip()
+
+
+def _neutral(run: Run, overrides: Sequence[str]) -> list[str]:
+    """Overrides that make a run's dials neutral, as those of the tuned preset; not where given."""
+    given, values = {_key_of(text) for text in overrides}, run.resolved.values()
+    neutral = {key: dial["neutral"] for key, dial in run.resolved.dials().items()}
+    changed = {k: v for k, v in neutral.items() if k not in given and values[k] != v}
+    return [f"{key}={json.dumps(value)}" for key, value in changed.items()]
 
 
 def _seconds_of(folder: Path | None) -> float:

@@ -77,7 +77,10 @@ class MethodStudy(_Strict):
 
     Attributes:
         version: Of the method.
-        overrides: The --set arguments of every trial.
+        code: Digests of its code and of the shared networks; empty in older studies.
+        settings: Of the preset, as far as they decide what is trained; empty in older studies.
+        overrides: The --set arguments of every trial, and the neutral dials where the preset has
+            others.
         space: The values that are tried, by dotted key.
         packages: Versions.
         trials: In the order in which they were drawn.
@@ -86,6 +89,8 @@ class MethodStudy(_Strict):
     """
 
     version: int
+    code: dict[str, str] = {}
+    settings: dict[str, Any] = {}
     overrides: list[str]
     space: dict[str, dict[str, Any]]
     packages: dict[str, str] = {}
@@ -198,7 +203,10 @@ class MethodDials(_Strict):
 
     Attributes:
         version: Of the method.
-        overrides: The --set arguments of every trial.
+        code: Digests of its code and of the shared networks; empty in older studies.
+        settings: Of the preset, as far as they decide what is trained; empty in older studies.
+        overrides: The --set arguments of every trial, and the neutral dials where the preset has
+            others.
         space: The dials by dotted key: neutral, choices, of.
         packages: Versions.
         trials: By number.

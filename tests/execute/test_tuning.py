@@ -233,6 +233,50 @@ def test_another_study_is_refused_by_name(finished, archive, changes, words):
     assert (folder / "studies" / "toy-smoke.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "words"),
+    [
+        ("settings", "model.steps", r"model\.steps of mvae 7, not"),
+        ("code", "source", r"code of mvae \(the method\)"),
+        ("code", "nets", r"code of mvae \(the shared networks\)"),
+    ],
+)
+def test_a_study_of_other_presets_or_code_is_refused_by_name(
+    finished, tmp_path, archive, part, key, words
+):
+    (tmp_path / "studies").mkdir()
+    file = tmp_path / "studies" / "toy-smoke.json"
+    content = json.loads((finished[1] / "studies" / file.name).read_text())
+    content["methods"]["mvae"][part][key] = 7 if part == "settings" else "another"
+    file.write_text(json.dumps(content))
+    with pytest.raises(BenchError, match=words):
+        run(REQUEST, tmp_path, archive)
+
+
+def test_trials_have_neutral_dials_as_the_tuned_preset_has(tmp_path, archive, monkeypatch):
+    own = resolve("shala", "toy", "quick", ()).model.prior.guidance
+    assert own == 2.0, "the preset's dial is not neutral, or this test shows nothing"
+    plain = Request(("shala", "mvae"), "toy", "quick", trials=1, budget=1.0)
+
+    def tried(**changes):
+        request = dataclasses.replace(plain, **changes)
+        no_folders = options(tmp_path, archive)
+        work = tuning._Tuning(request, tmp_path, no_folders, Listener(), threading.Event())
+        return {
+            run.model: (run.resolved.model, work.study.methods[run.model].overrides)
+            for run, _ in work._jobs(list(work.runs)).values()
+        }
+
+    settings, overrides = tried()["shala"]
+    assert settings.prior.guidance == 0.0
+    assert overrides == ["model.prior.guidance=0.0"]
+    assert tried()["mvae"][1] == []
+    given = ("model.prior.guidance=1.0",)
+    settings, overrides = tried(models=("shala",), overrides=given)["shala"]
+    assert settings.prior.guidance == 1.0
+    assert overrides == list(given)
+
+
 def test_a_setting_that_is_given_is_not_searched(tmp_path, archive):
     request = dataclasses.replace(
         REQUEST, models=("mvae",), trials=1, overrides=("model.latent_dim=8",)
