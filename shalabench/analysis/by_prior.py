@@ -12,7 +12,8 @@ KINDS = {"own": "own", "gmm": "mixture", "diffusion": "diffusion"}
 """What a column is called, by the value of `prior.kind`."""
 MEANING = (
     "own: the method's prior. mixture, diffusion: a Gaussian mixture, and a diffusion prior like "
-    "ShaLa's, fitted to the latents of the same trained networks (docs/priors.md)."
+    "ShaLa's, fitted to the latents of the same trained networks (docs/priors.md). Costs are those "
+    "with the first of these priors."
 )
 _OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
 # Settings that say nothing of the networks. Those of evaluators may differ by the age of a run.
@@ -86,7 +87,6 @@ def merge_priors(rows: Sequence[Row], metrics: Mapping[str, tuple[str, int, str]
         first = next(iter(group.values()))
         places = {name: column(name, "own") if name in varied else name for name in metrics}
         row.published = {places.get(n, n): text for n, text in first.published.items()}
-        row.costs = first.costs
     return joined, columns
 
 
@@ -155,6 +155,7 @@ def _joined(
         return name if name in fixed and own is sources[name] else ""
 
     row = join(ordered, label, place, first)
+    row.costs = first.costs
     row.is_variant = row.is_variant and first.is_variant
     row.reason = "; ".join(dict.fromkeys(own.reason for own in group.values() if own.reason))
     return row

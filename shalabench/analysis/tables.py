@@ -209,8 +209,7 @@ def _table(
         refuse_other_measures(records, metrics)
     rows, measured = make_rows(records, metrics, mix=mix), metrics
     fits: list[str] = []
-    if by in ("tuples", "modalities"):
-        add_costs(rows, records, proxy_for or dataset)
+    add_costs(rows, records, proxy_for or dataset)
     if by == "prior" and rows:
         rows, metrics = split_by_prior(rows, metrics)
     elif by == "modalities":
@@ -235,8 +234,6 @@ def _table(
             row.published[p.metric], row.published_protocol = p.value, p.protocol
     if not ablation and not by:
         add_reported(rows, proxy_for or dataset, metric)
-    if by in ("", "prior"):
-        add_costs(rows, records, proxy_for or dataset)
     set_marks(rows, metrics)
     order = list(dict.fromkeys(p.method for p in reported))
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))

@@ -11,7 +11,8 @@ from typing import Any
 from shalabench.records.sheets import count, filled, read_sheet
 
 FILE = Path(__file__).parent / "budgets.csv"
-FITTED = ("mixture", "fitted-diffusion")  # stages that see latents, not tuples
+_MIXTURE, _DIFFUSION = "mixture", "fitted-diffusion"
+FITTED = (_MIXTURE, _DIFFUSION)  # stages that see latents, not tuples
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ def tuples_by_stage(settings: Mapping[str, Any], stages: Iterable[str]) -> dict[
     """
     tuples = {}
     for number, stage in enumerate(stages):
-        if stage in FITTED:
+        if stage == _MIXTURE:
             continue
         starts = (f"model.{stage}.", f"model.{stage}_", *(() if number else ("model.",)))
+        if stage == _DIFFUSION:
+            starts = ("prior.diffusion.",)
         sizes = [
             settings[f"{start}steps"] * settings[f"{start}batch_size"]
             for start in starts

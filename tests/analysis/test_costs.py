@@ -58,6 +58,29 @@ def test_tuples_are_updates_times_batch_size_and_the_first_stage_stands_apart(ro
     assert plus.parameters == 2_500_000
 
 
+def test_a_row_of_several_priors_has_the_costs_of_the_first_and_no_mean_over_them(tmp_path):
+    sizes = {"model.steps": 1170, "model.batch_size": 128}
+    fitted = {"prior.diffusion.steps": 500, "prior.diffusion.batch_size": 64}
+    for kind, more, stages, parameters in (
+        ("own", {}, ("vae",), 1_000_000),
+        ("gmm", {}, ("vae", "mixture"), 1_000_000),
+        ("diffusion", fitted, ("vae", "fitted-diffusion"), 3_000_000),
+    ):
+        settings = sizes | {"prior.kind": kind} | more
+        folder = write_run(tmp_path, "mopoe", 0, 0.5, settings=settings, name=kind)
+        spend(folder, stages, parameters=0, cpu_seconds=100.0 + len(stages))
+        trained = json.loads((folder / "trained.json").read_text())
+        (folder / "trained.json").write_text(json.dumps(trained | {"parameters": parameters}))
+    [table] = make_tables([Store(tmp_path)], "coherence/joint", dataset="polymnist", by="prior")
+    costs = next(row for row in table.rows if row.runs).costs
+    assert (costs.parameters, costs.cpu_seconds, costs.later_tuples) == (1_000_000, 101, None)
+    [table] = make_tables([Store(tmp_path)], "coherence/joint", dataset="polymnist")
+    later = [
+        r.costs.later_tuples for r in table.rows if r.settings.get("prior.kind") == "diffusion"
+    ]
+    assert later == [500 * 64]
+
+
 def test_shares_are_of_the_published_updates(rows):
     assert rows["mmvae+"].costs.share == pytest.approx(0.01)  # of 117,000 at 128
     assert rows["mld"].costs.share == pytest.approx(3000 / (140_400 * 128))

@@ -26,12 +26,15 @@ def sides(values):
         yield [{seed: Score("m", x, 1000, ITEM) for seed, x in enumerate(row)} for row in table]
 
 
-def called_worse(values):
-    """The share of tables [N, rows, seeds] in which some row is called worse than the best."""
+def called_worse(values, shared=()):
+    """The share of tables [N, rows, seeds] in which some row is called worse than the best.
+
+    `shared` are the seeds whose first stage the rows share.
+    """
     count = 0
     for rows in sides(values):
         rows.sort(key=lambda row: -sum(score.value for score in row.values()))
-        count += any(behind(rows, 1, [()] * (len(rows) - 1)))
+        count += any(behind(rows, 1, [shared] * (len(rows) - 1)))
     return count / len(values)
 
 
@@ -48,7 +51,7 @@ def test_nine_equal_methods_with_three_seeds_give_a_false_worse_in_five_per_cent
 @pytest.mark.parametrize("rows", [2, 3])
 def test_few_equal_methods_are_called_worse_no_more_often(rows):
     values = np.random.default_rng(rows).normal(0.5, 4 * ITEM, (10_000, rows, 3))
-    assert 0.02 < called_worse(values) < 0.055
+    assert 0.02 < called_worse(values) < 0.05
 
 
 def test_rows_of_unequal_spread_are_called_worse_in_few_tables():
@@ -59,7 +62,7 @@ def test_rows_of_unequal_spread_are_called_worse_in_few_tables():
 
 def test_two_equal_methods_are_called_different_in_five_per_cent_of_comparisons():
     values = np.random.default_rng(2).normal(0.5, 4 * ITEM, (20_000, 2, 3))
-    assert 0.03 < called_different(values) < 0.055
+    assert 0.03 < called_different(values) < 0.05
 
 
 @pytest.mark.parametrize(("ratio", "share"), [(2, 0.06), (5, 0.08), (30, 0.06)])
@@ -111,6 +114,12 @@ def test_rows_that_share_a_first_stage_are_tested_within_seeds():
     best, *others = rows[1], rows[0], rows[2]
     assert behind([best, *others], 1, [(0, 1, 2)] * 2) == [True, True]
     assert behind([best, *others], 1, [()] * 2) == [False, False]
+
+
+def test_equal_rows_that_share_a_first_stage_are_seldom_called_worse():
+    rng = np.random.default_rng(7)
+    values = rng.normal(0, 9 * ITEM, (4_000, 1, 3)) + rng.normal(0.5, ITEM, (4_000, 9, 3))
+    assert 0.02 < called_worse(values, (0, 1, 2)) < 0.05
 
 
 def tables(root, metric="coherence"):
