@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -112,8 +113,11 @@ class Worker:
         self.dataset = open_dataset(dataset, self.config.data, paths)
         self.cls = find("model", method).cls
         self.reason = self.cls.skip(self.dataset.spec, self.config.model)
-        self.precision = choose_precision(self.config.train.precision, torch.device("cpu"))
         self.state: dict[str, Any] | None = None
+        # Older trees take no size.
+        size = (self._parameters,) if len(signature(choose_precision).parameters) > 2 else ()
+        asked = self.config.train.precision
+        self.precision = choose_precision(asked, torch.device("cpu"), *size)
         self._updates: dict[int, Work] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -218,6 +222,9 @@ class Worker:
         if self.state is not None:
             model.load_state_dict(self.state)
         return model
+
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self._build().parameters())
 
     def _size(self, stage) -> int:
         return min(self.batch or stage.batch_size, self.dataset.spec.sizes["train"])

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from math import log
 
 import click
+import numpy as np
 import torch
 from step import build, make_update
 from tabulate import tabulate
@@ -116,9 +116,13 @@ def measure(
 
 
 def find_powers(rows: list[tuple]) -> dict[str, float]:
-    """The exponent with which each work's CPU time grows from the fewest to the most views."""
-    last = {row[0]: row for row in rows}  # rows of a work ascend
-    return {name: log(row[5]) / log(row[4]) for name, row in last.items() if row[4] > 1}
+    """The exponent of each work's CPU time: the slope of its logarithm, by least squares."""
+    powers = {}
+    for name in dict.fromkeys(row[0] for row in rows):
+        sizes, times = zip(*(row[1:3] for row in rows if row[0] == name), strict=True)
+        if len(sizes) > 1:
+            powers[name] = float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+    return powers
 
 
 @click.command(help=__doc__)

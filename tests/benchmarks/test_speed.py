@@ -64,8 +64,8 @@ def test_targets_state_the_worst(speed):
         "1.50; least 1.50",
         "4.50",
         "1.50; least 1.50",
-        *["at most 50% (large on a); 1 of 2 hold it"] * 2,
-        "at most 0.90 times",
+        *["at most 50% (large); 1 of 2 hold it"] * 2,
+        *["at most 0.90 times"] * 2,
         *["at most 0.91"] * 2,
         "at most 3e-06",
     ]
