@@ -15,6 +15,7 @@ MEANING = (
     "seeds; the number of updates is the same for every M."
 )
 _APART = ("data.modalities.", "evaluators.")
+_NUMBER = re.compile(r"\d+")  # of modalities, in the words on a source
 _COUNT = re.compile(r" \[data\.modalities=[^\]]*\]")
 
 
@@ -45,6 +46,30 @@ def count_of(row: Row, counts: Mapping[str, int]) -> int:
 def label_of(row: Row) -> str:
     """A row's label without the number of modalities."""
     return _COUNT.sub("", row.label)
+
+
+def source_notes(
+    rows: Sequence[Row], counts: Mapping[str, int], sources: Mapping[str, str]
+) -> list[str]:
+    """A line for each method whose data have other sources with other numbers of modalities.
+
+    Args:
+        rows, counts: As `split_by_modalities` takes them.
+        sources: The words on the data's source by the name of a run.
+    """
+    notes = []
+    for group in groups_of(rows, counts):
+        numbers: dict[str, list[str]] = {}
+        for row in group:
+            kind = _NUMBER.sub("", sources[row.runs[0]])
+            numbers.setdefault(kind, []).append(f"M={count_of(row, counts)}")
+        if len(numbers) > 1:
+            parts = " and ".join(", ".join(texts) for texts in numbers.values())
+            notes.append(
+                f"{label_of(group[-1])}: the data of {parts} have different sources, so that not "
+                "only the number of modalities differs."
+            )
+    return notes
 
 
 def split_by_modalities(

@@ -150,7 +150,12 @@ def split_by_tuples(
 
 
 def notes_on(
-    rows: Sequence[Row], metrics: Metrics, modalities: Mapping[str, int], published: _Published
+    rows: Sequence[Row],
+    metrics: Metrics,
+    modalities: Mapping[str, int],
+    published: _Published,
+    *,
+    apart: bool = False,
 ) -> list[str]:
     """A line for each curve that has a law.
 
@@ -158,17 +163,24 @@ def notes_on(
         rows, metrics: As `split_by_tuples` takes them.
         modalities: As `curves_of` takes them.
         published: The published value by method and metric.
+        apart: Whether these are of other data than the rows.
     """
     texts = [
-        fit_text(curve, published.get((curve.method, name), ""))
+        fit_text(curve, published.get((curve.method, name), ""), apart=apart)
         for name, (direction, _, _) in metrics.items()
         for curve in curves_of(rows, name, lower=direction == "lower", modalities=modalities)
     ]
     return [text for text in texts if text]
 
 
-def fit_text(curve: Curve, published: str) -> str:
-    """A curve's law and what it predicts for the published value, empty where it has no law."""
+def fit_text(curve: Curve, published: str, *, apart: bool = False) -> str:
+    """A curve's law and what it predicts for the published value, empty where it has no law.
+
+    Args:
+        curve: The values.
+        published: The published value; empty where there is none.
+        apart: Whether it is of other data.
+    """
     law = curve.law
     if law is None:
         return ""
@@ -182,15 +194,13 @@ def fit_text(curve: Curve, published: str) -> str:
     needed = curve.budget(float(published)) if published else None
     if needed is None:
         return f"{text}."
+    text += f"; {published}, published on other data," if apart else f"; the published {published}"
     if needed.high <= curve.points[0].tuples:
-        return f"{text}; the published {published} is passed before the first point."
+        return f"{text} is passed before the first point."
     if math.isinf(needed.tuples):
-        return f"{text}; the published {published} is not reached by the fit{_from(needed)}."
+        return f"{text} is not reached by the fit{_from(needed)}."
     ends = f"{count_text(needed.low)} to {count_text(needed.high)}"
-    return (
-        f"{text}; the published {published} needs {count_text(needed.tuples)} tuples "
-        f"(90 % interval: {ends})."
-    )
+    return f"{text} needs {count_text(needed.tuples)} tuples (90 % interval: {ends})."
 
 
 def _from(needed: Budget) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from shalabench.analysis import by_modalities, by_prior
-from shalabench.analysis.by_modalities import split_by_modalities
+from shalabench.analysis.by_modalities import source_notes, split_by_modalities
 from shalabench.analysis.by_prior import split_by_prior
 from shalabench.analysis.costs import add_costs, undertrained_notes
 from shalabench.analysis.external import external_notes
@@ -129,7 +129,8 @@ def tables_of(
             row) or each number of modalities, and nothing published.
 
     Raises:
-        BenchError: The metric, dataset or source is unknown, or records would be mixed.
+        BenchError: The metric, dataset or source is unknown, no run has a score, or records would
+            be mixed.
     """
     published = [] if by else published_by(source)
     if ablation:
@@ -142,8 +143,15 @@ def tables_of(
     known |= {name.split("/")[0] for name in known}
     is_known = any(matches(name, metric) for name in known)
     besides = {"dataset": [p.dataset for p in published], "model": [p.method for p in published]}
-    mistakes = [] if is_known else [unknown("metric", metric, known)]
+    mistakes = [] if is_known or not known else [unknown("metric", metric, known)]
     check_names(records, dataset, preset, models, besides=besides, mistakes=mistakes)
+    if not known:
+        raise BenchError(
+            f"There is no run of the ablation '{ablation.name}' here with a score. Run it with "
+            f"python bench.py run --ablation {ablation.name} --dataset polydigits."
+            if ablation
+            else "There is no run here with a score. Run a method with python bench.py run."
+        )
     chosen, apart = _on_split(records.select(dataset, preset, models))
     groups = dict(iter(chosen.runs.groupby(["dataset", "preset"])))
     for name in {p.dataset for p in published if dataset in (None, p.dataset)}:
@@ -213,11 +221,13 @@ def _table(
     if by == "prior" and rows:
         rows, metrics = split_by_prior(rows, metrics)
     elif by == "modalities":
+        sources = dict(zip(records.runs["run"], records.runs["data_source"], strict=True))
+        fits = source_notes(rows, modalities_of(records), sources)
         rows, metrics = split_by_modalities(rows, metrics, modalities_of(records))
     elif by == "tuples":
         values = main_values(published_by(), proxy_for or dataset, metric)
         known = {(p.method, p.metric): p.value for p in values if not p.condition}
-        fits = notes_on(rows, metrics, modalities_of(records), known)
+        fits = notes_on(rows, metrics, modalities_of(records), known, apart=bool(apart))
         rows, metrics = split_by_tuples(rows, metrics)
     ran = {row.method for row in rows}
     for p in reported:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from shalabench.api import ConfigErrors, Settings, unknown
 from shalabench.api.registry import entries, find
 from shalabench.config import settings as layers
 from shalabench.config import tuned
-from shalabench.config.files import Table, read_toml
+from shalabench.config.files import PresetFile, Table, read_files
 from shalabench.config.settings import Origin
 
 
@@ -34,13 +35,15 @@ def resolve_evaluation(
         raise ConfigErrors([unknown("preset", preset, layers.presets())])
     mistakes: list[str] = []
     known, base, layer = layers._defaults(classes), tuned.base_of(preset), f"dataset {dataset}"
-    file = f"presets/{base}.toml"
-    table = read_toml(layers.CONFIGS / file, Table, mistakes) if preset else None
+    own = read_files(layers.CONFIGS / "presets", base, PresetFile, mistakes) if preset else []
     files = layers._dataset_files(dataset, mistakes)
-    tables = [(table, file, f"preset {base}")] if table else []
+    tables: list[tuple[Table, str, str]] = [(t, f, f"preset {Path(f).stem}") for t, f in own]
     tables += [(table, file, layer) for table, file in files]
     tables += [
-        (t.presets[base], f, f"{layer}, preset {base}") for t, f in files if base in t.presets
+        (t.presets[name], f, f"{layer}, preset {name}")
+        for name in (Path(file).stem for _, file in own)
+        for t, f in files
+        if name in t.presets
     ]
     given = [
         (key, value, Origin(where, source or file, file))

@@ -15,7 +15,7 @@ SECTIONS = ("model", "data", "train", "prior", "sampling", "evaluate")
 Value = tuple[str, Any, str]  # dotted key, value, source
 _LONG = 60  # letters of a value that a message no longer shows
 T = TypeVar("T", bound=BaseModel)
-F = TypeVar("F", bound="PresetFile")
+F = TypeVar("F", bound="BasedFile")
 
 
 class Table(BaseModel):
@@ -43,13 +43,24 @@ class Table(BaseModel):
         yield from _walk("model", self.models.get(model, {}), known, self.source)
 
 
-class PresetFile(Table):
-    """A preset's file: the preset below it, and settings for every dataset."""
+class BasedFile(Table):
+    """A file with another one of its folder, its base, below it."""
 
     base: str = ""
 
 
-class DatasetFile(PresetFile):
+class PresetFile(BasedFile):
+    """A preset's file: settings for every dataset, and what the preset is for.
+
+    Attributes:
+        datasets, methods: Names of all that it is for; any where empty.
+    """
+
+    datasets: list[str] = []
+    methods: list[str] = []
+
+
+class DatasetFile(BasedFile):
     """A dataset's file: a base below it, settings for every preset, and for single presets."""
 
     presets: dict[str, Table] = {}

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from shalabench.api import BenchError, ConfigErrors, unknown
 from shalabench.api.registry import broken, entries
+from shalabench.config import settings as layers
 from shalabench.config.ablations import Ablation, check_keys, settings_of
+from shalabench.config.scope import out_of_scope
 from shalabench.config.settings import Resolved, resolve
 
 
@@ -54,6 +56,8 @@ def plan(
     names = list(entries("model")) if list(models) == ["all"] else list(dict.fromkeys(models))
     mistakes = [] if names else ["No model is named; write --models shala, or --models all."]
     mistakes += _strangers(names, overrides)
+    folder = layers.CONFIGS / "presets"
+    mistakes += out_of_scope(names, dataset, preset, folder)
     for name in evaluators:
         if name not in entries("evaluator"):
             mistakes.append(unknown("evaluator", name, entries("evaluator")))
@@ -62,7 +66,8 @@ def plan(
         try:
             resolved[name] = resolve(name, dataset, preset, _for_model(name, overrides))
         except ConfigErrors as error:
-            mistakes += error.messages
+            own = out_of_scope([name], dataset, preset, folder)  # said of all methods at once
+            mistakes += [text for text in error.messages if text not in own]
     if mistakes:
         raise ConfigErrors(dict.fromkeys(mistakes))
     return [

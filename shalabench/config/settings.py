@@ -15,6 +15,7 @@ from shalabench.api.registry import Kind, broken, entries, find
 from shalabench.config import tuned
 from shalabench.config.files import SECTIONS, DatasetFile, PresetFile, Table, read_files
 from shalabench.config.nested import leaves, merge, put
+from shalabench.config.scope import out_of_scope
 from shalabench.config.search import Space, dials_of, free_tables
 from shalabench.config.training import (
     EvaluateSettings,
@@ -142,7 +143,7 @@ def resolve(model: str, dataset: str, preset: str, overrides: Sequence[str]) -> 
     Raises:
         ConfigErrors: All mistakes together; what an unknown name hides is left unchecked.
     """
-    mistakes: list[str] = []
+    mistakes = out_of_scope([model], dataset, preset, CONFIGS / "presets")
     classes = _classes(model, dataset, preset, mistakes)
     known = _defaults(classes)
     layers = [

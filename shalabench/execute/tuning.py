@@ -124,8 +124,8 @@ class _Tuning:
         asked = (*request.overrides, _UNUSED)
         runs = plan(request.models, request.dataset, request.preset, [request.seed], asked)
         runs = [
-            plan([run.model], run.dataset, run.preset, [run.seed], (*asked, *more))[0]
-            if (more := _neutral(run, request.overrides))
+            plan([run.model], run.dataset, run.preset, [run.seed], (*run.overrides, *more))[0]
+            if (more := _neutral(run, run.overrides))
             else run
             for run in runs
         ]

@@ -41,7 +41,11 @@ def progress(section: Section) -> Drawing | None:
     names = list(dict.fromkeys(curve.name for curve in every))
     colours = {name: LINES[i % len(LINES)] for i, name in enumerate(names)}
     published = _published(section)
+    apart = section.tables[0].apart
     labels = _labels(colours, {curve.prior for curve in every})
+    if any(curve.prior == "own" and (curve.method, curve.metric) in published for curve in every):
+        look = {"c": INK["muted"], "marker": "D", "ms": 4.5, "mfc": "none", "ls": ""}
+        labels["published on other data" if apart else "published"] = look
     columns = max(1, min(4, _LETTERS // (max(map(len, labels)) + 8)))
     top = 0.2 + 0.2 * math.ceil(len(labels) / columns)
     with canvas(top + _ROW * len(shown), 0.9, 0.2, top, 0.5, _WIDTH) as figure:
@@ -56,7 +60,12 @@ def progress(section: Section) -> Drawing | None:
             for own in axes:
                 mark_decades(own.xaxis, form)
         _explain(figure, grid[0][0], labels, columns)
-    texts = [_words(curve, published.get((curve.method, curve.metric), "")) for curve in every]
+    texts = [
+        _words(curve, published.get((curve.method, curve.metric), ""), apart=bool(apart))
+        for curve in every
+    ]
+    if apart and published:
+        texts.insert(0, f"The published values (diamonds) are of other data: {apart}.")
     return Drawing(figure, "Scores by training tuples", f"Learning curves. {' '.join(texts)}")
 
 
@@ -82,7 +91,7 @@ def _curves(section: Section, metric: str) -> list[Curve]:
 
 
 def _published(section: Section) -> dict[Target, str]:
-    """The published value by method and metric; none where the data are others."""
+    """The published value by method and metric, also where it is of other data (`Table.apart`)."""
     runs = section.records.runs
     dataset = next(filter(None, runs["proxy_for"]), section.dataset)
     values = [p for p in published_by() if p.dataset == dataset and not p.condition]
@@ -146,9 +155,9 @@ def _explain(figure: Any, axes: Any, labels: dict[str, dict[str, Any]], columns:
     figure.legend(loc="upper center", ncols=columns, frameon=False, fontsize=8, handlelength=2.2)
 
 
-def _words(curve: Curve, published: str) -> str:
+def _words(curve: Curve, published: str, *, apart: bool) -> str:
     """A curve's values, and its law where it has one."""
     values = ", ".join(f"{p.cell.mean:.3g} at {count_text(p.tuples)}" for p in curve.points)
     prior = "" if curve.prior == "own" else f" ({KINDS[curve.prior]} prior)"
     text = f"{curve.name}{prior}, {curve.metric}: {values}."
-    return " ".join(filter(None, (text, fit_text(curve, published))))
+    return " ".join(filter(None, (text, fit_text(curve, published, apart=apart))))

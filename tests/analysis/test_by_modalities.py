@@ -61,6 +61,21 @@ def test_a_method_has_one_row_and_a_column_for_each_number(store):
     assert "M: the number of modalities." in " ".join(text.split())
 
 
+def test_data_of_different_sources_are_named(store):
+    def notes():
+        (table,) = make_tables([store], "coherence", dataset="polymnist", by="modalities")
+        return [note for note in table.notes if "different sources" in note]
+
+    for folder in store.root.iterdir():
+        count = folder.name.rpartition("-")[2]
+        change(folder / "run.json", "data", source=f"generated from {count} pictures")
+    assert notes() == []
+    for folder in store.root.glob("a-*-5"):
+        change(folder / "run.json", "data", source="the archive")
+    (note,) = notes()
+    assert note.startswith("a: the data of M=2, M=10 and M=5 have different sources")
+
+
 def test_each_number_is_ranked_apart(store, tmp_path):
     for seed in (2, 3):
         for model, value in (("a", 0.9), ("b", 0.1)):

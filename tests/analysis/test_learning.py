@@ -65,8 +65,10 @@ def test_counts_have_two_digits(count, text):
     assert count_text(count) == text
 
 
-def add(root, steps, value, kind="own", batch=32, seconds=100.0, model="shala", given=True):
-    """A run of some updates; `given` writes them as an override."""
+def add(
+    root, steps, value, kind="own", batch=32, seconds=100.0, model="shala", given=True, **changes
+):
+    """A run of some updates; `given` writes them as an override; `changes` are of its data."""
     changed = [f"model.steps={steps}"] if given else []
     settings = {"model.steps": steps, "model.batch_size": batch, "prior.kind": kind}
     settings |= {} if kind == "own" else {"prior.private": True}
@@ -77,7 +79,8 @@ def add(root, steps, value, kind="own", batch=32, seconds=100.0, model="shala", 
     trained["provenance"] |= {"cpu_seconds": seconds, "seconds": seconds}
     (folder / "trained.json").write_text(json.dumps(trained | {"last": {"inference": {}}}))
     run = json.loads((folder / "run.json").read_text())
-    run["data"]["modalities"] = ["m0", "m1", "m2", "m3", "m4"]
+    run["data"] |= {"modalities": ["m0", "m1", "m2", "m3", "m4"], **changes}
+    run["dataset"] = "polydigits" if "proxy_for" in changes else "polymnist"
     (folder / "run.json").write_text(json.dumps(run))
 
 
@@ -141,6 +144,8 @@ def test_the_figure_shows_every_curve_and_its_law(store, tmp_path):
     assert any(len(x) == 41 and x[-1] == pytest.approx(1.6e7) for x in drawn)
     assert "tuples^-0.4" in drawing.alt
     assert "(mixture prior)" in drawing.alt
+    assert "other data" not in drawing.alt
+    assert "published" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     files, _ = write_figures("progress", [store], tmp_path / "out")
     assert {f.name for f in files} == {
         f"progress-polymnist-quick.{form}" for form in ("png", "svg", "pdf")
@@ -150,6 +155,25 @@ def test_the_figure_shows_every_curve_and_its_law(store, tmp_path):
     assert 'id="progress"' in page
     assert "tuples^-0.4" in page
     assert "#progress" in (tmp_path / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"deviation": "half of it"}, {"proxy_for": "polymnist"}], ids=["deviation", "proxy"]
+)
+def test_published_values_of_other_data_are_called_so(tmp_path, changes):
+    for steps in (3125, 9375, 31_250, 125_000):
+        add(tmp_path, steps, of_law(32 * steps), **changes)
+    store = Store(tmp_path)
+    (table,) = make_tables([store], "coherence/joint", by="tuples")
+    (law,) = [note for note in table.notes if "tuples^-0.4" in note]
+    assert "0.815, published on other data, needs" in law
+    assert "the published" not in law
+    (section,) = sections_of(load([store]))
+    drawing = progress(section)
+    assert "The published values (diamonds) are of other data" in drawing.alt
+    assert "0.815, published on other data, needs" in drawing.alt
+    names = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert names == ["shala", "published on other data"]
 
 
 def test_the_commands_show_them(store, tmp_path):

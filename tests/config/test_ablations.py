@@ -8,7 +8,7 @@ from helpers.records import write_run
 
 import bench
 from shalabench.analysis.tables import make_tables
-from shalabench.api import ConfigErrors
+from shalabench.api import BenchError, ConfigErrors
 from shalabench.config.ablations import ablations, read_ablation, readable
 from shalabench.config.plan import plan, plan_ablation
 from shalabench.records.published import read_published
@@ -102,6 +102,16 @@ def test_of_runs_that_differ_in_what_nobody_overrode_those_with_the_most_variant
     (table,) = make_tables([Store(tmp_path)], "coherence", ablation=ablation, dataset="polymnist")
     shown = [(row.label, row.cells["coherence/joint"].mean) for row in table.rows if row.cells]
     assert shown == [("shala (2x parameters)", 0.5), ("shala (1x parameters)", 0.5)]
+
+
+def test_an_ablation_that_was_not_run_is_said_to_have_no_run(tmp_path):
+    write_run(tmp_path, "mvae", 0, 0.5)
+    with pytest.raises(BenchError, match=r"no run of the ablation 'pooling'.*--ablation pooling"):
+        make_tables([Store(tmp_path)], "coherence", ablation=read_ablation("pooling"))
+    with pytest.raises(BenchError, match="Unknown dataset"):
+        make_tables(
+            [Store(tmp_path)], "coherence", ablation=read_ablation("pooling"), dataset="polymist"
+        )
 
 
 def test_a_mistake_in_an_ablation_s_file_is_reported_with_its_key(tmp_path, monkeypatch):

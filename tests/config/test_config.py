@@ -179,8 +179,60 @@ def test_night_has_the_networks_of_cpu_and_a_schedule_that_can_be_cut():
         assert night.model.network == cpu.model.network
         assert night.model.optimiser.schedule == "wsd"
         assert night.model.optimiser.warmup == 700
-        assert night.model.steps > 6 * cpu.model.steps
+        assert 20 < night.model.steps / cpu.model.steps < 31  # as docs/configuration.md says
         assert night.evaluators == cpu.evaluators
+        assert night.prior.diffusion.steps == 50_000  # as ShaLa's, for every method
+        assert night.prior.diffusion.sampling_steps == 20
+
+
+def test_night_differs_from_cpu_in_updates_schedule_and_three_settings_of_shala():
+    changed = {}
+    for model in ("shala", "mvtcae", "mopoe", "cmvae", "mmvae+"):
+        night, cpu = (resolve(model, "polymnist", name, ()).values() for name in ("night", "cpu"))
+        changed[model] = {key for key in night if night[key] != cpu[key]}
+    common = {"model.steps", "model.optimiser.schedule", "model.optimiser.warmup"}
+    own = {"model.latent_dim", "model.prior.condition", "model.prior.steps"}
+    assert changed.pop("shala") == common | own
+    assert all(keys == common for keys in changed.values())
+
+
+@pytest.mark.parametrize("preset", ["night", "night-tuned"])
+def test_a_preset_refuses_what_it_is_not_for(preset):
+    with pytest.raises(ConfigErrors) as caught:
+        resolve("mvae", "cub", preset, ())
+    dataset, method = caught.value.messages
+    for word in (f"'{preset}'", "'cub'", "polymnist", "--preset cpu"):
+        assert word in dataset
+    for word in (f"'{preset}'", "'mvae'", "shala, mvtcae, mopoe, cmvae, mmvae+", "--preset cpu"):
+        assert word in method
+
+
+def test_a_plan_names_all_methods_that_a_preset_is_not_for_at_once():
+    with pytest.raises(ConfigErrors) as caught:
+        plan(["all"], "polymnist", "night", [0])
+    (message,) = caught.value.messages
+    assert "'mvae'" in message
+    assert "'mmvae'" in message
+    assert "'shala'" not in message
+    assert [run.model for run in plan(["shala"], "polymnist", "night", [0])] == ["shala"]
+
+
+def test_a_preset_says_what_it_is_for(files):
+    (files / "presets" / "p.toml").write_text("datasets = ['toy']\nmethods = ['mvae']\n")
+    assert resolve("mvae", "toy", "p", ()).model.steps
+    with pytest.raises(ConfigErrors, match="choose another preset"):
+        resolve("shala", "toy", "p", ())
+    with pytest.raises(ConfigErrors) as caught:
+        plan(["shalla"], "toi", "p", [0])
+    assert all("Unknown" in message for message in caught.value.messages)
+
+
+def test_an_evaluation_takes_the_values_of_a_preset_s_base(files):
+    (files / "presets" / "p.toml").write_text("base = 'q'\n")
+    (files / "presets" / "q.toml").write_text("[evaluators.coherence]\nsubset_items = 7\n")
+    _, evaluators, origins = resolve_evaluation("toy", "p", ())
+    assert evaluators["coherence"].subset_items == 7
+    assert origins["evaluators.coherence.subset_items"].layer == "preset q"
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,21 @@ def test_the_gpu_campaign_goes_on_and_gathers_records(tmp_path):
     assert not list((tmp_path / "records").rglob("*.pt"))
 
 
+def test_the_gpu_campaign_shares_out_the_time_that_is_left(tmp_path):
+    log, command = tmp_path / "log", tmp_path / "python"
+    command.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    command.chmod(0o755)
+    root = Path(__file__).parent.parent.parent
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = ["bash", "benchmarks/gpu_campaign.sh", "100m", str(tmp_path / "out")]
+    subprocess.run(script, cwd=root, env=environment, check=True)
+    *runs, _ = [line.split() for line in log.read_text().splitlines()]
+    asked = {words[words.index("--models") + 1]: words[-1] for words in runs}
+    assert list(asked) == ["shala", "mmvae+", "mvtcae"]
+    for limit, parts in zip(asked.values(), (3, 2, 1), strict=True):  # the others took no time
+        assert 6000 // parts - 60 <= int(limit.removesuffix("s")) <= 6000 // parts
+
+
 def test_no_run_begins_once_all_is_to_stop(tmp_path, archive):
     stop = threading.Event()
     stop.set()

@@ -275,6 +275,11 @@ def test_trials_have_neutral_dials_as_the_tuned_preset_has(tmp_path, archive, mo
     settings, overrides = tried(models=("shala",), overrides=given)["shala"]
     assert settings.prior.guidance == 1.0
     assert overrides == list(given)
+    steps = ("models.shala.steps=8", "models.mvae.steps=12")  # of one method each
+    settings, overrides = tried(overrides=steps)["shala"]
+    assert (settings.steps, settings.prior.guidance) == (2, 0.0)  # a quarter of them
+    assert overrides == ["model.steps=8", "model.prior.guidance=0.0"]
+    assert tried(overrides=steps)["mvae"][1] == ["model.steps=12"]
 
 
 def test_a_setting_that_is_given_is_not_searched(tmp_path, archive):
