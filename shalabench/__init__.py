@@ -124,16 +124,16 @@ def run(
     from shalabench.execute.progress import Reporter
     from shalabench.records.locations import default_store
 
-    names = [models] if isinstance(models, str) else models
     known = {field.name for field in dataclasses.fields(Options)}
     options = {key: value for key, value in overrides.items() if key in known}
+    options |= {key: _names(options[key]) for key in ("evaluators", "trackers") if key in options}
     values = {
         f"model.{key.replace('__', '.')}": value
         for key, value in overrides.items()
         if key not in known
     }
     texts = _overrides({**values, **(settings or {})})
-    runs = plan(names, dataset, preset, seeds, texts, options.get("evaluators", ()))
+    runs = plan(_names(models), dataset, preset, seeds, texts, options.get("evaluators", ()))
     folder = expand_home(store) if store is not None else default_store()
     with Reporter() as reporter:
         return run_campaign(runs, Options(store=folder, paths=_data_paths(), **options), reporter)
@@ -247,7 +247,7 @@ def evaluate(
     from shalabench.records.frame import load
     from shalabench.records.store import Store
 
-    asked = (evaluators,) if isinstance(evaluators, str) else tuple(evaluators)
+    asked = _names(evaluators)
     with tempfile.TemporaryDirectory() as folder:
         request = Request(
             *(name, dataset, expand_home(store or folder), _data_paths(), preset),
@@ -261,6 +261,11 @@ def evaluate(
             warnings.warn(f"{evaluator} failed: {reason}", stacklevel=2)
         scores = load([Store(scored.folder.path)], split).scores
     return scores[scores.evaluator.isin(asked)] if asked else scores
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of which one may be given alone."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _overrides(settings: dict[str, Any]) -> tuple[str, ...]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from shalabench.analysis.rows import GATE, group_rows, refuse_mixture, scores_of
@@ -138,7 +136,7 @@ def compare(
 
 
 def _is_store(name: str) -> bool:
-    folder = Path(os.path.expanduser(name))
+    folder = expand_home(name)
     return folder.is_dir() and Store(folder).has_runs()
 
 

@@ -13,8 +13,6 @@ FEWEST = 4  # points of a fit
 _EXPONENTS = np.geomspace(0.02, 4, 1500)
 _COARSE = _EXPONENTS[::4]  # of the interval
 _RATIOS = np.geomspace(1e-3, 1e5, 400)  # of tuples that it may reach, to the estimate
-# Student's 95 % quantile for 1, 2, ... degrees of freedom; its square is F's 90 % quantile.
-_STUDENT = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
 
 Array = NDArray[np.float64]
 
@@ -88,12 +86,15 @@ def budget(tuples: Sequence[float], errors: Sequence[float], error: float) -> Bu
     (T, error) has squares of at most 1 + F / (n - 3) times the least, F of 1 and n - 3 degrees of
     freedom. It knows nothing of laws of another form.
     """
+    from scipy.special import stdtrit  # slow to import
+
     seen, values = np.asarray(tuples, float), np.asarray(errors, float)
     law = fit(tuples, errors)
     fitted = np.array([law.error(t) for t in tuples])
     least = float(((fitted / values - 1) ** 2).sum())
     freedom = max(len(set(tuples)) - 3, 1)
-    bound = least * (1 + _STUDENT[min(freedom, len(_STUDENT)) - 1] ** 2 / freedom)
+    quantile = stdtrit(freedom, 0.95)  # Student's; its square is F's 90 % quantile
+    bound = least * (1 + quantile**2 / freedom)
     needed = law.tuples(error)
     at = needed if 0 < needed < math.inf else seen.max()
     tried = [*(at * _RATIOS), math.inf]

@@ -81,7 +81,7 @@ def collapses(group: Records) -> dict[str, Collapse]:
             for name, facts in result.metrics.items():
                 if facts["role"] == "method" and facts["of"] in result.summaries:
                     scores = varieties.setdefault(facts["of"], {})
-                    scores.setdefault(run.seed, result.summaries.get(name))
+                    scores[run.seed] = result.summaries.get(name)
     found = {}
     for metric, scores in varieties.items():
         known = [score for score in scores.values() if score]

@@ -83,7 +83,6 @@ _TEXTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "share": (1, ("meaning",)),  # Metric.share
     "register_model": (1, ("paper",)),
     "register_dataset": (1, ("paper",)),
-    "register_evaluator": (1, ("paper",)),
 }
 _entries: dict[tuple[Kind, str], Entry] = {}
 _broken: dict[Kind, dict[str, Broken]] = {"model": {}, "dataset": {}, "evaluator": {}}
@@ -112,9 +111,9 @@ def register_dataset(name: str, *, version: int, paper: str = "") -> Callable[[T
     return _register("dataset", name, paper, version)
 
 
-def register_evaluator(name: str, *, version: int, paper: str = "") -> Callable[[T], T]:
+def register_evaluator(name: str, *, version: int) -> Callable[[T], T]:
     """Class decorator: register an `Evaluator` as `name`."""
-    return _register("evaluator", name, paper, version)
+    return _register("evaluator", name, "", version)
 
 
 def _register(kind: Kind, name: str, paper: str, version: int) -> Callable[[T], T]:

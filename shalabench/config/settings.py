@@ -268,12 +268,13 @@ def _file_entries(
         (key, file) for table, file in files for key in table.presets.keys() - known_presets
     ]
     mistakes += [f"{unknown('preset', key, known_presets)} ({file})" for key, file in strangers]
+    of_any = _all_methods()
     for table, file, layer, special in tables:
         for name in table.models:  # a method may be in a file that does not import
             if name not in entries("model") and not broken("model"):
                 mistakes.append(f"{unknown('model', name, entries('model'))} ({file})")
         for key, value, source in table.shared(known):
-            if key in known or key not in _all_methods():  # other methods may have it
+            if key in known or key not in of_any:  # other methods may have it
                 yield key, value, Origin(layer, source or file, file)
         for key, value, source in table.special(model, known):
             yield key, value, Origin(special, source or file, file)

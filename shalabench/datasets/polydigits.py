@@ -54,7 +54,9 @@ class PolyDigits(Dataset):
 
     def prepare(self, paths: DataPaths, *, download: bool = False) -> None:
         chosen = self.config.digits  # cut from the cached whole
-        file = cache_file(self, paths.cache, exclude={"digits"})
+        # Views are hidden later. `missing` is in the names of existing files, at its default.
+        complete = type(self)(self.config.model_copy(update={"missing": 0.0}))
+        file = cache_file(complete, paths.cache, exclude={"digits"})
         modalities = describe_modalities(self.config.modalities, SIDE)
         sources = [f"{SOURCE}{m.name}" for m in modalities]
         arrays, whole = generate_once(file, self._generate, sources)

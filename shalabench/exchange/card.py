@@ -37,7 +37,6 @@ LICENSES = {  # by dataset: sources and their licences
     "toy-views": _DRAWN,
 }
 _UNKNOWN = "No licence of these data is known to shala-bench."
-_SHOWN = ("model", "prior", "sampling", "train", "data")  # sections of settings
 
 
 def write_card(config: Mapping[str, Any], model: Model, name: str, license: str) -> str:
@@ -215,9 +214,7 @@ def _training(config: Mapping[str, Any]) -> Iterator[str]:
     }
     yield "\n".join(f"- {key}: {value}" for key, value in facts.items() if value is not None)
     lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in run["settings"].items()
-        if key.partition(".")[0] in _SHOWN
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in run["settings"].items()
     ]
     yield "Settings:\n\n```text\n" + "\n".join(lines) + "\n```"
 

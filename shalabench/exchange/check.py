@@ -139,7 +139,8 @@ def _convert_images(
         mistakes.append(f"{spans}, which does not fit the stated range {black:g} to {white:g}.")
         return None
     x = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-    return x if (black, white) == (0, 1) else (x - black) / span
+    x = x if (black, white) == (0, 1) else (x - black) / span
+    return x if low_high is None else x.clamp(0, 1)  # beyond a stated range, some are allowed
 
 
 def _convert_vectors(

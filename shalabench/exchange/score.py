@@ -155,7 +155,7 @@ def score(
         *(Settings(), data, TrainSettings(), PriorSettings(), SamplingSettings()),
         *(EvaluateSettings(), settings, origins),
     )
-    planned, skipped = plan_evaluations(
+    planned, skipped, failed = plan_evaluations(
         request.evaluators,
         *(resolved, type(model), dataset.spec, identity, classifiers, request.split),
     )
@@ -163,7 +163,8 @@ def score(
     folder = Store(request.store).folder(*place, request.seed, identity)
     scored = Scored(folder, samples.words, skipped=skipped)
     if not planned:
-        reasons = " ".join([*samples.gaps, *(f"{name}: {why}" for name, why in skipped.items())])
+        why_not = (skipped | failed).items()
+        reasons = " ".join([*samples.gaps, *(f"{name}: {why}" for name, why in why_not)])
         raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
     with folder.lock(wait=True), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -188,11 +189,11 @@ def score(
             except Lacking as error:
                 scored.skipped[name] = str(error)
 
-        scored.failed = measure_each(planned, folder, measure)
+        scored.failed = failed | measure_each(planned, folder, measure)
         scored.evaluated = [e.evaluator.name for e in planned if is_recorded(e, folder)]
         if not scored.evaluated:
-            why_not = scored.skipped | scored.failed
-            reasons = " ".join(f"{name}: {why}" for name, why in why_not.items())
+            why_not = (scored.skipped | scored.failed).items()
+            reasons = " ".join(f"{name}: {why}" for name, why in why_not)
             raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
         if folder.trained is None:
             made = {"source": "", "nets": "", **describe_checkout()}
@@ -212,8 +213,6 @@ def _extractors(device: torch.device) -> tuple[str, ...]:
 
 def _find(source: Path | Mapping[str, Any] | object, request: Request, dataset: Dataset) -> Found:
     """The samples, unchecked."""
-    if isinstance(source, Found):
-        return source
     if isinstance(source, str | Path):
         return read(Path(source))
     return generate(source, dataset.spec, dataset.split(request.split), request.number)

@@ -115,15 +115,17 @@ class InProcess:
         happened: queue.Queue[tuple[str, Event] | None] = queue.Queue()
 
         def work() -> None:
-            while self._tasks:
-                key = next(iter(self._tasks))
-                task = self._tasks.pop(key)
-                if self._stop.is_set():
-                    self._results[key] = Cancelled()
-                    continue
-                emit = functools.partial(_put, happened, key)
-                self._results[key] = _attempt(task, emit, self._stop)
-            happened.put(None)
+            try:
+                while self._tasks:
+                    key = next(iter(self._tasks))
+                    task = self._tasks.pop(key)
+                    if self._stop.is_set():
+                        self._results[key] = Cancelled()
+                        continue
+                    emit = functools.partial(_put, happened, key)
+                    self._results[key] = _attempt(task, emit, self._stop)
+            finally:
+                happened.put(None)
 
         thread = threading.Thread(target=work, name="runs")
         thread.start()
@@ -315,6 +317,11 @@ def _attempt(task: Task, emit: Emit, stop: threading.Event) -> Any:
         return task(emit, stop)
     except Exception as error:  # handed to the caller of `result`
         return error
+    except SystemExit as error:  # it would end a thread without a word, and a process thrice
+        return BenchError(
+            f"The code of the run asked Python to exit ({error.code!r}). Let it raise another "
+            "exception in place of SystemExit."
+        )
 
 
 def unwrap(result: Any) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,8 @@ def plan_evaluations(
     training: str,
     classifiers: Mapping[str, Classifier],
     split: str,
-) -> tuple[list[Evaluation], dict[str, str]]:
-    """The evaluations of a run, and the reasons why evaluators are skipped.
+) -> tuple[list[Evaluation], dict[str, str], dict[str, str]]:
+    """The evaluations of a run, and why evaluators are skipped, or failed at their first question.
 
     Args:
         names: Evaluators to use; every registered one if empty.
@@ -78,7 +79,7 @@ def plan_evaluations(
         classifiers: By modality.
         split: Name of the split to measure on.
     """
-    wanted, skipped = [], {}
+    wanted, skipped, failed = [], {}, {}
     for name in names or tuple(entries("evaluator")):
         evaluator = find("evaluator", name).cls(resolved.evaluators[name])
         try:
@@ -87,7 +88,10 @@ def plan_evaluations(
         except DataError as error:
             reason = str(error)
         except Exception as error:  # of an evaluator's code; the others go on
-            reason = f"Its code raised {type(error).__name__}: {error}."
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(line.filename).name}, line {line.lineno}"
+            failed[name] = f"Its code raised {type(error).__name__}: {error} ({where})."
+            continue
         if reason is not None:
             skipped[name] = reason
             continue
@@ -95,7 +99,7 @@ def plan_evaluations(
         n = spec.sizes[split]
         identity = eval_id(training, name, evaluator.version, settings, used, split, n)
         wanted.append(Evaluation(evaluator, identity, split, used))
-    return wanted, skipped
+    return wanted, skipped, failed
 
 
 def evaluate(

@@ -112,7 +112,10 @@ class RunLog:
                 place.steps[stage] = step
         for name in folder.result_names():
             if name not in place.results:
-                result = folder.result(name)
+                try:
+                    result = folder.result(name)
+                except BenchError:  # a damaged one, which the next evaluation replaces
+                    continue
                 done = result.get("provenance", {}).get("finished", time.time())
                 split = result["split"]
                 scores = _named(split, {_describe(s): s["value"] for s in result["scores"]})

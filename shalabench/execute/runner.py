@@ -136,7 +136,7 @@ class _Runner:
             return Outcome("skipped", f"Skipped: {reason}", where)
         options = self.options
         networks = load_classifiers(self.complete, options.evaluators, options.archive, self.device)
-        planned, skipped = plan_evaluations(
+        planned, skipped, failed = plan_evaluations(
             options.evaluators,
             self.resolved,
             self.method,
@@ -146,7 +146,7 @@ class _Runner:
             options.split,
         )
         todo = [e for e in planned if not is_recorded(e, self.folder)]
-        failed = {} if options.retry else known_failures(todo, self.folder)
+        failed |= {} if options.retry else known_failures(todo, self.folder)
         todo = [e for e in todo if e.evaluator.name not in failed]
         trained = self.folder.trained
         if trained and not todo:

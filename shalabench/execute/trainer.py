@@ -149,7 +149,7 @@ def train(
             continue
         stage.validation = validation
         loop = _Loop(model, stage, number, data, folder, seed, settings, watch, clock, done, mixed)
-        done[stage.name] = loop.run(saved if number == first else None, event)
+        loop.run(saved if number == first else None, event)
     model.eval()
     return done, clock
 
@@ -175,7 +175,8 @@ class _Loop:
     away: int = 0  # readings since
     graphed: GraphedUpdates | None = None
 
-    def run(self, saved: dict[str, Any] | None, event: str) -> dict[str, float]:
+    def run(self, saved: dict[str, Any] | None, event: str) -> None:
+        """Train the stage; its last reading is then in `done`."""
         step = self._begin(saved, event)
         if self.settings.graphs:
             [stage] = capturable([self.stage])
@@ -205,7 +206,6 @@ class _Loop:
         self.done[self.stage.name] = self.last
         self.folder.log("finished", stage=self.stage.name, spent=self.clock.read())
         self._keep(0, after=True)
-        return self.last
 
     def _notice_runaway(self, step: int) -> None:
         """Stop a training whose losses stay a thousand times what they were: it cannot recover.

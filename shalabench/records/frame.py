@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -24,6 +25,13 @@ _DAMAGED = (BenchError, ValueError, TypeError, LookupError, AttributeError)  # b
 _OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
 
 
+def _field(name: str) -> Any:
+    """A property of `Result`: a field of its content."""
+    if name in _OPTIONAL:
+        return property(lambda result: result.content.get(name, _OPTIONAL[name]))
+    return property(lambda result: result.content[name])
+
+
 @dataclass(frozen=True)
 class Result:
     """One evaluation of a run, of a form that was checked.
@@ -34,14 +42,10 @@ class Result:
 
     content: dict[str, Any]
 
-    def __getattr__(self, name: str) -> Any:
-        """A field, such as `evaluator`, `split`, `classifiers`, `details`, `pictures`, `texts`.
-
-        Names of pictures and texts are for `RunFolder.picture` and `RunFolder.text`.
-        """
-        if name in self.content or name in _OPTIONAL:
-            return self.content.get(name, _OPTIONAL.get(name))
-        raise AttributeError(f"The result has no field '{name}'.")
+    eval_id, evaluator, version, split = map(_field, ("eval_id", "evaluator", "version", "split"))
+    settings, classifiers, instruments = map(_field, ("settings", "classifiers", "instruments"))
+    details, provenance = map(_field, ("details", "provenance"))
+    pictures, texts = map(_field, ("pictures", "texts"))  # for `RunFolder.picture` and `.text`
 
     @property
     def intervals(self) -> dict[str, list[float]]:
@@ -175,9 +179,14 @@ def load(
     Raises:
         BenchError: There is no run at all.
     """
+    with _no_collector():
+        return _load(stores, split, metric, may_be_empty)
+
+
+def _load(stores: Sequence[Store], split: str, metric: str, may_be_empty: bool) -> Records:
     records = Records(pd.DataFrame())
     rows: dict[str, RunRow] = {}
-    for store, folder in ((s, folder) for s in stores for folder in _runs(s)):
+    for store, folder in ((s, folder) for s in stores for folder in s.runs()):
         try:
             row, results, problems = _read(folder, metric)
         except _DAMAGED as error:
@@ -214,14 +223,14 @@ def load(
     return records
 
 
-def _runs(store: Store) -> list[RunFolder]:
-    """The runs of a store. What is parsed stays, so the collector need not look at it."""
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Disable the garbage collector: what is parsed stays, so it need not look at it."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return store.runs()
+        yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()
 

@@ -140,14 +140,18 @@ def _panel(stage: str, terms: Terms, top: float, right: float) -> list[str]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About four round numbers in a range."""
+    """About four round numbers in a range, at least three."""
     if low == high:
         return [low]
     least = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(least))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= least * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+    steps = [n * power for n in (0.5, 1, 2, 5, 10)]
+    number = next(i for i in range(1, 5) if steps[i] >= least * 0.999)
+    for step in (steps[number], steps[number - 1]):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first >= 2:
+            break
+    return [round(k * step, 12) for k in range(first, last + 1)]
 
 
 def _decades(low: float, high: float) -> list[float]:

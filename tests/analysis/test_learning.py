@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers.records import write_run
+from scipy import stats
 
 from bench import main
 from shalabench.analysis.learning import count_text, curves_of, fit_text, modalities_of
-from shalabench.analysis.saturation import Law, budget, fit
+from shalabench.analysis.saturation import Law, _squares, budget, fit
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api.errors import BenchError
 from shalabench.records.frame import load
@@ -49,6 +50,21 @@ def test_the_interval_of_noisy_errors_holds_what_they_were_made_with():
         assert needed.low <= needed.high
         hits += needed.low <= law.tuples(0.1) <= needed.high
     assert hits >= 24  # of 30 intervals of 90 %
+
+
+@pytest.mark.parametrize("points", [10, 40])
+def test_the_interval_ends_where_the_squares_exceed_the_quantile_of_f(points):
+    seen, target = np.geomspace(1e5, 4e6, points), 0.07
+    noise = 1 + 0.03 * np.random.default_rng(0).normal(size=points)
+    errors = (0.05 + 12 * seen**-0.4) * noise
+    needed = budget(list(seen), list(errors), target)
+    law, free = fit(list(seen), list(errors)), points - 3
+    least = sum((law.error(t) / x - 1) ** 2 for t, x in zip(seen, errors, strict=True))
+    bound = least * (1 + stats.f.ppf(0.9, 1, free) / free)
+    step = 1e8 ** (1 / 399)  # between the numbers that are tried
+    for inside, outside in ((needed.high, needed.high * step), (needed.low, needed.low / step)):
+        assert _squares(seen, errors, inside, target) <= bound
+        assert _squares(seen, errors, outside, target) > bound
 
 
 def test_errors_that_do_not_fall_have_no_budget():

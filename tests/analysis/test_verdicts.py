@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers.records import write_run
+from helpers.records import write_result, write_run
 from scipy import stats
 
 from shalabench.analysis.statistics import critical_range, difference, pooled_error
@@ -165,6 +165,21 @@ def test_a_model_whose_samples_hardly_agree_is_not_best_where_all_others_have_co
     table = tables(tmp_path)
     assert {r.cells["coherence/joint"].mark for r in table.rows if r.cells} == {"collapsed"}
     assert any(note.endswith("mmvae+ 2.0 (few agree), shala 4.9.") for note in table.notes)
+
+
+def test_the_first_result_with_a_metric_counts_here_as_in_the_cells(tmp_path):
+    """Two evaluators of one run have the metric, one with four classes and one with nine."""
+    marks = []
+    for first, second in ((4.0, 9.0), (9.0, 4.0)):
+        root = tmp_path / str(first)
+        folder = write_run(root, "shala", 0, first / 10, classes=first)
+        write_result(folder, second / 10, classes=second, finished=1)
+        file = folder / "results" / "coherence-1.json"
+        file.write_text(file.read_text().replace('"evaluator": "coherence"', '"evaluator": "x"'))
+        (row,) = [row for row in tables(root).rows if row.cells]
+        assert row.cells["coherence/joint"].mean == pytest.approx(first / 10)
+        marks.append(row.cells["coherence/joint"].mark)
+    assert marks == ["collapsed", ""]
 
 
 def test_a_record_without_the_number_of_classes_is_ranked(tmp_path):

@@ -106,13 +106,3 @@ def test_a_run_of_toy_ends_with_a_table_in_each_form(tmp_path):
     assert table["dataset"] == "toy"
     full = CliRunner().invoke(main, [*words, "-v"])
     assert "mvae toy smoke seed 0: No style: The dataset 'toy' has no cameras" in full.stderr
-
-
-def test_json_is_printed_also_where_there_is_no_table(tmp_path):
-    wild = ("--set", "model.optimiser.lr=1e30", "--set", "train.precision=float32")
-    words = ["run", "--models", "mvae", "--dataset", "toy", "--preset", "smoke", *wild, "--json"]
-    done = CliRunner().invoke(
-        main, [*words, "--store", str(tmp_path), "--cache-dir", str(tmp_path)]
-    )
-    assert done.exit_code == 1
-    assert json.loads(done.stdout) == []

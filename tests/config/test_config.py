@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import bench
-from shalabench.api import ConfigErrors, Settings, setting
+from shalabench.api import BenchError, ConfigErrors, Settings, setting
 from shalabench.config import settings as config
 from shalabench.config.evaluation import resolve_evaluation
 from shalabench.config.plan import plan
@@ -355,3 +355,17 @@ def test_networks_of_one_s_own_are_settings_by_modality():
     assert "model.network.custom" not in plain.values()
     with pytest.raises(ConfigErrors, match=r"model\.network\.custom\.bar is 3: .*string"):
         resolve("mvae", "toy", "smoke", ("model.networks.bar=3",))
+
+
+def test_sizes_that_no_machine_holds_are_refused():
+    with pytest.raises(BenchError, match=r"data\.train is 1000000000: .* 1000000"):
+        resolve("shala", "toy", "smoke", ["data.train=1000000000"])
+    with pytest.raises(BenchError, match=r"data\.seed is -1"):
+        resolve("shala", "toy", "smoke", ["data.seed=-1"])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "'NaN'"])
+@pytest.mark.parametrize("key", ["model.beta", "sampling.joint_temperature"])
+def test_a_setting_is_a_finite_number(value, key):
+    with pytest.raises(BenchError, match=f"{key} is .*finite"):
+        resolve("shala", "toy", "smoke", [f"{key}={value}"])

@@ -33,7 +33,7 @@ def test_every_sample_shows_the_nearest_triangle_of_a_plain_loop():
     found = dict(
         zip(
             hits.sample.tolist(),
-            zip(hits.face.tolist(), hits.depth.tolist(), strict=True),
+            zip(hits.part.tolist(), hits.depth.tolist(), strict=True),
             strict=True,
         )
     )
@@ -71,7 +71,7 @@ def test_only_wanted_triangles_are_seen():
     shot = shoot(soup(), CAMERAS, 12)
     hits = rasterise(shot, shot.outside)
     picture = torch.div(hits.sample, 144, rounding_mode="floor")
-    assert shot.outside[picture, hits.face].all()
+    assert shot.outside[picture, hits.part].all()
     assert not shot.outside.all()
 
 

@@ -82,8 +82,7 @@ def test_some_of_the_test_tuples_are_compared_with_all_real_images(tmp_path, tra
     for key in found.arrays:
         if not key.startswith("joint"):
             found.arrays[key] = found.arrays[key][rows]
-    found.index = rows
-    scored = score(found, request_of(tmp_path, judges, preset="external"))
+    scored = score({**found.arrays, "index": rows}, request_of(tmp_path, judges, preset="external"))
     (quality,) = (r for r in scored.folder.results() if r["evaluator"] == "quality")
     assert set(quality["details"]["real"].values()) == {64}
     (summary,) = (

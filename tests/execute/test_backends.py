@@ -20,6 +20,7 @@ from helpers.tasks import (
     end_well,
     fail,
     fail_awkwardly,
+    leave,
     lose_node_once,
     report_until_told,
 )
@@ -62,6 +63,17 @@ def test_a_task_s_exception_is_raised_where_its_result_is_asked_for(make, stop):
     drain(engine)
     with pytest.raises(ValueError, match="as asked"):
         engine.result("bad")
+    assert engine.result("good") == 2
+
+
+@ENGINES
+def test_a_task_that_asks_to_exit_has_failed_and_the_next_one_begins(make, stop):
+    engine = make(stop)
+    engine.submit("leaving", leave)
+    engine.submit("good", functools.partial(double, 1))
+    assert [event["kind"] for _, event in drain(engine)] == ["seen"]  # none is "retried"
+    with pytest.raises(BenchError, match="as asked"):
+        engine.result("leaving")
     assert engine.result("good") == 2
 
 

@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from helpers.campaigns import Listener, options, run, smoke
+from helpers.records import write_run
 
 from shalabench.api import BenchError
 from shalabench.execute import logs, trackers
 from shalabench.execute.campaign import run_campaign
-from shalabench.execute.logs import RunLog
+from shalabench.execute.logs import Logs, RunLog
+from shalabench.execute.options import Outcome
 from shalabench.execute.trackers import Subject
 from shalabench.records.store import Store
 
@@ -200,6 +203,39 @@ def test_a_log_changes_neither_the_run_s_name_nor_its_weights_and_may_come_later
     files = sorted((one.path / "logs").iterdir())
     run(RUNS, replace(plain, trackers=("tensorboard",)))  # nothing is new
     assert sorted((one.path / "logs").iterdir()) == files
+
+
+class Kept:
+    """A tracker that remembers what it is given."""
+
+    groups: ClassVar[dict[str, list[str]]] = {}
+
+    def __init__(self, subject, identity):
+        self.identity, self.run = "kept", subject.folder.path.name
+
+    def write(self, group, *_):
+        self.groups.setdefault(self.run, []).append(group)
+
+    def flush(self):
+        pass
+
+    def close(self, status):
+        pass
+
+
+def test_a_damaged_result_of_one_run_ends_no_log(tmp_path, monkeypatch):
+    monkeypatch.setitem(trackers.TRACKERS, "odd", (Kept, "json"))
+    monkeypatch.setattr(Kept, "groups", {})
+    for seed in range(2):
+        write_run(tmp_path, "mopoe", seed, 0.5)
+    damaged, whole = sorted(tmp_path.iterdir())
+    (damaged / "results" / "coherence-0.json").write_text('{"split"')
+    said = []
+    with Logs(("odd",), tmp_path, said.append) as kept:
+        for folder in (damaged, whole):
+            kept.end(Outcome("done", "", folder))
+    assert said == []
+    assert Kept.groups == {whole.name: ["test"]}
 
 
 class Broken:

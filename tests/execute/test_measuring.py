@@ -130,6 +130,28 @@ def test_a_run_keeps_what_can_be_measured_and_says_what_cannot(tmp_path, archive
     damage(folder, tmp_path, archive)
 
 
+@pytest.mark.parametrize("method", ["skip", "instruments"])
+def test_an_error_in_an_evaluator_s_first_question_is_no_reason_to_skip_it(
+    tmp_path, archive, monkeypatch, method
+):
+    def broken(*_):
+        raise ZeroDivisionError("of the evaluator")
+
+    chosen = options(tmp_path, archive, evaluators=("samples", "latents"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Samples, method, broken)
+        for _ in range(2):  # the second time, the training is recorded
+            summary, _ = run(smoke("mopoe"), chosen)
+            (outcome,) = summary.outcomes.values()
+            assert (outcome.status, summary.exit_code) == ("failed", 1)
+            assert "samples failed: Its code raised ZeroDivisionError" in outcome.text
+            assert "test_measuring.py" in outcome.text
+            assert "samples" not in outcome.skipped
+    folder = RunFolder(outcome.folder)
+    assert [r["evaluator"] for r in folder.results()] == ["latents"]
+    assert run(smoke("mopoe"), chosen)[0].exit_code == 0
+
+
 def damage(folder, tmp_path, archive):
     """Flip a bit of the weights, then of run.json, and ask for more."""
     chosen = options(tmp_path, archive, evaluators=("quality",))

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from shalabench.api import Rng
+
+D = 3  # of a latent
+# By item and modality "a", "b" and "c": whether the view is there.
+MISSING = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0]]).bool()
+STANDARD = Normal(torch.zeros(D).double(), torch.ones(D).double())
 
 
 class FakeBatch:
@@ -26,6 +32,14 @@ def batch_of(views, present=None):
     for there, (name, x) in zip(present.T, views.items(), strict=True):
         blank[name] = torch.where(there.view(-1, *(1,) * (x.dim() - 1)), x, 0)
     return FakeBatch(blank, present)
+
+
+def build(cls, spec, network, **settings):
+    return cls(spec, cls.Config(network=network, latent_dim=D, **settings))
+
+
+def kl(q, p=STANDARD):
+    return kl_divergence(q, p).sum()
 
 
 def there(present, i):

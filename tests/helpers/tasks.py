@@ -16,6 +16,10 @@ def fail(emit, stop):
     raise ValueError("as asked")
 
 
+def leave(emit, stop):
+    raise SystemExit("as asked")
+
+
 def die_until(folder, times, emit, stop):
     """Kill the process of the task the first `times` times."""
     (folder / str(os.getpid())).touch()

@@ -7,15 +7,30 @@ from itertools import combinations
 
 import pytest
 import torch
-from helpers.objectives import FakeBatch, assert_equal_to_loop, there
+from helpers.objectives import (
+    MISSING,
+    STANDARD,
+    D,
+    FakeBatch,
+    assert_equal_to_loop,
+    build,
+    kl,
+    there,
+)
 from helpers.rings import SPEC
-from torch.distributions import Laplace, Normal, kl_divergence
+from torch.distributions import Laplace, Normal
 
+from baselines.codevae import CoDEVAE
+from baselines.crmvae import CRMVAE
+from baselines.helvae import HELVAE
 from baselines.mmjsd import MMJSD
 from baselines.mmvae import MMVAE
+from baselines.mohelvae import MoHELVAE
 from baselines.mopoe import MoPoE
 from baselines.mvae import MVAE
 from baselines.mvtcae import MVTCAE
+from baselines.mwbvae import MWBVAE
+from baselines.wbvae import WBVAE
 from shalabench.api import Rng
 from shalabench.nets.experts import (
     choose_components,
@@ -28,13 +43,8 @@ from shalabench.nets.posteriors import softmax_scale
 
 pytestmark = pytest.mark.float64
 
-NAMES, B, D = ("a", "b", "c"), 4, 3
-MISSING = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0]]).bool()
-STANDARD = Normal(torch.zeros(D).double(), torch.ones(D).double())
-
-
-def build(cls, spec, network, **settings):
-    return cls(spec, cls.Config(network=network, latent_dim=D, **settings))
+NAMES, B = ("a", "b", "c"), 4
+SHARED = [MVAE, MoPoE, MMJSD, MMVAE, HELVAE, MoHELVAE, WBVAE, MWBVAE, CoDEVAE, CRMVAE]
 
 
 def product(experts, prior):
@@ -57,10 +67,6 @@ def density(model, spec, views, name, i, z):
     m = spec[name]
     decoded = model.decoders[name](z[None])
     return m.weight * log_likelihood(m, decoded, views[name][i : i + 1])[0]
-
-
-def kl(q, p=STANDARD):
-    return kl_divergence(q, p).sum()
 
 
 @pytest.mark.parametrize("present", [None, MISSING], ids=["complete", "missing"])
@@ -298,7 +304,7 @@ def test_mopoe_refuses_sixteen_views_for_their_65_535_subsets():
     assert "2^M subsets of modalities: M is 16, at most 10" in MoPoE.skip(SPEC, MoPoE.Config())
 
 
-@pytest.mark.parametrize("cls", [MVAE, MoPoE, MMJSD, MMVAE])
+@pytest.mark.parametrize("cls", SHARED)
 def test_absent_views_change_nothing(spec, network, views, cls):
     model = build(cls, spec, network)
     before, _ = model.loss(FakeBatch(views, MISSING), Rng(7), 0)

@@ -34,7 +34,7 @@ def test_a_run_is_recorded_loaded_and_tabulated(tmp_path, monkeypatch):
     monkeypatch.setenv("SHALA_CACHE", str(tmp_path / "cache"))
     store = tmp_path / "store"
     arguments = {"preset": "smoke", "latent_dim": 4, "store": store}
-    summary = shalabench.run("mvae", "toy", evaluators=("samples",), **arguments)
+    summary = shalabench.run("mvae", "toy", evaluators="samples", **arguments)
     (outcome,) = summary.outcomes.values()
     assert (summary.exit_code, outcome.status) == (0, "done")
     again = shalabench.run(["mvae"], "toy", evaluators=("samples",), **arguments)
@@ -54,6 +54,14 @@ def test_a_run_is_recorded_loaded_and_tabulated(tmp_path, monkeypatch):
     scores = shalabench.results(store, metric="reconstruction")
     assert set(scores.method) == {"mvae"}
     assert scores.metric.str.startswith("reconstruction/").all()
+
+
+@pytest.mark.parametrize("names", ["nobody", ["nobody"]])
+def test_names_of_evaluators_and_trackers_are_no_letters(tmp_path, names):
+    where = {"preset": "smoke", "store": tmp_path}
+    for option in ("evaluators", "trackers"):
+        with pytest.raises(BenchError, match="'nobody'"):
+            shalabench.run("mvae", "toy", **{option: names}, **where)
 
 
 def test_an_unknown_run_is_named(tmp_path, monkeypatch):

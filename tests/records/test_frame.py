@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
+import pickle
 
 import pytest
 from click.testing import CliRunner
@@ -85,6 +88,28 @@ def test_a_record_that_is_no_object_is_a_problem(store, tmp_path, name, content)
     assert "where an object is expected" in problem.text
     found = CliRunner().invoke(main, ["export", str(tmp_path / "copy"), "--store", str(tmp_path)])
     assert isinstance(found.exception, SystemExit | None)
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_a_result_can_be_copied_and_pickled(store, again):
+    [result, *_] = load([store]).all_results()
+    assert result.metrics  # cached
+    made = again(result)
+    assert (made, made.evaluator, made.pictures) == (result, "coherence", ())
+
+
+def test_reading_leaves_the_garbage_collector_as_it_was(store):
+    frozen = gc.get_freeze_count()
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            load([store])
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()
+    assert gc.get_freeze_count() == frozen
 
 
 def test_a_score_of_newer_code_says_so(store, tmp_path):

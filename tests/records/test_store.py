@@ -14,6 +14,7 @@ from helpers.records import write_two_methods
 
 from bench import main
 from shalabench.api import BenchError
+from shalabench.records.store import RunFolder
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def store(tmp_path):
     return write_two_methods(tmp_path)
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_without_file_locks_reading_goes_on_and_running_offers_no_locks(store, monkeypatch, code):
     def refuse(*_):
         raise OSError(code, os.strerror(code))
@@ -93,3 +94,20 @@ def test_a_store_that_does_not_exist_is_an_error(tmp_path, command):
     found = CliRunner().invoke(main, [*command, "--store", str(tmp_path / "rnus")])
     assert found.exit_code == 2
     assert "there is no such folder" in found.output
+
+
+def test_a_link_out_of_a_record_is_no_picture_of_it(tmp_path):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "a.webp").write_bytes(b"secret")
+    for name in ("file", "folder", "own"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file" / "pictures").mkdir()
+    (tmp_path / "file" / "pictures" / "a.webp").symlink_to(secret / "a.webp")
+    (tmp_path / "folder" / "pictures").symlink_to(secret)
+    (tmp_path / "own" / "pictures").mkdir()
+    (tmp_path / "own" / "pictures" / "a.webp").write_bytes(b"own")
+    os.symlink(tmp_path / "own", tmp_path / "linked")  # a store may be reached by a link
+    found = {n: RunFolder(tmp_path / n).picture("pictures/a.webp") for n in os.listdir(tmp_path)}
+    assert {name for name, file in found.items() if file} == {"own", "linked"}
+    assert RunFolder(tmp_path / "own").picture("x" * 300) is None

@@ -19,7 +19,14 @@ from shalabench.execute import progress as showing
 from shalabench.records.frame import load
 from shalabench.records.store import Store
 from shalabench.report import build_report, charts
-from shalabench.report.losses import main_losses, readings, run_losses, small_losses, without_priors
+from shalabench.report.losses import (
+    _ticks,
+    main_losses,
+    readings,
+    run_losses,
+    small_losses,
+    without_priors,
+)
 from shalabench.report.sections import sections_of
 
 
@@ -203,6 +210,21 @@ def test_losses_of_a_run_have_ticks_and_lines_where_they_belong(store):
     assert run_losses("none", {}) is None
     assert run_losses("reused", {"vae": {}}) is None
     assert "to update 8" in small_losses("x", [stages])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.03, 0.84, [0.2, 0.4, 0.6, 0.8]),
+        (0.1, 0.9, [0.2, 0.4, 0.6, 0.8]),
+        (0, 20_000, [0, 5000, 10_000, 15_000, 20_000]),
+        (-1.9, 1.9, [-1, 0, 1]),
+        (4.9, 14.9, [6, 8, 10, 12, 14]),
+        (2, 2, [2]),
+    ],
+)
+def test_ticks_are_three_at_least_and_round(low, high, ticks):
+    assert _ticks(low, high) == pytest.approx(ticks)
 
 
 def test_runs_of_the_gate_are_no_column_and_stand_last(tmp_path):

@@ -67,7 +67,6 @@ class Hits:
 
     Attributes:
         sample: `[P]` int64, number of the sample: (picture, row, column), ascending.
-        face: `[P]` int64.
         depth: `[P]` float64.
         point: `[P, 3]` float64, in the world.
         normal: `[P, 3]` float64, of the outer side, unit length.
@@ -75,7 +74,6 @@ class Hits:
     """
 
     sample: Tensor
-    face: Tensor
     depth: Tensor
     point: Tensor
     normal: Tensor
@@ -183,4 +181,4 @@ def _interpolate(shot: Shot, sample: Tensor, face: Tensor) -> Hits:
         for values in (mesh.points, mesh.normals)
     )
     normal = normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-9)
-    return Hits(sample, face, depth, point, normal, mesh.parts[face])
+    return Hits(sample, depth, point, normal, mesh.parts[face])
