@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shalabench.api import BenchError, DataSpec
+from shalabench.api.records import is_summary
 from shalabench.config import tuned
 from shalabench.config.plan import Run
 from shalabench.execute.campaign import STOPPED_EXIT, Outcome, run_campaign
@@ -134,8 +135,8 @@ def read_scores(
             "choose by. Its last line above says why."
         )
     result = max(results, key=lambda r: r["provenance"]["finished"])
-    whole = [s for s in result["scores"] if not s["given"] and s["target"] is None]
-    return {s["metric"]: s for s in whole}, result["provenance"]["seconds"]
+    whole = {score["metric"]: score for score in filter(is_summary, result["scores"])}
+    return whole, result["provenance"]["seconds"]
 
 
 def open_study(folder: Path, new: Kind, methods: Mapping[str, Any]) -> Kind:

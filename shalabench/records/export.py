@@ -22,7 +22,7 @@ from shalabench.records.packed import (
     read_packed,
     time_of,
 )
-from shalabench.records.reading import printable
+from shalabench.records.reading import DAMAGED, printable, terms_of
 from shalabench.records.store import RunFolder, guard, write_whole
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 _PROGRESS_KEPT = 60  # readings of the losses a run
 _QUALITY = 78  # of lossy WebP; see `_as_webp`
-_PLACE = ("time", "kind", "stage", "step")
 _NUMBERS = {int, float}
-_DAMAGED = (BenchError, ValueError, TypeError, LookupError, AttributeError)  # by a record's form
 _NO_PICTURE = (OSError, ValueError, SyntaxError, TypeError, LookupError)  # as Pillow says it
 
 Runs = dict[str, dict[str, Any]]  # lines by the name of the run
@@ -85,7 +83,7 @@ def export(
                 continue
             new = _content(folder, left_out)
             pack = destination / _pack_of(new["run"])
-        except _DAMAGED as error:
+        except DAMAGED as error:
             left_out.append(f"{folder.name}: {error}")
             continue
         if pack not in packs:
@@ -193,8 +191,7 @@ def _write(pack: Path, runs: dict[str, dict[str, Any]]) -> None:
         start = time_of(others[0]) if others else 0
         for event in _thin([e for e in events if e["kind"] == "progress"]):
             where = name, event["stage"], event["step"], round(event["time"] - start, 1)
-            terms = {k: v for k, v in event.items() if k not in _PLACE and type(v) in _NUMBERS}
-            curves += [(*where, term, f"{value:.6g}") for term, value in terms.items()]
+            curves += [(*where, term, f"{x:.6g}") for term, x in terms_of(event).items()]
         content, fits = _checked(content | {"events": others})
         unchecked += [] if fits else [name]
         results = content.pop("results")
