@@ -1,6 +1,6 @@
 """Settings that came later leave the identities of older runs as they were."""
 
-from shalabench.records.ids import without_later_settings, with_later_settings, train_id
+from shalabench.records.ids import train_id, with_later_settings, without_later_settings
 
 
 def identity(settings, train):
