@@ -92,16 +92,7 @@ def export(
         pictures = [name for name in named if isinstance(name, str)]
         targets.append((pack, folder, pictures))
         old = packs[pack].get(folder.name)
-        if old and (old["trained"] or {}).get("digest") != new["trained"].get("digest"):
-            raise BenchError(
-                f"{pack} holds another training of the run {folder.name}, with other weights, "
-                "and records of two are never mixed. Nothing was copied. Export to another "
-                "folder, or move that one away."
-            )
-        if old:
-            first, then = (old, new) if damaged[pack] else (new, old)
-            added = {p: dict(sorted({**first[p], **then[p]}.items())) for p in ("results", "texts")}
-            new = then | added | {"events": new["events"]}
+        new = _merge(old, new, pack, is_damaged=bool(damaged[pack])) if old else new
         packs[pack][folder.name] = new | {"events": _without(roots, new["events"])}
     with guard(destination, "DESTINATION"):
         for pack, runs in packs.items():
@@ -117,6 +108,30 @@ def export(
             f"left out. {printable(' '.join(left_out))}"
         )
     return len(targets)
+
+
+def _merge(
+    old: dict[str, Any], new: dict[str, Any], pack: Path, *, is_damaged: bool
+) -> dict[str, Any]:
+    """A run's line in a packed folder, with the results and texts that are missing there.
+
+    Args:
+        old, new: The line that is there, and that of the store.
+        pack: The packed folder.
+        is_damaged: Whether something of it does not read; the store's line then comes first.
+
+    Raises:
+        BenchError: They are of two trainings.
+    """
+    if (old["trained"] or {}).get("digest") != new["trained"].get("digest"):
+        raise BenchError(
+            f"{pack} holds another training of the run {new['name']}, with other weights, and "
+            "records of two are never mixed. Nothing was copied. Export to another folder, or move "
+            "that one away."
+        )
+    below, above = (old, new) if is_damaged else (new, old)
+    both = {p: dict(sorted({**below[p], **above[p]}.items())) for p in ("results", "texts")}
+    return above | both | {"events": new["events"]}
 
 
 def _pack_of(run: dict[str, Any]) -> str:
