@@ -284,8 +284,9 @@ def _fit(
     images = [m.name for m in dataset.spec.modalities if m.kind == "image"]
     own = samples.translations
     has_selfs = all((name,) in own and name in own[name,] for name in images)
-    total, mistakes = dataset.spec.sizes[request.split], []
-    fitted = {}
+    total = dataset.spec.sizes[request.split]
+    fitted: dict[str, Settings] = {}
+    mistakes: list[str] = []
     for name, part in settings.items():
         changes: dict[str, Any] = _counts(name, part, samples, request, total, mistakes)
         if "self_pairs" in type(part).model_fields and not has_selfs:

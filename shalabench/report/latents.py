@@ -117,7 +117,7 @@ def _none(
 def _command(
     model: str, dataset: str, preset: str, seed: int, overrides: Sequence[str], store: Path | None
 ) -> str:
-    options = {"models": model, "dataset": dataset, "preset": preset}
+    options: dict[str, Any] = {"models": model, "dataset": dataset, "preset": preset}
     options |= {"seeds": f"{seed},{seed}" if seed else None, "set": list(overrides), "store": store}
     return command_line("python bench.py run", options)
 
