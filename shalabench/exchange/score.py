@@ -245,7 +245,7 @@ def _measure(
         except Lacking as error:
             scored.skipped[name] = str(error)
 
-    scored.failed = measure_each(planned, scored.folder, measure)
+    scored.failed |= measure_each(planned, scored.folder, measure)
     scored.evaluated = [e.evaluator.name for e in planned if is_recorded(e, scored.folder)]
     if not scored.evaluated:
         raise _unscored(work.samples, [], scored.skipped | scored.failed)
