@@ -84,7 +84,7 @@ def campaign_options(options: Mapping[str, Any], **more: Any) -> Options:
         more: Other fields.
 
     Raises:
-        BenchError: As `_read_engine` says.
+        BenchError: As `read_engine` says.
     """
     from shalabench.api import DataPaths
     from shalabench.execute.options import Options
@@ -93,7 +93,7 @@ def campaign_options(options: Mapping[str, Any], **more: Any) -> Options:
     limit = options.get("time_limit")
     return Options(
         **{name: options[name] for name in same},
-        **(_read_engine(options) if "engine" in options else {}),
+        **(read_engine(options) if "engine" in options else {}),
         paths=DataPaths(options["data_root"], options["cache_dir"]),
         locks=not options["no_locks"],
         deadline=None if limit is None else time.time() + limit,
@@ -101,7 +101,7 @@ def campaign_options(options: Mapping[str, Any], **more: Any) -> Options:
     )
 
 
-def _read_engine(options: Mapping[str, Any]) -> dict[str, Any]:
+def read_engine(options: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `Options` that options of other names set.
 
     Raises:
