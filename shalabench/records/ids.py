@@ -31,10 +31,10 @@ def hash_of(content: Mapping[str, Any]) -> str:
 def without_later_settings(
     settings: Mapping[str, Any], later: Mapping[str, Any] = MappingProxyType(_LATER)
 ) -> dict[str, Any]:
-    """Remove each setting that older runs lack if it has the value that they used.
+    """Leave out each setting that older runs lack if it has the value that they used.
 
-    A new setting thus changes no identity as long as it has this value. Without a fitted prior, all
-    settings of the section "prior" are removed too.
+    A new setting thus changes no identity as long as it has this value. Without a fitted prior, the
+    dotted keys of the section "prior" are left out too.
 
     Args:
         settings: By dotted key, or as nested tables.
