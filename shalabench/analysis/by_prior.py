@@ -15,7 +15,7 @@ MEANING = (
     "ShaLa's, fitted to the latents of the same trained networks (docs/priors.md). Costs are those "
     "with the first of these priors."
 )
-_OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
+OF_PRIORS = re.compile(r" \[prior\.[^\]]*\]")
 # Settings that say nothing of the networks. Those of evaluators may differ by the age of a run.
 _APART = ("prior.", "evaluators.")
 _KIND = re.compile(r" \[prior\.kind=[^\]]*\]")
@@ -105,7 +105,7 @@ def by_network(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
     for same in alike(rows, _APART):
         for place, group in enumerate(_by_kind(same)):
             ordered = {kind: group[kind] for kind in KINDS if kind in group}
-            unnamed = _KIND if place else _OF_PRIORS
+            unnamed = _KIND if place else OF_PRIORS
             groups[unnamed.sub("", next(iter(ordered.values())).label)] = ordered
     return groups
 

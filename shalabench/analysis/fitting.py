@@ -54,6 +54,20 @@ class Column:
         return replace(self, cells=list(map(wrap, self.cells, widths)))
 
 
+def duration(seconds: float | None, unknown: str = "not recorded") -> str:
+    """Such as 40 s, 12 min or 3.5 h.
+
+    Args:
+        seconds: None or NaN where it is not known.
+        unknown: What stands there then.
+    """
+    if seconds is None or seconds != seconds:
+        return unknown
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def terminal_width() -> int:
     """Columns of the terminal; where there is none, those of $COLUMNS or 80."""
     return max(shutil.get_terminal_size((NARROW, 24)).columns, NARROW // 2)

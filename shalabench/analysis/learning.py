@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shalabench.analysis.by_prior import KINDS
+from shalabench.analysis.by_prior import KINDS, OF_PRIORS
 from shalabench.analysis.joining import Metrics, alike, join_by_number
 from shalabench.analysis.rows import Cell, Row
 from shalabench.analysis.saturation import FEWEST, Budget, Law, budget, fit
@@ -19,7 +19,6 @@ from shalabench.records.frame import Records
 
 STEPS = "model.steps"
 _LENGTH = re.compile(r" \[model\.steps=[^\]]*\]")
-_PRIOR = re.compile(r" \[prior\.[^\]]*\]")
 _APART = (f"{STEPS}.", "evaluators.")
 _ALL_AGREE = ("coherence/joint", "coherence/posterior")
 _Published = Mapping[tuple[str, str], str]
@@ -114,7 +113,7 @@ def curves_of(
             continue
         first = own[0]
         agreeing = modalities.get(first.runs[0], 1) if metric in _ALL_AGREE else 1
-        name = _PRIOR.sub("", label_of(first))
+        name = OF_PRIORS.sub("", label_of(first))
         prior = first.settings.get("prior.kind", "own")
         about = name, first.method, prior, metric
         curves.append(Curve(*about, tuple(points), lower, max(agreeing, 1)))

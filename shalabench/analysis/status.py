@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shalabench.analysis.fitting import NARROW, draw, wrap_note
+from shalabench.analysis.fitting import NARROW, draw, duration, wrap_note
 from shalabench.api.errors import BenchError
+from shalabench.records.reading import DAMAGED, terms_of
 from shalabench.records.store import RunFolder
 
 _BEGINS = ("stage", "resumed", "begun")  # events before which the clock of a stage stood
@@ -17,7 +18,7 @@ def describe(folder: RunFolder) -> dict[str, Any]:
     """State, position, last losses and evaluations of one run, as plain values."""
     try:
         return _describe(folder)
-    except (BenchError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGED as error:
         reason = str(error) if isinstance(error, BenchError) else "Its record has another schema."
         unknown = dict.fromkeys(("model", "dataset", "preset", "seed", "stage", "step"), "")
         state: dict[str, Any] = {
@@ -35,7 +36,6 @@ def _describe(folder: RunFolder) -> dict[str, Any]:
     events = list(folder.events())
     progress = [event for event in events if event["kind"] == "progress"]
     last = progress[-1] if progress else {}
-    terms = {key: value for key, value in last.items() if key not in ("time", "step")}
     state = failure.get("status") or folder.state()
     return {
         "run": folder.name,
@@ -45,7 +45,7 @@ def _describe(folder: RunFolder) -> dict[str, Any]:
         "seconds_left": seconds_left(events) if state == "running" else None,
         "stage": last.get("stage", ""),
         "step": last.get("step", 0),
-        "terms": {key: value for key, value in terms.items() if isinstance(value, int | float)},
+        "terms": terms_of(last),
         "evaluated": [str(result["evaluator"]) for result in folder.results()],
         "reason": failure.get("reason") or folder.unmeasured(),
     }
@@ -80,7 +80,7 @@ def render_status(states: list[dict[str, Any]], width: int = NARROW) -> str:
         (
             *(item[key] for key in head[:7]),
             f"{item['terms']['loss']:.4g}" if "loss" in item["terms"] else "",
-            _duration(item["seconds_left"]),
+            duration(item["seconds_left"], ""),
         )
         for item in states
     ]
@@ -95,13 +95,3 @@ def render_status(states: list[dict[str, Any]], width: int = NARROW) -> str:
 
 def _evaluated(item: dict[str, Any]) -> str:
     return ", ".join(item["evaluated"]) or "no evaluation"
-
-
-def _duration(seconds: float | None) -> str:
-    """Such as 40 s, 12 min or 3.5 h."""
-    if seconds is None:
-        return ""
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -249,13 +249,13 @@ def _table(
     rows.sort(key=lambda r: (order.index(r.method) if r.method in order else -1, *_place(r)))
     notes = []
     if ablation:
-        from shalabench.analysis.variants import in_order, label_of
+        from shalabench.analysis.variants import in_variant_order, label_of
 
         notes = [f"{ablation.title} ({ablation.source})."]
         names = [label_of(ablation, variant) for variant in ablation.variants]
         absent = dict.fromkeys(names).keys() - {row.label for row in rows}
         rows += [Row(label, ablation.model, True, missing=NOT_RUN) for label in absent]
-        rows = in_order(ablation, rows)
+        rows = in_variant_order(ablation, rows)
     notes += [*external_notes(records), *undertrained_notes(rows), *fits]
     notes += _notes(records, measured, metrics, reported, rows, _MEANINGS.get(by, ""))
     source = published[0].key if published else MAIN

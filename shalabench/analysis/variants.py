@@ -94,7 +94,7 @@ def published_of(ablation: Ablation, published: Sequence[Published]) -> list[Pub
     return [p for p in published if p.method == ablation.model and p.condition in conditions]
 
 
-def in_order(ablation: Ablation, rows: Sequence[Any]) -> list[Any]:
+def in_variant_order(ablation: Ablation, rows: Sequence[Any]) -> list[Any]:
     """A table's rows in the order of the variants, then those of further settings."""
     order = [label_of(ablation, variant) for variant in ablation.variants]
 

@@ -99,10 +99,12 @@ def sources_of(runs: Iterable[RunRow]) -> dict[str, str]:
 
 
 def first_stages(group: Records, sources: Mapping[str, str]) -> dict[int, frozenset[str]]:
-    """What tells by seed whether two runs share a first stage: they do if a text is in both.
+    """Texts by seed that identify the first stage of a run.
 
-    The texts are the names of a run and of those it has weights from, and all that decides a first
-    stage. Where that is wrong, pairs by seed are still a valid test, of less power.
+    Two runs share a first stage if they have a text in common. The texts are the name of the run,
+    the names of the runs that its weights come from, and everything that decides a first stage. If
+    two runs are wrongly taken to share one, a test of pairs by seed is still valid but has less
+    power.
 
     Args:
         group: The runs of one row.
@@ -135,7 +137,7 @@ def lead_of(best: Row, other: Row, metric: str) -> Difference:
     return difference(best.scores[metric], other.scores[metric], shared)
 
 
-def in_order(rows: Iterable[Row], metric: str, sign: int) -> list[Row]:
+def best_first(rows: Iterable[Row], metric: str, sign: int) -> list[Row]:
     """Measured rows by their means, the best first; collapsed ones come last.
 
     Args:
@@ -293,7 +295,7 @@ def _columns(
     for (name, (direction, _, _)), data in itertools.product(metrics.items(), kinds):
         alike = ranked([row for row in rows if row.data.get(name) == data])
         sign = 1 if direction == "higher" else -1
-        sound = [row for row in in_order(alike, name, sign) if name not in row.collapsed]
+        sound = [row for row in best_first(alike, name, sign) if name not in row.collapsed]
         if direction and len(alike) > 1 and sound:
             yield name, sign, sound
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -78,8 +79,17 @@ class Score:
 
     @property
     def is_summary(self) -> bool:
-        """Whether it summarises the evaluation, and is not of one (given, target) pair."""
-        return not self.given and self.target is None
+        """As `is_summary` says."""
+        return is_summary(vars(self))
+
+
+def is_summary(score: Mapping[str, Any]) -> bool:
+    """Whether a score summarises an evaluation, and is not of one (given, target) pair.
+
+    Args:
+        score: As records hold it.
+    """
+    return not score["given"] and score["target"] is None
 
 
 def is_ranked(metric: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError
+from shalabench.cli.engines import campaign_options
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -88,9 +89,8 @@ def _make_runs(
 ) -> dict[str, str]:
     """Make the new runs; returns those that cannot be compared, with the reason."""
     from shalabench.analysis.check import not_judged, work_of
-    from shalabench.api import DataPaths
     from shalabench.config.plan import plan
-    from shalabench.execute.campaign import Options, run_campaign
+    from shalabench.execute.campaign import run_campaign
     from shalabench.execute.progress import Reporter
     from shalabench.execute.provenance import describe_checkout
 
@@ -100,14 +100,7 @@ def _make_runs(
         for work in works
         for run in plan([work.model], work.dataset, work.preset, seeds, work.overrides)
     ]
-    settings = Options(
-        store=store,
-        paths=DataPaths(options["data_root"], options["cache_dir"]),
-        evaluators=evaluators,
-        jobs=options["jobs"],
-        threads=options["threads"],
-        locks=not options["no_locks"],
-    )
+    settings = campaign_options(options, store=store, evaluators=evaluators)
     checkout = describe_checkout()
     with Reporter() as reporter:
         outcomes = run_campaign(runs, settings, reporter).outcomes.items()

@@ -70,8 +70,8 @@ def clean(
     if not agreed:
         click.echo("Nothing was removed.")
         return
-    removed = [waste for waste in found if remove(waste, locks=not no_locks)]
-    click.echo(f"{len(removed)} runs were removed.")
-    for waste in found:
-        if waste not in removed:
-            click.echo(f"{waste.folder.name} stays: another process uses it.", err=True)
+    reasons = {waste.folder.name: remove(waste, locks=not no_locks) for waste in found}
+    stays = {name: reason for name, reason in reasons.items() if reason}
+    click.echo(f"{len(found) - len(stays)} runs were removed.")
+    for name, reason in stays.items():
+        click.echo(f"{name} stays: {reason}.", err=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shalabench.api.errors import BenchError
 from shalabench.cli.options import parse_duration, parse_finite
+
+if TYPE_CHECKING:
+    from shalabench.execute.options import Options
 
 
 def parse_pairs(_: Any, option: Any, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -27,7 +32,7 @@ def parse_pairs(_: Any, option: Any, values: tuple[str, ...]) -> tuple[tuple[str
 
 
 def engine_options(command: Callable) -> Callable:
-    """Add --engine and the options of engines, which `read_engine` collects."""
+    """Add --engine and the options of engines, which `campaign_options` reads."""
     options = (
         click.option(
             "--engine",
@@ -71,8 +76,33 @@ def engine_options(command: Callable) -> Callable:
     return command
 
 
-def read_engine(options: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `Options` that `engine_options` set.
+def campaign_options(options: Mapping[str, Any], **more: Any) -> Options:
+    """How runs are carried out, as a command was asked.
+
+    Args:
+        options: Of the command. Those that are called as a field of `Options` set it.
+        more: Other fields.
+
+    Raises:
+        BenchError: As `read_engine` says.
+    """
+    from shalabench.api import DataPaths
+    from shalabench.execute.options import Options
+
+    same = {field.name for field in fields(Options)} & options.keys()
+    limit = options.get("time_limit")
+    return Options(
+        **{name: options[name] for name in same},
+        **(read_engine(options) if "engine" in options else {}),
+        paths=DataPaths(options["data_root"], options["cache_dir"]),
+        locks=not options["no_locks"],
+        deadline=None if limit is None else time.time() + limit,
+        **more,
+    )
+
+
+def read_engine(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Options` that options of other names set.
 
     Raises:
         BenchError: --job-time is shorter than a minute, or an option does not go with the engine.
@@ -92,5 +122,4 @@ def read_engine(options: dict[str, Any]) -> dict[str, Any]:
             "--partition, --job-time, --job-array and --sbatch are for Slurm, and the engine is "
             f"'{options['engine']}'. Add --engine slurm, or leave them out."
         )
-    same = {key: options[key] for key in ("engine", "address")}
-    return {**same, "gpus": options["gpus_per_run"], "slurm": slurm}
+    return {"gpus": options["gpus_per_run"], "slurm": slurm}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from shalabench.api.errors import BenchError
-from shalabench.cli.engines import engine_options, read_engine
+from shalabench.cli.engines import campaign_options, engine_options
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -104,13 +103,11 @@ def run(ctx: click.Context, **options: Any) -> None:
 
     Finished work is not repeated. An interrupted run continues from its last checkpoint.
     """
-    from shalabench.api import DataPaths
     from shalabench.config.plan import plan_ablation, plan_points
-    from shalabench.execute.campaign import Options, run_campaign
+    from shalabench.execute.campaign import run_campaign
     from shalabench.execute.progress import Reporter
 
     ablation = _read_ablation(options["ablation"], options["models"])
-    limit = options["time_limit"]
     overrides = options["overrides"] + (("train.compile=true",) if options["compiled"] else ())
     work = (
         options["dataset"],
@@ -129,20 +126,8 @@ def run(ctx: click.Context, **options: Any) -> None:
     )
     if options["tuples"]:
         _tell_of_schedules(runs)
-    same = ("store", "evaluators", "split", "archive", "device", "jobs")
-    how = ("checkpoint_every", "threads", "retry", "verbose", "trackers")
     with Reporter() as reporter:
-        summary = run_campaign(
-            runs,
-            Options(
-                **{name: options[name] for name in (*same, *how)},
-                paths=DataPaths(options["data_root"], options["cache_dir"]),
-                **read_engine(options),
-                locks=not options["no_locks"],
-                deadline=time.time() + limit if limit is not None else None,
-            ),
-            reporter,
-        )
+        summary = run_campaign(runs, campaign_options(options), reporter)
     filters = {key: options[key] for key in ("dataset", "preset", "split")}
     filters |= {"ablation": ablation} if ablation else {"models": options["models"]}
     ended = {outcome.status for outcome in summary.outcomes.values()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
 
 from shalabench.api.errors import BenchError
 from shalabench.cli import complete
-from shalabench.cli.engines import engine_options, read_engine
+from shalabench.cli.engines import campaign_options, engine_options
 from shalabench.cli.options import (
     Command,
     UserPath,
@@ -27,8 +26,6 @@ from shalabench.cli.options import (
     time_limit_option,
 )
 from shalabench.records.locations import default_store
-
-_SAME = ("store", "archive", "device", "jobs", "threads", "checkpoint_every")
 
 
 @click.command(cls=Command)
@@ -122,22 +119,14 @@ def _tune(options: dict[str, Any]) -> tuple[Any, int]:
             "example, --models mvae,mopoe --dataset polydigits --trials 9 --budget 3000; the same "
             "with --dials in place of --trials and --budget; or --show."
         )
-    from shalabench.api import DataPaths
     from shalabench.config import tuned
-    from shalabench.execute.campaign import Options
     from shalabench.execute.dials import DialRequest, tune_dials
     from shalabench.execute.progress import Reporter
     from shalabench.execute.tuning import Request, tune
 
-    preset, limit = options["preset"] or "quick", options["time_limit"]
+    preset = options["preset"] or "quick"
     asked = {key: options[key] for key in (*needed, "overrides", "seed")} | {"preset": preset}
-    campaign = Options(
-        **{name: options[name] for name in _SAME},
-        paths=DataPaths(options["data_root"], options["cache_dir"]),
-        **read_engine(options),
-        locks=not options["no_locks"],
-        deadline=time.time() + limit if limit is not None else None,
-    )
+    campaign = campaign_options(options)
     with Reporter() as reporter:
         where = options["studies"], campaign, reporter
         study: Any

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shalabench.api import Model, Reconstruct, Translate
+from shalabench.api.commands import command_line
 
 _DIGITS = (
     "Digits of scikit-learn: UCI, Optical Recognition of Handwritten Digits (Alpaydin and Kaynak "
@@ -188,14 +188,12 @@ def _data(model: Model) -> Iterator[str]:
 
 def command_of(run: Mapping[str, Any]) -> str:
     """The command that trains such a run, also where `auto` would choose another precision."""
-    words = ["shala-bench", "run", "--models", run["model"], "--dataset", run["dataset"]]
-    words += ["--preset", run["preset"], "--seeds", f"{run['seed']},"]
     overrides, key = list(run["overrides"]), "train.precision"
     if key in run["settings"] and not any(text.startswith(f"{key}=") for text in overrides):
         overrides.append(f"{key}={run['settings'][key]}")
-    for override in overrides:
-        words += ["--set", override]
-    return shlex.join(words)
+    options = {"models": run["model"], "dataset": run["dataset"], "preset": run["preset"]}
+    options |= {"seeds": f"{run['seed']},", "set": overrides}
+    return command_line("shala-bench run", options)
 
 
 def _training(config: Mapping[str, Any]) -> Iterator[str]:

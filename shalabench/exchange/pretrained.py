@@ -20,6 +20,7 @@ from torch import Tensor
 from shalabench import __version__
 from shalabench.api import BenchError, DataSpec, Joint, Model, Rng, unknown
 from shalabench.api.files import write_atomic
+from shalabench.api.records import is_summary
 from shalabench.exchange.card import write_card
 from shalabench.exchange.loaded import LoadedRun, Precision
 from shalabench.execute.tensors import misfit
@@ -70,8 +71,7 @@ def _summarise(folder: RunFolder, name: str) -> dict[str, Any]:
         file = folder.path / "results" / name
         raise BenchError(f"The record {file} does not read: {error}") from error
     kept = {key: result[key] for key in _OF_RESULT if key in result}
-    scores = [s for s in result["scores"] if not s["given"] and s["target"] is None]
-    return kept | {"scores": scores}
+    return kept | {"scores": list(filter(is_summary, result["scores"]))}
 
 
 def save(

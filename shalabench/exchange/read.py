@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from shalabench.api import DataError
-from shalabench.exchange.layout import INDEX, JOINT, RANGE, Found, split_key
+from shalabench.exchange.layout import INDEX, JOINT, RANGE, RECONSTRUCT, TRANSLATE, Found, split_key
 
 _ENDINGS = (".npz", ".pt", ".safetensors")
 _MODES = {"L": 1, "RGB": 3, "1": 1}
-_KINDS = ("joint", "translate", "reconstruct")
+_KINDS = (JOINT, TRANSLATE, RECONSTRUCT)
 LAYOUT = (
     "Expected were a folder with joint/NAME/*.png, joint/NAME.npy or joint/NAME.txt a modality, "
     f"or an archive ({', '.join(_ENDINGS)}) with an array joint/NAME a modality. docs/external.md "
@@ -109,7 +109,7 @@ def _read_folder(root: Path) -> Found:
     index = None
     kinds = [kind for kind in _KINDS if (root / kind).is_dir()]
     for place, prefix in [(root / kind, kind) for kind in kinds] or [(root, JOINT)]:
-        depth = 1 if prefix == "translate" else 0
+        depth = 1 if prefix == TRANSLATE else 0
         for item in _items(place, depth):
             if item.parent == root and item.stem in (INDEX, RANGE):
                 continue
@@ -121,7 +121,7 @@ def _read_folder(root: Path) -> Found:
                 arrays[key] = _read_pictures([file for _, file in files])
             else:
                 arrays[key] = _read_file(item)
-    for file in (root / f"{INDEX}.npy", root / "translate" / f"{INDEX}.npy"):
+    for file in (root / f"{INDEX}.npy", root / TRANSLATE / f"{INDEX}.npy"):
         if file.is_file():
             index = _read_file(file)
     _refuse_other_names(numbers, root)

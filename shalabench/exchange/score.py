@@ -11,7 +11,16 @@ from typing import Any, Literal
 
 import torch
 
-from shalabench.api import BenchError, ConfigErrors, DataPaths, Dataset, Settings
+from shalabench.api import (
+    BenchError,
+    Classifier,
+    ConfigErrors,
+    DataPaths,
+    Dataset,
+    Model,
+    Settings,
+    Split,
+)
 from shalabench.api.registry import find
 from shalabench.config.evaluation import resolve_evaluation
 from shalabench.config.nested import leaves
@@ -124,6 +133,56 @@ def score(
             f"The name is '{request.name}'. Write one of letters, digits, blanks and . + - _, such "
             "as my-vae."
         )
+    work = _prepare(source, request)
+    samples = work.samples
+    planned, skipped, failed = plan_evaluations(
+        request.evaluators,
+        work.resolved,
+        type(work.model),
+        work.dataset.spec,
+        work.identity,
+        work.classifiers,
+        request.split,
+    )
+    place = request.name.replace(" ", "_"), request.dataset, f"{request.preset}-{EXTERNAL}"
+    folder = Store(request.store).folder(*place, request.seed, work.identity)
+    scored = Scored(folder, samples.words, skipped=skipped, failed=failed)
+    if not planned:
+        raise _unscored(samples, samples.gaps, skipped | failed)
+    with folder.lock(wait=True), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        _describe(folder, work, request)
+        _measure(work, planned, scored, request, report)
+        if folder.trained is None:
+            made = {"source": "", "nets": "", **describe_checkout()}
+            folder.write_json("trained.json", {"digest": samples.digest, "provenance": made})
+    scored.warnings = list(dict.fromkeys(str(warning.message) for warning in warned))
+    if samples.gaps:
+        scored.skipped["translations"] = " ".join(samples.gaps)
+    return scored
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Checked samples and what they are scored with.
+
+    Attributes:
+        split: The tuples to measure on, with their numbers, on the device.
+        model: Returns the samples.
+        identity: Takes the place of a `train_id`.
+    """
+
+    samples: Samples
+    dataset: Dataset
+    split: Split
+    model: Model
+    classifiers: dict[str, Classifier]
+    resolved: Resolved
+    identity: str
+
+
+def _prepare(source: Path | Mapping[str, Any] | object, request: Request) -> _Work:
+    """Check samples and settings; nothing is recorded."""
     preset = "" if request.preset == EXTERNAL else request.preset
     device = choose_device(request.device)
     overrides = (*_extractors(device), *request.overrides)
@@ -155,53 +214,47 @@ def score(
         *(Settings(), data, TrainSettings(), PriorSettings(), SamplingSettings()),
         *(EvaluateSettings(), settings, origins),
     )
-    planned, skipped, failed = plan_evaluations(
-        request.evaluators,
-        *(resolved, type(model), dataset.spec, identity, classifiers, request.split),
-    )
-    place = request.name.replace(" ", "_"), request.dataset, f"{request.preset}-{EXTERNAL}"
-    folder = Store(request.store).folder(*place, request.seed, identity)
-    scored = Scored(folder, samples.words, skipped=skipped)
-    if not planned:
-        why_not = (skipped | failed).items()
-        reasons = " ".join([*samples.gaps, *(f"{name}: {why}" for name, why in why_not)])
-        raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
-    with folder.lock(wait=True), warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        _describe(folder, identity, request, samples, dataset, resolved)
+    return _Work(samples, dataset, tracked, model, classifiers, resolved, identity)
 
-        def measure(evaluation: Evaluation) -> None:
-            name = evaluation.evaluator.name
-            try:
-                evaluate(
-                    evaluation,
-                    model,
-                    dataset.spec,
-                    tracked,
-                    request.seed,
-                    classifiers,
-                    folder,
-                    identity,
-                    lambda done, total: report(name, done, total),
-                    None,  # no floors, which need the training split and no samples
-                    request.paths.cache,
-                )
-            except Lacking as error:
-                scored.skipped[name] = str(error)
 
-        scored.failed = failed | measure_each(planned, folder, measure)
-        scored.evaluated = [e.evaluator.name for e in planned if is_recorded(e, folder)]
-        if not scored.evaluated:
-            why_not = (scored.skipped | scored.failed).items()
-            reasons = " ".join(f"{name}: {why}" for name, why in why_not)
-            raise BenchError(f"No evaluator can score {samples.source}. {reasons}")
-        if folder.trained is None:
-            made = {"source": "", "nets": "", **describe_checkout()}
-            folder.write_json("trained.json", {"digest": samples.digest, "provenance": made})
-    scored.warnings = list(dict.fromkeys(str(warning.message) for warning in warned))
-    if samples.gaps:
-        scored.skipped["translations"] = " ".join(samples.gaps)
-    return scored
+def _measure(
+    work: _Work, planned: list[Evaluation], scored: Scored, request: Request, report: Report
+) -> None:
+    """Carry out evaluations and enter how they ended.
+
+    Raises:
+        BenchError: None has a result.
+    """
+
+    def measure(evaluation: Evaluation) -> None:
+        name = evaluation.evaluator.name
+        try:
+            evaluate(
+                evaluation,
+                work.model,
+                work.dataset.spec,
+                work.split,
+                seed=request.seed,
+                classifiers=work.classifiers,
+                folder=scored.folder,
+                training=work.identity,
+                report=lambda done, total: report(name, done, total),
+                splits=None,  # no floors, which need the training split and no samples
+                cache=request.paths.cache,
+            )
+        except Lacking as error:
+            scored.skipped[name] = str(error)
+
+    scored.failed |= measure_each(planned, scored.folder, measure)
+    scored.evaluated = [e.evaluator.name for e in planned if is_recorded(e, scored.folder)]
+    if not scored.evaluated:
+        raise _unscored(work.samples, [], scored.skipped | scored.failed)
+
+
+def _unscored(samples: Samples, gaps: list[str], why_not: Mapping[str, str]) -> BenchError:
+    """The error that no evaluator can score samples."""
+    reasons = " ".join([*gaps, *(f"{name}: {why}" for name, why in why_not.items())])
+    return BenchError(f"No evaluator can score {samples.source}. {reasons}")
 
 
 def _extractors(device: torch.device) -> tuple[str, ...]:
@@ -226,32 +279,15 @@ def _fit(
     Raises:
         ConfigErrors: There are fewer than a preset asks for, of metrics that depend on the number.
     """
-    fitted, mistakes = {}, []
+    images = [m.name for m in dataset.spec.modalities if m.kind == "image"]
+    own = samples.translations
+    has_selfs = all((name,) in own and name in own[name,] for name in images)
     total = dataset.spec.sizes[request.split]
-    counts = {"samples": (samples.number, "joint samples"), "items": (len(samples.index), "tuples")}
-    there = {"samples": bool(samples.joint), "items": bool(samples.translations)}
-    selfs = all(
-        (n,) in samples.translations and n in samples.translations[n,] for n in _images(dataset)
-    )
+    fitted: dict[str, Settings] = {}
+    mistakes: list[str] = []
     for name, part in settings.items():
-        changes: dict[str, Any] = {}
-        biased = any(metric.biased for metric in find("evaluator", name).cls.metrics)
-        asked = not request.evaluators or name in request.evaluators
-        for key, (count, what) in counts.items():
-            if not there[key] or key not in type(part).model_fields:
-                continue
-            wanted = getattr(part, key)
-            if key == "samples" and not wanted and request.preset == EXTERNAL:
-                changes[key] = count
-            elif count < (wanted or total):
-                changes[key] = count if key == "samples" else 0
-                if biased and asked and request.preset != EXTERNAL:
-                    mistakes.append(
-                        f"The preset {request.preset} measures {name} on {wanted or total:,} "
-                        f"{what}, and there are {count:,}, with which its values cannot be "
-                        f"compared. Give more, or use --preset {EXTERNAL} for a table apart."
-                    )
-        if "self_pairs" in type(part).model_fields and not selfs:
+        changes: dict[str, Any] = _counts(name, part, samples, request, total, mistakes)
+        if "self_pairs" in type(part).model_fields and not has_selfs:
             changes["self_pairs"] = False
         fitted[name] = part.model_copy(update=changes)
     if mistakes:
@@ -259,26 +295,57 @@ def _fit(
     return fitted
 
 
-def _images(dataset: Dataset) -> list[str]:
-    return [m.name for m in dataset.spec.modalities if m.kind == "image"]
-
-
-def _describe(
-    folder: RunFolder,
-    identity: str,
-    request: Request,
+def _counts(
+    name: str,
+    part: Settings,
     samples: Samples,
-    dataset: Dataset,
-    resolved: Resolved,
-) -> None:
-    spec = dataset.spec
+    request: Request,
+    total: int,
+    mistakes: list[str],
+) -> dict[str, Any]:
+    """The numbers of samples that an evaluator is given where it asks for others.
+
+    Args:
+        name, part: Of the evaluator, and its settings.
+        samples: Those that there are.
+        request: What is asked for.
+        total: Number of tuples of the split.
+        mistakes: Receives one sentence for each number that is too small.
+    """
+    is_external = request.preset == EXTERNAL
+    is_biased = any(metric.biased for metric in find("evaluator", name).cls.metrics)
+    is_asked = not request.evaluators or name in request.evaluators
+    changes: dict[str, Any] = {}
+    for key, given, count, what in (
+        ("samples", samples.joint, samples.number, "joint samples"),
+        ("items", samples.translations, len(samples.index), "tuples"),
+    ):
+        if not given or key not in type(part).model_fields:
+            continue
+        wanted = getattr(part, key)
+        if key == "samples" and not wanted and is_external:
+            changes[key] = count
+        elif count < (wanted or total):
+            changes[key] = count if key == "samples" else 0
+            if is_biased and is_asked and not is_external:
+                mistakes.append(
+                    f"The preset {request.preset} measures {name} on {wanted or total:,} {what}, "
+                    f"and there are {count:,}, with which its values cannot be compared. Give "
+                    f"more, or use --preset {EXTERNAL} for a table apart."
+                )
+    return changes
+
+
+def _describe(folder: RunFolder, work: _Work, request: Request) -> None:
+    """Write run.json where there is none."""
+    spec, samples, resolved = work.dataset.spec, work.samples, work.resolved
     values = {"data": resolved.data.model_dump(mode="json")}
     evaluators = {
         f"evaluators.{name}": part.model_dump(mode="json")
         for name, part in resolved.evaluators.items()
     }
     content = {
-        "train_id": identity,
+        "train_id": work.identity,
         "model": request.name + MARK,
         "model_version": 1,
         "paper": "",

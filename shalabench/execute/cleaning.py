@@ -12,6 +12,7 @@ from shalabench.execute.made_by import CODE, differences
 from shalabench.records.store import RunFolder, Store, guard
 
 FAILED, UNFINISHED, OTHER_CODE = "failed", "unfinished", "other code"
+_CHANGED = "it has changed since"
 _STATES = {"failed": FAILED, "diverged": FAILED, "stopped": UNFINISHED, "new": UNFINISHED}
 
 
@@ -54,7 +55,7 @@ def find_waste(store: Store, kinds: Collection[str]) -> Iterator[Waste]:
             yield Waste(folder, kind, reason, size)
 
 
-def remove(waste: Waste, *, locks: bool = True) -> bool:
+def remove(waste: Waste, *, locks: bool = True) -> str:
     """Remove a run's folder, unless it has changed or another process holds it.
 
     Args:
@@ -62,19 +63,21 @@ def remove(waste: Waste, *, locks: bool = True) -> bool:
         locks: Whether to hold it by a file lock.
 
     Returns:
-        Whether it was removed.
+        Why it stays, in words; empty if it was removed.
 
     Raises:
         BenchError: The folder cannot be removed, or the file system has no locks.
     """
     folder = waste.folder
     if _kind(folder, waste.kind == OTHER_CODE)[0] != waste.kind:
-        return False
+        return _CHANGED
     with folder.lock(wait=False, locks=locks) as held, guard(folder.path):
-        if not held or (folder.trained is None) == (waste.kind == OTHER_CODE):
-            return False
+        if not held:
+            return "another process uses it"
+        if (folder.trained is None) == (waste.kind == OTHER_CODE):
+            return _CHANGED
         shutil.rmtree(folder.path)
-    return True
+    return ""
 
 
 def _kind(folder: RunFolder, code: bool) -> tuple[str, str]:

@@ -6,7 +6,6 @@ is an ordinary run, and the study's file is the whole state, as in `tuning`.
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from collections.abc import Sequence
@@ -22,15 +21,23 @@ from shalabench.api.registry import find
 from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import PROTOCOLS, Space, grid
-from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
+from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label
 from shalabench.execute.fitness import why_not
 from shalabench.execute.halving import choose_dials
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_machine
-from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of
+from shalabench.execute.studies import (
+    carry_out,
+    hold,
+    keep_able,
+    open_study,
+    read_scores,
+    spec_of,
+    write_chosen,
+)
 from shalabench.priors.fitted import with_prior
-from shalabench.records.store import RunFolder, write_whole
-from shalabench.records.study import DialStudy, DialTrial, MethodDials, Reading, read_study
+from shalabench.records.store import RunFolder
+from shalabench.records.study import DialStudy, DialTrial, MethodDials, Reading
 
 Jobs = dict[str, tuple[Run, DialTrial]]  # by label of the run
 
@@ -70,11 +77,7 @@ def tune_dials(
             f"preset '{plain}'."
         )
     work = _Dials(request, studies, options, reporter, stop or threading.Event())
-    with RunFolder(options.store / f"study-{work.study.name}").lock(
-        wait=False, locks=options.locks
-    ) as held:
-        if not held:
-            raise BenchError(f"Another process tunes {work.study.name} in {options.store}.")
+    with hold(work.study, options):
         return work.study, work.go()
 
 
@@ -129,9 +132,8 @@ class _Dials:
         }
 
     def _open(self) -> DialStudy:
-        """The study in its file, or a new one, with an entry for every method."""
         r = self.request
-        study = DialStudy(
+        new = DialStudy(
             dataset=r.dataset,
             preset=r.preset,
             fingerprint=self.spec.fingerprint,
@@ -140,14 +142,8 @@ class _Dials:
             extractor=self.extractor,
             images=self.images,
         )
-        file = self.folder / f"{study.name}.json"
-        methods = {model: self._entry(run) for model, run in self.runs.items()}
-        if file.exists():
-            old = read_study(file, DialStudy)
-            refuse_other(file, old, study, methods)
-            study = old
-        study.methods |= {m: entry for m, entry in methods.items() if m not in study.methods}
-        return study
+        entries = {model: self._entry(run) for model, run in self.runs.items()}
+        return open_study(self.folder, new, entries)
 
     def _entry(self, run: Run) -> MethodDials:
         space = self._space(run)
@@ -166,20 +162,19 @@ class _Dials:
             if not (jobs := self._jobs(first=first)):
                 continue
             self.study.write(self.folder)
-            summary = run_campaign(
-                [run for run, _ in jobs.values()],
-                self.options,
-                self.reporter,
-                self.stop,
-                functools.partial(self._record, jobs),
-            )
-            if {"stopped", "busy"} & {outcome.status for outcome in summary.outcomes.values()}:
-                return STOPPED_EXIT
-            code = max(code, summary.exit_code)
+            ended = carry_out(jobs, self.options, self.reporter, self.stop, self._record)
+            if ended == STOPPED_EXIT:
+                return ended
+            code = max(code, ended)
         for model in self.runs:
             self._choose(self.study.methods[model])
         self.study.write(self.folder)
-        self._write_chosen()
+        chosen = {
+            model: (method.values, f"{len(method.trials)} trials")
+            for model, method in self.study.methods.items()
+            if method.chosen
+        }
+        write_chosen(self.study, self.folder, chosen, "methods")
         return code
 
     def _jobs(self, *, first: bool) -> Jobs:
@@ -201,9 +196,8 @@ class _Dials:
         overrides = (*self.runs[model].overrides, *more)
         return replace(run, overrides=overrides)  # the label says what makes it another run
 
-    def _record(self, jobs: Jobs, key: str, outcome: Outcome) -> None:
+    def _record(self, run: Run, trial: DialTrial, outcome: Outcome) -> None:
         """Enter what was measured; a failed trial stays to be tried again."""
-        run, trial = jobs[key]
         if outcome.status not in ("done", "already"):
             return
         folder = RunFolder(outcome.folder or Path())
@@ -242,16 +236,3 @@ class _Dials:
             if readings and method.values_of(trials[0], protocol):
                 chosen = trials[choose_dials(readings, self.study.classes)]
                 method.chosen[protocol] = chosen.number
-
-    def _write_chosen(self) -> None:
-        """Write the chosen values of every method of the study as a layer of settings."""
-        chosen = {}
-        for model, method in self.study.methods.items():
-            if method.chosen:
-                given = f", with {' '.join(method.overrides)}" if method.overrides else ""
-                source = f"study {self.study.name}: {len(method.trials)} trials{given}"
-                chosen[model] = method.values, source
-        if chosen:
-            preset = tuned.with_dials(self.study.preset)
-            file = self.folder / tuned.file_name(self.study.dataset, preset)
-            write_whole(file, tuned.render(chosen, "methods").encode(), "--studies")

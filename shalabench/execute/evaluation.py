@@ -118,7 +118,21 @@ def evaluate(
 ) -> None:
     """Run one evaluator and record its results.
 
-    All is computed in float32, but for the denoisers of latents in samplers: `precision` is theirs.
+    All is computed in float32, but for the denoisers of latents in samplers.
+
+    Args:
+        evaluation: What is measured.
+        model: In eval mode.
+        spec: Of the data.
+        split: The tuples to measure on.
+        seed: Of the run.
+        classifiers: By modality.
+        folder: Of the run.
+        training: The run's `train_id`.
+        report: Called with (done, total) items.
+        splits: Gives the other splits by name; None where floors cannot be measured.
+        cache: Folder for what is computed once for several runs.
+        precision: In which samplers compute the denoisers of latents.
 
     Raises:
         BenchError: A classifier is in training mode, in which dropout would change its output.

@@ -64,7 +64,7 @@ class Incomplete(Dataset):
 
 
 def hide_views(dataset: Dataset, missing: float) -> Dataset:
-    """The dataset with views of its training tuples hidden; itself where none is to be."""
+    """Hide views of the training tuples of a dataset; with `missing` 0 it stays as it is."""
     return Incomplete(dataset, missing) if missing else dataset
 
 

@@ -16,6 +16,7 @@ from torch import nn
 import classifiers
 from classifiers.weights import SHIPPED
 from shalabench.api import BenchError, Classifier, DataError, DataPaths, Dataset, DataSettings
+from shalabench.api.commands import command_line
 from shalabench.api.registry import entries, find
 from shalabench.config.settings import resolve_data
 from shalabench.config.training import TrainSettings
@@ -126,10 +127,9 @@ def train_classifiers(
     data = open_dataset(name, resolve_data(name, overrides), paths)
     if not data.spec.classes and data.spec.grammar is None:
         raise BenchError(f"The dataset '{name}' has no classes to train a classifier on.")
-    words = ["python bench.py classifiers train --dataset", name]
-    words += [f"--set {text}" for text in overrides]
-    words += [f"--updates {updates}"] if updates else []
-    yield from classifiers.train_all(data, choose_device(device), out, " ".join(words), updates)
+    options = {"dataset": name, "set": list(overrides), "updates": updates}
+    command = command_line("python bench.py classifiers train", options)
+    yield from classifiers.train_all(data, choose_device(device), out, command, updates)
 
 
 def choose_device(name: str) -> torch.device:

@@ -22,6 +22,7 @@ from typing import Any
 from shalabench.api.errors import BenchError
 from shalabench.execute.options import Outcome
 from shalabench.execute.trackers import Open, Subject, Writer, find_trackers
+from shalabench.records.reading import terms_of
 from shalabench.records.store import RunFolder, read_json, write_whole
 
 _EVERY = 5.0  # seconds between looks at a run's folder
@@ -29,7 +30,6 @@ _PATIENCE = 60.0  # seconds that a command waits at its end for slow trackers
 _ENDS = {"done": "done", "already": "done", "stopped": "stopped"} | dict.fromkeys(
     ("failed", "diverged"), "failed"
 )
-_NO_TERM = ("time", "kind", "stage", "step")  # in an event of progress
 
 
 @dataclass
@@ -107,8 +107,7 @@ class RunLog:
                 continue
             stage, step = event["stage"], event["step"]
             if step > place.steps.get(stage, 0):
-                terms = {n: x for n, x in event.items() if n not in _NO_TERM}
-                yield Step(stage, _named(stage, terms), step, event["time"])
+                yield Step(stage, _named(stage, terms_of(event)), step, event["time"])
                 place.steps[stage] = step
         for name in folder.result_names():
             if name not in place.results:

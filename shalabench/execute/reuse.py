@@ -20,7 +20,7 @@ from shalabench.api import BenchError, Model, Stage
 from shalabench.execute.made_by import MADE_BY
 from shalabench.execute.tensors import read_tensors
 from shalabench.records.digests import Damaged, read_checked
-from shalabench.records.ids import as_before
+from shalabench.records.ids import without_later_settings
 from shalabench.records.store import RunFolder, Store
 
 NO_SOURCE = (BenchError, OSError, LookupError, TypeError, ValueError, AttributeError)
@@ -141,7 +141,10 @@ def differing(
     alike = all(run[key] == source[key] for key in _SAME)
     if not alike or run["data"]["fingerprint"] != source["data"]["fingerprint"]:
         return None
-    mine, theirs = as_before(run["settings"]), as_before(source["settings"])
+    mine, theirs = (
+        without_later_settings(run["settings"]),
+        without_later_settings(source["settings"]),
+    )
     keys = {*mine, *theirs} - {"train.log_every"}  # but not compilation, which may round otherwise
     last = stages[number]
     ignored = [f"{last.section}.{name}" for name in last.ignores]

@@ -296,14 +296,14 @@ class _Runner:
             model,
             self.spec,
             self.complete.split(evaluation.split).to(self.device),
-            self.run.seed,
-            networks,
-            self.folder,
-            self.identity,
-            report,
-            self.complete.split,
-            self.options.paths.cache,
-            choose_precision(self.resolved.evaluate.precision, self.device),
+            seed=self.run.seed,
+            classifiers=networks,
+            folder=self.folder,
+            training=self.identity,
+            report=report,
+            splits=self.complete.split,
+            cache=self.options.paths.cache,
+            precision=choose_precision(self.resolved.evaluate.precision, self.device),
         )
 
     def _report(self, progress: Progress) -> None:

@@ -1,21 +1,28 @@
-"""What studies of trainings and of dials share: their data, their scores, and what they refuse."""
+"""What studies of trainings and of dials share: data, runs, scores, files, and what they refuse."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shalabench.api import BenchError, DataSpec
+from shalabench.api.records import is_summary
+from shalabench.config import tuned
 from shalabench.config.plan import Run
+from shalabench.execute.campaign import STOPPED_EXIT, Outcome, run_campaign
 from shalabench.execute.incomplete import hide_views
 from shalabench.execute.inputs import open_dataset
 from shalabench.execute.made_by import CODE
 from shalabench.execute.options import Options
 from shalabench.execute.progress import Reporter
-from shalabench.records.store import RunFolder
-from shalabench.records.study import DialStudy, MethodDials, MethodStudy, Study
+from shalabench.records.store import RunFolder, write_whole
+from shalabench.records.study import DialStudy, Kind, MethodDials, MethodStudy, Study, read_study
+
+Trials = TypeVar("Trials")
 
 
 def spec_of(run: Run, options: Options) -> DataSpec:
@@ -58,6 +65,48 @@ def keep_able(
     return {run.model: run for run in runs if not reasons[run.model]}
 
 
+@contextmanager
+def hold(study: Study | DialStudy, options: Options) -> Iterator[None]:
+    """Hold a study, so that no other process works on it.
+
+    Raises:
+        BenchError: Another process does.
+    """
+    folder = RunFolder(options.store / f"study-{study.name}")
+    with folder.lock(wait=False, locks=options.locks) as held:
+        if not held:
+            raise BenchError(f"Another process tunes {study.name} in {options.store}.")
+        yield
+
+
+def carry_out(
+    jobs: Mapping[str, tuple[Run, Trials]],
+    options: Options,
+    reporter: Reporter,
+    stop: threading.Event,
+    record: Callable[[Run, Trials, Outcome], None],
+) -> int:
+    """Carry out the runs of some trials.
+
+    Args:
+        jobs: Each run with its trials, by the label of the run.
+        options: As of a campaign.
+        reporter: Shows what happens.
+        stop: Once set, the runs end with a checkpoint.
+        record: Called at the end of each run.
+
+    Returns:
+        `STOPPED_EXIT` if a run has not come to its end; else the exit code of the campaign.
+    """
+
+    def ended(key: str, outcome: Outcome) -> None:
+        record(*jobs[key], outcome)
+
+    summary = run_campaign([run for run, _ in jobs.values()], options, reporter, stop, ended)
+    statuses = {outcome.status for outcome in summary.outcomes.values()}
+    return STOPPED_EXIT if statuses & {"stopped", "busy"} else summary.exit_code
+
+
 def read_scores(
     run: Run, folder: RunFolder, evaluator: str, metric: str = ""
 ) -> tuple[dict[str, dict[str, Any]], float]:
@@ -86,11 +135,54 @@ def read_scores(
             "choose by. Its last line above says why."
         )
     result = max(results, key=lambda r: r["provenance"]["finished"])
-    whole = [s for s in result["scores"] if not s["given"] and s["target"] is None]
-    return {s["metric"]: s for s in whole}, result["provenance"]["seconds"]
+    whole = {score["metric"]: score for score in filter(is_summary, result["scores"])}
+    return whole, result["provenance"]["seconds"]
 
 
-def refuse_other(
+def open_study(folder: Path, new: Kind, methods: Mapping[str, Any]) -> Kind:
+    """The study in its file, or a new one, with an entry for every method.
+
+    Args:
+        folder: Of studies.
+        new: What is asked for, without methods.
+        methods: New entries, by method. Those that the study has stay.
+
+    Raises:
+        BenchError: The study that is there is of something else.
+    """
+    study, file = new, folder / f"{new.name}.json"
+    if file.exists():
+        study = read_study(file, type(new))
+        _refuse_other(file, study, new, methods)
+    study.methods |= {m: entry for m, entry in methods.items() if m not in study.methods}
+    return study
+
+
+def write_chosen(
+    study: Study | DialStudy,
+    folder: Path,
+    chosen: Mapping[str, tuple[Mapping[str, Any], str]],
+    section: str = "models",
+) -> None:
+    """Write what a study chose as a layer of settings; nothing where nothing is chosen.
+
+    Args:
+        study: Whose name the file has.
+        folder: Of studies.
+        chosen: By method, the values by dotted key, and what was spent, in words.
+        section: As of `tuned.render`.
+    """
+    layer = {}
+    for model, (values, effort) in chosen.items():
+        overrides = study.methods[model].overrides
+        given = f", with {' '.join(overrides)}" if overrides else ""
+        layer[model] = values, f"study {study.name}: {effort}{given}"
+    if layer:
+        content = tuned.render(layer, section).encode()
+        write_whole(folder / f"{study.name}.toml", content, "--studies")
+
+
+def _refuse_other(
     file: Path,
     old: Study | DialStudy,
     new: Study | DialStudy,
@@ -106,7 +198,8 @@ def refuse_other(
     Raises:
         BenchError: It names all that differs.
     """
-    facts = sorted(type(new).model_fields.keys() - {"methods"})
+    # More seeds repeat what was chosen.
+    facts = sorted(type(new).model_fields.keys() - {"methods", "seeds"})
     differing = [
         f"{name} {getattr(old, name)!r}, not {getattr(new, name)!r}"
         for name in facts

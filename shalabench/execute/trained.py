@@ -25,7 +25,7 @@ from shalabench.execute.inputs import load_classifiers, open_dataset, order_chan
 from shalabench.execute.sampling import set_temperatures
 from shalabench.execute.tensors import damaged_weights, read_weights
 from shalabench.priors.fitted import with_prior
-from shalabench.records.ids import as_then
+from shalabench.records.ids import with_later_settings
 from shalabench.records.store import RunFolder
 
 _AGAIN = "Train it again."
@@ -70,7 +70,8 @@ def build_model(run: Mapping[str, Any], spec: DataSpec, who: str, cure: str = _A
         cure: The next step where it cannot be built here, for messages.
 
     Raises:
-        BenchError: The method is unknown or of another version, or a setting is none any more.
+        BenchError: The method is unknown or of another version, or a setting of the run no longer
+            exists.
     """
     entry = _find_method(run, who, cure)
     method = with_prior(entry.cls, _read(run, PriorSettings, "prior", who, cure))
@@ -109,7 +110,7 @@ def _read(run: Mapping[str, Any], cls: type[Settings], section: str, who: str, c
     """The settings of a section as the run's record holds them."""
     known = (f"{section}.{key}" for key, _ in leaves(cls().model_dump()))
     try:
-        return cls.model_validate(nest(as_then(run["settings"], known), section))
+        return cls.model_validate(nest(with_later_settings(run["settings"], known), section))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, (section, *first["loc"])))

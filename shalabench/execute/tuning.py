@@ -7,7 +7,6 @@ nothing depends on the number of jobs.
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from shalabench.api.registry import find
 from shalabench.config import tuned
 from shalabench.config.plan import Run, plan
 from shalabench.config.search import space_of, updates_of, values_at
-from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label, run_campaign
+from shalabench.execute.campaign import STOPPED_EXIT, Options, Outcome, label
 from shalabench.execute.fitness import why_not
 from shalabench.execute.halving import (
     FAILED,
@@ -37,10 +36,18 @@ from shalabench.execute.halving import (
 from shalabench.execute.made_by import CODE
 from shalabench.execute.progress import Reporter
 from shalabench.execute.provenance import describe_code, describe_machine
-from shalabench.execute.studies import keep_able, read_scores, refuse_other, spec_of
+from shalabench.execute.studies import (
+    carry_out,
+    hold,
+    keep_able,
+    open_study,
+    read_scores,
+    spec_of,
+    write_chosen,
+)
 from shalabench.priors.fitted import with_prior
-from shalabench.records.store import RunFolder, write_whole
-from shalabench.records.study import RUNGS, MethodStudy, Study, Trial, read_study
+from shalabench.records.store import RunFolder
+from shalabench.records.study import RUNGS, MethodStudy, Study, Trial
 
 Jobs = dict[str, tuple[Run, list[Trial]]]  # by label of the run; equal settings share one
 
@@ -102,11 +109,7 @@ def tune(
             f"'{tuned.base_of(request.preset)}'."
         )
     work = _Tuning(request, studies, options, reporter, stop or threading.Event())
-    with RunFolder(options.store / f"study-{work.study.name}").lock(
-        wait=False, locks=options.locks
-    ) as held:
-        if not held:
-            raise BenchError(f"Another process tunes {work.study.name} in {options.store}.")
+    with hold(work.study, options):
         return work.study, work.go()
 
 
@@ -144,9 +147,8 @@ class _Tuning:
         return None
 
     def _open(self) -> Study:
-        """The study in its file, or a new one, with an entry for every method."""
         r = self.request
-        study = Study(
+        new = Study(
             **{
                 key: getattr(r, key)
                 for key in ("dataset", "preset", "seed", "seeds", "trials", "budget")
@@ -154,14 +156,9 @@ class _Tuning:
             fingerprint=self.spec.fingerprint,
             classes=self.spec.classes,
         )
-        file = self.folder / f"{study.name}.json"
-        methods = {model: self._entry(run) for model, run in self.runs.items()}
-        if file.exists():
-            old = read_study(file)
-            old.seeds = study.seeds  # more of them repeat what was chosen
-            refuse_other(file, old, study, methods)
-            study = old
-        study.methods |= {m: entry for m, entry in methods.items() if m not in study.methods}
+        entries = {model: self._entry(run) for model, run in self.runs.items()}
+        study = open_study(self.folder, new, entries)
+        study.seeds = r.seeds
         return study
 
     def _entry(self, run: Run) -> MethodStudy:
@@ -183,20 +180,22 @@ class _Tuning:
         active, code = list(self.runs), 0
         while jobs := self._jobs(active):
             self.study.write(self.folder)
-            summary = run_campaign(
-                [run for run, _ in jobs.values()],
-                self.options,
-                self.reporter,
-                self.stop,
-                functools.partial(self._record, jobs),
-            )
-            if {"stopped", "busy"} & {outcome.status for outcome in summary.outcomes.values()}:
-                return STOPPED_EXIT
+            ended = carry_out(jobs, self.options, self.reporter, self.stop, self._record)
+            if ended == STOPPED_EXIT:
+                return ended
             failed = {run.model for run, trials in jobs.values() if trials[0].status == "drawn"}
             active = [model for model in active if model not in failed]
             code = 1 if failed else code
         self.study.write(self.folder)
-        self._write_chosen()
+        chosen = {
+            model: (
+                method.last_of(method.chosen).values,
+                f"{len(method.at(0))} trials, {method.spent:.0f} CPU s",
+            )
+            for model, method in self.study.methods.items()
+            if method.chosen is not None
+        }
+        write_chosen(self.study, self.folder, chosen)
         return code
 
     def _jobs(self, models: Sequence[str]) -> Jobs:
@@ -271,9 +270,8 @@ class _Tuning:
         (made,) = plan([model], run.dataset, run.preset, [seed], overrides)
         return made
 
-    def _record(self, jobs: Jobs, key: str, outcome: Outcome) -> None:
-        """Enter how a trial ended; a failed one stays to be tried again."""
-        run, trials = jobs[key]
+    def _record(self, run: Run, trials: list[Trial], outcome: Outcome) -> None:
+        """Enter how trials ended; failed ones stay to be tried again."""
         if outcome.status in ("done", "already"):
             facts = self._read(run, RunFolder(outcome.folder or Path()))
         elif outcome.status == "diverged":
@@ -304,20 +302,6 @@ class _Tuning:
             "evaluation_seconds": seconds,
             "train_id": folder.run["train_id"],
         }
-
-    def _write_chosen(self) -> None:
-        """Write the chosen values of every method of the study as a layer of settings."""
-        chosen = {}
-        for model, method in self.study.methods.items():
-            if method.chosen is None:
-                continue
-            given = f", with {' '.join(method.overrides)}" if method.overrides else ""
-            spent = f"{len(method.at(0))} trials, {method.spent:.0f} CPU s"
-            source = f"study {self.study.name}: {spent}"
-            chosen[model] = method.last_of(method.chosen).values, source + given
-        if chosen:
-            file = self.folder / tuned.file_name(self.study.dataset, self.study.preset)
-            write_whole(file, tuned.render(chosen).encode(), "--studies")
 
 
 def _key_of(override: str) -> str:

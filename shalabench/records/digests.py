@@ -75,7 +75,7 @@ def checkpoint_name(stage: int, step: int, content: bytes) -> str:
 
 
 def parse_checkpoint(name: str) -> tuple[int, int, str | None] | None:
-    """Stage, step and digest of a checkpoint's file name; None where it is none."""
+    """Stage, step and digest of a checkpoint from the name of its file; None for other files."""
     found = _CHECKPOINT.fullmatch(name)
     return (int(found[1]), int(found[2]), found[3]) if found else None
 

@@ -22,7 +22,7 @@ from shalabench.records.packed import (
     read_packed,
     time_of,
 )
-from shalabench.records.reading import printable
+from shalabench.records.reading import DAMAGED, printable, terms_of
 from shalabench.records.store import RunFolder, guard, write_whole
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 _PROGRESS_KEPT = 60  # readings of the losses a run
 _QUALITY = 78  # of lossy WebP; see `_as_webp`
-_PLACE = ("time", "kind", "stage", "step")
 _NUMBERS = {int, float}
-_DAMAGED = (BenchError, ValueError, TypeError, LookupError, AttributeError)  # by a record's form
 _NO_PICTURE = (OSError, ValueError, SyntaxError, TypeError, LookupError)  # as Pillow says it
 
 Runs = dict[str, dict[str, Any]]  # lines by the name of the run
@@ -85,7 +83,7 @@ def export(
                 continue
             new = _content(folder, left_out)
             pack = destination / _pack_of(new["run"])
-        except _DAMAGED as error:
+        except DAMAGED as error:
             left_out.append(f"{folder.name}: {error}")
             continue
         if pack not in packs:
@@ -94,16 +92,7 @@ def export(
         pictures = [name for name in named if isinstance(name, str)]
         targets.append((pack, folder, pictures))
         old = packs[pack].get(folder.name)
-        if old and (old["trained"] or {}).get("digest") != new["trained"].get("digest"):
-            raise BenchError(
-                f"{pack} holds another training of the run {folder.name}, with other weights, "
-                "and records of two are never mixed. Nothing was copied. Export to another "
-                "folder, or move that one away."
-            )
-        if old:
-            first, then = (old, new) if damaged[pack] else (new, old)
-            added = {p: dict(sorted({**first[p], **then[p]}.items())) for p in ("results", "texts")}
-            new = then | added | {"events": new["events"]}
+        new = _merge(old, new, pack, is_damaged=bool(damaged[pack])) if old else new
         packs[pack][folder.name] = new | {"events": _without(roots, new["events"])}
     with guard(destination, "DESTINATION"):
         for pack, runs in packs.items():
@@ -119,6 +108,30 @@ def export(
             f"left out. {printable(' '.join(left_out))}"
         )
     return len(targets)
+
+
+def _merge(
+    old: dict[str, Any], new: dict[str, Any], pack: Path, *, is_damaged: bool
+) -> dict[str, Any]:
+    """A run's line in a packed folder, with the results and texts that are missing there.
+
+    Args:
+        old, new: The line that is there, and that of the store.
+        pack: The packed folder.
+        is_damaged: Whether something of it does not read; the store's line then comes first.
+
+    Raises:
+        BenchError: They are of two trainings.
+    """
+    if (old["trained"] or {}).get("digest") != new["trained"].get("digest"):
+        raise BenchError(
+            f"{pack} holds another training of the run {new['name']}, with other weights, and "
+            "records of two are never mixed. Nothing was copied. Export to another folder, or move "
+            "that one away."
+        )
+    below, above = (old, new) if is_damaged else (new, old)
+    both = {p: dict(sorted({**below[p], **above[p]}.items())) for p in ("results", "texts")}
+    return above | both | {"events": new["events"]}
 
 
 def _pack_of(run: dict[str, Any]) -> str:
@@ -193,8 +206,7 @@ def _write(pack: Path, runs: dict[str, dict[str, Any]]) -> None:
         start = time_of(others[0]) if others else 0
         for event in _thin([e for e in events if e["kind"] == "progress"]):
             where = name, event["stage"], event["step"], round(event["time"] - start, 1)
-            terms = {k: v for k, v in event.items() if k not in _PLACE and type(v) in _NUMBERS}
-            curves += [(*where, term, f"{value:.6g}") for term, value in terms.items()]
+            curves += [(*where, term, f"{x:.6g}") for term, x in terms_of(event).items()]
         content, fits = _checked(content | {"events": others})
         unchecked += [] if fits else [name]
         results = content.pop("results")

@@ -13,15 +13,14 @@ from typing import Any
 import pandas as pd
 
 from shalabench.api.errors import BenchError, ConfigErrors, unknown
-from shalabench.api.records import Score, is_ranked
+from shalabench.api.records import Score, is_ranked, is_summary
 from shalabench.records.budgets import tuples_seen
 from shalabench.records.columns import REFERENCE, RUNS, SCORES, RunRow, make_frame, run_rows
 from shalabench.records.extractors import split_extractors
-from shalabench.records.ids import as_before
-from shalabench.records.reading import printable
+from shalabench.records.ids import without_later_settings
+from shalabench.records.reading import DAMAGED, printable
 from shalabench.records.store import RunFolder, Store
 
-_DAMAGED = (BenchError, ValueError, TypeError, LookupError, AttributeError)  # by a record's form
 _OPTIONAL: dict[str, Any] = {"details": {}, "instruments": {}, "pictures": (), "texts": ()}
 
 
@@ -78,7 +77,7 @@ class Result:
     @cached_property
     def summaries(self) -> dict[str, Score]:
         """The scores that sum the evaluation up, by metric."""
-        scores = (s for s in self.content["scores"] if not s["given"] and s["target"] is None)
+        scores = filter(is_summary, self.content["scores"])
         return {score["metric"]: Score.from_json(score) for score in scores}
 
 
@@ -189,7 +188,7 @@ def _load(stores: Sequence[Store], split: str, metric: str, may_be_empty: bool) 
     for store, folder in ((s, folder) for s in stores for folder in s.runs()):
         try:
             row, results, problems = _read(folder, metric)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             records.problems.append(_problem(folder.name, error))
             continue
         records.problems += problems
@@ -247,13 +246,13 @@ def _read(folder: RunFolder, metric: str) -> tuple[RunRow, list[Result], list[Pr
         try:
             content = _in_form("result", folder.result(name), name, folder)
             results += map(Result, split_extractors(content))
-        except _DAMAGED as error:
+        except DAMAGED as error:
             problems.append(_problem(f"{folder.name}/results/{name}", error))
     provenance, data = trained.get("provenance", {}), run["data"]
     row: dict[str, Any] = {
         **{key: run[key] for key in ("train_id", "model", "model_version", "paper", "dataset")},
         **{key: run[key] for key in ("preset", "seed", "data")},
-        "settings": as_before(run["settings"]),
+        "settings": without_later_settings(run["settings"]),
         **{key: provenance.get(key) or "" for key in ("device", "precision", "commit")},
         **{key: provenance.get(key) for key in ("seconds", "cpu_seconds", "peak_memory")},
         **{key: provenance.get(key, "") for key in ("source", "nets")},
@@ -304,8 +303,8 @@ def _scores(run: RunRow, results: list[Result]) -> Iterable[tuple[Any, ...]]:
         )
         for s in result.content["scores"]:
             name, m = s["metric"], result.metrics.get(s["metric"], {})
-            summary = not s["given"] and s["target"] is None
-            low, high = result.intervals.get(name, (None, None)) if summary else (None, None)
+            interval = result.intervals.get(name) if is_summary(s) else None
+            low, high = interval or (None, None)
             yield (
                 *about,
                 *(name, m.get("role", "method"), m.get("of", "")),

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 NOT_IDENTITY = ("compile", "graphs", "log_every")  # change the speed or the log, not the result
-# Settings that older runs lack, and what they did.
+# Settings that older runs lack, and the values that they used.
 _LATER = {
     "tf32": False,
     "experts": "all",
@@ -28,26 +28,30 @@ def hash_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def as_before(
+def without_later_settings(
     settings: Mapping[str, Any], later: Mapping[str, Any] = MappingProxyType(_LATER)
 ) -> dict[str, Any]:
-    """Without the settings that older runs lack, where they say what these did.
+    """Leave out each setting that older runs lack if it has the value that they used.
 
-    Keys may be dotted, or tables nested. Of the section "prior" nothing stays where no prior is
-    fitted.
+    A new setting thus changes no identity as long as it has this value. Without a fitted prior, the
+    dotted keys of the section "prior" are left out too.
+
+    Args:
+        settings: By dotted key, or as nested tables.
+        later: The settings that older runs lack, and the values that they used.
     """
     if settings.get("prior.kind", "own") == "own":
         settings = {key: value for key, value in settings.items() if key[:6] != "prior."}
     plain = {key: key.rpartition(".")[2] for key in settings}
     return {
-        key: as_before(value, later) if isinstance(value, Mapping) else value
+        key: without_later_settings(value, later) if isinstance(value, Mapping) else value
         for key, value in settings.items()
         if plain[key] not in later or value != later[plain[key]]
     }
 
 
-def as_then(settings: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """With the settings that an older run lacks, at what it did.
+def with_later_settings(settings: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Add each setting that an older run lacks, with the value that it used.
 
     Args:
         settings: Of the run.
@@ -78,19 +82,19 @@ def train_id(
         prior: Of the fitted prior that replaces the method's, where one does.
         sampling: Settings of every sampler, as plain values.
     """
-    dials = as_before(sampling or {})
+    dials = without_later_settings(sampling or {})
     loop = {key: value for key, value in train.items() if key not in NOT_IDENTITY}
     return hash_of(
         {
             "model": model,
             "model_version": model_version,
-            "settings": as_before(settings),
+            "settings": without_later_settings(settings),
             "dataset": dataset,
             "fingerprint": fingerprint,
-            "train": as_before(loop),
+            "train": without_later_settings(loop),
             "seed": seed,
         }
-        | ({"prior": as_before(prior, _LATER_OF_PRIORS)} if prior else {})
+        | ({"prior": without_later_settings(prior, _LATER_OF_PRIORS)} if prior else {})
         | ({"sampling": dials} if dials else {})
     )
 

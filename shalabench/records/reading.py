@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from shalabench.api.errors import BenchError
 
+DAMAGED = (BenchError, ValueError, TypeError, LookupError, AttributeError)
+"""What is raised where a record does not read, or has another form."""
 _DEEPEST = 100  # levels of a record
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # how half of a surrogate pair is written
 
@@ -56,7 +59,8 @@ def parse_json(text: bytes, *, is_checked: bool = False) -> Any:
         is_checked: Whether its depth was checked before.
 
     Raises:
-        ValueError: It is none, is nested more than 100 deep, or holds half of a surrogate pair.
+        ValueError: The text is not JSON in UTF-8, is nested more than 100 deep, or contains half of
+            a surrogate pair.
     """
     decoded = text.decode("utf-8")
     try:
@@ -73,6 +77,12 @@ def parse_json(text: bytes, *, is_checked: bool = False) -> Any:
     if not is_checked and _is_deep(content):
         raise ValueError(f"nested more than {_DEEPEST} deep")
     return content
+
+
+def terms_of(event: Mapping[str, Any]) -> dict[str, float]:
+    """The terms of the loss in an event of progress, by name; they need not be finite."""
+    place = ("time", "kind", "stage", "step")
+    return {k: v for k, v in event.items() if k not in place and type(v) in (int, float)}
 
 
 def _is_deep(content: Any) -> bool:

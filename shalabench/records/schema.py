@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shalabench.api.records import is_summary
+
 Whole = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[Number, Field(ge=0)]
@@ -212,8 +214,7 @@ def read(kind: str, content: dict[str, Any], file: str) -> dict[str, Any]:
         return content
     metrics = {metric["name"]: _with_role(metric) for metric in content["metrics"]}
     for score in content["scores"]:
-        is_summary = not score["given"] and score["target"] is None
-        if is_summary and score["metric"] not in metrics:
+        if is_summary(score) and score["metric"] not in metrics:
             raise SchemaError(f"{file} has scores of '{score['metric']}' without its description.")
     return content | {"metrics": list(metrics.values())}
 

@@ -203,10 +203,7 @@ class MethodDials(_Strict):
 
     Attributes:
         version: Of the method.
-        code: Digests of its code and of the shared networks; empty in older studies.
-        settings: Of the preset, as far as they decide what is trained; empty in older studies.
-        overrides: The --set arguments of every trial, and the neutral dials where the preset has
-            others.
+        overrides: The --set arguments of every trial.
         space: The dials by dotted key: neutral, choices, of.
         packages: Versions.
         trials: By number.

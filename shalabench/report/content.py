@@ -13,7 +13,8 @@ from shalabench.analysis.render import fact_columns, fact_texts, published_name
 from shalabench.analysis.rows import Row
 from shalabench.analysis.tables import Table
 from shalabench.analysis.variants import label_of
-from shalabench.analysis.verdicts import in_order as best_first
+from shalabench.analysis.verdicts import best_first
+from shalabench.config.nested import leaves
 from shalabench.records.frame import Records, Result
 from shalabench.records.published import MAIN, Source, read_sources
 from shalabench.records.store import LETTERS, RunFolder
@@ -21,7 +22,7 @@ from shalabench.report.charts import mean_time
 from shalabench.report.glance import gap, standing
 from shalabench.report.matrices import matrices
 from shalabench.report.sections import Section, parts_of
-from shalabench.report.words import device, flat
+from shalabench.report.words import device
 
 _BOUNDS = ("Floor", "Ceiling", "Chance")  # how notes on them begin
 _LOG_LINES = 30  # of a failure
@@ -210,7 +211,7 @@ def run_facts(run: Any, own: Records) -> dict[str, Any]:
         "failure": failure,
         "log": "\n".join(traceback[-_LOG_LINES:]),
         "events": _events(folder) if failure else [],
-        "provenance": flat(run.provenance),
+        "provenance": list(leaves(run.provenance)),
         "device": device(run.provenance),
     }
 

@@ -5,7 +5,6 @@ They are made from a run's weights and its data, on the CPU, so that they are th
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from shalabench.api import (
     fixed_choice,
     has_ability,
 )
+from shalabench.api.commands import command_line
 from shalabench.api.registry import find
 from shalabench.records.frame import Records, check_names
 from shalabench.records.frame import load as load_records
@@ -110,19 +110,16 @@ def _none(
     model, data, size = (models or _EXAMPLE)[0], dataset or _EXAMPLE[1], preset or _EXAMPLE[2]
     overrides = [f"data.digits={list(digits)}".replace(" ", "")] if digits else []
     command = _command(model, data, size, 0, overrides, store)
-    what = ""
-    if digits:
-        what = f" on the digits {', '.join(map(str, digits))}"
+    what = f" on the digits {', '.join(map(str, digits))}" if digits else ""
     return f"There is no run{what} among those asked for. This makes one: {command}"
 
 
 def _command(
     model: str, dataset: str, preset: str, seed: int, overrides: Sequence[str], store: Path | None
 ) -> str:
-    words = ["python", "bench.py", "run", "--models", model, "--dataset", dataset]
-    words += ["--preset", preset, *(("--seeds", f"{seed},{seed}") if seed else ())]
-    words += [word for text in overrides for word in ("--set", text)]
-    return shlex.join([*words, *(("--store", str(store)) if store else ())])
+    options: dict[str, Any] = {"models": model, "dataset": dataset, "preset": preset}
+    options |= {"seeds": f"{seed},{seed}" if seed else None, "set": list(overrides), "store": store}
+    return command_line("python bench.py run", options)
 
 
 def _draw(own: Records, load: Load, split: str, store: Path | None) -> Drawing:

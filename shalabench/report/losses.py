@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import escape
 
 from shalabench.records.budgets import FITTED
+from shalabench.records.reading import terms_of
 from shalabench.report.drawing import LINES, one_line
 
 _WIDTH, _HEIGHT = 460, 130  # of a panel, in pixels, with the margins across
@@ -29,9 +30,8 @@ def readings(folder: Any, order: Iterable[str] = ()) -> dict[str, Terms]:
     for event in folder.events():
         if event["kind"] != "progress" or not isinstance(event.get("step"), int):
             continue
-        for term, value in event.items():
-            is_term = term not in ("time", "kind", "stage", "step")
-            if is_term and isinstance(value, int | float) and math.isfinite(value):
+        for term, value in terms_of(event).items():
+            if math.isfinite(value):
                 terms = stages.setdefault(str(event.get("stage", "")), {})
                 terms.setdefault(term, []).append((event["step"], value))
     return stages

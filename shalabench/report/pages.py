@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from shalabench.analysis.by_prior import metric_of
 from shalabench.analysis.comparisons import spread
+from shalabench.analysis.fitting import duration
 from shalabench.analysis.tables import render
 from shalabench.analysis.verdicts import SYMBOLS
 from shalabench.api.errors import BenchError
@@ -149,7 +150,7 @@ class _Writer:
             lstrip_blocks=True,
         )
         self.environment.filters |= {
-            "duration": words.duration,
+            "duration": duration,
             "memory": words.memory,
             "count": words.count,
             "spread": lambda diff, digits: words.dashed(spread(diff, digits)),

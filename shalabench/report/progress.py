@@ -9,13 +9,22 @@ from typing import Any
 from shalabench.analysis.by_prior import KINDS
 from shalabench.analysis.learning import Curve, count_text, curves_of, fit_text, modalities_of
 from shalabench.records.published import published_by
-from shalabench.report.drawing import INK, LINES, Drawing, canvas, line, mark_decades, one_line
+from shalabench.report.drawing import (
+    INK,
+    LINES,
+    PRIOR_MARKS,
+    Drawing,
+    canvas,
+    line,
+    mark_decades,
+    one_line,
+)
 from shalabench.report.sections import Section
 
-_LOOK: dict[str, tuple[str, Any]] = {  # marker and dashes by prior
-    "own": ("o", "-"),
-    "gmm": ("s", (0, (4, 2))),
-    "diffusion": ("^", (0, (1, 1.5))),
+_DASHES: dict[str, Any] = {  # by the value of `prior.kind`
+    "own": "-",
+    "gmm": (0, (4, 2)),
+    "diffusion": (0, (1, 1.5)),
 }
 _COHERENCE = ("coherence/posterior", "coherence/joint", "coherence/cross")
 _WIDTH = 6.9  # inches
@@ -84,7 +93,7 @@ def _curves(section: Section, metric: str) -> list[Curve]:
     modalities, lower = modalities_of(section.records), section.sign(metric) < 0
     rows = section.table_with(metric).rows
     curves = curves_of(rows, metric, lower=lower, modalities=modalities)
-    curves.sort(key=lambda curve: (curve.name, list(_LOOK).index(curve.prior)))
+    curves.sort(key=lambda curve: (curve.name, list(_DASHES).index(curve.prior)))
     if metric.rpartition("/")[2] == "joint":
         return curves
     return list({curve.name: curve for curve in reversed(curves)}.values())[::-1]
@@ -99,7 +108,6 @@ def _published(section: Section) -> dict[Target, str]:
 
 
 def _draw(axes: Any, curve: Curve, colour: str, published: str) -> None:
-    marker, dashes = _LOOK[curve.prior]
     law = curve.law
     for place, own in enumerate(axes):
         pairs = [(p.hours if place else p.tuples, p.cell) for p in curve.points]
@@ -107,17 +115,17 @@ def _draw(axes: Any, curve: Curve, colour: str, published: str) -> None:
         if not points:
             continue
         own.set_xscale("log")
-        xs = [x for x, _ in points]
+        xs, means = [x for x, _ in points], [cell.mean for _, cell in points]
         own.errorbar(
             xs,
-            [cell.mean for _, cell in points],
+            means,
             yerr=[cell.stderr or 0 for _, cell in points],
-            fmt=marker,
+            fmt=PRIOR_MARKS[curve.prior],
             ms=3.5,
             c=colour,
             lw=1,
         )
-        line(own, xs, [cell.mean for _, cell in points], colour, lw=1.2, ls=dashes)
+        line(own, xs, means, colour, lw=1.2, ls=_DASHES[curve.prior])
         if law and not place:
             beyond = [xs[0] * (_BEYOND * xs[-1] / xs[0]) ** (k / 40) for k in range(41)]
             values = [curve.value(law.error(x)) for x in beyond]
@@ -140,10 +148,9 @@ def _labels(colours: dict[str, str], priors: set[str]) -> dict[str, dict[str, An
         for text in shared:
             name = name.replace(text, "")
         labels[one_line(name)] = {"c": colour, "lw": 2}
-    for prior in _LOOK if len(priors) > 1 else ():
-        marker, dashes = _LOOK[prior]
+    for prior, dashes in _DASHES.items() if len(priors) > 1 else ():
         if prior in priors:
-            look = {"c": INK["muted"], "marker": marker, "ms": 3.5, "ls": dashes}
+            look = {"c": INK["muted"], "marker": PRIOR_MARKS[prior], "ms": 3.5, "ls": dashes}
             labels[f"{KINDS[prior]} prior"] = look
     return labels
 

@@ -23,7 +23,7 @@ from shalabench.analysis.by_prior import (
 from shalabench.analysis.rows import GATE, Cell, Row, group_rows, refuse_mixture
 from shalabench.analysis.tables import Table, matches, tables_of, without_evaluators
 from shalabench.analysis.variants import as_rows
-from shalabench.analysis.verdicts import in_order, ranked, set_marks
+from shalabench.analysis.verdicts import best_first, ranked, set_marks
 from shalabench.api.errors import BenchError
 from shalabench.api.records import is_ranked
 from shalabench.config.ablations import Ablation, readable
@@ -144,7 +144,7 @@ class Section:
                 alone stands with these. Trained networks count once, with the best of their priors.
         """
         rows = [row for row in self.table_with(metric).rows if metric in row.cells]
-        rows = in_order(ranked(rows) if plain else rows, metric, self.sign(metric))
+        rows = best_first(ranked(rows) if plain else rows, metric, self.sign(metric))
         rows = of_networks(rows, metric) if plain else rows
         return [(row, row.cells[metric]) for row in rows]
 

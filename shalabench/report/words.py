@@ -54,15 +54,6 @@ def dashed(text: str) -> str:
     return re.sub(r"-(?=[\d.])", "−", text)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds, minutes or hours."""
-    if seconds is None or seconds != seconds:
-        return "not recorded"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def memory(size: float) -> str:
     """Bytes as GiB."""
     return f"{size / 2**30:.1f} GiB" if size and size == size else "not recorded"
@@ -80,12 +71,3 @@ def device(provenance: dict[str, Any]) -> str:
     threads = provenance.get("threads")
     many = f", {threads} thread{'s' * (threads != 1)}" if threads else ""
     return f"{provenance['device']}{many}"
-
-
-def flat(facts: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    """Nested facts as pairs of a dotted name and a value."""
-    rows: list[tuple[str, Any]] = []
-    for key, value in facts.items():
-        name = f"{above}{key}"
-        rows += flat(value, f"{name} ") if isinstance(value, dict) else [(name, value)]
-    return rows

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from helpers.records import write_run
 
-from shalabench.analysis.fitting import Column, draw, fit, size, wrap
+from shalabench.analysis.fitting import Column, draw, duration, fit, size, wrap
 from shalabench.analysis.tables import make_tables, render
 from shalabench.api import BenchError
 from shalabench.cli import main
@@ -190,3 +190,15 @@ def test_reference_rows_stand_apart_from_one_s_own(tmp_path):
     assert not any(row.is_variant for row in rows.values())
     alike = make_tables([Store(s.root) for s in stores], "coherence/joint", mix=True)
     assert all("(reference)" not in row.label for table in alike for row in table.rows)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40.4, "40 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (0, "0 s")],
+)
+def test_a_duration_has_the_unit_that_fits(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_an_unknown_duration_is_what_the_caller_says():
+    assert [duration(None, ""), duration(float("nan"), "?")] == ["", "?"]

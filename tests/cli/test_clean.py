@@ -11,7 +11,7 @@ from helpers.records import write_run
 
 from shalabench.api.registry import find
 from shalabench.cli import main
-from shalabench.execute.cleaning import find_waste
+from shalabench.execute.cleaning import find_waste, remove
 from shalabench.execute.provenance import describe_code
 from shalabench.records.store import RunFolder, Store
 
@@ -80,3 +80,15 @@ def test_a_linked_folder_is_no_waste_and_sizes_are_those_of_files(store, tmp_pat
     assert waste.folder.name == "mvae-0-diverged"
     files = [path for path in RunFolder(waste.folder.path).path.rglob("*") if path.is_file()]
     assert waste.size == sum(path.stat().st_size for path in files) > 0
+
+
+def test_a_run_that_stays_says_whether_it_has_changed_or_is_held(store):
+    waste = {each.folder.name: each for each in find_waste(Store(store), ["failed"])}
+    (store / "mvae-0-failed" / "failed.json").unlink()
+    with (store / "mvae-0-diverged" / "lock").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "process" in remove(waste["mvae-0-diverged"])
+    assert "changed" in remove(waste["mvae-0-failed"])
+    assert left(store) == ALL
+    assert remove(waste["mvae-0-diverged"]) == ""
+    assert left(store) == ALL - {"diverged"}

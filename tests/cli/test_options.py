@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 import pytest
 
 import bench
-from shalabench.api import BenchError
+from shalabench.api import BenchError, DataPaths
 from shalabench.api.files import expand_home
+from shalabench.cli.engines import campaign_options
 from shalabench.cli.options import (
     UserPath,
     parse_digits,
@@ -17,6 +19,7 @@ from shalabench.cli.options import (
     parse_names,
     parse_seeds,
 )
+from shalabench.execute.options import Options, SlurmOptions
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,17 @@ def test_every_path_of_every_command_knows_the_tilde():
     paths = [(c, p) for c, p in params_of(bench.main) if isinstance(p.type, click.Path)]
     assert len(paths) > 10
     assert [(c, p.name) for c, p in paths if not isinstance(p.type, UserPath)] == []
+
+
+def test_options_of_a_campaign_are_those_of_the_command(tmp_path):
+    given = {"data_root": tmp_path, "cache_dir": tmp_path / "c", "jobs": 2, "no_locks": True}
+    paths = DataPaths(tmp_path, tmp_path / "c")
+    asked = campaign_options(given, store=tmp_path)
+    assert asked == Options(tmp_path, paths, jobs=2, locks=False)
+    slurm = {"partition": "p", "job_time": 120.0, "job_array": True, "sbatch": ()}
+    engine = {"engine": "slurm", "address": "x", "gpus_per_run": 0.5}
+    more = given | engine | slurm | {"time_limit": 60.0, "store": tmp_path, "models": ("x",)}
+    asked = campaign_options(more)
+    assert (asked.engine, asked.address, asked.gpus) == ("slurm", "x", 0.5)
+    assert asked.slurm == SlurmOptions("p", 2, True)
+    assert 0 < asked.deadline - time.time() <= 60

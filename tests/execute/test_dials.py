@@ -13,7 +13,7 @@ from shalabench.api import BenchError, ConfigErrors, Dial, Settings, setting
 from shalabench.config import tuned
 from shalabench.config.search import dials_of, grid
 from shalabench.config.settings import describe_preset, presets, resolve
-from shalabench.execute import dials
+from shalabench.execute import dials, studies
 from shalabench.execute.dials import DialRequest, tune_dials
 from shalabench.execute.halving import choose_dials
 from shalabench.records.study import DialStudy, Reading, read_study
@@ -103,9 +103,9 @@ def finished(tmp_path_factory, archive):
     folder, stop, seen = tmp_path_factory.mktemp("dials"), threading.Event(), []
     record = dials._Dials._record
 
-    def stopping(self, jobs, key, outcome):
-        record(self, jobs, key, outcome)
-        seen.append(key)
+    def stopping(self, *arguments):
+        record(self, *arguments)
+        seen.append(arguments)
         if len(seen) == 3:
             stop.set()
 
@@ -169,7 +169,7 @@ def test_readings_are_the_validation_scores_and_the_rule_chooses(finished):
 
 def test_a_finished_study_does_nothing_more_and_refuses_another(finished, archive, monkeypatch):
     study, folder = finished
-    monkeypatch.setattr(dials, "run_campaign", None)
+    monkeypatch.setattr(studies, "run_campaign", None)
     assert run(REQUEST, folder, archive) == (study, 0)
     for changes, words in (
         ({"overrides": ()}, "overrides of mvae"),

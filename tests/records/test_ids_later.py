@@ -1,6 +1,6 @@
 """Settings that came later leave the identities of older runs as they were."""
 
-from shalabench.records.ids import as_before, as_then, train_id
+from shalabench.records.ids import train_id, with_later_settings, without_later_settings
 
 
 def identity(settings, train):
@@ -16,19 +16,21 @@ def test_a_later_setting_at_what_older_runs_did_changes_no_identity():
 
 def test_dotted_keys_are_known():
     kept = {"model.beta": 1.0, "model.experts": 2}
-    assert as_before(kept | {"train.tf32": False}) == kept
-    assert as_before({"model.experts": "all"}) == {}
-    assert as_before({"model.prior.spacing": "uniform"}) == {}
-    assert as_before({"prior": {"spacing": "uniform", "steps": 3}}) == {"prior": {"steps": 3}}
-    assert as_before({"model.prior.spacing": "log-snr"}) != {}
-    assert as_before({"data.captions": "whole"}) == {}
-    assert as_before({"data.captions": "parts"}) != {}
+    assert without_later_settings(kept | {"train.tf32": False}) == kept
+    assert without_later_settings({"model.experts": "all"}) == {}
+    assert without_later_settings({"model.prior.spacing": "uniform"}) == {}
+    assert without_later_settings({"prior": {"spacing": "uniform", "steps": 3}}) == {
+        "prior": {"steps": 3}
+    }
+    assert without_later_settings({"model.prior.spacing": "log-snr"}) != {}
+    assert without_later_settings({"data.captions": "whole"}) == {}
+    assert without_later_settings({"data.captions": "parts"}) != {}
 
 
 def test_an_older_run_is_read_with_what_it_did_then():
     known = ["model.beta", "model.prior.spacing", "model.experts"]
     older = {"model.beta": 2.0, "model.experts": 1}
-    assert as_then(older, known) == older | {"model.prior.spacing": "uniform"}
-    assert as_then({"model.prior.spacing": "log-snr"}, known[1:2]) == {
+    assert with_later_settings(older, known) == older | {"model.prior.spacing": "uniform"}
+    assert with_later_settings({"model.prior.spacing": "log-snr"}, known[1:2]) == {
         "model.prior.spacing": "log-snr"
     }

@@ -18,6 +18,7 @@ from shalabench.execute.reuse import find_reuse
 from shalabench.records import store as stores
 from shalabench.records.frame import load
 from shalabench.records.packed import NAME
+from shalabench.records.reading import terms_of
 from shalabench.records.store import RunFolder, Store
 from shalabench.records.study import Study, read_studies
 
@@ -214,3 +215,8 @@ def test_temporary_files_are_no_studies_and_the_next_writing_removes_them(tmp_pa
     assert read_studies(tmp_path, None, None) == [study]
     study.write(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["toy-quick.json"]
+
+
+def test_terms_of_an_event_are_its_numbers_but_for_time_and_step():
+    event = {"time": 1.5, "kind": "progress", "stage": "vae", "step": 100, "loss": -2.5, "n": 3}
+    assert terms_of(event | {"note": "x", "is": True, "none": None}) == {"loss": -2.5, "n": 3}

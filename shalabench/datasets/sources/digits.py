@@ -102,8 +102,8 @@ def _draw_tuples(
 def write_digits(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Enlarge digits `[N, 8, 8]` to uint8 `[N, 28, 28]` by bicubic interpolation, jittered.
 
-    Each digit gets an affine map of its own: up to 15 degrees, a shear of a quarter, 10 % in either
-    size, 2 pixels of shift.
+    Each digit gets an affine map of its own: a turn of up to 15 degrees, a shear of up to a
+    quarter, 0.9 to 1.12 times the width and the height, and a shift of up to 2 pixels.
     """
     return _write(digits, SIDE, *_jitter(len(digits), rng))
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from shalabench.api import Camera
 from shalabench.datasets.synthetic.cars import meshes
-from shalabench.datasets.synthetic.cars.materials import Layout, Points, lay_out
+from shalabench.datasets.synthetic.cars.materials import RIM, Layout, Points, lay_out
 from shalabench.datasets.synthetic.cars.meshes import Car, build
 from shalabench.datasets.synthetic.cars.paints import paint, tint
 from shalabench.datasets.synthetic.cars.shapes import Shape
@@ -152,7 +152,7 @@ def _light(surface: _Surface, style: Style) -> Tensor:
     shade = 0.55 + 0.45 * (at.z / 0.55).clamp(0, 1)  # the ground takes light from below
     shade = torch.where(_among(at.piece, (meshes.INSIDE, meshes.SEAT)), 0.85, shade)
     lit = colour * (diffuse(surface.normal) * shade)[:, None]
-    gloss = torch.where(sunk & (surface.layout.part != 4), 0.0, gloss)
+    gloss = torch.where(sunk & (surface.layout.part != RIM), 0.0, gloss)
     lamps = surface.layout.white | surface.layout.red
     lit = torch.where(lamps[:, None], colour * 0.95, lit)
     return lit + reflection(surface.normal, surface.view, gloss)[:, None]
