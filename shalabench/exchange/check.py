@@ -79,7 +79,7 @@ def _convert(
     low_high: tuple[float, float] | None,
     mistakes: list[str],
 ) -> Tensor | None:
-    """Images uint8 or float32 in [0, 1], token ids, or vectors; None after a mistake."""
+    """Images uint8 or float32 from 0 to 1, token ids, or vectors; None after a mistake."""
     before = len(mistakes)
     if modality.kind == "text":
         x = _convert_text(array, modality, where, mistakes)
@@ -139,8 +139,7 @@ def _convert_images(
         mistakes.append(f"{spans}, which does not fit the stated range {black:g} to {white:g}.")
         return None
     x = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-    x = x if (black, white) == (0, 1) else (x - black) / span
-    return x if low_high is None else x.clamp(0, 1)  # beyond a stated range, some are allowed
+    return x if (black, white) == (0, 1) else (x - black) / span
 
 
 def _convert_vectors(

@@ -43,7 +43,8 @@ class Samples:
     """Checked samples.
 
     Attributes:
-        joint: `[n, ...]` by modality: images uint8, or float32 in [0, 1]; texts int64.
+        joint: `[n, ...]` by modality: images uint8, or float32 from 0 to 1, unclamped;
+            texts int64.
         translations: `[t, ...]` by given modalities, then target.
         reconstructions: `[t, ...]` by modality.
         index: `[t]` int64, ascending: the test tuples that were given.

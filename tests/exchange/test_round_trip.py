@@ -82,7 +82,8 @@ def test_some_of_the_test_tuples_are_compared_with_all_real_images(tmp_path, tra
     for key in found.arrays:
         if not key.startswith("joint"):
             found.arrays[key] = found.arrays[key][rows]
-    scored = score({**found.arrays, "index": rows}, request_of(tmp_path, judges, preset="external"))
+    request = request_of(tmp_path, judges, preset="external", range=found.range)
+    scored = score({**found.arrays, "index": rows}, request)
     (quality,) = (r for r in scored.folder.results() if r["evaluator"] == "quality")
     assert set(quality["details"]["real"].values()) == {64}
     (summary,) = (
