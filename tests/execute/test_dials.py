@@ -183,6 +183,17 @@ def test_a_finished_study_does_nothing_more_and_refuses_another(finished, archiv
         run(dataclasses.replace(REQUEST, models=("mvae",), overrides=fixed), folder, archive)
 
 
+def test_methods_may_have_settings_of_their_own(tmp_path, archive):
+    given = ("models.mvae.beta=2", "models.jmvae.alpha=0.3")
+    request = dataclasses.replace(REQUEST, models=("mvae", "jmvae"), overrides=given)
+    work = dials._Dials(
+        request, tmp_path, options(tmp_path, archive), Listener(), threading.Event()
+    )
+    jobs = [run for run, _ in work._jobs(first=True).values()]
+    assert [run.overrides for run in jobs] == [("model.beta=2",), ("model.alpha=0.3",)]
+    assert (jobs[0].resolved.model.beta, jobs[1].resolved.model.alpha) == (2, 0.3)
+
+
 def test_the_preset_with_dials_has_the_chosen_ones(finished, monkeypatch):
     study, folder = finished
     monkeypatch.setenv("SHALA_STUDIES", str(folder / "studies"))
