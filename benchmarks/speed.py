@@ -33,10 +33,6 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("step.py", "--methods", "shala", "--stage", "none", "--evaluate", "coherence"),
         *("--tuples", "200", "--turns", "3", "--json"),
     ),
-    "evaluation-views": (
-        *("step.py", "--methods", "pixelnerf,eg3d", "--dataset", "cars", "--stage", "none"),
-        *("--evaluate", "views", "--tuples", "2", "--turns", "2", "--json"),
-    ),
     "peer": ("peer.py", "--tuples", "64", "--json"),
     "share-quick": (*_SHARE, "--datasets", "mst-digits"),
     "share-cpu": (*_SHARE, "--preset", "cpu", "--datasets", "polymnist"),
@@ -137,10 +133,6 @@ def _evaluation(made: dict[str, Any]) -> str:
     return f"{made['means']['evaluations']:.2f}"
 
 
-def _views(made: dict[str, Any]) -> str:
-    return " and ".join(f"{row['faster']:.2f}" for row in made["rows"])
-
-
 def _peer(mean: str, kind: str) -> Callable[[dict[str, Any]], str]:
     def say(made: dict[str, Any]) -> str:
         rows = [row for row in made["methods"].values() if "multivae_s" in row]
@@ -174,7 +166,6 @@ _TARGETS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
         _peer("geometric_mean", "float32"),
     ),
     ("evaluation", "coherence evaluation of ShaLa", "4 times", _evaluation),
-    ("evaluation-views", "view evaluation of pixelNeRF and EG3D", "5 times", _views),
     (
         *("peer", "coherence evaluator against MultiVae's", "3 times"),
         _peer("coherence_mean", "float32"),
@@ -191,7 +182,6 @@ _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "updates": show_updates,
     "updates-float32": show_updates,
     "evaluation": show_updates,
-    "evaluation-views": show_updates,
     "peer": show_peer,
     "share-quick": show_share,
     "share-cpu": show_share,

@@ -19,7 +19,13 @@ from shalabench.records.store import Store
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 # Tables of these need runs of one's own.
-UNRECORDED = ("polydigits-quadrant", "my-error", "--metric coherence --dataset birds")
+UNRECORDED = (
+    "polydigits-quadrant",
+    "my-error",
+    "--metric coherence --dataset birds",
+    "--ablation pooling",
+    "--preset night",
+)
 REFERENCE = [Store(ROOT / "results" / "reference")]
 
 

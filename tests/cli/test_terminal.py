@@ -77,7 +77,7 @@ def test_states_show_the_folder_and_the_time_left():
         **dict(evaluated=[], reason=""),
     }
     lines = render_status([state]).splitlines()
-    assert lines[2].endswith("90 min")
+    assert lines[2].endswith("1.5 h")
     assert "In /x:" in lines
     assert "  a-d: no evaluation" in lines
 

@@ -465,7 +465,7 @@ def test_a_record_of_several_extractors_reads_as_one_of_each(tmp_path, judges):
     assert new.keys() - old.keys() == {label}
     alone, split = old["quality (classifier)"], new["quality (classifier)"]
     for field in ("instruments", "classifiers", "scores", "settings"):
-        assert getattr(split, field) == getattr(alone, field)
+        assert split.content[field] == alone.content[field]
     assert split.summaries == alone.summaries
     assert new[label].instruments == {EFFICIENTNET: EFFICIENTNET_SHA256}
     assert new[label].classifiers == {}
