@@ -25,7 +25,6 @@ from multivae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConf
 from sklearn.metrics import normalized_mutual_info_score
 
 
-
 class Halves(BaseEncoder):
     """Posteriors near the first three and the last three numbers of an item."""
 

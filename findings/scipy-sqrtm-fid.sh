@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SciPy 1.18 removed the argument `disp` of scipy.linalg.sqrtm. FID in pytorch-fid 0.3.0, clean-fid 0.1.35,
-# multivae 1.0.3 and monai 1.6.1 passes disp=False, so each raises a TypeError there; none of them bounds
+# multivae 1.0.3 and monai 1.6.1 passes disp=False, which SciPy 1.18 does not accept; none of them bounds
 # SciPy's version. SciPy 1.18 needs Python 3.12: with Python 3.11, pip installs 1.17, which only warns.
 # This matters where FIDs of this project are compared with theirs (docs/reproduction/metrics.md). Here,
 # torch-fidelity computes FID, without sqrtm.

@@ -148,7 +148,7 @@ def tables_of(
     if not known:
         raise BenchError(
             f"There is no run of the ablation '{ablation.name}' here with a score. Run it with "
-            f"python bench.py run --ablation {ablation.name} --dataset polydigits."
+            f"python bench.py run --ablation {ablation.name} --dataset {dataset or 'polydigits'}."
             if ablation
             else "There is no run here with a score. Run a method with python bench.py run."
         )

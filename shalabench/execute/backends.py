@@ -317,7 +317,7 @@ def _attempt(task: Task, emit: Emit, stop: threading.Event) -> Any:
         return task(emit, stop)
     except Exception as error:  # handed to the caller of `result`
         return error
-    except SystemExit as error:  # it would end a thread without a word, and a process thrice
+    except SystemExit as error:  # would end the thread or process without a result
         return BenchError(
             f"The code of the run asked Python to exit ({error.code!r}). Let it raise another "
             "exception in place of SystemExit."
