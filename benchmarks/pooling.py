@@ -11,16 +11,17 @@ alternate. Use an idle machine.
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from statistics import median
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import torch
 from step import build, make_update
 from tabulate import tabulate
-from timing import Work, keep_memory, take_turns
+from timing import Work, describe_processor, keep_memory, take_turns
 from torch.distributions import Normal
 
 from shalabench.api import DataPaths
@@ -68,40 +69,52 @@ def make_pooling(pooling: Pooling, modalities: int, batch: int, size: int) -> Wo
     return work
 
 
-@click.command(help=__doc__)
-@click.option("--dataset", default="polydigits", show_default=True)
-@click.option("--preset", default="quick", show_default=True)
-@click.option("--batch", default=32, show_default=True, help="Tuples an update.")
-@click.option("--size", default=64, show_default=True, help="D, in the second table.")
-@click.option("--repeats", default=8, show_default=True)
-@click.option("--data-root", envvar="SHALA_DATA", default="data")
-@click.option("--cache-dir", envvar="SHALA_CACHE", default=Path.home() / ".cache" / "shala-bench")
-def main(
-    dataset: str, preset: str, batch: int, size: int, repeats: int, data_root: Path, cache_dir: Path
-) -> None:
-    """Print both tables."""
-    torch.set_num_threads(1)
-    paths = DataPaths(Path(data_root), Path(cache_dir))
+def measure(
+    paths: DataPaths, dataset: str, preset: str, batch: int, size: int, repeats: int
+) -> dict[str, Any]:
+    """Rows of both tables, ready for JSON."""
     turns = take_turns(make_updates(paths, dataset, preset, batch), repeats)
     # A turn's methods share its busy spells, so ratios are taken within turns.
-    rows = [
+    updates = [
         (name, median(times), median(a / b for a, b in zip(times, turns["mvtcae"], strict=True)))
         for name, times in turns.items()
     ]
-    head = ("method, or helvae's pooling and training", "s an update", "times mvtcae")
-    click.echo(tabulate(rows, head, floatfmt=("", ".4f", ".2f")))
     works = {
         f"{pooling} {m}": make_pooling(pooling, m, batch, size)
         for pooling in get_args(Pooling)
         for m in _MODALITIES
     }
     found = {name: median(times) for name, times in take_turns(works, repeats).items()}
-    rows = []
+    poolings = []
     for pooling in get_args(Pooling):
         times = [1e3 * found[f"{pooling} {m}"] / _CALLS for m in _MODALITIES]
-        rows.append((pooling, *times, math.log2(times[-1] / times[-2])))
+        poolings.append((pooling, *times, math.log2(times[-1] / times[-2])))
+    facts = {"machine": describe_processor(), "torch": torch.__version__, "dataset": dataset}
+    facts |= {"preset": preset, "batch": batch, "size": size, "modalities": _MODALITIES}
+    return facts | {"updates": updates, "poolings": poolings}
+
+
+@click.command(help=__doc__)
+@click.option("--dataset", default="polydigits", show_default=True)
+@click.option("--preset", default="quick", show_default=True)
+@click.option("--batch", default=32, show_default=True, help="Tuples an update.")
+@click.option("--size", default=64, show_default=True, help="D, in the second table.")
+@click.option("--repeats", default=8, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.option("--data-root", envvar="SHALA_DATA", default="data")
+@click.option("--cache-dir", envvar="SHALA_CACHE", default=Path.home() / ".cache" / "shala-bench")
+def main(as_json: bool, data_root: Path, cache_dir: Path, **what: Any) -> None:
+    """Print both tables."""
+    torch.set_num_threads(1)
+    made = measure(DataPaths(Path(data_root), Path(cache_dir)), **what)
+    if as_json:
+        click.echo(json.dumps(made, indent=1))
+        return
+    head = ("method, or helvae's pooling and training", "s an update", "times mvtcae")
+    click.echo(tabulate(made["updates"], head, floatfmt=("", ".4f", ".2f")))
     head = ("pooling, ms", *(f"M = {m}" for m in _MODALITIES), "exponent 8 to 16")
-    click.echo("\n" + tabulate(rows, head, floatfmt=("", *[".3f"] * len(_MODALITIES), ".2f")))
+    formats = ("", *[".3f"] * len(_MODALITIES), ".2f")
+    click.echo("\n" + tabulate(made["poolings"], head, floatfmt=formats))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Worker:
         self.cls = find("model", method).cls
         self.reason = self.cls.skip(self.dataset.spec, self.config.model)
         self.state: dict[str, Any] | None = None
-        # Older trees take no size.
+        # Some older trees take a size.
         size = (self._parameters,) if len(signature(choose_precision).parameters) > 2 else ()
         asked = self.config.train.precision
         self.precision = choose_precision(asked, torch.device("cpu"), *size)

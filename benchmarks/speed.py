@@ -25,6 +25,9 @@ from timing import ROOT
 FOLDER, PAGE = ROOT / "results" / "speed", ROOT / "docs" / "speed.md"
 _EXPERTS = ("--method", "mmvae,mmvae+,cmvae,mvebm", "--set", "model.experts=1", "--only", "update")
 _NINE = "shala,mvae,mmvae,mopoe,mmjsd,mvtcae,mmvae+,mvebm,cmvae"  # of the paper
+_ALL = (  # that learn a shared latent
+    f"{_NINE},mld,sbm-ae,jmvae,mmvm,helvae,mohelvae,wbvae,mwbvae,codevae,crmvae,hoelder+,idmvae"
+)
 _SHARE = ("share.py", "--limit", "30", "--methods", _NINE, "--json")
 PARTS: dict[str, tuple[str, ...]] = {
     "updates": ("step.py", "--json"),
@@ -33,11 +36,20 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("step.py", "--methods", "shala", "--stage", "none", "--evaluate", "coherence"),
         *("--tuples", "200", "--turns", "3", "--json"),
     ),
+    "evaluation-views": (
+        *("step.py", "--methods", "pixelnerf,eg3d", "--dataset", "cars", "--preset", "quick"),
+        *("--stage", "none", "--evaluate", "views", "--tuples", "1", "--turns", "1", "--json"),
+    ),
     "peer": ("peer.py", "--tuples", "64", "--json"),
     "share-quick": (*_SHARE, "--datasets", "mst-digits"),
     "share-cpu": (*_SHARE, "--preset", "cpu", "--datasets", "polymnist"),
     "modalities": ("views.py", *_EXPERTS, "--modalities", "2,4,6,8,10", "--json"),
     "views": ("views.py", *_EXPERTS, "--views", "4,8,16,32,64", "--json"),
+    "all-modalities": (
+        *("views.py", "--method", _ALL, "--only", "update", "--modalities", "2,5,10"),
+        *("--set", "train.precision=float32", "--repeats", "5", "--json"),
+    ),
+    "pooling": ("pooling.py", "--json"),
 }
 _UNMEASURED = "Not measured yet."
 Records = dict[str, dict[str, Any]]
@@ -108,6 +120,30 @@ def show_growth(made: dict[str, Any]) -> str:
     return f"{table(head, rows)}\n\n{made['machine']}, torch {made['torch']}, one thread."
 
 
+def show_all_modalities(made: dict[str, Any]) -> str:
+    """Time of an update by number of modalities, each stage of each method."""
+    numbers = sorted({row[1] for own in made["methods"].values() for row in own["rows"]})
+    head = ("method", "work", *(f"{n}, ms" for n in numbers), "exponent")
+    rows = []
+    for method, measured in made["methods"].items():
+        for work, power in measured["powers"].items():
+            ms = {row[1]: f"{row[2]:.1f}" for row in measured["rows"] if row[0] == work}
+            rows.append((method, work, *(ms.get(n, "–") for n in numbers), f"{power:.2f}"))
+    return f"{table(head, rows)}\n\n{made['machine']}, torch {made['torch']}, one thread."
+
+
+def show_pooling(made: dict[str, Any]) -> str:
+    """Updates against mvtcae's; then milliseconds of a pooling by number of modalities."""
+    updates = ((name, f"{1e3 * s:.1f}", f"{ratio:.2f}") for name, s, ratio in made["updates"])
+    first = table(("pooling and training, or method", "update, ms", "times mvtcae"), updates)
+    head = ("pooling, ms", *(f"M = {m}" for m in made["modalities"]), "exponent 8 to 16")
+    rows = (
+        (name, *(f"{x:.3f}" for x in ms), f"{power:.2f}") for name, *ms, power in made["poolings"]
+    )
+    facts = f"{made['machine']}, torch {made['torch']}, one thread"
+    return f"{first}\n\n{table(head, rows)}\n\n{facts}."
+
+
 def show_targets(records: Records) -> str:
     """What was measured, beside the goals of this work."""
     rows = [
@@ -155,6 +191,22 @@ def _growth(made: dict[str, Any]) -> str:
     return f"at most {max(powers):.2f}" if powers else _UNMEASURED
 
 
+def _least_evaluation(made: dict[str, Any]) -> str:
+    return f"{_evaluation(made)}; least {min(row['faster'] for row in made['rows']):.2f}"
+
+
+def _pooling_share(made: dict[str, Any]) -> str:
+    full = [row for row in made["updates"] if row[0].endswith(", full")]
+    name, _, most = max(full, key=lambda row: row[2])
+    return f"at most {most:.2f} times ({name.partition(',')[0]})"
+
+
+def _pooling_growth(made: dict[str, Any]) -> str:
+    powers = {row[0]: row[-1] for row in made["poolings"]}
+    hellinger = powers.pop("hellinger")
+    return f"at most {max(powers.values()):.2f}, Hellinger {hellinger:.2f}"
+
+
 _TARGETS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("updates", "update, nine methods, `cpu` preset", "1.6 times, none slower", _updates),
     (
@@ -166,6 +218,7 @@ _TARGETS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
         _peer("geometric_mean", "float32"),
     ),
     ("evaluation", "coherence evaluation of ShaLa", "4 times", _evaluation),
+    ("evaluation-views", "view evaluation, pixelNeRF and EG3D", "5 times", _least_evaluation),
     (
         *("peer", "coherence evaluator against MultiVae's", "3 times"),
         _peer("coherence_mean", "float32"),
@@ -176,6 +229,8 @@ _TARGETS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
     ("updates-float32", "peak memory of updates, float32", "not above before", _memory),
     ("modalities", "exponent of an update in modalities, one expert", "at most 1", _growth),
     ("views", "exponent of an update in views, one expert", "at most 1", _growth),
+    ("pooling", "update with each pooling, beside MVTCAE", "at most 1.15 times", _pooling_share),
+    ("pooling", "exponent of a pooling in modalities", "1, Hellinger 2", _pooling_growth),
     ("updates", "loss of the first update in float32", "differs by at most 1e-4", _loss),
 )
 _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -187,6 +242,9 @@ _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "share-cpu": show_share,
     "modalities": show_growth,
     "views": show_growth,
+    "evaluation-views": show_updates,
+    "all-modalities": show_all_modalities,
+    "pooling": show_pooling,
 }
 
 

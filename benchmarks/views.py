@@ -10,8 +10,9 @@ sixteen translations of the first view to all. The numbers of views take turns, 
 process of its own with one thread; the best CPU time of each is shown. `GFLOP` counts the
 multiplications and additions of convolutions and matrix products, the same on every machine.
 Columns with an x are relative to the row with the fewest views. No cost should grow faster than
-`views x`. `power` is the exponent p for which CPU time grew as views^p between the ends. Methods
-without a setting that `--set` names are left out, with a sentence on stderr.
+`views x`. `power` is the exponent p for which CPU time grew as views^p, by least squares. Methods
+without a setting that `--set` names are left out, and so are numbers that a method refuses; stderr
+says which.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from shalabench.api import (
     Translate,
     choose_precision,
 )
+from shalabench.api.registry import find
 from shalabench.config.settings import Resolved, resolve
 from shalabench.datasets.sources.composing import describe_modalities
 from shalabench.datasets.sources.polymnist import SIDE
@@ -53,15 +55,18 @@ def make_modalities(config: Resolved, views: int) -> tuple[Modality, ...]:
     return describe_modalities(views, SIDE)
 
 
+def make_spec(config: Resolved, views: int) -> DataSpec:
+    """Random pictures of those modalities."""
+    return DataSpec("random", 1, make_modalities(config, views), 0, {}, "", "random pixels")
+
+
 def make_works(method: str, config: Resolved, views: int, only: str = "") -> dict[str, Work]:
     """What is measured at a number of views, by name; only work whose name contains `only`."""
-    modalities = make_modalities(config, views)
-    spec = DataSpec("random", 1, modalities, 0, {}, "", "random pixels")
+    spec = make_spec(config, views)
     model = build(method, spec, config.model)
     stages = model.stages()
     split = make_split(spec, max(stage.batch_size for stage in stages))
-    parameters = sum(p.numel() for p in model.parameters())
-    precision = choose_precision(config.train.precision, split.device, lambda: parameters)
+    precision = choose_precision(config.train.precision, split.device)
     works = {}
     for stage in stages:
         stage.begin(split)
@@ -155,7 +160,13 @@ def main(
         except ConfigErrors as error:
             click.echo(f"{method} is left out: {error}", err=True)
             continue
-        rows = list(measure(method, config, numbers, repeats, only))
+        model, kept = find("model", method).cls, []
+        for number in numbers:
+            if reason := model.skip(make_spec(config, number), config.model):
+                click.echo(f"{method} is left out at {number}: {reason}", err=True)
+            else:
+                kept.append(number)
+        rows = list(measure(method, config, kept, repeats, only)) if kept else []
         made[method] = {"rows": rows, "powers": find_powers(rows)}
         if as_json:
             continue

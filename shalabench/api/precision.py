@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
@@ -11,31 +11,22 @@ import torch
 _SAMPLING = ContextVar("sampling", default="float32")
 
 
-_SMALL = 5_000_000  # parameters below which float32 is faster without matrix units
+def choose_precision(asked: str, device: torch.device) -> str:
+    """The precision to use: `asked`, or for "auto", bf16 where the device computes in it.
 
-
-def choose_precision(
-    asked: str, device: torch.device, size: Callable[[], int] | None = None
-) -> str:
-    """The precision to use: `asked`, or for "auto", bf16 where it is faster, else float32.
-
-    Bf16 is slow where the device emulates it. On CPUs with AVX-512 BF16 and without AMX, small
-    networks are 5 to 15 % faster in float32 (reproduction/engine.md).
+    Elsewhere, "auto" is float32: emulated bf16 is slow (reproduction/engine.md).
 
     Args:
         asked: "auto", "bf16" or "float32".
         device: Where to compute.
-        size: Returns the number of trained parameters; None counts as many.
     """
     if asked != "auto":
         return asked
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
-        fast = torch.cpu._is_amx_tile_supported() or size is None or size() >= _SMALL
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = False
-    return "bf16" if fast else "float32"
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "float32"
 
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[object]:

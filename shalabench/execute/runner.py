@@ -100,7 +100,7 @@ class _Runner:
         self.complete = open_dataset(run.dataset, data, options.paths)  # what is evaluated on
         self.dataset = hide_views(self.complete, data.missing)  # what is trained on
         self.spec = self.dataset.spec
-        precision = choose_precision(run.resolved.train.precision, self.device, self._size)
+        precision = choose_precision(run.resolved.train.precision, self.device)
         loop = run.resolved.train.model_copy(update={"precision": precision})
         self.resolved = replace(run.resolved, train=loop)  # what is recorded is what was done
         self.method = with_prior(self.entry.cls, self.resolved.prior)
@@ -118,13 +118,6 @@ class _Runner:
         self.store = Store(options.store)
         self.folder = self.store.folder(run.model, run.dataset, run.preset, run.seed, self.identity)
         self.emit = functools.partial(_emit, emit, self.folder.path)
-
-    def _size(self) -> int:
-        """Number of the model's parameters; 0 where the method cannot take the data."""
-        method, settings = self.entry.cls, self.run.resolved.model
-        if why_not(method, self.spec, settings):
-            return 0
-        return sum(p.numel() for p in method(self.spec, settings).parameters())
 
     def perform(self) -> Outcome:
         where = self.folder.path

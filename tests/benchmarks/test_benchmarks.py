@@ -63,6 +63,11 @@ def test_pooling_times_every_pooling_and_method(tmp_path):
     names = ["product", "product-prior", "consensus", "barycentre", "hellinger"]
     assert [row.split()[0] for row in poolings] == names
     assert all(float(x) > 0 for row in poolings for x in row.split()[1:5])
+    made = json.loads(
+        run("pooling.py", "--dataset", "toy", "--preset", "smoke", *small, "--json").stdout
+    )
+    assert [row[0] for row in made["updates"]][::12] == ["mvtcae", "crmvae"]
+    assert [row[0] for row in made["poolings"]] == names
 
 
 TINY = ("--dataset", "toy", "--preset", "smoke", "--batch", "8")

@@ -45,10 +45,15 @@ def records() -> dict:
         | {"versions": {"torch": "2"}, "methods": {"mopoe": peer | {"coherence": peer}}}
         | {"geometric_mean": means, "coherence_mean": means}
     }
-    made |= dict.fromkeys(("updates", "updates-float32", "evaluation"), updates(1.5, 2.7))
+    paired = ("updates", "updates-float32", "evaluation", "evaluation-views")
+    made |= dict.fromkeys(paired, updates(1.5, 2.7))
     made |= dict.fromkeys(("share-quick", "share-cpu"), machine | {"rows": share})
     methods = {"mmvae": {"rows": growth, "powers": {"vae update": 0.91}}}
-    return made | dict.fromkeys(("modalities", "views"), machine | {"methods": methods})
+    made |= dict.fromkeys(("modalities", "views", "all-modalities"), machine | {"methods": methods})
+    updates_with = [["mvtcae", 0.1, 1.0], ["product, full", 0.11, 1.1], ["codevae", 0.3, 3.0]]
+    poolings = [["product", 0.1, 0.2, 0.9], ["hellinger", 0.3, 1.2, 1.8]]
+    pooling = {"modalities": [8, 16], "updates": updates_with, "poolings": poolings}
+    return made | {"pooling": machine | pooling}
 
 
 def cells(text: str) -> list[list[str]]:
@@ -63,10 +68,13 @@ def test_targets_state_the_worst(speed):
         "3.00; least 3.00",
         "1.50; least 1.50",
         "4.50",
+        "4.50; least 1.50",
         "1.50; least 1.50",
         *["at most 50% (large); 1 of 2 hold it"] * 2,
         *["at most 0.90 times"] * 2,
         *["at most 0.91"] * 2,
+        "at most 1.10 times (product)",
+        "at most 0.90, Hellinger 1.80",
         "at most 3e-06",
     ]
 
@@ -82,6 +90,9 @@ def test_every_part_is_shown_between_its_marks(speed):
         ["mopoe", "3.00", "1.50", "1.50"],
         ["a", "large", "100", "50", "50%"],
         ["mmvae", "vae update", "2", "20.0", "4", "40.0", "0.91"],
+        ["mmvae", "vae update", "20.0", "40.0", "0.91"],
+        ["product, full", "110.0", "1.10"],
+        ["hellinger", "0.300", "1.200", "1.80"],
     ):
         assert row in cells(text)
     del made["peer"]

@@ -43,8 +43,7 @@ def test_a_run_leaves_weights_records_and_pictures(tmp_path, archive):
 def test_bf16_is_used_where_the_device_computes_in_it_and_the_record_says_so(
     tmp_path, archive, monkeypatch, native, precision
 ):
-    for ability in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, ability, lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     summary, _ = run(smoke("shala"), options(tmp_path, archive, evaluators=("samples",)))
     folder = RunFolder(next(iter(summary.outcomes.values())).folder)
     assert folder.run["settings"]["train.precision"] == precision
@@ -53,16 +52,10 @@ def test_bf16_is_used_where_the_device_computes_in_it_and_the_record_says_so(
     assert result["provenance"]["precision"] == precision
 
 
-@pytest.mark.parametrize(("parameters", "precision"), [(10**6, "float32"), (10**7, "bf16")])
-def test_small_networks_are_in_float32_where_there_are_no_matrix_units(
-    monkeypatch, parameters, precision
-):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    cpu = torch.device("cpu")
-    assert choose_precision("auto", cpu, lambda: parameters) == precision
-    assert choose_precision("auto", cpu) == "bf16"
-    assert choose_precision("bf16", cpu, lambda: parameters) == "bf16"
+def test_a_precision_that_is_asked_for_is_used_on_every_device(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+    assert choose_precision("auto", torch.device("meta")) == "float32"
 
 
 def test_the_precision_of_samplers_is_no_part_of_an_identity(tmp_path, archive):
