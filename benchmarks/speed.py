@@ -72,7 +72,8 @@ def show_updates(made: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = []
     for row in made["rows"]:
         ms = (f"{row[key]:.1f}" for key in ("old_ms", "new_ms"))
-        limits = f"{row['low']:.2f} to {row['high']:.2f}"
+        one = row["low"] == row["high"]  # a single turn has no interval
+        limits = "–" if one else f"{row['low']:.2f} to {row['high']:.2f}"
         memory = f"{row['old_mib']:.0f} → {row['new_mib']:.0f}"
         rows.append((row["method"], row["work"], *ms, f"{row['faster']:.2f}", limits, memory))
     for name, mean in made["means"].items():
