@@ -27,20 +27,30 @@ class ConfigErrors(BenchError):
 
 
 class Diverged(BenchError):
-    """A loss term was not finite, or far above its earlier values.
+    """A loss term was not finite, or far above its earlier values, now or for good.
 
     Args:
         stage: Name of the stage.
         step: Update at which the value was read.
         term: Name of the loss term.
         value: The value, if it is finite.
+        before: The value before it ran away, if it came back, but not to this one.
     """
 
     exit_code = 1
 
-    def __init__(self, stage: str, step: int, term: str, value: float | None = None):
+    def __init__(
+        self,
+        stage: str,
+        step: int,
+        term: str,
+        value: float | None = None,
+        before: float | None = None,
+    ):
         self.stage, self.step, self.term = stage, step, term
         what = "was not finite" if value is None else f"had run away to {value:.3g}"
+        if before is not None:
+            what = f"ran away from {before:.4g} and had come back to only {value:.4g}"
         super().__init__(
             f"The loss term '{term}' of stage '{stage}' {what} by step {step}. "
             "Lower the learning rate, clip (--set model.optimiser.clip=NORM), or run with "

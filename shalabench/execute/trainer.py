@@ -17,15 +17,13 @@ from torch import Tensor
 from shalabench.api import BenchError, Diverged, Model, Rng, Split, Stage, arithmetic, derive_seed
 from shalabench.config.training import TrainSettings
 from shalabench.execute.continuation import Continuation
+from shalabench.execute.divergence import Runaway
 from shalabench.execute.graphs import GraphedUpdates, capturable
 from shalabench.execute.made_by import MADE_BY, differences
 from shalabench.execute.reuse import Reuse
 from shalabench.execute.tensors import read_checkpoint
 from shalabench.records.digests import Damaged, set_aside
 from shalabench.records.store import RunFolder
-
-_RUNAWAY = 1000.0  # times the greatest term of the reading before
-_PATIENCE = 3  # readings, so that a spike may pass
 
 
 class Stopped(Exception):
@@ -171,8 +169,7 @@ class _Loop:
     mixed: list[str]  # what changed since the training began, of what it is made by
     window: _Window = field(default_factory=_Window)
     last: dict[str, float] = field(default_factory=dict)
-    calm: float | None = None  # the greatest term before it ran away
-    away: int = 0  # readings since
+    runaway: Runaway = field(default_factory=Runaway)
     graphed: GraphedUpdates | None = None
 
     def run(self, saved: dict[str, Any] | None, event: str) -> None:
@@ -193,7 +190,7 @@ class _Loop:
             step += 1
             if step % self.settings.log_every == 0 or step == self.stage.steps:
                 self.last = self.window.read(self.stage.name, step)
-                self._notice_runaway(step)
+                self.runaway.read(self.stage.name, step, self.last)
                 rate = (step - first) / max(monotonic() - began, 1e-9)
                 progress = Progress(self.stage.name, step, self.stage.steps, self.last, rate)
                 self.folder.log("progress", stage=self.stage.name, step=step, **self.last)
@@ -206,21 +203,6 @@ class _Loop:
         self.done[self.stage.name] = self.last
         self.folder.log("finished", stage=self.stage.name, spent=self.clock.read())
         self._keep(0, after=True)
-
-    def _notice_runaway(self, step: int) -> None:
-        """Stop a training whose losses stay a thousand times what they were: it cannot recover.
-
-        This happens with Gaussian heads: a log-variance at its bound has no gradient any more.
-        """
-        terms = {name: value for name, value in self.last.items() if name != "loss"} or self.last
-        term = max(terms, key=lambda name: abs(terms[name]))
-        size = abs(terms[term])
-        if self.calm is None or size <= _RUNAWAY * max(self.calm, 1.0):
-            self.calm, self.away = size, 0
-            return
-        self.away += 1
-        if self.away == _PATIENCE:
-            raise Diverged(self.stage.name, step, term, terms[term])
 
     def _begin(self, saved: dict[str, Any] | None, event: str) -> int:
         self.stage.begin(self.data)
@@ -238,7 +220,7 @@ class _Loop:
             ) from error
         self.window.sums, self.window.updates = saved["sums"], saved["updates"]
         self.last = saved["reading"]
-        self.calm, self.away = saved.get("runaway", (None, 0))
+        self.runaway = Runaway.restored(saved.get("runaway"))
         self.folder.log(event, stage=self.stage.name, step=saved["step"])
         return saved["step"]
 
@@ -288,7 +270,7 @@ class _Loop:
             "sums": {} if after else self.window.sums,
             "updates": 0 if after else self.window.updates,
             "reading": {} if after else self.last,
-            "runaway": (None, 0) if after else (self.calm, self.away),
+            "runaway": (Runaway() if after else self.runaway).state(),
             "last": self.done,
             "spent": self.clock.read(),
             "made_by": {key: x for key, x in self.watch.made_by.items() if key in MADE_BY},

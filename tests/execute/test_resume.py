@@ -16,6 +16,7 @@ from helpers.toys import build
 from shalabench.api import BenchError, Diverged
 from shalabench.config.settings import resolve
 from shalabench.config.training import TrainSettings
+from shalabench.execute.divergence import Runaway
 from shalabench.execute.tensors import read_checkpoint
 from shalabench.execute.trainer import Stopped, Watch, _restore, train
 from shalabench.records.digests import Damaged, parse_checkpoint
@@ -262,6 +263,35 @@ def test_a_loss_that_runs_away_and_stays_is_told_and_a_spike_passes(toy, tmp_pat
     with pytest.raises(Diverged, match=r"run away to 1e\+09 by step 7") as caught:
         train(*arguments, TrainSettings(log_every=1), Watch())
     assert (caught.value.step, caught.value.term) == (7, "kl")
+
+
+def read_losses(runaway, losses, kls):
+    """Give `runaway` readings of a loss and its KL; the state passes a checkpoint in between."""
+    for step, (loss, kl) in enumerate(zip(losses, kls, strict=True), 1):
+        runaway = Runaway.restored(runaway.state())
+        runaway.read("vae", step, {"loss": loss, "nll": loss - kl, "kl": kl})
+    return runaway
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_posterior_that_a_spike_has_collapsed_is_told(sign):
+    """The readings of a training on PolyMNIST: the loss is a quarter higher for good."""
+    before = sign * 6404.0
+    losses, kls = [before] * 3 + [6.9e9] + [before + 1700] * 20, [75.0] * 3 + [6.9e9] + [0.9] * 20
+    with pytest.raises(Diverged, match=r"'loss' of stage 'vae' ran away from -?6404 .* step 24"):
+        read_losses(Runaway(), losses, kls)
+
+
+def test_a_loss_that_recovers_from_a_spike_trains_on():
+    falling = [8000.0 - 100 * i for i in range(20)]  # at most 10 % above 6404 before 20 readings
+    losses, kls = [6404.0, 6.9e9, *falling], [75.0, 6.9e9, *[70.0] * 20]
+    runaway = read_losses(Runaway(), losses, kls)
+    assert (runaway.before, runaway.back) == (None, 0)
+    read_losses(runaway, [8000.0] * 30, [70.0] * 30)  # no spike before it: none of its business
+
+
+def test_the_pair_of_older_checkpoints_is_forgotten():
+    assert Runaway.restored((1.0, 2)) == Runaway.restored(None) == Runaway()
 
 
 def test_the_smoke_preset_has_enough_steps_to_be_killed(toy):
