@@ -185,12 +185,13 @@ def test_night_has_the_networks_of_cpu_and_a_schedule_that_can_be_cut():
         assert night.prior.diffusion.sampling_steps == 20
 
 
-def test_night_differs_from_cpu_in_updates_schedule_and_three_settings_of_shala():
+def test_night_differs_from_cpu_in_updates_optimiser_and_three_settings_of_shala():
     changed = {}
     for model in ("shala", "mvtcae", "mopoe", "cmvae", "mmvae+"):
         night, cpu = (resolve(model, "polymnist", name, ()).values() for name in ("night", "cpu"))
         changed[model] = {key for key in night if night[key] != cpu[key]}
-    common = {"model.steps", "model.optimiser.schedule", "model.optimiser.warmup"}
+    changes = ("schedule", "warmup", "lr", "clip")
+    common = {"model.steps", *(f"model.optimiser.{name}" for name in changes)}
     own = {"model.latent_dim", "model.prior.condition", "model.prior.steps"}
     assert changed.pop("shala") == common | own
     assert all(keys == common for keys in changed.values())

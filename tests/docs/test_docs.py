@@ -192,7 +192,7 @@ def test_every_option_of_the_pages_exists():
     for command in commands().values():
         for inner in getattr(command, "commands", {}).values():
             known |= {o for p in inner.params for o in p.opts}
-    others = {"--quiet", "--editable", "--dist", "--index-url"}  # of pip and pytest
+    others = {"--quiet", "--editable", "--dist", "--index-url", "--help"}  # of pip, pytest, click
     others |= {"--logdir", "--backend-store-uri"}  # of tensorboard and mlflow
     for page in PAGES:
         shown = set(re.findall(r"(?<=[ `(])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
@@ -238,8 +238,8 @@ def read_csv(arguments: list[str]) -> pd.DataFrame:
 
 
 def shown(text: str) -> list[tuple[float, int]]:
-    """The numbers of a cell with their decimals: ".461 ± .005"."""
-    parts = text.replace("−", "-").replace("*", "").split(" ± ")
+    """The numbers of a cell with their decimals: ".461 ± .005 †"."""
+    parts = re.sub(r"[*†‡ ]", "", text.replace("−", "-")).split("±")
     return [(float(part), len(part.partition(".")[2])) for part in parts]
 
 
