@@ -24,7 +24,7 @@ UNRECORDED = (
     "my-error",
     "--metric coherence --dataset birds",
     "--ablation pooling",
-    "--preset night",
+    "--preset night-tuned",
 )
 REFERENCE = [Store(ROOT / "results" / "reference")]
 

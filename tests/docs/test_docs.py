@@ -202,7 +202,7 @@ def test_every_option_of_the_pages_exists():
 class Checked(NamedTuple):
     page: Path
     commands: list[list[str]]
-    metrics: dict[str, str]  # by column
+    metrics: dict[str, str]  # by column; "rows: tuples": a row for each number of tuples
     header: list[str]
     rows: list[list[str]]
 
@@ -251,19 +251,20 @@ UNMEASURED = ("floor:", "real ", "views of ")  # rows that are no methods
 )
 def test_tables_show_the_records(table):
     data = pd.concat([read_csv(arguments) for arguments in table.commands])
-    compared = 0
+    by_tuples, compared = table.metrics.get("rows") == "tuples", 0
     for label, *cells in table.rows:
         if label.startswith(UNMEASURED):
             continue
         name = re.sub(r" \([^)]*\)$", "", label.replace("*", "").replace(", one seed", ""))
-        rows = data[data.method.isin([name, f"shala ({name})"])]
+        rows = data[data.method.isin([name, f"shala ({name})"]) | by_tuples]
         assert len(rows), f"{label} is no row of the command's output"
         metric = ""
         for column, cell in zip(table.header[1:], cells, strict=True):
             metric = table.metrics.get(column, metric)
             if cell in ("", "–"):
                 continue
-            (row,) = rows[rows.metric == metric].to_dict("records")
+            shown_metric = f"{metric} {label}" if by_tuples else metric
+            (row,) = rows[rows.metric == shown_metric].to_dict("records")
             values = [row["published"]] if column == "published" else [row["mean"], row["stderr"]]
             for (value, digits), recorded in zip(shown(cell), values, strict=False):
                 assert abs(value - recorded) <= 0.5001 * 10**-digits, (label, column, cell, row)
