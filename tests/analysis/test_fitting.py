@@ -83,7 +83,7 @@ def heads(text):
 
 
 def test_joint_and_cross_with_their_published_values_are_shown_first():
-    [table] = make_tables(REFERENCE, "coherence", dataset="polymnist")
+    [table] = make_tables(REFERENCE, "coherence", dataset="polymnist", preset="cpu")
     text = render([table], "text", width=80, notes=False)
     assert heads(text) == [["method", "joint", "published,", "cross", "published,"]]
     [note] = [line for line in text.splitlines() if "Not shown in 80 columns:" in line]
@@ -95,7 +95,7 @@ def test_joint_and_cross_with_their_published_values_are_shown_first():
 
 
 def test_columns_are_those_that_are_asked_for_in_every_readable_format():
-    [table] = make_tables(REFERENCE, "coherence", dataset="polymnist")
+    [table] = make_tables(REFERENCE, "coherence", dataset="polymnist", preset="cpu")
     asked = ("posterior", "coherence/subset-4")
     for form in ("text", "markdown", "latex"):
         text = render([table], form, columns=asked, width=80)
