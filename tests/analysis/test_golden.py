@@ -60,4 +60,9 @@ def test_every_comparison_is_as_before(pair):
     for comparison in found["comparisons"]:
         kept = (row for row in comparison["configuration"] if not row[0].startswith("code digest"))
         comparison["configuration"] = list(kept)
-    assert found == GOLDEN["compare"][pair]
+    before = GOLDEN["compare"][pair]
+    known = {comparison["place"] for comparison in before["comparisons"]}
+    later = {"polydigits, quick-tuned", "polymnist, night"} - known  # than the golden file
+    found["comparisons"] = [c for c in found["comparisons"] if c["place"] not in later]
+    found["left_out"] = [t for t in found["left_out"] if t.partition(":")[0] not in later]
+    assert found == before

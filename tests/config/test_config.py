@@ -194,7 +194,8 @@ def test_night_differs_from_cpu_in_updates_optimiser_and_three_settings_of_shala
     common = {"model.steps", *(f"model.optimiser.{name}" for name in changes)}
     own = {"model.latent_dim", "model.prior.condition", "model.prior.steps"}
     assert changed.pop("shala") == common | own
-    assert all(keys == common for keys in changed.values())
+    same = {"cmvae": {"model.optimiser.lr"}, "mmvae+": {"model.optimiser.lr"}}  # .002 in cpu too
+    assert all(keys == common - same.get(model, set()) for model, keys in changed.items())
 
 
 @pytest.mark.parametrize("preset", ["night", "night-tuned"])
