@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # autorank 1.3.0, which reports and plots comparisons of methods, calls too many differences significant.
 # (1) Three or more methods, normal scores: its report says that methods differ "if their confidence intervals
-# are not overlapping", but its groups (and its diagram's) take half that distance: two methods whose mean
-# differs by more than the half-width of one interval. Tukey's test allows 5 % false alarms; here 9 of 30.
+# are not overlapping", but the groups that it names take half that distance: means apart by more than the
+# half-width of one interval. Tukey's test allows 5 % false alarms; here they are in 9 of 30 reports.
 # (2) `alpha` does not reach Tukey's intervals: at 0.001 they are still those of 0.05.
 # (3) Two methods, scores not normal: Wilcoxon's test is one-sided, on the side that the data favour, so p is
-# half of what it should be and there are 10 % false alarms at 5 %. Its paired t-test is two-sided.
+# half of what it should be and there are 9 % false alarms at 5 %. Its paired t-test is two-sided.
 # No upstream issue found. Use scipy.stats.tukey_hsd and scipy.stats.wilcoxon.
 # This matters for users who compare methods by records of this project (docs/python.md) with autorank;
 # `table` and `compare` here have tests of their own (docs/protocols.md).
