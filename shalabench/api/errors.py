@@ -27,7 +27,7 @@ class ConfigErrors(BenchError):
 
 
 class Diverged(BenchError):
-    """A loss term was not finite, or far above its earlier values, now or for good.
+    """A loss term was not finite, or far above its earlier values, or did not come back to them.
 
     Args:
         stage: Name of the stage.

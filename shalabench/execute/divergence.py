@@ -28,13 +28,14 @@ class Runaway:
         away: Readings since.
         before: The loss before it ran away, until it has recovered.
         back: Readings since the terms came back.
+        loss: The loss of the last calm reading.
     """
 
     calm: float | None = None
     away: int = 0
     before: float | None = None
     back: int = 0
-    loss: float | None = None  # of the last calm reading
+    loss: float | None = None
 
     def read(self, stage: str, step: int, terms: Mapping[str, float]) -> None:
         """Note a reading of the loss terms.

@@ -287,7 +287,7 @@ def test_a_loss_that_recovers_from_a_spike_trains_on():
     losses, kls = [6404.0, 6.9e9, *falling], [75.0, 6.9e9, *[70.0] * 20]
     runaway = read_losses(Runaway(), losses, kls)
     assert (runaway.before, runaway.back) == (None, 0)
-    read_losses(runaway, [8000.0] * 30, [70.0] * 30)  # no spike before it: none of its business
+    read_losses(runaway, [8000.0] * 30, [70.0] * 30)  # a rise without a spike
 
 
 def test_the_pair_of_older_checkpoints_is_forgotten():
